@@ -1,0 +1,305 @@
+"""Messages between allocator, agents and holders, as plain values.
+
+The sans-IO cores speak only these; gRPC (`rfaas.control.wire`) and the embedded link carry them.
+No I/O, no clock, no protobuf here. Source: docs/spec/002-lease.md, docs/spec/003-control.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NewType
+
+LeaseId = NewType("LeaseId", bytes)  # 16 bytes
+SliceId = NewType("SliceId", bytes)  # 16 bytes
+HolderId = NewType("HolderId", bytes)  # 16 bytes; the client
+InstanceId = NewType("InstanceId", bytes)  # 16 bytes; one agent process
+Epoch = NewType("Epoch", int)  # u64, 0: none yet
+LeaseSeq = NewType("LeaseSeq", int)  # u64
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one agent offers.
+
+    `key` names the source for people ("job 17 on n2, submitted 1732345"); `job_id` is empty without Slurm.
+    `end_in_s` counts from the moment of the message; None: no end known.
+    """
+
+    slice_id: SliceId
+    node: str
+    cores: int
+    memory_bytes: int
+    session_address: str  # "unix:@name" (abstract) or "tcp:host:port"
+    key: str = ""
+    job_id: str = ""
+    end_in_s: float | None = None
+    grace_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """What is leased to whom; the part of a lease that never changes."""
+
+    lease_id: LeaseId
+    lease_seq: LeaseSeq
+    slice_id: SliceId
+    epoch: Epoch
+    holder: HolderId
+    request: int  # the holder's number of the standing request
+    workers: int
+    cores_per_worker: int
+    memory_bytes_per_worker: int
+    ttl_s: float
+
+    @property
+    def cores(self) -> int:
+        """Cores of the slice that this lease holds."""
+        return self.workers * self.cores_per_worker
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the slice that this lease holds, in bytes."""
+        return self.workers * self.memory_bytes_per_worker
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """A lease as its agent reports it, with the core numbers the agent chose."""
+
+    terms: LeaseTerms
+    core_ids: tuple[int, ...]
+    state: str  # name of rfaas.control.lease.LeaseState
+
+
+# --- agent -> allocator -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """First message of an agent, and again after each reconnect."""
+
+    slice: Slice
+    instance: InstanceId
+    epoch: Epoch  # 0 at the first registration of this process
+    held: tuple[HeldLease, ...] = ()
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The agent holds the cores for this lease now."""
+
+    lease_id: LeaseId
+    epoch: Epoch
+    core_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """code: stale-epoch, draining, no-room, unknown-slice."""
+
+    lease_id: LeaseId
+    epoch: Epoch
+    code: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The agent moved a lease to ACTIVE, DRAINING or FENCED."""
+
+    lease_id: LeaseId
+    epoch: Epoch
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """FREE with proof of death. reason: released, expired, reclaimed, lost."""
+
+    lease_id: LeaseId
+    epoch: Epoch
+    reason: str
+    reason_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The slice goes back to its owner; grant nothing there any more."""
+
+    slice_id: SliceId
+    epoch: Epoch
+    reason_code: int
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SliceEmpty:
+    """Last word of an agent: every lease freed, every descendant proven dead, it exits."""
+
+    slice_id: SliceId
+    epoch: Epoch
+
+
+AgentMessage = Register | Accepted | Refused | StateChanged | Freed | Ending | SliceEmpty
+
+
+# --- allocator -> agent -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The agent's epoch, durable before it was sent."""
+
+    epoch: Epoch
+    alloc_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Accept by compare-and-set on `terms.epoch`, or refuse."""
+
+    terms: LeaseTerms
+
+
+@dataclass(frozen=True, slots=True)
+class EndLease:
+    """End it now (the holder released it, or the allocator does not know it any more)."""
+
+    lease_id: LeaseId
+    reason_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndSlice:
+    """Drain and leave, as for a reclaim (`rfaas down`, harvester shrinking)."""
+
+    reason_code: int
+
+
+AllocatorToAgent = Registered | Propose | EndLease | EndSlice
+
+
+# --- holder (session process) -> allocator ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HolderHello:
+    """First message of a session process for each client it serves, and again after each reconnect."""
+
+    holder: HolderId
+    uid: int
+    name: str  # for people: program and pid
+    held: tuple[LeaseId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Standing target of one request of one holder; workers = 0 ends it."""
+
+    holder: HolderId
+    request: int
+    workers: int
+    cores_per_worker: int
+    memory_bytes_per_worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLease:
+    """The holder gives it back."""
+
+    holder: HolderId
+    lease_id: LeaseId
+    reason_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class HolderGone:
+    """The client ended: release all that it holds and forget what it wants."""
+
+    holder: HolderId
+    reason_code: int
+
+
+HolderMessage = HolderHello | Want | ReleaseLease | HolderGone
+
+
+# --- allocator -> holder ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Durable. `address` is where the session process attaches (004 section 2)."""
+
+    terms: LeaseTerms
+    core_ids: tuple[int, ...]
+    node: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing more can be given now; the request stands. `missing` workers, reason for people."""
+
+    holder: HolderId
+    request: int
+    missing: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Can never be served; the request is gone. code: lease-denied, quota."""
+
+    holder: HolderId
+    request: int
+    code: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A lease of this holder is FREE. Sent also when the agent can't tell the session itself (node lost)."""
+
+    holder: HolderId
+    lease_id: LeaseId
+    reason: str
+    reason_code: int
+
+
+AllocatorToHolder = Granted | Waiting | Denied | Ended
+
+
+# --- harvester -> allocator (Offers) ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """Slurm says this job is over: proof of death for every slice that came of it."""
+
+    job_id: str
+    submit_time_s: int
+    why: str  # Slurm's job state, e.g. PREEMPTED
+
+
+@dataclass(frozen=True, slots=True)
+class SliceView:
+    """One slice as the allocator sees it, for harvester and status."""
+
+    slice: Slice
+    epoch: Epoch
+    state: str  # "up", "draining", "unreachable"
+    leases: tuple[HeldLease, ...] = ()
+    free_cores: int = 0
+    free_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The allocator's whole view at one moment."""
+
+    alloc_epoch: int
+    slices: tuple[SliceView, ...] = ()
+    wants: tuple[Want, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    counters: dict[str, int] = field(default_factory=dict)
