@@ -1,0 +1,76 @@
+"""The event log: what each process did, one JSON line an event, for the invariant checker and for audits.
+
+Off unless RFAAS_EVENT_LOG names a directory; each process then appends to `<role>-<host>-<pid>.jsonl` there. Lines are
+written at once with one `write` on an O_APPEND descriptor, so a killed process loses nothing it had said and two never mix.
+Nothing per call in daemons; the client writes its calls only because the log was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Final
+
+EVENTS: Final = frozenset(
+    "request grant_proposed grant_accepted grant_acked renew expire reclaim_sig drain fence proof_of_death free "
+    "submit sent accepted started done error resolved fault_start fault_stop restart epoch".split()
+)
+"""The words of `ev`. `epoch` says that an agent or allocator took a new epoch."""
+
+
+class EventLog:
+    """Writes events of one process; does nothing when the log is off."""
+
+    def __init__(self, role: str, directory: str | None) -> None:
+        self._role = role
+        self._directory = directory
+        self._fd = -1
+        self._pid = 0
+
+    @classmethod
+    def from_environment(cls, role: str) -> EventLog:
+        """The log of RFAAS_EVENT_LOG; role is client, session, allocator, agent, worker, harvester or test."""
+        return cls(role, os.environ.get("RFAAS_EVENT_LOG") or None)
+
+    @property
+    def enabled(self) -> bool:
+        """True if events are written: ask before computing costly fields."""
+        return self._directory is not None
+
+    def write(self, event: str, **fields: object) -> None:
+        """Append one event; bytes become hex. Fields: see docs/spec/005-event-log.md."""
+        if self._directory is None:
+            return
+        if event not in EVENTS:
+            raise ValueError(f"unknown event {event!r}")
+        pid = os.getpid()
+        if pid != self._pid:  # first use, or the child of a fork
+            self._open(pid)
+        record = {
+            "t_boot_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+            "host": socket.gethostname(),
+            "pid": pid,
+            "role": self._role,
+            "ev": event,
+            **fields,
+        }
+        os.write(self._fd, (json.dumps(record, default=_plain) + "\n").encode())
+
+    def _open(self, pid: int) -> None:
+        assert self._directory is not None
+        directory = Path(self._directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"{self._role}-{socket.gethostname()}-{pid}.jsonl"
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._pid = pid
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} can't be logged")
