@@ -1,7 +1,8 @@
 """The event log: what each process did, one JSON line an event, for the invariant checker and for audits.
 
-Off unless RFAAS_EVENT_LOG names a directory; each process then appends to `<role>-<host>-<pid>.jsonl` there. Lines are
-written at once with one `write` on an O_APPEND descriptor, so a killed process loses nothing it had said and two never mix.
+Off unless RFAAS_EVENT_LOG names a directory; each process then appends to `<role>-<host>-<pid>.jsonl` there. A
+line is written at once with one `write` on an O_APPEND descriptor: a killed process loses nothing it had said, and
+two never mix.
 Nothing per call in daemons; the client writes its calls only because the log was asked for.
 """
 
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import Final
 
 EVENTS: Final = frozenset(
-    "request grant_proposed grant_accepted grant_acked renew expire reclaim_sig drain fence proof_of_death free "
-    "submit sent accepted started done error resolved fault_start fault_stop restart epoch".split()
+    {
+        *("request", "grant_proposed", "grant_accepted", "grant_acked", "renew", "expire", "reclaim_sig", "drain"),
+        *("fence", "proof_of_death", "free", "submit", "sent", "accepted", "started", "done", "error", "resolved"),
+        *("fault_start", "fault_stop", "restart", "epoch"),
+    }
 )
 """The words of `ev`. `epoch` says that an agent or allocator took a new epoch."""
 
