@@ -1,0 +1,68 @@
+# The one entry point: `make help`. The work is done by the scripts in tools/; nothing here needs root unless it says so.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo demo-slurm check test fmt bench docs cluster-up cluster-down clean
+
+PYTHON := .venv/bin/python
+RIG := tests/cluster/rig/slurm-cluster.sh
+# Rings that start no server, as far as they have tests.
+QUICK_TESTS = $(foreach ring,unit wire conformance,$(if $(wildcard tests/$(ring)/test_*.py),tests/$(ring)))
+
+help:  ## print this
+	@awk -F':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ See it work
+demo:  ## price a million options in many calls on this machine: no Slurm, no root, under a minute
+	@tools/setup.sh examples
+	$(PYTHON) examples/02_blackscholes.py
+
+demo-slurm:  ## the main job on a real Slurm of four nodes on this machine, with a rigid MPI job (root)
+	@tools/setup.sh dev
+	@tools/apt-install.sh
+	$(PYTHON) examples/05_side_by_side.py
+
+##@ Work on it
+check:  ## format, lint, spelling, types, layers, and the tests that start no server: under two minutes
+	@tools/setup.sh dev
+	.venv/bin/ruff format --check --quiet
+	.venv/bin/ruff check --quiet
+	.venv/bin/codespell
+	.venv/bin/mypy
+	.venv/bin/mypy tools
+	.venv/bin/lint-imports --no-logo
+	$(PYTHON) tools/check_docs.py
+	.venv/bin/pytest -q $(QUICK_TESTS)
+
+test: check  ## everything: check, real processes, every Python here, a real Slurm (root installs what that needs)
+	@tools/apt-install.sh
+	.venv/bin/pytest tests/system
+	$(PYTHON) tools/test_on_pythons.py
+	$(if $(wildcard tests/cluster/test_*.py),.venv/bin/pytest tests/cluster)
+
+fmt:  ## format the sources and mend what the linter can mend
+	@tools/setup.sh dev
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+docs:  ## check links between the documents and run the programs in the README
+	@tools/setup.sh dev
+	$(PYTHON) tools/check_docs.py --run
+
+bench:  ## measure, each figure beside its limit and its peers
+	@tools/setup.sh dev
+	@for script in $(wildcard benchmarks/bench_*.py); do echo "== $$script"; $(PYTHON) "$$script" || exit; done
+
+##@ A real Slurm by hand (root)
+cluster-up:  ## start one on this machine and say how to use it
+	@tools/apt-install.sh
+	$(RIG) start
+
+cluster-down:  ## stop it, leaving nothing behind
+	$(RIG) stop
+
+##@ Tidy
+clean:  ## remove everything that was made here, .venv too
+	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find rfaas transport executors allocator slurm_plugin -name '*.so' -delete

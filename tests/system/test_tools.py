@@ -1,0 +1,69 @@
+"""The tools that guard the repository find what is wrong and nothing else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture
+def check_docs(tmp_path):
+    """Write documents into a tree of their own and check them; returns the finished process."""
+    (tmp_path / "tools").mkdir()
+    script = tmp_path / "tools" / "check_docs.py"
+    script.write_text((TOOLS / "check_docs.py").read_text())
+
+    def check(documents, *arguments):
+        for name, text in documents.items():
+            (tmp_path / name).write_text(text)
+        return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=60)
+
+    return check
+
+
+def test_links_that_lead_somewhere_are_accepted(check_docs):
+    done = check_docs(
+        {
+            "README.md": "# A b: `c`\n[file](other.md) [heading](other.md#two-words) [here](#a-b-c)\n"
+            "[web](https://example.org/x) `[code](nowhere.md)`\n```\n[code](nowhere.md)\n```\n",
+            "other.md": "## Two words\n",
+        }
+    )
+    assert (done.returncode, done.stdout) == (0, "2 documents, 0 problems\n")
+
+
+def test_links_that_lead_nowhere_are_named_with_their_line(check_docs):
+    done = check_docs({"README.md": "# A\n\n[x](gone.md)\n[y](#b)\n[z](/etc/passwd)\n"})
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[:3] == [
+        "README.md:3: no such file: gone.md",
+        "README.md:4: no such heading: #b",
+        "README.md:5: no such file: /etc/passwd",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("block", "problem"),
+    [
+        ("```python run\nprint(6 * 7)\n```\n\n```text output\n42\n```\n", None),
+        ("```python run\nprint(6 * 7)\n```\n\n```text output\n41\n```\n", "program prints\n42"),
+        ("```python run\nraise SystemExit('no')\n```\n", "program ends with status 1"),
+        ("```python\nraise SystemExit('not marked, not run')\n```\n", None),
+    ],
+)
+def test_programs_of_the_readme_are_run(check_docs, block, problem):
+    done = check_docs({"README.md": block}, "--run")
+    assert done.returncode == (1 if problem else 0)
+    assert (problem or "0 problems") in done.stdout
+
+
+def test_ends_of_files_and_lines_are_tidied_once(tmp_path):
+    file = tmp_path / "file.txt"
+    file.write_text("a  \n\tb\t\n\n\n")
+    command = [sys.executable, TOOLS / "end_of_file.py", file]
+    assert subprocess.run(command, timeout=60).returncode == 1
+    assert file.read_text() == "a\n\tb\n"
+    assert subprocess.run(command, timeout=60).returncode == 0

@@ -1,0 +1,74 @@
+"""What is built: one wheel that installs only `rfaas*`, and an sdist from which the same wheel can be built."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {"rfaas", "rfaas_transport", "rfaas_executors", "rfaas_allocator", "rfaas_slurm_plugin"}
+BUILD_TIMEOUT_S = 280  # most of it is pip fetching the build tools into an isolated environment
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command, cwd):
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def members(wheel):
+    """Names in a wheel without its dist-info."""
+    return {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return Path(run(sys.executable, ROOT / "tools" / "build_wheel.py", cwd=tmp_path_factory.mktemp("wheel")).strip())
+
+
+@pytest.fixture(scope="module")
+def sdist_wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT, cwd=folder)
+    (sdist,) = folder.glob("*.tar.gz")
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, sdist, cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_installs_our_packages_and_nothing_else(wheel):
+    assert {name.split("/")[0] for name in members(wheel)} == PACKAGES
+
+
+def test_the_wheel_says_that_its_packages_are_typed(wheel):
+    assert {name.split("/")[0] for name in members(wheel) if name.endswith("/py.typed")} == PACKAGES
+
+
+def test_the_wheel_holds_the_compiled_core_and_no_source_of_it(wheel):
+    assert [name for name in members(wheel) if name.startswith("rfaas_transport/_core") and name.endswith(".so")]
+    assert "rfaas_transport/_core.pyi" in members(wheel)
+    assert [name for name in members(wheel) if Path(name).suffix in {".pyx", ".pxd", ".pxi", ".c", ".h", ".o"}] == []
+
+
+def test_the_sdist_builds_the_same_wheel(wheel, sdist_wheel):
+    assert members(sdist_wheel) == members(wheel)
+
+
+def test_the_wheel_of_the_sdist_works_beside_modules_with_our_folders_names(sdist_wheel, tmp_path):
+    run(sys.executable, "-m", "pip", "install", "--no-deps", "--target", tmp_path / "site", sdist_wheel, cwd=tmp_path)
+    for generic in ("transport", "executors", "allocator"):
+        (tmp_path / f"{generic}.py").write_text("mine = True\n")
+    program = (
+        "import rfaas, transport, executors, allocator; from rfaas_transport import _core; "
+        "print(transport.mine, rfaas.__file__, hex(_core.crc32c(b'123456789')))"
+    )
+    (tmp_path / "program.py").write_text(f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {program}\n")
+    # -S: an editable install in this environment would answer for rfaas first.
+    out = run(sys.executable, "-S", tmp_path / "program.py", cwd=tmp_path)
+    assert out.split() == ["True", str(tmp_path / "site" / "rfaas" / "__init__.py"), "0xe3069283"]

@@ -1,0 +1,87 @@
+"""Builds the wheel of this tree for one interpreter, once for each state of the sources; prints its path.
+
+usage: python tools/build_wheel.py [INTERPRETER]
+
+Must run on the standard library and pip alone. Wheels are kept in `.cache/wheels/<hash of the sources>/`; those of
+earlier states are removed.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "wheels"
+
+# All that can change what is in the wheel.
+SOURCES = (
+    "pyproject.toml",
+    "CMakeLists.txt",
+    "README.md",
+    "LICENSE",
+    "rfaas",
+    "transport",
+    "executors",
+    "allocator",
+    "slurm_plugin",
+)
+NOT_SOURCES = ("__pycache__", ".so", ".pyc")
+
+
+def source_files() -> list[Path]:
+    """Every file that goes into the wheel or builds part of it, sorted."""
+    files = []
+    for name in SOURCES:
+        path = ROOT / name
+        files += [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sorted(p for p in files if not str(p).endswith(NOT_SOURCES) and "__pycache__" not in p.parts)
+
+
+def source_hash() -> str:
+    """Names and contents of `source_files()`, in 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in source_files():
+        digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def interpreter_id(python: str) -> str:
+    """A name for an interpreter that two of the same version do not share, e.g. `3.11.2-1f09c5ab`."""
+    program = "import sys; print('%d.%d.%d' % sys.version_info[:3], sys.base_prefix)"
+    version, prefix = subprocess.check_output([python, "-I", "-c", program], text=True).split(maxsplit=1)
+    return f"{version}-{hashlib.sha256(prefix.encode()).hexdigest()[:8]}"
+
+
+def build(python: str) -> Path:
+    """Return the wheel of the present sources for `python`, building it when it is not there yet.
+
+    Raises:
+        subprocess.CalledProcessError: the build failed, with its output on stderr; nothing is kept.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        current = CACHE / source_hash()
+        for entry in CACHE.iterdir():
+            if entry.is_dir() and entry != current:
+                shutil.rmtree(entry)
+        folder = current / interpreter_id(python)
+        if not list(folder.glob("*.whl")):
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            # Our own pip on behalf of the other interpreter, which may have none (Debian's has not).
+            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+            wheel_of = ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(partial), str(ROOT)]
+            subprocess.run([*pip, *wheel_of], check=True, stdout=sys.stderr)
+            os.replace(partial, folder)
+        (wheel,) = folder.glob("*.whl")
+        return wheel
+
+
+if __name__ == "__main__":
+    print(build(sys.argv[1] if len(sys.argv) > 1 else sys.executable))

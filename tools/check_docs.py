@@ -1,0 +1,109 @@
+"""Checks that links between the Markdown files lead somewhere; with --run, also runs the README's programs.
+
+usage: python tools/check_docs.py [--run]
+
+A link must name a file of the repository and, after `#`, a heading in it; links to the web are not followed. A block
+that begins with "```python run" is written to a file and run as a user would; when a block "```text output" follows it,
+that must be exactly what the program prints.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM_TIMEOUT_S = 120
+SKIPPED_FOLDERS = {".venv", ".cache", ".git", "build", "dist", "out"}
+
+FENCE = re.compile(r"^(```+)[^\n]*\n.*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
+INLINE_CODE = re.compile(r"`[^`\n]*`")
+LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)[^)]*\)")
+HEADING = re.compile(r"^#{1,6} +(.*?)(?: +#+)?$", re.MULTILINE)
+PROGRAM = re.compile(
+    r"^```python run\n(?P<program>.*?)^```$(?:\s*^```text output\n(?P<output>.*?)^```$)?", re.MULTILINE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a document; `line` counts from 1."""
+
+    path: Path
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path.relative_to(ROOT)}:{self.line}: {self.what}"
+
+
+def blank(match: re.Match[str]) -> str:
+    """Replace code by as many newlines as it had, so that line numbers stay."""
+    return "\n" * match.group().count("\n")
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a document."""
+    found: dict[str, int] = {}
+    for heading in HEADING.findall(FENCE.sub(blank, text)):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        found[anchor] = found.get(anchor, -1) + 1
+        if found[anchor]:
+            found[f"{anchor}-{found[anchor]}"] = 0
+    return set(found)
+
+
+def check_links(path: Path) -> Iterator[Problem]:
+    """Yield a problem for each link that leads nowhere."""
+    text = INLINE_CODE.sub("", FENCE.sub(blank, path.read_text()))
+    for match in LINK.finditer(text):
+        target, _, anchor = match.group(1).partition("#")
+        if re.match(r"[a-z][a-z0-9+.-]*:", target):
+            continue
+        line = text.count("\n", 0, match.start()) + 1
+        file = (path.parent / target).resolve() if target else path
+        if not file.is_relative_to(ROOT) or not file.exists():
+            yield Problem(path, line, f"no such file: {target}")
+        elif anchor and file.suffix == ".md" and anchor not in anchors(file.read_text()):
+            yield Problem(path, line, f"no such heading: {target}#{anchor}")
+
+
+def check_programs(path: Path) -> Iterator[Problem]:
+    """Run the programs in a document, each in an empty folder; yield a problem for each that fails."""
+    text = path.read_text()
+    for match in PROGRAM.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        with tempfile.TemporaryDirectory(prefix="rfaas-docs-") as folder:
+            script = Path(folder) / "program.py"
+            script.write_text(match["program"])
+            try:
+                done = subprocess.run(
+                    [sys.executable, script], cwd=folder, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S
+                )
+            except subprocess.TimeoutExpired:
+                yield Problem(path, line, f"program still runs after {PROGRAM_TIMEOUT_S} s")
+                continue
+        if done.returncode != 0:
+            yield Problem(path, line, f"program ends with status {done.returncode}:\n{done.stderr}")
+        elif match["output"] is not None and done.stdout != match["output"]:
+            yield Problem(path, line, f"program prints\n{done.stdout}instead of\n{match['output']}")
+
+
+def main() -> None:
+    """Check every Markdown file; exit status 1 when anything is wrong."""
+    documents = [p for p in sorted(ROOT.rglob("*.md")) if not SKIPPED_FOLDERS & set(p.relative_to(ROOT).parts)]
+    problems = [problem for path in documents for problem in check_links(path)]
+    if "--run" in sys.argv[1:]:
+        problems += check_programs(ROOT / "README.md")
+    for problem in problems:
+        print(problem)
+    print(f"{len(documents)} documents, {len(problems)} problems")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()
