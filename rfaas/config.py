@@ -1,0 +1,220 @@
+"""What an executor may be told, checked once at the door, and which allocator a program means.
+
+Must not start or write anything: it reads arguments, the environment and `allocator.json` (docs/spec/003-control.md).
+Every wrong value is a ConfigError that says the cause and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rfaas.units import parse_duration_s, parse_size_bytes
+from rfaas_transport.errors import ConfigError
+
+TRANSPORTS: Final = ("auto", "tcp")
+"""Media that a channel may be asked to use; `auto` takes the best that both ends have."""
+
+MAX_WORKERS_LIMIT: Final = 65_535  # what a session process and an allocator are asked for fits 16 bits
+MAX_WORKERS_ALLOCATOR: Final = 1_000  # default ceiling where an allocator decides: it gives what is idle, not more
+RECLAIM_BUDGET: Final = 10  # docs/spec/001-invocation.md section 5
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """No allocator configured: one of this process's own, on this machine, gone when the process ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """The allocator whose state directory this is (`rfaas up`)."""
+
+    path: Path
+
+
+AllocatorChoice = Embedded | StateDir
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """How one call is treated; `Executor.options` makes another of it.
+
+    Attributes:
+        idempotent: the function may run more than once: a call that may have run is dispatched again.
+        retries: how often a lost worker, agent, node or connection may cost an idempotent call another run.
+            Reclaims have a budget of their own (10).
+        call_timeout_s: life of a call in seconds, from submit, queue included; None: no limit.
+    """
+
+    idempotent: bool = False
+    retries: int = 0
+    call_timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorConfig:
+    """All that an Executor was told, checked.
+
+    Attributes:
+        max_workers: ceiling of workers at a time.
+        cores: of each worker.
+        memory_bytes: of each worker.
+        choice: which allocator.
+        transport: one of TRANSPORTS.
+        hot_for_s: seconds that a worker polls after a call before it sleeps.
+        acquire_timeout_s: seconds that a call may wait while there is no worker at all; None: for ever.
+        daemon_python: interpreter of the session process; None: the one that runs now.
+        calls: defaults of every call.
+    """
+
+    max_workers: int
+    cores: int
+    memory_bytes: int
+    choice: AllocatorChoice
+    transport: str
+    hot_for_s: float
+    acquire_timeout_s: float | None
+    daemon_python: str | None
+    calls: CallSettings
+
+
+def make_call_settings(*, idempotent: bool, retries: int, call_timeout_s: float | str | None) -> CallSettings:
+    """Check what is said about calls.
+
+    Raises:
+        ConfigError: a value is out of range; or `retries` is asked for without `idempotent`.
+    """
+    retries = _whole_number("retries", retries, 0, 1_000_000)
+    if retries and not idempotent:
+        raise ConfigError(
+            "retries needs idempotent=True: a call that may have run is only run again if that does no harm",
+            hint="pass idempotent=True if the function may run twice, or leave retries out",
+        )
+    timeout_s = _optional_duration("call_timeout_s", call_timeout_s)
+    return CallSettings(idempotent=bool(idempotent), retries=retries, call_timeout_s=timeout_s)
+
+
+def make_config(
+    *,
+    max_workers: int | None,
+    memory: str | int,
+    cores: int,
+    allocator: str | os.PathLike[str] | None,
+    transport: str,
+    hot_for_s: float | str,
+    acquire_timeout_s: float | str | None,
+    daemon_python: str | os.PathLike[str] | None,
+    calls: CallSettings,
+    environ: Mapping[str, str] = os.environ,
+) -> ExecutorConfig:
+    """Check an executor's arguments and find its allocator.
+
+    Raises:
+        ConfigError: a value is wrong; the message says which, and what would be right.
+    """
+    if transport not in TRANSPORTS:
+        raise ConfigError(f"transport={transport!r} is not one of {', '.join(TRANSPORTS)}", hint='leave it at "auto"')
+    choice = choose_allocator(allocator, environ)
+    return ExecutorConfig(
+        max_workers=_max_workers(max_workers, choice),
+        cores=_whole_number("cores", cores, 1, 65_535),
+        memory_bytes=parse_size_bytes(memory, name="memory"),
+        choice=choice,
+        transport=transport,
+        hot_for_s=parse_duration_s(hot_for_s, name="hot_for_s"),
+        acquire_timeout_s=_optional_duration("acquire_timeout_s", acquire_timeout_s),
+        daemon_python=_interpreter(daemon_python or environ.get("RFAAS_DAEMON_PYTHON") or None),
+        calls=calls,
+    )
+
+
+def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> AllocatorChoice:
+    """Find the allocator that a program means.
+
+    In this order: the argument, RFAAS_ALLOCATOR, the state directory of an allocator that runs, none (embedded).
+    "embedded" asks for none; anything else is the path of a state directory.
+
+    Raises:
+        ConfigError: the path named by argument or environment is no directory.
+    """
+    source = "allocator"
+    if value is None and environ.get("RFAAS_ALLOCATOR"):
+        value, source = environ["RFAAS_ALLOCATOR"], "RFAAS_ALLOCATOR"
+    if value is None:
+        default = state_dir(environ)
+        return StateDir(default) if _is_served(default) else Embedded()
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f'{source}={value!r} is neither "embedded" nor a path', hint="pass a state directory")
+    if os.fspath(value) == "embedded":
+        return Embedded()
+    path = Path(value).expanduser().absolute()
+    if not path.is_dir():
+        raise ConfigError(
+            f"{source}={os.fspath(value)!r} is not a state directory",
+            hint='run `rfaas up` there first, or pass allocator="embedded" to use this machine only',
+        )
+    return StateDir(path)
+
+
+def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The user's state directory, which may not exist yet (docs/spec/003-control.md)."""
+    if environ.get("RFAAS_STATE_DIR"):
+        return Path(environ["RFAAS_STATE_DIR"]).expanduser().absolute()
+    base = environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "rfaas"
+
+
+def _is_served(directory: Path) -> bool:
+    """Tell whether an allocator runs on this state directory, as far as can be seen from here."""
+    try:
+        about = json.loads((directory / "allocator.json").read_bytes())
+        netns = os.stat("/proc/self/ns/net").st_ino
+        if about["host"] != socket.gethostname() or about["netns"] != netns:
+            return True  # another machine wrote it; reaching it will tell
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(0.5)
+            probe.connect(about["unix"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # no file, or what a killed allocator left
+    return True
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def _max_workers(value: int | None, choice: AllocatorChoice) -> int:
+    if value is None:
+        return usable_cpus() if isinstance(choice, Embedded) else MAX_WORKERS_ALLOCATOR
+    return _whole_number("max_workers", value, 1, MAX_WORKERS_LIMIT)
+
+
+def _whole_number(name: str, value: object, minimum: int, maximum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise ConfigError(f"{name}={value!r} is not possible", hint=f"write a whole number from {minimum} to {maximum}")
+    return value
+
+
+def _optional_duration(name: str, value: float | str | None) -> float | None:
+    """A duration above zero, or None."""
+    if value is None:
+        return None
+    duration_s = parse_duration_s(value, name=name)
+    if duration_s == 0.0:
+        raise ConfigError(f"{name}={value!r} leaves no time", hint="write more than 0, or None for no limit")
+    return duration_s
+
+
+def _interpreter(value: str | os.PathLike[str] | None) -> str | None:
+    if value is None:
+        return None
+    path = os.path.abspath(os.path.expanduser(os.fspath(value)))
+    if not os.access(path, os.X_OK) or os.path.isdir(path):
+        raise ConfigError(f"daemon_python={os.fspath(value)!r} can't be executed", hint="name a Python interpreter")
+    return path

@@ -1,0 +1,136 @@
+"""What an executor may be told, and which allocator is found."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from rfaas.config import (
+    CallSettings,
+    Embedded,
+    StateDir,
+    choose_allocator,
+    make_call_settings,
+    make_config,
+    state_dir,
+    usable_cpus,
+)
+from rfaas_transport.errors import ConfigError
+
+DEFAULTS = {
+    "max_workers": None,
+    "memory": "1GiB",
+    "cores": 1,
+    "allocator": "embedded",
+    "transport": "auto",
+    "hot_for_s": 0,
+    "acquire_timeout_s": None,
+    "daemon_python": None,
+    "calls": CallSettings(),
+    "environ": {},
+}
+
+
+def write_allocator_json(directory, unix, host=None):
+    about = {
+        "unix": str(unix),
+        "host": host or socket.gethostname(),
+        "netns": os.stat("/proc/self/ns/net").st_ino,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "allocator.json").write_text(json.dumps(about))
+
+
+@pytest.fixture
+def listener(tmp_path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        yield tmp_path / "s"
+
+
+def test_the_defaults_are_accepted():
+    config = make_config(**DEFAULTS)
+    assert (config.max_workers, config.memory_bytes, config.choice) == (usable_cpus(), 2**30, Embedded())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_workers", 0),
+        ("max_workers", -1),
+        ("max_workers", 2.5),
+        ("max_workers", True),
+        ("max_workers", 1_000_000),
+        ("memory", "much"),
+        ("cores", 0),
+        ("transport", "pigeon"),
+        ("hot_for_s", -1),
+        ("acquire_timeout_s", 0),
+        ("acquire_timeout_s", "soon"),
+        ("daemon_python", "/nonexistent/python"),
+        ("daemon_python", "/"),
+        ("allocator", "/nonexistent/state"),
+        ("allocator", 7),
+    ],
+)
+def test_a_wrong_value_names_its_setting_and_a_remedy(name, value):
+    with pytest.raises(ConfigError, match=rf"(?s){name}=.*remedy: \w") as caught:
+        make_config(**{**DEFAULTS, name: value})
+    assert isinstance(caught.value, ValueError)
+
+
+def test_retries_without_idempotent_are_refused():
+    with pytest.raises(ConfigError, match="idempotent=True"):
+        make_call_settings(idempotent=False, retries=1, call_timeout_s=None)
+
+
+def test_a_call_timeout_may_be_written_with_a_unit():
+    settings = make_call_settings(idempotent=True, retries=2, call_timeout_s="1m")
+    assert settings == CallSettings(idempotent=True, retries=2, call_timeout_s=60.0)
+
+
+def test_the_argument_goes_before_the_environment(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    environ = {"RFAAS_ALLOCATOR": str(other)}
+    assert choose_allocator(tmp_path, environ) == StateDir(tmp_path)
+    assert choose_allocator(None, environ) == StateDir(other)
+    assert choose_allocator("embedded", environ) == Embedded()
+
+
+def test_a_wrong_environment_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="RFAAS_ALLOCATOR"):
+        choose_allocator(None, {"RFAAS_ALLOCATOR": str(tmp_path / "none")})
+
+
+def test_without_any_allocator_the_embedded_one_is_chosen(tmp_path):
+    assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == Embedded()
+
+
+def test_an_allocator_that_runs_is_found(tmp_path, listener):
+    write_allocator_json(tmp_path / "state", listener)
+    assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path / "state")}) == StateDir(tmp_path / "state")
+
+
+def test_what_a_killed_allocator_left_is_passed_over(tmp_path):
+    write_allocator_json(tmp_path, tmp_path / "gone")
+    assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == Embedded()
+
+
+def test_an_allocator_of_another_host_is_believed(tmp_path):
+    write_allocator_json(tmp_path, tmp_path / "gone", host="elsewhere")
+    assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == StateDir(tmp_path)
+
+
+def test_a_broken_allocator_json_is_passed_over(tmp_path):
+    (tmp_path / "allocator.json").write_text("{")
+    assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == Embedded()
+
+
+def test_the_state_directory_follows_the_environment():
+    assert state_dir({"RFAAS_STATE_DIR": "/a", "XDG_STATE_HOME": "/b"}) == Path("/a")
+    assert state_dir({"XDG_STATE_HOME": "/b"}) == Path("/b/rfaas")
+    assert state_dir({}) == Path.home() / ".local/state/rfaas"
