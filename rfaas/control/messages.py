@@ -21,7 +21,8 @@ LeaseSeq = NewType("LeaseSeq", int)  # u64
 class Slice:
     """What one agent offers.
 
-    `key` names the source for people ("job 17 on n2, submitted 1732345"); `job_id` is empty without Slurm.
+    `key` names the source for people ("job 17 on n2, submitted 1732345"); `job_id` is empty without Slurm, and with
+    `submit_time_s` (seconds since 1970, 0: unknown) it names one job, since Slurm uses job ids again.
     `end_in_s` counts from the moment of the message; None: no end known.
     """
 
@@ -34,6 +35,7 @@ class Slice:
     job_id: str = ""
     end_in_s: float | None = None
     grace_s: float = 0.0
+    submit_time_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,18 @@ class HeldLease:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """First message of an agent, and again after each reconnect."""
+    """First message of an agent, and again after each reconnect.
+
+    `clean`: this process has proven that nothing of an earlier agent of this slice lives (002 section 3); only then are
+    the leases of that agent free and something granted here.
+    """
 
     slice: Slice
     instance: InstanceId
     epoch: Epoch  # 0 at the first registration of this process
     held: tuple[HeldLease, ...] = ()
     draining: bool = False
+    clean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,11 +282,35 @@ AllocatorToHolder = Granted | Waiting | Denied | Ended
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """Slurm says this job is over: proof of death for every slice that came of it."""
+    """Slurm says this job is over: proof of death for every slice that came of it.
+
+    `submit_time_s` is compared only if both sides know it (0: unknown).
+    """
 
     job_id: str
     submit_time_s: int
     why: str  # Slurm's job state, e.g. PREEMPTED
+
+
+@dataclass(frozen=True, slots=True)
+class JobRef:
+    """One job of Slurm's list of those alive."""
+
+    job_id: str
+    submit_time_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobsReport:
+    """What the harvester learned of its jobs.
+
+    `alive` is Slurm's whole list, or None if it was not read. It was read `alive_age_s` ago: a slice whose agent spoke
+    since then is not ended by its absence from the list, nor one whose agent is connected.
+    """
+
+    ended: tuple[JobEnded, ...] = ()
+    alive: tuple[JobRef, ...] | None = None
+    alive_age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,3 +334,19 @@ class Snapshot:
     wants: tuple[Want, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     counters: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, as `Admin.Watch` tells it. `seq` rises, also across restarts of the allocator.
+
+    kind: a word of `rfaas.control.eventlog.EVENTS`, or `gap`: events before this one are not kept any more.
+    """
+
+    seq: int
+    kind: str
+    slice_id: SliceId | None = None
+    lease_id: LeaseId | None = None
+    holder: HolderId | None = None
+    node: str = ""
+    text: str = ""

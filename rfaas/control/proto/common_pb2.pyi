@@ -1,0 +1,127 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Slice(_message.Message):
+    __slots__ = ("slice_id", "node", "cores", "memory_bytes", "session_address", "key", "job_id", "end_in_s", "grace_s", "submit_time_s")
+    SLICE_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    CORES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    END_IN_S_FIELD_NUMBER: _ClassVar[int]
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    SUBMIT_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    slice_id: bytes
+    node: str
+    cores: int
+    memory_bytes: int
+    session_address: str
+    key: str
+    job_id: str
+    end_in_s: float
+    grace_s: float
+    submit_time_s: int
+    def __init__(self, slice_id: _Optional[bytes] = ..., node: _Optional[str] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., session_address: _Optional[str] = ..., key: _Optional[str] = ..., job_id: _Optional[str] = ..., end_in_s: _Optional[float] = ..., grace_s: _Optional[float] = ..., submit_time_s: _Optional[int] = ...) -> None: ...
+
+class LeaseTerms(_message.Message):
+    __slots__ = ("lease_id", "lease_seq", "slice_id", "epoch", "holder", "request", "workers", "cores_per_worker", "memory_bytes_per_worker", "ttl_s")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SLICE_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    CORES_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    lease_id: bytes
+    lease_seq: int
+    slice_id: bytes
+    epoch: int
+    holder: bytes
+    request: int
+    workers: int
+    cores_per_worker: int
+    memory_bytes_per_worker: int
+    ttl_s: float
+    def __init__(self, lease_id: _Optional[bytes] = ..., lease_seq: _Optional[int] = ..., slice_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., holder: _Optional[bytes] = ..., request: _Optional[int] = ..., workers: _Optional[int] = ..., cores_per_worker: _Optional[int] = ..., memory_bytes_per_worker: _Optional[int] = ..., ttl_s: _Optional[float] = ...) -> None: ...
+
+class HeldLease(_message.Message):
+    __slots__ = ("terms", "core_ids", "state")
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    CORE_IDS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    terms: LeaseTerms
+    core_ids: _containers.RepeatedScalarFieldContainer[int]
+    state: str
+    def __init__(self, terms: _Optional[_Union[LeaseTerms, _Mapping]] = ..., core_ids: _Optional[_Iterable[int]] = ..., state: _Optional[str] = ...) -> None: ...
+
+class Want(_message.Message):
+    __slots__ = ("holder", "request", "workers", "cores_per_worker", "memory_bytes_per_worker")
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    CORES_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
+    holder: bytes
+    request: int
+    workers: int
+    cores_per_worker: int
+    memory_bytes_per_worker: int
+    def __init__(self, holder: _Optional[bytes] = ..., request: _Optional[int] = ..., workers: _Optional[int] = ..., cores_per_worker: _Optional[int] = ..., memory_bytes_per_worker: _Optional[int] = ...) -> None: ...
+
+class Waiting(_message.Message):
+    __slots__ = ("holder", "request", "missing", "reason")
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    holder: bytes
+    request: int
+    missing: int
+    reason: str
+    def __init__(self, holder: _Optional[bytes] = ..., request: _Optional[int] = ..., missing: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class SliceView(_message.Message):
+    __slots__ = ("slice", "epoch", "state", "leases", "free_cores", "free_memory_bytes")
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    FREE_CORES_FIELD_NUMBER: _ClassVar[int]
+    FREE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    slice: Slice
+    epoch: int
+    state: str
+    leases: _containers.RepeatedCompositeFieldContainer[HeldLease]
+    free_cores: int
+    free_memory_bytes: int
+    def __init__(self, slice: _Optional[_Union[Slice, _Mapping]] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., leases: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., free_cores: _Optional[int] = ..., free_memory_bytes: _Optional[int] = ...) -> None: ...
+
+class Snapshot(_message.Message):
+    __slots__ = ("alloc_epoch", "slices", "wants", "waiting", "counters")
+    class CountersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ALLOC_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SLICES_FIELD_NUMBER: _ClassVar[int]
+    WANTS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    alloc_epoch: int
+    slices: _containers.RepeatedCompositeFieldContainer[SliceView]
+    wants: _containers.RepeatedCompositeFieldContainer[Want]
+    waiting: _containers.RepeatedCompositeFieldContainer[Waiting]
+    counters: _containers.ScalarMap[str, int]
+    def __init__(self, alloc_epoch: _Optional[int] = ..., slices: _Optional[_Iterable[_Union[SliceView, _Mapping]]] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., waiting: _Optional[_Iterable[_Union[Waiting, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...

@@ -1,0 +1,57 @@
+from rfaas.control.proto import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JobsReport(_message.Message):
+    __slots__ = ("version", "ended", "alive", "alive_age_s")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    ended: _containers.RepeatedCompositeFieldContainer[JobEnded]
+    alive: JobList
+    alive_age_s: float
+    def __init__(self, version: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[JobEnded, _Mapping]]] = ..., alive: _Optional[_Union[JobList, _Mapping]] = ..., alive_age_s: _Optional[float] = ...) -> None: ...
+
+class JobEnded(_message.Message):
+    __slots__ = ("job_id", "submit_time_s", "why")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBMIT_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    submit_time_s: int
+    why: str
+    def __init__(self, job_id: _Optional[str] = ..., submit_time_s: _Optional[int] = ..., why: _Optional[str] = ...) -> None: ...
+
+class JobRef(_message.Message):
+    __slots__ = ("job_id", "submit_time_s")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBMIT_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    submit_time_s: int
+    def __init__(self, job_id: _Optional[str] = ..., submit_time_s: _Optional[int] = ...) -> None: ...
+
+class JobList(_message.Message):
+    __slots__ = ("jobs",)
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[JobRef]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[JobRef, _Mapping]]] = ...) -> None: ...
+
+class ReportReply(_message.Message):
+    __slots__ = ("alloc_epoch", "slices_ended")
+    ALLOC_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SLICES_ENDED_FIELD_NUMBER: _ClassVar[int]
+    alloc_epoch: int
+    slices_ended: int
+    def __init__(self, alloc_epoch: _Optional[int] = ..., slices_ended: _Optional[int] = ...) -> None: ...
+
+class OffersSnapshotRequest(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
