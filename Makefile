@@ -4,7 +4,7 @@
 .PHONY: help demo demo-slurm check test fmt bench docs cluster-up cluster-down clean
 
 PYTHON := .venv/bin/python
-RIG := tests/cluster/rig/slurm-cluster.sh
+RIG := tests/cluster/rig/slurm-cluster
 # Rings that start no server, as far as they have tests.
 QUICK_TESTS = $(foreach ring,unit wire conformance,$(if $(wildcard tests/$(ring)/test_*.py),tests/$(ring)))
 
@@ -30,6 +30,7 @@ check:  ## format, lint, spelling, types, layers, and the tests that start no se
 	.venv/bin/codespell
 	.venv/bin/mypy
 	.venv/bin/mypy tools
+	MYPYPATH=tests .venv/bin/mypy --explicit-package-bases tests/cluster/rig
 	.venv/bin/lint-imports --no-logo
 	$(PYTHON) tools/check_docs.py
 	.venv/bin/pytest -q $(QUICK_TESTS)
@@ -56,10 +57,10 @@ bench:  ## measure, each figure beside its limit and its peers
 ##@ A real Slurm by hand (root)
 cluster-up:  ## start one on this machine and say how to use it
 	@tools/apt-install.sh
-	$(RIG) start
+	@$$(tools/find-pythons.sh --first | cut -f1) $(RIG) start
 
 cluster-down:  ## stop it, leaving nothing behind
-	$(RIG) stop
+	@$$(tools/find-pythons.sh --first | cut -f1) $(RIG) stop
 
 ##@ Tidy
 clean:  ## remove everything that was made here, .venv too

@@ -1,0 +1,124 @@
+"""Fixtures of the real-cluster ring: a running Slurm, its users, the built wheel, and the check that nothing is left.
+
+A test takes `cluster`, `alice`, `bob`; it may use jobs, processes and files as it likes, and must have ended all of
+them when it returns. Homes are emptied before each test.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from cluster.rig import Cluster, Settings, User, missing_requirement, sweep
+from cluster.rig.logs import keep_and_show
+from cluster.rig.residue import left_by_users
+from cluster.rig.wheel import wheel_environment
+from support.waiting import wait_until
+
+SETTLE_S = 8.0  # for what ends by itself: Slurm's KillWait, completing jobs, daemons that leave after their client
+_cluster_number = count(1)
+_running: list[Cluster] = []  # for the reports of failed tests
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _rig_can_start() -> None:
+    """Say why the ring does not run; in CI any skip is a failure."""
+    reason = missing_requirement()
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def wheel_venv(_rig_can_start: None) -> Iterator[Path]:
+    """A world-readable virtual environment with the wheel of this checkout, numpy, scikit-learn and mpi4py."""
+    with wheel_environment() as venv:
+        yield venv
+
+
+@pytest.fixture(scope="session")
+def start_cluster(_rig_can_start: None) -> Iterator[Callable[..., Cluster]]:
+    """Start a cluster of one's own, `start_cluster(Settings(...), venv=...)`; it is stopped at the session's end."""
+    sweep()
+    with ExitStack() as stack:
+        yield lambda settings, venv=None: stack.enter_context(_started(settings, venv))
+
+
+@contextmanager
+def _started(settings: Settings, venv: Path | None) -> Iterator[Cluster]:
+    cluster = Cluster(f"test-{os.getpid()}-{next(_cluster_number)}", venv)
+    cluster.start(settings, with_starter=True)
+    _running.append(cluster)
+    try:
+        yield cluster
+    finally:
+        _running.remove(cluster)
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def session_cluster(start_cluster: Callable[..., Cluster], wheel_venv: Path) -> Cluster:
+    """The ring's one cluster. Tests take `cluster`, which is this one with the check around it."""
+    return start_cluster(Settings(), venv=wheel_venv)
+
+
+@pytest.fixture
+def cluster(session_cluster: Cluster) -> Iterator[Cluster]:
+    """The running cluster, clean before the test and checked to be clean after it."""
+    with checked(session_cluster) as clean:
+        yield clean
+
+
+@contextmanager
+def checked(cluster: Cluster) -> Iterator[Cluster]:
+    """A clean cluster; afterwards no job, process, socket or temporary file of a user may be left on it.
+
+    What is left is removed before the test fails, so that it spoils this test alone.
+    """
+    _restore(cluster)
+    yield cluster
+    left: list[str] = []
+
+    def is_clean() -> bool:
+        left[:] = left_by_users(cluster)
+        return not left
+
+    try:
+        wait_until(is_clean, SETTLE_S)
+    except AssertionError:
+        report = "\n".join(left)
+        _restore(cluster)
+        pytest.fail(f"the test left on the cluster:\n{report}", pytrace=False)
+
+
+def _restore(cluster: Cluster) -> None:
+    """All nodes up, idle and empty of users' things; partition and homes as at the start."""
+    for name in cluster.settings.node_names:
+        if cluster.node(name).init_pid is None:
+            cluster.start_node(name)
+    cluster.remove_users_things()
+    cluster.set_grace(cluster.settings.grace_s)
+
+
+@pytest.fixture
+def alice(cluster: Cluster) -> User:
+    """The ordinary user alice, with the wheel's environment first in PATH."""
+    return cluster.user("alice")
+
+
+@pytest.fixture
+def bob(cluster: Cluster) -> User:
+    """Another ordinary user."""
+    return cluster.user("bob")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show where the logs are, and their ends, with every failure."""
+    report = yield
+    if report.failed:
+        for cluster in _running:
+            report.sections.append((f"cluster {cluster.layout.instance}", keep_and_show(cluster, item.name)))
+    return report
