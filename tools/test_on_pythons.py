@@ -3,7 +3,8 @@
 usage: python tools/test_on_pythons.py [VERSION...]      e.g. 3.12.1; default: all that tools/find-pythons.sh lists
 
 Each interpreter has a venv in `.cache/pythons/` with the wheel and the `test` extra, and a copy of the tests, so that
-nothing can be imported from the checkout. Must run on the standard library and pip alone.
+nothing can be imported from the checkout. The oldest interpreter also gets the oldest protobuf
+that users pin. Must run on the standard library and pip alone.
 """
 
 import hashlib
@@ -19,6 +20,8 @@ from build_wheel import ROOT, build, interpreter_id
 CACHE = ROOT / ".cache" / "pythons"
 TESTS = ("tests/unit", "tests/wire", "tests/conformance")
 FIRST_EXAMPLE = "examples/01_hello.py"
+# Many environments pin protobuf 5; the others get the newest.
+PINNED_IN_OLDEST = ("protobuf==5.29.*",)
 # Generous: a hang must end, a slow machine must not fail.
 INSTALL_TIMEOUT_S, TESTS_TIMEOUT_S, EXAMPLE_TIMEOUT_S = 900, 600, 120
 
@@ -46,17 +49,17 @@ def fresh_tree(folder: Path) -> Path:
     return tree
 
 
-def prepare_venv(folder: Path, python: str) -> Path:
+def prepare_venv(folder: Path, python: str, pins: tuple[str, ...]) -> Path:
     """Return the Python of a venv with the present wheel; only the wheel is installed again when only it changed."""
     venv_python = folder / "venv" / "bin" / "python"
-    requirements = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    requirements = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + repr(pins).encode()).hexdigest()
     stamp = folder / "venv" / "requirements.sha256"
     if not stamp.exists() or stamp.read_text() != requirements:
         shutil.rmtree(folder / "venv", ignore_errors=True)
         subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
     wheel = build(str(venv_python))
     pip = [str(venv_python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, f"{wheel}[test]"], check=True, timeout=INSTALL_TIMEOUT_S)
+    subprocess.run([*pip, f"{wheel}[test]", *pins], check=True, timeout=INSTALL_TIMEOUT_S)
     subprocess.run([*pip, "--force-reinstall", "--no-deps", str(wheel)], check=True, timeout=INSTALL_TIMEOUT_S)
     stamp.write_text(requirements)
     return venv_python
@@ -75,12 +78,12 @@ def run(what: str, command: list[str], tree: Path, timeout_s: float) -> bool:
     return passed
 
 
-def test_on(python: str, version: str) -> bool:
+def test_on(python: str, version: str, pins: tuple[str, ...]) -> bool:
     """Test one interpreter; True when all of it passed."""
-    print(f"== Python {version} ({python})", flush=True)
+    print(f"== Python {version} ({python})", *pins, flush=True)
     folder = CACHE / interpreter_id(python)
     tree = fresh_tree(folder)
-    venv_python = prepare_venv(folder, python)
+    venv_python = prepare_venv(folder, python, pins)
     tests = [name for name in TESTS if list((tree / name).glob("**/test_*.py"))]
     # The script, not `-m pytest`, which would put the current folder on the path.
     pytest = [str(venv_python.with_name("pytest")), "-q", "-p", "no:cacheprovider", *tests]
@@ -93,7 +96,9 @@ def test_on(python: str, version: str) -> bool:
 
 def main() -> None:
     """Test every interpreter, also after one failed; exit status 1 when any did."""
-    results = {f"{version} ({python})": test_on(python, version) for python, version in found_pythons(sys.argv[1:])}
+    results = {}
+    for nth, (python, version) in enumerate(found_pythons(sys.argv[1:])):
+        results[f"{version} ({python})"] = test_on(python, version, () if nth else PINNED_IN_OLDEST)
     for name, passed in results.items():
         print(f"{'passed' if passed else 'FAILED'}  Python {name}")
     sys.exit(0 if all(results.values()) else 1)
