@@ -6,7 +6,7 @@
 PYTHON := .venv/bin/python
 RIG := tests/cluster/rig/slurm-cluster
 # Rings that start no server, as far as they have tests.
-QUICK_TESTS = $(foreach ring,unit wire conformance,$(if $(wildcard tests/$(ring)/test_*.py),tests/$(ring)))
+QUICK_TESTS = $(foreach ring,unit wire conformance,$(if $(wildcard tests/$(ring)/test_*.py tests/$(ring)/*/test_*.py),tests/$(ring)))
 
 help:  ## print this
 	@awk -F':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
