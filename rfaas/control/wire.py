@@ -60,8 +60,12 @@ class Envelope(Generic[M]):
         _fill(getattr(envelope, self._field_of[type(message)]), message)
         return envelope
 
+    def bare(self, seq: int, version: int = 0, *, ack: int = 0, ack_wanted: bool = False) -> Any:  # noqa: ANN401
+        """An envelope without a message, for what streams say to each other."""
+        return self._pb(seq=seq, version=version, ack=ack, ack_wanted=ack_wanted)
+
     def decode(self, envelope: Any) -> M | None:  # noqa: ANN401
-        """Unwrap one message; None if it is of a kind that only a newer version knows.
+        """Unwrap one message; None if there is none, or one of a kind that only a newer version knows.
 
         Raises:
             ProtocolError: a field breaks the specification; nothing of the message was used.

@@ -7,9 +7,11 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AgentMessage(_message.Message):
-    __slots__ = ("seq", "version", "register", "accepted", "refused", "state_changed", "freed", "ending", "slice_empty")
+    __slots__ = ("seq", "version", "ack", "ack_wanted", "register", "accepted", "refused", "state_changed", "freed", "ending", "slice_empty")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    ACK_FIELD_NUMBER: _ClassVar[int]
+    ACK_WANTED_FIELD_NUMBER: _ClassVar[int]
     REGISTER_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +21,8 @@ class AgentMessage(_message.Message):
     SLICE_EMPTY_FIELD_NUMBER: _ClassVar[int]
     seq: int
     version: int
+    ack: int
+    ack_wanted: bool
     register: Register
     accepted: Accepted
     refused: Refused
@@ -26,7 +30,7 @@ class AgentMessage(_message.Message):
     freed: Freed
     ending: Ending
     slice_empty: SliceEmpty
-    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., register: _Optional[_Union[Register, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., freed: _Optional[_Union[Freed, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., slice_empty: _Optional[_Union[SliceEmpty, _Mapping]] = ...) -> None: ...
+    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., ack: _Optional[int] = ..., ack_wanted: bool = ..., register: _Optional[_Union[Register, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., freed: _Optional[_Union[Freed, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., slice_empty: _Optional[_Union[SliceEmpty, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("slice", "instance", "epoch", "held", "draining", "clean")
@@ -109,20 +113,24 @@ class SliceEmpty(_message.Message):
     def __init__(self, slice_id: _Optional[bytes] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class AllocatorToAgent(_message.Message):
-    __slots__ = ("seq", "version", "registered", "propose", "end_lease", "end_slice")
+    __slots__ = ("seq", "version", "ack", "ack_wanted", "registered", "propose", "end_lease", "end_slice")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    ACK_FIELD_NUMBER: _ClassVar[int]
+    ACK_WANTED_FIELD_NUMBER: _ClassVar[int]
     REGISTERED_FIELD_NUMBER: _ClassVar[int]
     PROPOSE_FIELD_NUMBER: _ClassVar[int]
     END_LEASE_FIELD_NUMBER: _ClassVar[int]
     END_SLICE_FIELD_NUMBER: _ClassVar[int]
     seq: int
     version: int
+    ack: int
+    ack_wanted: bool
     registered: Registered
     propose: Propose
     end_lease: EndLease
     end_slice: EndSlice
-    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., registered: _Optional[_Union[Registered, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., end_lease: _Optional[_Union[EndLease, _Mapping]] = ..., end_slice: _Optional[_Union[EndSlice, _Mapping]] = ...) -> None: ...
+    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., ack: _Optional[int] = ..., ack_wanted: bool = ..., registered: _Optional[_Union[Registered, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., end_lease: _Optional[_Union[EndLease, _Mapping]] = ..., end_slice: _Optional[_Union[EndSlice, _Mapping]] = ...) -> None: ...
 
 class Registered(_message.Message):
     __slots__ = ("epoch", "alloc_epoch")

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from rfaas.control.proto import common_pb2 as rfaas_dot_control_dot_proto_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rfaas/control/proto/leases.proto\x12\x08rfaas.v1\x1a rfaas/control/proto/common.proto\"\xd4\x01\n\rHolderMessage\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\r\x12&\n\x05hello\x18\n \x01(\x0b\x32\x15.rfaas.v1.HolderHelloH\x00\x12\x1e\n\x04want\x18\x0b \x01(\x0b\x32\x0e.rfaas.v1.WantH\x00\x12/\n\rrelease_lease\x18\x0c \x01(\x0b\x32\x16.rfaas.v1.ReleaseLeaseH\x00\x12$\n\x04gone\x18\r \x01(\x0b\x32\x14.rfaas.v1.HolderGoneH\x00\x42\x06\n\x04\x62ody\"F\n\x0bHolderHello\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x0b\n\x03uid\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04held\x18\x04 \x03(\x0c\"E\n\x0cReleaseLease\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x10\n\x08lease_id\x18\x02 \x01(\x0c\x12\x13\n\x0breason_code\x18\x03 \x01(\r\"1\n\nHolderGone\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x13\n\x0breason_code\x18\x02 \x01(\r\"\xcb\x01\n\x11\x41llocatorToHolder\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\r\x12$\n\x07granted\x18\n \x01(\x0b\x32\x11.rfaas.v1.GrantedH\x00\x12$\n\x07waiting\x18\x0b \x01(\x0b\x32\x11.rfaas.v1.WaitingH\x00\x12\"\n\x06\x64\x65nied\x18\x0c \x01(\x0b\x32\x10.rfaas.v1.DeniedH\x00\x12 \n\x05\x65nded\x18\r \x01(\x0b\x32\x0f.rfaas.v1.EndedH\x00\x42\x06\n\x04\x62ody\"_\n\x07Granted\x12#\n\x05terms\x18\x01 \x01(\x0b\x32\x14.rfaas.v1.LeaseTerms\x12\x10\n\x08\x63ore_ids\x18\x02 \x03(\r\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"E\n\x06\x44\x65nied\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x0f\n\x07request\x18\x02 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"N\n\x05\x45nded\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x10\n\x08lease_id\x18\x02 \x01(\x0c\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0breason_code\x18\x04 \x01(\r2L\n\x06Leases\x12\x42\n\x06\x41ttend\x12\x17.rfaas.v1.HolderMessage\x1a\x1b.rfaas.v1.AllocatorToHolder(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rfaas/control/proto/leases.proto\x12\x08rfaas.v1\x1a rfaas/control/proto/common.proto\"\xf5\x01\n\rHolderMessage\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0b\n\x03\x61\x63k\x18\x03 \x01(\x04\x12\x12\n\nack_wanted\x18\x04 \x01(\x08\x12&\n\x05hello\x18\n \x01(\x0b\x32\x15.rfaas.v1.HolderHelloH\x00\x12\x1e\n\x04want\x18\x0b \x01(\x0b\x32\x0e.rfaas.v1.WantH\x00\x12/\n\rrelease_lease\x18\x0c \x01(\x0b\x32\x16.rfaas.v1.ReleaseLeaseH\x00\x12$\n\x04gone\x18\r \x01(\x0b\x32\x14.rfaas.v1.HolderGoneH\x00\x42\x06\n\x04\x62ody\"F\n\x0bHolderHello\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x0b\n\x03uid\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04held\x18\x04 \x03(\x0c\"E\n\x0cReleaseLease\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x10\n\x08lease_id\x18\x02 \x01(\x0c\x12\x13\n\x0breason_code\x18\x03 \x01(\r\"1\n\nHolderGone\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x13\n\x0breason_code\x18\x02 \x01(\r\"\xec\x01\n\x11\x41llocatorToHolder\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0b\n\x03\x61\x63k\x18\x03 \x01(\x04\x12\x12\n\nack_wanted\x18\x04 \x01(\x08\x12$\n\x07granted\x18\n \x01(\x0b\x32\x11.rfaas.v1.GrantedH\x00\x12$\n\x07waiting\x18\x0b \x01(\x0b\x32\x11.rfaas.v1.WaitingH\x00\x12\"\n\x06\x64\x65nied\x18\x0c \x01(\x0b\x32\x10.rfaas.v1.DeniedH\x00\x12 \n\x05\x65nded\x18\r \x01(\x0b\x32\x0f.rfaas.v1.EndedH\x00\x42\x06\n\x04\x62ody\"_\n\x07Granted\x12#\n\x05terms\x18\x01 \x01(\x0b\x32\x14.rfaas.v1.LeaseTerms\x12\x10\n\x08\x63ore_ids\x18\x02 \x03(\r\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"E\n\x06\x44\x65nied\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x0f\n\x07request\x18\x02 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"N\n\x05\x45nded\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x10\n\x08lease_id\x18\x02 \x01(\x0c\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0breason_code\x18\x04 \x01(\r2L\n\x06Leases\x12\x42\n\x06\x41ttend\x12\x17.rfaas.v1.HolderMessage\x1a\x1b.rfaas.v1.AllocatorToHolder(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,21 +23,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rfaas.control.proto.leases_
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_HOLDERMESSAGE']._serialized_start=81
-  _globals['_HOLDERMESSAGE']._serialized_end=293
-  _globals['_HOLDERHELLO']._serialized_start=295
-  _globals['_HOLDERHELLO']._serialized_end=365
-  _globals['_RELEASELEASE']._serialized_start=367
-  _globals['_RELEASELEASE']._serialized_end=436
-  _globals['_HOLDERGONE']._serialized_start=438
-  _globals['_HOLDERGONE']._serialized_end=487
-  _globals['_ALLOCATORTOHOLDER']._serialized_start=490
-  _globals['_ALLOCATORTOHOLDER']._serialized_end=693
-  _globals['_GRANTED']._serialized_start=695
-  _globals['_GRANTED']._serialized_end=790
-  _globals['_DENIED']._serialized_start=792
-  _globals['_DENIED']._serialized_end=861
-  _globals['_ENDED']._serialized_start=863
-  _globals['_ENDED']._serialized_end=941
-  _globals['_LEASES']._serialized_start=943
-  _globals['_LEASES']._serialized_end=1019
+  _globals['_HOLDERMESSAGE']._serialized_end=326
+  _globals['_HOLDERHELLO']._serialized_start=328
+  _globals['_HOLDERHELLO']._serialized_end=398
+  _globals['_RELEASELEASE']._serialized_start=400
+  _globals['_RELEASELEASE']._serialized_end=469
+  _globals['_HOLDERGONE']._serialized_start=471
+  _globals['_HOLDERGONE']._serialized_end=520
+  _globals['_ALLOCATORTOHOLDER']._serialized_start=523
+  _globals['_ALLOCATORTOHOLDER']._serialized_end=759
+  _globals['_GRANTED']._serialized_start=761
+  _globals['_GRANTED']._serialized_end=856
+  _globals['_DENIED']._serialized_start=858
+  _globals['_DENIED']._serialized_end=927
+  _globals['_ENDED']._serialized_start=929
+  _globals['_ENDED']._serialized_end=1007
+  _globals['_LEASES']._serialized_start=1009
+  _globals['_LEASES']._serialized_end=1085
 # @@protoc_insertion_point(module_scope)

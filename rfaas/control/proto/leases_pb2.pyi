@@ -7,20 +7,24 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HolderMessage(_message.Message):
-    __slots__ = ("seq", "version", "hello", "want", "release_lease", "gone")
+    __slots__ = ("seq", "version", "ack", "ack_wanted", "hello", "want", "release_lease", "gone")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    ACK_FIELD_NUMBER: _ClassVar[int]
+    ACK_WANTED_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WANT_FIELD_NUMBER: _ClassVar[int]
     RELEASE_LEASE_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
     seq: int
     version: int
+    ack: int
+    ack_wanted: bool
     hello: HolderHello
     want: _common_pb2.Want
     release_lease: ReleaseLease
     gone: HolderGone
-    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., hello: _Optional[_Union[HolderHello, _Mapping]] = ..., want: _Optional[_Union[_common_pb2.Want, _Mapping]] = ..., release_lease: _Optional[_Union[ReleaseLease, _Mapping]] = ..., gone: _Optional[_Union[HolderGone, _Mapping]] = ...) -> None: ...
+    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., ack: _Optional[int] = ..., ack_wanted: bool = ..., hello: _Optional[_Union[HolderHello, _Mapping]] = ..., want: _Optional[_Union[_common_pb2.Want, _Mapping]] = ..., release_lease: _Optional[_Union[ReleaseLease, _Mapping]] = ..., gone: _Optional[_Union[HolderGone, _Mapping]] = ...) -> None: ...
 
 class HolderHello(_message.Message):
     __slots__ = ("holder", "uid", "name", "held")
@@ -53,20 +57,24 @@ class HolderGone(_message.Message):
     def __init__(self, holder: _Optional[bytes] = ..., reason_code: _Optional[int] = ...) -> None: ...
 
 class AllocatorToHolder(_message.Message):
-    __slots__ = ("seq", "version", "granted", "waiting", "denied", "ended")
+    __slots__ = ("seq", "version", "ack", "ack_wanted", "granted", "waiting", "denied", "ended")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    ACK_FIELD_NUMBER: _ClassVar[int]
+    ACK_WANTED_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     DENIED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     seq: int
     version: int
+    ack: int
+    ack_wanted: bool
     granted: Granted
     waiting: _common_pb2.Waiting
     denied: Denied
     ended: Ended
-    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., granted: _Optional[_Union[Granted, _Mapping]] = ..., waiting: _Optional[_Union[_common_pb2.Waiting, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
+    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., ack: _Optional[int] = ..., ack_wanted: bool = ..., granted: _Optional[_Union[Granted, _Mapping]] = ..., waiting: _Optional[_Union[_common_pb2.Waiting, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
 
 class Granted(_message.Message):
     __slots__ = ("terms", "core_ids", "node", "address")
