@@ -30,7 +30,7 @@ check:  ## format, lint, spelling, types, layers, and the tests that start no se
 	.venv/bin/codespell
 	.venv/bin/mypy
 	.venv/bin/mypy tools
-	MYPYPATH=tests .venv/bin/mypy --explicit-package-bases tests/cluster/rig
+	MYPYPATH=tests .venv/bin/mypy --explicit-package-bases tests/cluster/rig tests/cluster/delay.py
 	.venv/bin/lint-imports --no-logo
 	$(PYTHON) tools/check_docs.py
 	.venv/bin/pytest -q $(QUICK_TESTS)

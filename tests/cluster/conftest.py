@@ -120,5 +120,5 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     if report.failed:
         for cluster in _running:
-            report.sections.append((f"cluster {cluster.layout.instance}", keep_and_show(cluster, item.name)))
+            report.sections.append((f"cluster {cluster.layout.instance}", keep_and_show(cluster.layout, item.name)))
     return report

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
-from cluster.rig import HEAD, Cluster, CommandFailed, CommandTimeout, Settings
+from cluster.rig import HEAD, Cluster, CommandFailed, CommandTimeout, RigError, Settings, commands, sweep
 from cluster.rig.residue import Footprint, left_by_users, network_and_mounts
 from support.waiting import wait_until
 
@@ -165,6 +167,29 @@ def test_a_command_beside_the_test_can_be_signalled_and_ends_with_its_block(clus
     with alice.popen("n1", ["sleep", "600"]) as sleeper:
         pid = sleeper.pid
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"), RUN_S, "its end")
+
+
+def test_a_cluster_that_cannot_start_says_why_and_is_gone():
+    cluster = Cluster(f"test-{os.getpid()}-broken")
+    with pytest.raises(RigError, match="NoSuchWord"):
+        cluster.start(Settings(nodes=1, extra_conf="NoSuchWord=1\n"), with_starter=True)
+    assert not cluster.layout.root.exists()
+    assert not cluster.is_running
+
+
+def test_a_cluster_dies_with_the_process_that_started_it_and_is_swept():
+    name = f"test-{os.getpid()}-orphan"
+    program = (
+        "import os, signal; from cluster.rig import *;"
+        f"Cluster('{name}').start(Settings(nodes=1), with_starter=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    tests_folder = Path(__file__).parents[1]
+    starter = commands.run([sys.executable, "-c", program], timeout_s=RUN_S, check=False, cwd=tests_folder)
+    assert starter.returncode == -signal.SIGKILL, starter.stderr
+    cluster = Cluster(name)
+    wait_until(lambda: not cluster.is_running, RUN_S, "the end of the nodes")
+    sweep()
+    assert not cluster.layout.root.exists()
 
 
 @pytest.mark.parametrize("cgroups", [False, True])

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cluster.rig import conf
+from cluster.rig import conf, logs
 from cluster.rig.node import COMMAND_TIMEOUT_S, Node
 from cluster.rig.settings import HEAD, STATE_PREFIX, USERS, Layout, RigError, Settings, missing_requirement
 from cluster.rig.users import User
@@ -73,7 +73,8 @@ class Cluster:
                 `sweep` removes the folder.
 
         Raises:
-            RigError: it already runs, or something did not start (then all of it has been stopped again).
+            RigError: it already runs, or something did not start (then all is stopped
+                again, and the message has the ends of the logs).
         """
         reason = missing_requirement()
         if reason:
@@ -85,9 +86,11 @@ class Cluster:
         self._make_files(settings, with_starter)
         try:
             self._start_all(settings, with_starter)
+        except Exception as error:
+            report = f"{error}\n{logs.tails(self.layout)}"
+            self.stop()
+            raise RigError(report) from error
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copytree(self.layout.root / "nodes", f"{self.layout.root}.failed", dirs_exist_ok=True)
             self.stop()
             raise
         return time.monotonic() - began_s
