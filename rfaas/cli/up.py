@@ -1,0 +1,280 @@
+"""`rfaas up` and `rfaas down`: start and stop the daemons of one user.
+
+Starts the upper packages as subprocesses (`python -m …`) and imports none of them. What runs is recorded in the state
+directory (`daemons.py`). Every way to fail leaves nothing started. Spec: docs/spec/003-control.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from rfaas.cli import daemons
+from rfaas.cli.daemons import Daemon
+from rfaas_transport.errors import RfaasError
+
+EXIT_FAILED = 1
+EXIT_UNAVAILABLE = 69
+EXIT_CONFIG = 78
+START_TIMEOUT_S = 15.0
+
+
+def default_state_dir() -> Path:
+    """RFAAS_STATE_DIR, else $XDG_STATE_HOME/rfaas, else ~/.local/state/rfaas."""
+    if given := os.environ.get("RFAAS_STATE_DIR"):
+        return Path(given)
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(base) / "rfaas"
+
+
+state_dir_option = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=default_state_dir,
+    show_default="$RFAAS_STATE_DIR or ~/.local/state/rfaas",
+    help="Where secret, journal and logs are; on a cluster, a directory that the nodes see too.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value instead of text.")
+
+
+@click.command("up")
+@state_dir_option
+@json_option
+@click.option("--slurm", is_flag=True, help="Harvest idle cores of this Slurm cluster by preemptible jobs of your own.")
+@click.option("--cores", type=click.IntRange(1), help="Without --slurm: cores of this host to offer [all].")
+@click.option("--memory-mib", type=click.IntRange(1), default=4096, show_default=True, help="Without --slurm.")
+@click.option("--partition", help="Preemptible partition to harvest in [the one of the lowest tier].")
+@click.option("--nodes", multiple=True, help="Harvest only on these nodes; may be given several times.")
+@click.option("--leave-cores", type=click.IntRange(0), default=0, show_default=True, help="Idle cores to leave a node.")
+@click.option("--leave-memory-mib", type=click.IntRange(0), default=0, show_default=True, help="Idle MiB to leave a node.")
+@click.option("--slice-cores", type=click.IntRange(0), default=0, help="Cores of one slice [all idle ones of a node].")
+@click.option("--max-cores", type=click.IntRange(0), default=0, help="Cores to harvest in all [no limit].")
+@click.option("--cycle-s", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Between looks at Slurm.")
+@click.option("--backoff-s", type=click.FloatRange(0), default=3.0, show_default=True, help="After a node was taken back.")
+@click.option("--time-limit-min", type=click.IntRange(0), default=0, help="Of one slice [the partition's].")
+@click.option("--listen", help="Address of this host that the nodes reach [found by itself].")
+@click.option("--daemon-python", default=sys.executable, help="Interpreter that has rfaas, on the nodes too [this one].")
+@click.option("--sbatch-option", "sbatch_options", multiple=True, help="Passed on, e.g. --sbatch-option=--account=x.")
+def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # noqa: ANN401
+    """Start the allocator, and what brings it cores: harvest jobs (--slurm) or this host.
+
+    \b
+    On a cluster, as yourself, no root:     rfaas up --slurm
+    On one machine, for several programs:   rfaas up --cores 4
+    Then `rfaas.Executor()` in your programs uses it; `rfaas status` shows it, `rfaas down` ends it.
+    """
+    started: list[Daemon] = []
+    try:
+        daemons.prepare_state_dir(state_dir)
+        _refuse_second(state_dir)
+        plan = _slurm_plan(options) if slurm else None
+        python = options["daemon_python"]
+        listen = ["--listen", plan["listen"]] if plan else []
+        started.append(
+            daemons.spawn("allocator", [python, "-m", "rfaas_allocator", "--state-dir", str(state_dir), *listen], state_dir)
+        )
+        address = _wait_for_allocator(state_dir, started[0])
+        command = _harvester(python, state_dir, plan, options) if plan else _local_agent(python, state_dir, options)
+        started.append(daemons.spawn("harvester" if plan else "agent", command, state_dir))
+        _still_alive(started, state_dir)
+        settings: dict[str, object] = {"slurm": plan, "alloc_id": address["alloc_id"], "daemon_python": python}
+        daemons.save(state_dir, started, settings)
+    except RfaasError as error:
+        for daemon in reversed(started):
+            daemons.stop(daemon, 5.0)
+        status = EXIT_CONFIG if error.code == "config" else EXIT_UNAVAILABLE
+        _fail(as_json, error.message, error.hint, status)
+    if as_json:
+        _print_json({"state_dir": str(state_dir), "slurm": plan, "pids": {d.name: d.pid for d in started}})
+    elif plan:
+        click.echo(f"harvesting in partition {plan['partition']} (grace {plan['grace_s']:g} s); see: rfaas status")
+    else:
+        click.echo("offering this host's cores; see: rfaas status")
+
+
+def _refuse_second(state_dir: Path) -> None:
+    found = daemons.load(state_dir)
+    if found and (alive := [daemon for daemon in found[0] if daemon.alive]):
+        raise daemons.ConfigError(
+            f"already up: {', '.join(f'{d.name} (pid {d.pid})' for d in alive)}", hint="rfaas down, or another --state-dir"
+        )
+
+
+def _slurm_plan(options: dict[str, Any]) -> dict[str, Any]:
+    """Ask the plugin whether this cluster can be harvested, and how."""
+    command = [options["daemon_python"], "-m", "rfaas_slurm_plugin", "check"]
+    for name in ("partition", "listen"):
+        if options[name]:
+            command += [f"--{name}", options[name]]
+    answer = _run_json(command, timeout_s=60.0)
+    if "error" in answer:
+        raise daemons.ConfigError(answer["error"], hint=answer["hint"])
+    return answer
+
+
+def _run_json(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        answer = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise daemons.ConfigError(f"{command[0]}: {error}", hint="is --daemon-python right?") from error
+    except ValueError as error:
+        text = (done.stderr or done.stdout).strip()[-500:]
+        raise daemons.ConfigError(f"{' '.join(command[:4])} failed: {text}") from error
+    assert isinstance(answer, dict)
+    return answer
+
+
+def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict[str, Any]) -> list[str]:
+    policy_fields = ("leave_cores", "leave_memory_mib", "slice_cores", "max_cores", "backoff_s")
+    settings = {
+        "plan": plan,
+        "policy": {name: options[name] for name in policy_fields} | {"nodes": list(options["nodes"])},
+        "daemon_python": python,
+        "time_limit_min": options["time_limit_min"],
+        "cycle_s": options["cycle_s"],
+        "sbatch_options": list(options["sbatch_options"]),
+    }
+    harvest = [python, "-m", "rfaas_slurm_plugin", "harvest"]
+    return [*harvest, "--state-dir", str(state_dir), "--settings", json.dumps(settings)]
+
+
+def _local_agent(python: str, state_dir: Path, options: dict[str, Any]) -> list[str]:
+    cores = options["cores"] or len(os.sched_getaffinity(0))
+    memory_bytes = options["memory_mib"] << 20
+    agent = [python, "-m", "rfaas_executors.agent", "--state-dir", str(state_dir)]
+    return [*agent, "--cores", str(cores), "--memory-bytes", str(memory_bytes), "--grace-s", "5"]
+
+
+def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> dict[str, Any]:
+    path = state_dir / "allocator.json"
+
+    def address() -> dict[str, Any] | None:
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return None
+        return found if found.get("pid") == daemon.pid else None
+
+    found = _wait(address, daemon, START_TIMEOUT_S)
+    if found is None:
+        raise daemons.ConfigError(
+            f"the allocator did not start: {_tail(state_dir, daemon)}", hint=f"see {state_dir}/log/{daemon.name}.log"
+        )
+    return found
+
+
+def _wait(condition: Callable[[], dict[str, Any] | None], daemon: Daemon, timeout_s: float) -> dict[str, Any] | None:
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s and daemon.alive:
+        if (value := condition()) is not None:
+            return value
+        time.sleep(0.02)
+    return condition()
+
+
+def _still_alive(started: Sequence[Daemon], state_dir: Path) -> None:
+    """A daemon that can't run ends within its first moments; better said now than found out later."""
+    deadline_s = time.monotonic() + 0.5
+    while time.monotonic() < deadline_s:
+        for daemon in started:
+            if not daemon.alive:
+                raise daemons.ConfigError(f"the {daemon.name} ended at once: {_tail(state_dir, daemon)}")
+        time.sleep(0.05)
+
+
+def _tail(state_dir: Path, daemon: Daemon) -> str:
+    try:
+        text = (state_dir / "log" / f"{daemon.name}.log").read_text(errors="replace")
+    except OSError as error:
+        return str(error)
+    return "\n".join(text.strip().splitlines()[-3:]) or "it said nothing"
+
+
+@click.command("down")
+@state_dir_option
+@json_option
+@click.option("--purge", is_flag=True, help="Remove the state directory too: secret, journal and logs.")
+def down(state_dir: Path, as_json: bool, purge: bool) -> None:
+    """Stop everything that `rfaas up` started: running calls get their grace, harvest jobs end, nothing stays."""
+    try:
+        found = daemons.load(state_dir) if state_dir.exists() else None
+    except RfaasError as error:
+        _fail(as_json, error.message, error.hint, EXIT_CONFIG)
+    result: dict[str, Any] = {"stopped": [], "killed": [], "cancelled": 0, "left": []}
+    if found:
+        running, settings = found
+        for daemon in (d for d in running if d.name == "harvester"):
+            _note(result, daemon, daemons.stop(daemon, 10.0))
+        if settings["slurm"]:
+            result |= _cancel_slices(settings)
+        for daemon in (d for d in running if d.name != "harvester"):
+            _note(result, daemon, daemons.stop(daemon, 10.0))
+        if not result["left"]:
+            (state_dir / daemons.RECORD).unlink(missing_ok=True)
+            (state_dir / "allocator.json").unlink(missing_ok=True)
+    if purge and not result["left"]:
+        _purge(state_dir)
+    _report_down(result, found is not None, state_dir, as_json)
+
+
+def _note(result: dict[str, Any], daemon: Daemon, by_itself: bool) -> None:
+    result["stopped" if by_itself else "killed"].append(daemon.name)
+
+
+def _cancel_slices(settings: dict[str, Any]) -> dict[str, Any]:
+    plan = settings["slurm"]
+    timeout_s = float(plan["overdue_s"]) + 40.0  # scancel waits KillWait, 30 s by default, before it kills
+    command = [settings["daemon_python"], "-m", "rfaas_slurm_plugin", "cancel"]
+    answer = _run_json([*command, "--alloc-id", settings["alloc_id"], "--timeout-s", str(timeout_s)], timeout_s + 60)
+    if "error" in answer:
+        return {"left": ["unknown"], "error": answer["error"], "hint": answer["hint"]}
+    return answer
+
+
+def _purge(state_dir: Path) -> None:
+    """Remove what is ours, and the directory if that leaves it empty: never a tree that somebody else filled."""
+    ours = ("secret", "tls.key", "tls.crt", "journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", daemons.RECORD)
+    for name in ours:
+        (state_dir / name).unlink(missing_ok=True)
+    for log in (state_dir / "log").glob("*.log"):
+        log.unlink(missing_ok=True)
+    for directory in (state_dir / "log", state_dir):
+        try:
+            directory.rmdir()
+        except OSError:
+            pass
+
+
+def _report_down(result: dict[str, Any], was_up: bool, state_dir: Path, as_json: bool) -> None:
+    if as_json:
+        _print_json(result)
+    elif not was_up:
+        click.echo(f"nothing is up in {state_dir}")
+    else:
+        slices = f", {result['cancelled']} slices ended" if result["cancelled"] else ""
+        click.echo(f"down: {', '.join(result['stopped'] + result['killed'])}{slices}")
+    if result["left"]:
+        why = result.get("error", "Slurm has not ended them yet")
+        click.echo(f"rfaas: slices are left ({why}): run `rfaas down` again", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    click.echo(json.dumps({"meta": {"schema": "rfaas/1"}, **value}))
+
+
+def _fail(as_json: bool, message: str, hint: str, status: int) -> NoReturn:
+    if as_json:
+        _print_json({"error": message, "hint": hint})
+    else:
+        click.echo(f"rfaas: {message}" + (f"\n  remedy: {hint}" if hint else ""), err=True)
+    sys.exit(status)

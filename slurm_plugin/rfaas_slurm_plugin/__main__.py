@@ -1,0 +1,128 @@
+"""`python -m rfaas_slurm_plugin check | harvest | cancel`: what `rfaas up --slurm` and `rfaas down` start.
+
+Answers are one JSON value on standard output, so that the caller needs nothing of this package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from rfaas.control.dial import AllocatorAddress, OffersClient
+from rfaas_slurm_plugin import check, job
+from rfaas_slurm_plugin.cli_view import CliView
+from rfaas_slurm_plugin.harvester import Harvester, job_environment
+from rfaas_slurm_plugin.policy import HarvestPolicy
+from rfaas_slurm_plugin.view import ClusterUnavailable
+from rfaas_transport.errors import RfaasError
+
+EXIT_UNAVAILABLE = 69
+EXIT_CONFIG = 78
+
+
+@click.group()
+def main() -> None:
+    """Slurm's side of rfaas, for `rfaas up --slurm` and `rfaas down`."""
+
+
+@main.command("check")
+@click.option("--partition", default=None)
+@click.option("--listen", default=None)
+def check_command(partition: str | None, listen: str | None) -> None:
+    """Print the plan for this cluster as JSON, or an error with its remedy (exit 69 or 78)."""
+
+    async def work() -> check.SlurmPlan:
+        source = CliView()
+        view, partitions, config = await asyncio.gather(source.read(), source.partitions(), source.config())
+        chosen = check.choose_partition(partitions, config, partition)
+        addresses = [node.address for node in view.nodes if chosen.name in node.partitions]
+        if not addresses:
+            raise check.ConfigError(
+                f"partition {chosen.name!r} has no nodes", hint="name another one with --partition"
+            )
+        return check.make_plan(chosen, config, addresses[0], listen)
+
+    try:
+        plan = asyncio.run(work())
+    except ClusterUnavailable as error:
+        _fail(EXIT_UNAVAILABLE, str(error), "is this a host of a Slurm cluster, with Slurm's commands in PATH?")
+    except RfaasError as error:
+        _fail(EXIT_CONFIG, error.message, error.hint)
+    click.echo(json.dumps(dataclasses.asdict(plan)))
+
+
+def _fail(status: int, message: str, hint: str) -> None:
+    click.echo(json.dumps({"error": message, "hint": hint}))
+    sys.exit(status)
+
+
+@main.command("harvest")
+@click.option("--state-dir", type=click.Path(path_type=Path), required=True)
+@click.option("--settings", required=True, help="JSON: the plan of `check` and the policy.")
+def harvest_command(state_dir: Path, settings: str) -> None:
+    """Run the harvester until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    given = json.loads(settings)
+    plan = check.SlurmPlan(**given["plan"])
+    given["policy"]["nodes"] = frozenset(given["policy"].get("nodes", ()))
+    policy = HarvestPolicy(partition=plan.partition, **given["policy"])
+
+    async def work() -> None:
+        address = AllocatorAddress.load(state_dir)
+        template = job.JobTemplate(
+            state_dir=state_dir,
+            daemon_python=given["daemon_python"],
+            alloc_id=address.alloc_id,
+            grace_s=plan.grace_s,
+            drain_s=plan.drain_s,
+            time_limit_min=given["time_limit_min"],
+            extra=tuple(given["sbatch_options"]),
+        )
+        await Harvester(
+            source=CliView(),
+            offers=OffersClient(address),
+            policy=policy,
+            template=template,
+            environment=job_environment(),
+            overdue_s=plan.overdue_s,
+            cycle_s=given["cycle_s"],
+        ).run()
+
+    asyncio.run(work())
+
+
+@main.command("cancel")
+@click.option("--alloc-id", required=True)
+@click.option("--timeout-s", type=float, required=True)
+def cancel_command(alloc_id: str, timeout_s: float) -> None:
+    """Cancel all slices of an allocator and wait until they have ended; prints {"cancelled": n, "left": [job ids]}."""
+
+    async def work() -> tuple[int, list[int]]:
+        source, environment = CliView(), job_environment()
+        deadline_s = time.monotonic() + timeout_s
+        cancelled: set[int] = set()
+        while True:
+            view = await source.read()
+            left = [j.job_id for j in view.jobs if not j.ended and job.stamp_of(j.comment, alloc_id) is not None]
+            if not left or time.monotonic() > deadline_s:
+                return len(cancelled), left
+            await job.cancel(set(left) - cancelled, environment)
+            cancelled.update(left)
+            await asyncio.sleep(0.2)
+
+    try:
+        cancelled, left = asyncio.run(work())
+    except ClusterUnavailable as error:
+        _fail(EXIT_UNAVAILABLE, str(error), "slices end by themselves when their agents lose the allocator")
+    click.echo(json.dumps({"cancelled": cancelled, "left": left}))
+
+
+if __name__ == "__main__":
+    main()

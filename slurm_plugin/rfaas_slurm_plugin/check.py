@@ -1,0 +1,103 @@
+"""Is this cluster fit for harvesting by an ordinary user, and with which settings: pure functions over what was read.
+
+Used by `rfaas up --slurm` before anything is started. Every refusal names the cause and the remedy. Source: docs/slurm.md.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from rfaas_slurm_plugin.view import ClusterConfig, Partition
+from rfaas_transport.errors import ConfigError
+
+EXIT_MARGIN_S = 1.0
+"""Left of the grace for killing, proving death and saying farewell."""
+
+FORGOTTEN_MARGIN_S = 2.0
+"""A victim that is still there this long after grace and KillWait was forgotten by Slurm."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmPlan:
+    """Settings that follow from the cluster."""
+
+    partition: str
+    grace_s: float  # between SIGTERM and SIGKILL
+    drain_s: float  # what running calls may use of it
+    overdue_s: float
+    listen: str  # address of this host that the nodes reach
+
+
+def choose_partition(partitions: tuple[Partition, ...], config: ClusterConfig, name: str | None) -> Partition:
+    """The partition to harvest in: the one named, else the preemptible one of the lowest tier.
+
+    Raises:
+        ConfigError: no such partition, it is down, or jobs in it would not be taken back.
+    """
+    known = ", ".join(p.name for p in partitions) or "none"
+    if name is not None:
+        found = [p for p in partitions if p.name == name]
+        if not found:
+            raise ConfigError(f"there is no partition {name!r}", hint=f"partitions here: {known}")
+        if not preemptible(found[0], partitions, config):
+            raise ConfigError(
+                f"jobs in partition {name!r} are not taken back for other jobs ({_why_not(found[0], config)}), so idle "
+                "cores could not be given back at once",
+                hint="ask your administrator for a partition with PreemptMode=CANCEL and the lowest PriorityTier",
+            )
+        return found[0]
+    candidates = [p for p in partitions if p.up and preemptible(p, partitions, config)]
+    if not candidates:
+        raise ConfigError(
+            f"no partition of this cluster is preemptible (partitions: {known}; PreemptType={config.preempt_type})",
+            hint="an administrator can add one: PartitionName=harvest Nodes=ALL PriorityTier=1 PreemptMode=CANCEL "
+            "GraceTime=5, with PreemptType=preempt/partition_prio and other partitions at a higher PriorityTier",
+        )
+    return min(candidates, key=lambda p: (p.priority_tier, p.name))
+
+
+def preemptible(partition: Partition, partitions: tuple[Partition, ...], config: ClusterConfig) -> bool:
+    """True if jobs of other partitions on the same nodes take its jobs' nodes at once."""
+    return (
+        config.preempt_type == "preempt/partition_prio"
+        and partition.preempt_mode in ("CANCEL", "REQUEUE")
+        and any(
+            other.priority_tier > partition.priority_tier and set(other.nodes) & set(partition.nodes)
+            for other in partitions
+        )
+    )
+
+
+def _why_not(partition: Partition, config: ClusterConfig) -> str:
+    return f"PreemptType={config.preempt_type}, PreemptMode={partition.preempt_mode}, PriorityTier={partition.priority_tier}"
+
+
+def make_plan(partition: Partition, config: ClusterConfig, node_address: str, listen: str | None) -> SlurmPlan:
+    """Settings for harvesting in this partition; `node_address` is any node's, to find the way there."""
+    grace_s = partition.grace_s if partition.grace_s > 0 else config.kill_wait_s
+    return SlurmPlan(
+        partition=partition.name,
+        grace_s=grace_s,
+        drain_s=max(0.0, grace_s - EXIT_MARGIN_S),
+        overdue_s=partition.grace_s + config.kill_wait_s + FORGOTTEN_MARGIN_S,
+        listen=listen or address_towards(node_address),
+    )
+
+
+def address_towards(host: str) -> str:
+    """This host's own address on the way to `host`; nothing is sent.
+
+    Raises:
+        ConfigError: the name can't be resolved or there is no route.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.connect(address)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise ConfigError(
+            f"no way to compute node {host!r} from here: {error}",
+            hint="run this on a host of the cluster, or name this host's address there with --listen",
+        ) from error

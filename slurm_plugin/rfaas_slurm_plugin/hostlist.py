@@ -1,0 +1,71 @@
+"""Hostlists as Slurm writes them: `n[1-3,07]-ib,login` to names.
+
+Pure text. Source: Slurm's "Hostlist expressions"; compared with `scontrol show hostnames` in tests/cluster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+MAX_NAMES = 65_536
+"""More names than any site has: a mistyped range must not fill the memory."""
+
+_RANGE = re.compile(r"^(\d+)(?:-(\d+))?$")
+
+
+def expand(hostlist: str) -> tuple[str, ...]:
+    """Names in the order written.
+
+    Raises:
+        ValueError: the brackets or a range are malformed, or there are more than MAX_NAMES names; the text says which part.
+    """
+    names = [name for part in _split_at_commas(hostlist) for name in _expand_one(part)]
+    if len(names) > MAX_NAMES:
+        raise ValueError(f"hostlist {hostlist[:60]!r} has more than {MAX_NAMES} names")
+    return tuple(names)
+
+
+def _split_at_commas(hostlist: str) -> Iterator[str]:
+    depth = start = 0
+    for i, char in enumerate(hostlist):
+        if char == "[":
+            depth += 1
+        elif char == "]":
+            depth -= 1
+        if not 0 <= depth <= 1:
+            raise ValueError(f"hostlist {hostlist!r}: brackets don't match at character {i + 1}")
+        if char == "," and depth == 0:
+            if i > start:
+                yield hostlist[start:i]
+            start = i + 1
+    if depth:
+        raise ValueError(f"hostlist {hostlist!r}: a bracket is not closed")
+    if start < len(hostlist):
+        yield hostlist[start:]
+
+
+def _expand_one(part: str) -> Iterator[str]:
+    before, bracket, rest = part.partition("[")
+    if not bracket:
+        yield part.strip()
+        return
+    inside, _, after = rest.partition("]")
+    tails = list(_expand_one(after)) if after else [""]
+    for number in _numbers(inside):
+        for tail in tails:
+            yield before.strip() + number + tail
+
+
+def _numbers(inside: str) -> Iterator[str]:
+    for piece in inside.split(","):
+        match = _RANGE.match(piece.strip())
+        if not match:
+            raise ValueError(f"{piece!r} is not a number or a range of numbers")
+        first, last = match[1], match[2] or match[1]
+        if int(last) < int(first):
+            raise ValueError(f"range {piece!r} runs backwards")
+        if int(last) - int(first) >= MAX_NAMES:
+            raise ValueError(f"range {piece!r} has more than {MAX_NAMES} names")
+        for number in range(int(first), int(last) + 1):
+            yield str(number).zfill(len(first))

@@ -1,0 +1,127 @@
+"""What the rest of the plugin knows of a Slurm cluster, whichever way it was read.
+
+Plain values and one interface; no I/O here. Back-ends: `cli_view` (sinfo, squeue, scontrol). Every back-end passes the
+same conformance suite against a real cluster. Source: Slurm's documentation of sinfo, squeue, scontrol; docs/slurm.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+ENDED_STATES: Final = frozenset(
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
+)
+"""Job states after which no process of the job is left (COMPLETING, which comes before, is not among them)."""
+
+UNUSABLE_NODE_STATES: Final = frozenset(
+    "DOWN ERROR FUTURE UNKNOWN DRAIN DRAINED DRAINING FAIL FAILING MAINT MAINTENANCE RESERVED NOT_RESPONDING NO_RESPOND "
+    "POWER_DOWN POWERING_DOWN POWERED_DOWN POWERING_UP POWER_UP REBOOT REBOOT_REQUESTED REBOOT_ISSUED BLOCKED".split()
+)
+"""Node states and flags under which nothing new is placed on a node."""
+
+
+class ClusterUnavailable(Exception):
+    """Slurm did not answer, or not in a form we know. What was read before stays the last known truth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A compute node. Memory is what Slurm counts, not what the operating system reports as free."""
+
+    name: str
+    address: str
+    states: frozenset[str]  # upper case, base state and flags alike
+    partitions: tuple[str, ...]
+    cores: int
+    allocated_cores: int
+    memory_mib: int
+    allocated_memory_mib: int
+    slurmd_start_time_s: int
+
+    @property
+    def usable(self) -> bool:
+        """True if Slurm would start a job there."""
+        return not self.states & UNUSABLE_NODE_STATES
+
+    @property
+    def idle_cores(self) -> int:
+        """Cores that no job was given."""
+        return max(0, self.cores - self.allocated_cores)
+
+    @property
+    def idle_memory_mib(self) -> int:
+        """Memory that no job was given."""
+        return max(0, self.memory_mib - self.allocated_memory_mib)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that slurmctld still knows."""
+
+    job_id: int
+    name: str
+    user: str
+    partition: str
+    state: str  # upper case, e.g. PENDING, RUNNING, COMPLETING
+    reason: str  # why it is pending
+    nodes: tuple[str, ...]  # allocated
+    required_nodes: tuple[str, ...]  # asked for by name
+    cores: int
+    memory_per_node_mib: int
+    comment: str
+    submit_time_s: int
+    start_time_s: int
+    end_time_s: int  # 0: none known
+    preempt_time_s: int = 0  # when Slurm chose it as a victim; 0: not
+
+    @property
+    def ended(self) -> bool:
+        """True if Slurm says that nothing of it runs any more."""
+        return self.state in ENDED_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition, as far as preemption matters."""
+
+    name: str
+    nodes: tuple[str, ...]
+    up: bool
+    priority_tier: int
+    preempt_mode: str  # OFF, CANCEL, REQUEUE, SUSPEND …
+    grace_s: float
+    max_time_s: float | None  # None: unlimited
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Settings of the whole cluster that decide how reclaiming works."""
+
+    cluster: str
+    preempt_type: str
+    preempt_mode: str
+    kill_wait_s: float
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """The cluster at one moment. `taken_boot_s` is CLOCK_BOOTTIME when the reading began."""
+
+    taken_boot_s: float
+    nodes: tuple[Node, ...]
+    jobs: tuple[Job, ...]
+
+
+class ViewSource(Protocol):
+    """Reads a cluster. Each method raises ClusterUnavailable and leaves nothing behind."""
+
+    async def read(self) -> ClusterView:
+        """Nodes and all jobs: one query of each kind for the whole cluster."""
+
+    async def partitions(self) -> tuple[Partition, ...]:
+        """All partitions; read once at start."""
+
+    async def config(self) -> ClusterConfig:
+        """Cluster-wide settings; read once at start."""
