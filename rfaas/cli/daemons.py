@@ -5,6 +5,7 @@ The record is `daemons.json` in the state directory. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -134,9 +135,7 @@ def wait_gone(daemon: Daemon, timeout_s: float) -> bool:
     while daemon.alive:
         if time.monotonic() > deadline_s:
             return False
-        try:
+        with contextlib.suppress(ChildProcessError):
             os.waitpid(daemon.pid, os.WNOHANG)  # our own child, if it was started by this very process
-        except ChildProcessError:
-            pass
         time.sleep(0.02)
     return True

@@ -6,6 +6,7 @@ directory (`daemons.py`). Every way to fail leaves nothing started. Spec: docs/s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ import click
 
 from rfaas.cli import daemons
 from rfaas.cli.daemons import Daemon
-from rfaas_transport.errors import RfaasError
+from rfaas_transport.errors import ConfigError, RfaasError
 
 EXIT_FAILED = 1
 EXIT_UNAVAILABLE = 69
@@ -52,16 +53,16 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 @click.option("--cores", type=click.IntRange(1), help="Without --slurm: cores of this host to offer [all].")
 @click.option("--memory-mib", type=click.IntRange(1), default=4096, show_default=True, help="Without --slurm.")
 @click.option("--partition", help="Preemptible partition to harvest in [the one of the lowest tier].")
-@click.option("--nodes", multiple=True, help="Harvest only on these nodes; may be given several times.")
-@click.option("--leave-cores", type=click.IntRange(0), default=0, show_default=True, help="Idle cores to leave a node.")
-@click.option("--leave-memory-mib", type=click.IntRange(0), default=0, show_default=True, help="Idle MiB to leave a node.")
+@click.option("--nodes", multiple=True, help="Harvest only on these nodes; repeatable.")
+@click.option("--leave-cores", type=click.IntRange(0), default=0, help="Idle cores to leave a node [0].")
+@click.option("--leave-memory-mib", type=click.IntRange(0), default=0, help="Idle MiB to leave a node [0].")
 @click.option("--slice-cores", type=click.IntRange(0), default=0, help="Cores of one slice [all idle ones of a node].")
 @click.option("--max-cores", type=click.IntRange(0), default=0, help="Cores to harvest in all [no limit].")
 @click.option("--cycle-s", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Between looks at Slurm.")
-@click.option("--backoff-s", type=click.FloatRange(0), default=3.0, show_default=True, help="After a node was taken back.")
+@click.option("--backoff-s", type=click.FloatRange(0), default=3.0, help="After a node was taken back [3].")
 @click.option("--time-limit-min", type=click.IntRange(0), default=0, help="Of one slice [the partition's].")
 @click.option("--listen", help="Address of this host that the nodes reach [found by itself].")
-@click.option("--daemon-python", default=sys.executable, help="Interpreter that has rfaas, on the nodes too [this one].")
+@click.option("--daemon-python", default=sys.executable, help="Interpreter that has rfaas, on nodes too [this one].")
 @click.option("--sbatch-option", "sbatch_options", multiple=True, help="Passed on, e.g. --sbatch-option=--account=x.")
 def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # noqa: ANN401
     """Start the allocator, and what brings it cores: harvest jobs (--slurm) or this host.
@@ -79,7 +80,9 @@ def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # 
         python = options["daemon_python"]
         listen = ["--listen", plan["listen"]] if plan else []
         started.append(
-            daemons.spawn("allocator", [python, "-m", "rfaas_allocator", "--state-dir", str(state_dir), *listen], state_dir)
+            daemons.spawn(
+                "allocator", [python, "-m", "rfaas_allocator", "--state-dir", str(state_dir), *listen], state_dir
+            )
         )
         address = _wait_for_allocator(state_dir, started[0])
         command = _harvester(python, state_dir, plan, options) if plan else _local_agent(python, state_dir, options)
@@ -103,8 +106,9 @@ def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # 
 def _refuse_second(state_dir: Path) -> None:
     found = daemons.load(state_dir)
     if found and (alive := [daemon for daemon in found[0] if daemon.alive]):
-        raise daemons.ConfigError(
-            f"already up: {', '.join(f'{d.name} (pid {d.pid})' for d in alive)}", hint="rfaas down, or another --state-dir"
+        raise ConfigError(
+            f"already up: {', '.join(f'{d.name} (pid {d.pid})' for d in alive)}",
+            hint="rfaas down, or another --state-dir",
         )
 
 
@@ -116,7 +120,7 @@ def _slurm_plan(options: dict[str, Any]) -> dict[str, Any]:
             command += [f"--{name}", options[name]]
     answer = _run_json(command, timeout_s=60.0)
     if "error" in answer:
-        raise daemons.ConfigError(answer["error"], hint=answer["hint"])
+        raise ConfigError(answer["error"], hint=answer["hint"])
     return answer
 
 
@@ -125,10 +129,10 @@ def _run_json(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
         answer = json.loads(done.stdout)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise daemons.ConfigError(f"{command[0]}: {error}", hint="is --daemon-python right?") from error
+        raise ConfigError(f"{command[0]}: {error}", hint="is --daemon-python right?") from error
     except ValueError as error:
         text = (done.stderr or done.stdout).strip()[-500:]
-        raise daemons.ConfigError(f"{' '.join(command[:4])} failed: {text}") from error
+        raise ConfigError(f"{' '.join(command[:4])} failed: {text}") from error
     assert isinstance(answer, dict)
     return answer
 
@@ -166,7 +170,7 @@ def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> dict[str, Any]:
 
     found = _wait(address, daemon, START_TIMEOUT_S)
     if found is None:
-        raise daemons.ConfigError(
+        raise ConfigError(
             f"the allocator did not start: {_tail(state_dir, daemon)}", hint=f"see {state_dir}/log/{daemon.name}.log"
         )
     return found
@@ -187,7 +191,7 @@ def _still_alive(started: Sequence[Daemon], state_dir: Path) -> None:
     while time.monotonic() < deadline_s:
         for daemon in started:
             if not daemon.alive:
-                raise daemons.ConfigError(f"the {daemon.name} ended at once: {_tail(state_dir, daemon)}")
+                raise ConfigError(f"the {daemon.name} ended at once: {_tail(state_dir, daemon)}")
         time.sleep(0.05)
 
 
@@ -242,16 +246,22 @@ def _cancel_slices(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _purge(state_dir: Path) -> None:
     """Remove what is ours, and the directory if that leaves it empty: never a tree that somebody else filled."""
-    ours = ("secret", "tls.key", "tls.crt", "journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", daemons.RECORD)
+    ours = (
+        "secret",
+        "tls.key",
+        "tls.crt",
+        "journal.sqlite",
+        "journal.sqlite-wal",
+        "journal.sqlite-shm",
+        daemons.RECORD,
+    )
     for name in ours:
         (state_dir / name).unlink(missing_ok=True)
     for log in (state_dir / "log").glob("*.log"):
         log.unlink(missing_ok=True)
     for directory in (state_dir / "log", state_dir):
-        try:
+        with contextlib.suppress(OSError):
             directory.rmdir()
-        except OSError:
-            pass
 
 
 def _report_down(result: dict[str, Any], was_up: bool, state_dir: Path, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from rfaas_slurm_plugin.cli_view import CliView
 from rfaas_slurm_plugin.harvester import Harvester, job_environment
 from rfaas_slurm_plugin.policy import HarvestPolicy
 from rfaas_slurm_plugin.view import ClusterUnavailable
-from rfaas_transport.errors import RfaasError
+from rfaas_transport.errors import ConfigError, RfaasError
 
 EXIT_UNAVAILABLE = 69
 EXIT_CONFIG = 78
@@ -44,9 +44,7 @@ def check_command(partition: str | None, listen: str | None) -> None:
         chosen = check.choose_partition(partitions, config, partition)
         addresses = [node.address for node in view.nodes if chosen.name in node.partitions]
         if not addresses:
-            raise check.ConfigError(
-                f"partition {chosen.name!r} has no nodes", hint="name another one with --partition"
-            )
+            raise ConfigError(f"partition {chosen.name!r} has no nodes", hint="name another one with --partition")
         return check.make_plan(chosen, config, addresses[0], listen)
 
     try:

@@ -1,6 +1,6 @@
 """Is this cluster fit for harvesting by an ordinary user, and with which settings: pure functions over what was read.
 
-Used by `rfaas up --slurm` before anything is started. Every refusal names the cause and the remedy. Source: docs/slurm.md.
+Used by `rfaas up --slurm` before anything is started. Every refusal names cause and remedy. Source: docs/slurm.md.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def preemptible(partition: Partition, partitions: tuple[Partition, ...], config:
 
 
 def _why_not(partition: Partition, config: ClusterConfig) -> str:
-    return f"PreemptType={config.preempt_type}, PreemptMode={partition.preempt_mode}, PriorityTier={partition.priority_tier}"
+    here = f"PreemptMode={partition.preempt_mode}, PriorityTier={partition.priority_tier}"
+    return f"PreemptType={config.preempt_type}, {here}"
 
 
 def make_plan(partition: Partition, config: ClusterConfig, node_address: str, listen: str | None) -> SlurmPlan:

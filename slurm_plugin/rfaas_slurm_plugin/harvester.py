@@ -1,8 +1,8 @@
 """The harvester: a process that keeps preemptible slices on what the cluster leaves idle.
 
-Each cycle: read the cluster, tell the allocator which of its jobs are alive and which ended (proof of death), submit what
-`policy.plan` says. It decides nothing itself, serves nobody, and losing it loses no call: slices live on, and the next
-one finds its jobs again by their comment. Run by `rfaas up --slurm`.
+Each cycle: read the cluster, tell the allocator which of its jobs are alive and which ended (proof of death), submit
+what `policy.plan` says. It decides nothing itself, serves nobody, and losing it loses no call: slices live on, and the
+next one finds its jobs again by their comment. Run by `rfaas up --slurm`.
 """
 
 from __future__ import annotations

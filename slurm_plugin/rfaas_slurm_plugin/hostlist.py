@@ -18,7 +18,7 @@ def expand(hostlist: str) -> tuple[str, ...]:
     """Names in the order written.
 
     Raises:
-        ValueError: the brackets or a range are malformed, or there are more than MAX_NAMES names; the text says which part.
+        ValueError: the brackets or a range are malformed, or there are more than MAX_NAMES names; the text names it.
     """
     names = [name for part in _split_at_commas(hostlist) for name in _expand_one(part)]
     if len(names) > MAX_NAMES:

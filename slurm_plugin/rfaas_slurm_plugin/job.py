@@ -1,7 +1,7 @@
 """The harvest job: its script, its submission, its cancellation.
 
-One form for every GraceTime: a batch script that runs the agent as a *step*, because with GraceTime above 0 only steps get
-the early SIGTERM (measured on 22.05, docs/slurm.md). The script itself ignores SIGTERM so that it outlives the step.
+One form for every GraceTime: a batch script that runs the agent as a *step*, because with GraceTime above 0 only steps
+get the early SIGTERM (measured on 22.05, docs/slurm.md). The script ignores SIGTERM so that it outlives the step.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ async def submit(
         *("sbatch", "--parsable", f"--job-name={JOB_NAME}", f"--partition={policy.partition}"),
         *(f"--nodelist={action.node}", "--nodes=1", "--ntasks=1", f"--cpus-per-task={action.cores}"),
         *(f"--mem={action.memory_mib}", "--no-requeue", f"--comment={comment(template, stamp)}"),
-        *(f"--output={log}", "--open-mode=append", f"--chdir={template.state_dir}", "--export=NIL"),
+        *(f"--output={log}", "--open-mode=append", f"--chdir={template.state_dir}", "--export=ALL"),
         *([f"--time={template.time_limit_min}"] if template.time_limit_min else []),
         *template.extra,
     ]

@@ -1,7 +1,7 @@
 """Which harvest jobs to submit: a pure function from what is seen to what is done.
 
-No I/O, no clock: time comes in. Slurm takes back whole jobs, so an idle node becomes one slice unless `slice_cores` says
-otherwise. Source: docs/slurm.md; the measurements behind the defaults are named at each field.
+No I/O, no clock: time comes in. Slurm takes back whole jobs, so an idle node becomes one slice unless `slice_cores`
+says otherwise. Source: docs/slurm.md; the measurements behind the defaults are named at each field.
 """
 
 from __future__ import annotations

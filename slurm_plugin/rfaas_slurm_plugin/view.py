@@ -10,13 +10,47 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 ENDED_STATES: Final = frozenset(
-    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
+    ]
 )
 """Job states after which no process of the job is left (COMPLETING, which comes before, is not among them)."""
 
 UNUSABLE_NODE_STATES: Final = frozenset(
-    "DOWN ERROR FUTURE UNKNOWN DRAIN DRAINED DRAINING FAIL FAILING MAINT MAINTENANCE RESERVED NOT_RESPONDING NO_RESPOND "
-    "POWER_DOWN POWERING_DOWN POWERED_DOWN POWERING_UP POWER_UP REBOOT REBOOT_REQUESTED REBOOT_ISSUED BLOCKED".split()
+    [
+        "DOWN",
+        "ERROR",
+        "FUTURE",
+        "UNKNOWN",
+        "DRAIN",
+        "DRAINED",
+        "DRAINING",
+        "FAIL",
+        "FAILING",
+        "MAINT",
+        "MAINTENANCE",
+        "RESERVED",
+        "NOT_RESPONDING",
+        "NO_RESPOND",
+        "POWER_DOWN",
+        "POWERING_DOWN",
+        "POWERED_DOWN",
+        "POWERING_UP",
+        "POWER_UP",
+        "REBOOT",
+        "REBOOT_REQUESTED",
+        "REBOOT_ISSUED",
+        "BLOCKED",
+    ]
 )
 """Node states and flags under which nothing new is placed on a node."""
 
