@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
+import rfaas.config
 from rfaas.cli import daemons
 from rfaas.cli.daemons import Daemon
 from rfaas_transport.errors import ConfigError, RfaasError
@@ -28,18 +29,10 @@ EXIT_CONFIG = 78
 START_TIMEOUT_S = 15.0
 
 
-def default_state_dir() -> Path:
-    """RFAAS_STATE_DIR, else $XDG_STATE_HOME/rfaas, else ~/.local/state/rfaas."""
-    if given := os.environ.get("RFAAS_STATE_DIR"):
-        return Path(given)
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(base) / "rfaas"
-
-
 state_dir_option = click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
-    default=default_state_dir,
+    default=rfaas.config.state_dir,
     show_default="$RFAAS_STATE_DIR or ~/.local/state/rfaas",
     help="Where secret, journal and logs are; on a cluster, a directory that the nodes see too.",
 )
