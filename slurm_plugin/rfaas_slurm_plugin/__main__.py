@@ -15,7 +15,8 @@ from pathlib import Path
 
 import click
 
-from rfaas.control.dial import AllocatorAddress, OffersClient
+from rfaas.control.address import AllocatorAddress
+from rfaas.control.dial import OffersClient
 from rfaas_slurm_plugin import check, job
 from rfaas_slurm_plugin.cli_view import CliView
 from rfaas_slurm_plugin.harvester import Harvester, job_environment
@@ -83,15 +84,16 @@ def harvest_command(state_dir: Path, settings: str) -> None:
             time_limit_min=given["time_limit_min"],
             extra=tuple(given["sbatch_options"]),
         )
-        await Harvester(
-            source=CliView(),
-            offers=OffersClient(address),
-            policy=policy,
-            template=template,
-            environment=job_environment(),
-            overdue_s=plan.overdue_s,
-            cycle_s=given["cycle_s"],
-        ).run()
+        async with OffersClient(address) as offers:
+            await Harvester(
+                source=CliView(),
+                offers=offers,
+                policy=policy,
+                template=template,
+                environment=job_environment(),
+                overdue_s=plan.overdue_s,
+                cycle_s=given["cycle_s"],
+            ).run()
 
     asyncio.run(work())
 

@@ -13,26 +13,27 @@ import os
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from rfaas.control.eventlog import EventLog
-from rfaas.control.messages import JobEnded
+from rfaas.control.messages import JobEnded, JobRef
 from rfaas_slurm_plugin import job
 from rfaas_slurm_plugin.policy import HarvestPolicy, History, Submit, overdue, plan
 from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, Job, ViewSource
+from rfaas_transport.errors import AllocatorUnavailable
 
 log = logging.getLogger(__name__)
-
-ALLOCATOR_TIMEOUT_S = 5.0
 
 
 class Offers(Protocol):
     """What the harvester says to the allocator (docs/spec/003-control.md, service Offers)."""
 
-    async def report(self, ended: list[JobEnded], alive: list[str]) -> None:
-        """Tell which jobs ended and which are alive; raises OSError when the allocator can't be reached."""
+    async def report(
+        self, ended: Sequence[JobEnded] = (), alive: Sequence[JobRef] | None = None, *, alive_age_s: float = 0.0
+    ) -> int:
+        """Tell which jobs ended and which are alive; AllocatorUnavailable when nobody answers: say it again later."""
 
 
 @dataclass(slots=True)
@@ -47,8 +48,8 @@ class Harvester:
     overdue_s: float  # grace + KillWait + 2 s
     cycle_s: float = 10.0
     history: History = field(default_factory=History)
-    _known: dict[str, Job] = field(default_factory=dict)  # slices of ours that were alive, by slice job name
-    _unreported: dict[str, JobEnded] = field(default_factory=dict)
+    _known: dict[JobRef, Job] = field(default_factory=dict)  # our jobs that were alive at the last look
+    _unreported: dict[JobRef, JobEnded] = field(default_factory=dict)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _events: EventLog = field(default_factory=lambda: EventLog.from_environment("harvester"))
 
@@ -80,7 +81,7 @@ class Harvester:
         """
         view = await self.source.read()
         self._notice_ends(view)
-        await self._report()
+        await self._report(view)
         for job_id in overdue(view, self.policy, self.overdue_s, time.time()):
             log.warning("cancelling a victim that Slurm forgot job=%d", job_id)
             await job.cancel([job_id], self.environment)
@@ -90,7 +91,7 @@ class Harvester:
             await self._submit(action)
 
     async def _submit(self, action: Submit) -> None:
-        stamp = time.time_ns() // 1000
+        stamp = int(time.time())
         job_id = await job.submit(self.template, self.policy, action, stamp, self.environment)
         self.history.last_submission_boot_s = _boot_s()
         log.info("submitted job=%d node=%s cores=%d mem_mib=%d", job_id, action.node, action.cores, action.memory_mib)
@@ -98,28 +99,27 @@ class Harvester:
 
     def _notice_ends(self, view: ClusterView) -> None:
         """Compare our jobs with what was known; those that ended or vanished are over."""
-        ours = {}
+        ours: dict[JobRef, Job] = {}
         for entry in view.jobs:
             stamp = job.stamp_of(entry.comment, self.template.alloc_id)
             if stamp is not None:
-                ours[f"{entry.job_id}@{stamp}"] = entry
-        alive = {name: entry for name, entry in ours.items() if not entry.ended}
-        over = {name: ours[name].state for name in ours if ours[name].ended and name in self._known}
-        over |= {name: "FORGOTTEN" for name in self._known if name not in ours}
-        for name, state in over.items():
-            entry = self._known[name]
-            log.info("slice over job=%s state=%s", name, state)
+                ours[JobRef(str(entry.job_id), stamp)] = entry
+        over = {ref: ours[ref].state for ref in self._known if ref in ours and ours[ref].ended}
+        over |= {ref: "FORGOTTEN" for ref in self._known if ref not in ours}
+        for ref, state in over.items():
+            entry = self._known[ref]
+            log.info("slice over job=%s state=%s", ref.job_id, state)
             for node in entry.nodes or entry.required_nodes:
                 self.history.taken_back_boot_s[node] = view.taken_boot_s
-            self._unreported[name] = JobEnded(job_id=name, submit_time_s=entry.submit_time_s, why=state)
-        self._known = alive
+            self._unreported[ref] = JobEnded(ref.job_id, ref.submit_time_s, state)
+        self._known = {ref: entry for ref, entry in ours.items() if not entry.ended}
 
-    async def _report(self) -> None:
+    async def _report(self, view: ClusterView) -> None:
         try:
-            async with asyncio.timeout(ALLOCATOR_TIMEOUT_S):
-                await self.offers.report(list(self._unreported.values()), list(self._known))
+            age_s = _boot_s() - view.taken_boot_s
+            await self.offers.report(list(self._unreported.values()), list(self._known), alive_age_s=age_s)
             self._unreported.clear()
-        except (OSError, TimeoutError) as error:
+        except AllocatorUnavailable as error:
             log.warning("allocator unavailable unreported=%d error=%s", len(self._unreported), error)
 
     async def _sleep(self, seconds: float) -> None:
