@@ -3,7 +3,12 @@
 Must not hold policy: it converts arguments, drops the GIL where that pays, calls C and converts the result.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError, NoCredit, PayloadTooLarge
+
+include "_channel.pxi"
+include "_poller.pxi"
 
 
 cdef extern from "crc32c.h" nogil:

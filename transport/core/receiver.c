@@ -1,0 +1,250 @@
+/* receiver.c - the states of an arriving frame; see receiver.h. */
+#include "receiver.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { DISCARD_BYTES = 16384 };
+
+/* Payloads that nobody will see are read to here. */
+static _Thread_local uint8_t discard[DISCARD_BYTES];
+
+static void *default_allocate(void *context, size_t size_bytes)
+{
+    (void)context;
+    void *buffer;
+    return posix_memalign(&buffer, RFAAS_SEGMENT_ALIGNMENT, size_bytes) == 0 ? buffer : NULL;
+}
+
+static void default_release(void *context, void *buffer, size_t size_bytes)
+{
+    (void)context;
+    (void)size_bytes;
+    free(buffer);
+}
+
+const rfaas_memory rfaas_memory_default = {default_allocate, default_release, NULL};
+
+static void fail(rfaas_receiver *receiver, const char *problem)
+{
+    receiver->state = RFAAS_RECEIVER_FAILED;
+    receiver->problem = problem;
+}
+
+static void begin(rfaas_receiver *receiver)
+{
+    receiver->state = RFAAS_RECEIVER_HEADER;
+    receiver->head_bytes = RFAAS_HEADER_BYTES;
+    receiver->head_got_bytes = 0;
+    receiver->frame.buffer = NULL;
+    receiver->frame.buffer_bytes = 0;
+}
+
+bool rfaas_receiver_init(rfaas_receiver *receiver, uint64_t max_payload_bytes)
+{
+    memset(receiver, 0, sizeof *receiver);
+    /* Room for the alignment of segments, so that no sum of sizes below the limit can overflow. */
+    receiver->max_payload_bytes = max_payload_bytes < SIZE_MAX / 4 ? max_payload_bytes : SIZE_MAX / 4;
+    receiver->memory = rfaas_memory_default;
+    receiver->head_room_bytes = 512;
+    receiver->segments_room = 8;
+    receiver->head = malloc(receiver->head_room_bytes);
+    receiver->segments = malloc(receiver->segments_room * sizeof *receiver->segments);
+    if (receiver->head == NULL || receiver->segments == NULL) {
+        rfaas_receiver_fini(receiver);
+        return false;
+    }
+    begin(receiver);
+    return true;
+}
+
+static void release_buffer(rfaas_receiver *receiver)
+{
+    rfaas_frame *frame = &receiver->frame;
+    if (frame->buffer != NULL)
+        frame->memory.release(frame->memory.context, frame->buffer, frame->buffer_bytes);
+    frame->buffer = NULL;
+}
+
+void rfaas_receiver_fini(rfaas_receiver *receiver)
+{
+    release_buffer(receiver);
+    free(receiver->head);
+    free(receiver->segments);
+    receiver->head = NULL;
+    receiver->segments = NULL;
+}
+
+static size_t aligned(uint64_t size_bytes)
+{
+    return (size_t)((size_bytes + RFAAS_SEGMENT_ALIGNMENT - 1) & ~(uint64_t)(RFAAS_SEGMENT_ALIGNMENT - 1));
+}
+
+/* One allocation for all segments; false: no memory. The sum was verified and is below max_payload_bytes. */
+static bool allocate_payload(rfaas_receiver *receiver, const rfaas_head *head)
+{
+    rfaas_frame *frame = &receiver->frame;
+    if (head->n_segments > receiver->segments_room) {
+        struct iovec *grown = realloc(receiver->segments, head->n_segments * sizeof *grown);
+        if (grown == NULL)
+            return false;
+        receiver->segments = grown;
+        receiver->segments_room = head->n_segments;
+    }
+    size_t size_bytes = 0;
+    for (uint32_t i = 0; i < head->n_segments; i++)
+        size_bytes += aligned(rfaas_head_segment_size(head, i));
+    frame->memory = receiver->memory;
+    if (size_bytes > 0) {
+        frame->buffer = frame->memory.allocate(frame->memory.context, size_bytes);
+        if (frame->buffer == NULL)
+            return false;
+        frame->buffer_bytes = size_bytes;
+    }
+    uint8_t *at = frame->buffer;
+    for (uint32_t i = 0; i < head->n_segments; i++) {
+        uint64_t segment_bytes = rfaas_head_segment_size(head, i);
+        receiver->segments[i] = (struct iovec){at, (size_t)segment_bytes};
+        at = at == NULL ? NULL : at + aligned(segment_bytes);
+    }
+    return true;
+}
+
+static void skip_full_segments(rfaas_receiver *receiver)
+{
+    while (receiver->segment < receiver->frame.n_segments &&
+           receiver->segment_got_bytes == receiver->segments[receiver->segment].iov_len) {
+        receiver->segment++;
+        receiver->segment_got_bytes = 0;
+    }
+}
+
+/* The head is complete: verify, then and only then make room for the payload. */
+static void on_head(rfaas_receiver *receiver)
+{
+    rfaas_head head;
+    rfaas_head_problem problem = rfaas_head_decode(receiver->head, receiver->head_bytes, &head);
+    if (problem != RFAAS_HEAD_OK) {
+        fail(receiver, rfaas_head_problem_text(problem));
+        return;
+    }
+    if (head.header.in_size > receiver->max_payload_bytes) {
+        fail(receiver, "the payload is larger than max_payload_bytes");
+        return;
+    }
+    rfaas_frame *frame = &receiver->frame;
+    frame->header = head.header;
+    frame->text = head.text;
+    frame->text_bytes = head.text_bytes;
+    frame->unknown_extension = head.unknown_extension;
+    frame->dropped = !rfaas_kind_is_known(head.header.kind) || head.unknown_extension != 0;
+    frame->n_segments = frame->dropped ? 0 : head.n_segments;
+    if (!frame->dropped && !allocate_payload(receiver, &head)) {
+        fail(receiver, "no memory for the payload");
+        return;
+    }
+    frame->segments = receiver->segments;
+    receiver->segment = 0;
+    receiver->segment_got_bytes = 0;
+    receiver->payload_left_bytes = head.header.in_size;
+    skip_full_segments(receiver);
+    receiver->state = receiver->payload_left_bytes > 0 ? RFAAS_RECEIVER_PAYLOAD : RFAAS_RECEIVER_WHOLE;
+}
+
+static void on_header(rfaas_receiver *receiver)
+{
+    rfaas_head_problem problem = rfaas_head_measure(receiver->head, &receiver->head_bytes);
+    if (problem != RFAAS_HEAD_OK) {
+        fail(receiver, rfaas_head_problem_text(problem));
+        return;
+    }
+    if (receiver->head_bytes == RFAAS_HEADER_BYTES) {
+        on_head(receiver);
+        return;
+    }
+    if (receiver->head_bytes > receiver->head_room_bytes) {
+        uint8_t *grown = realloc(receiver->head, receiver->head_bytes);
+        if (grown == NULL) {
+            fail(receiver, "no memory for a head");
+            return;
+        }
+        receiver->head = grown;
+        receiver->head_room_bytes = receiver->head_bytes;
+    }
+    receiver->state = RFAAS_RECEIVER_HEAD;
+}
+
+static size_t want_payload(rfaas_receiver *receiver, struct iovec *pieces)
+{
+    if (receiver->frame.dropped) {
+        uint64_t left_bytes = receiver->payload_left_bytes;
+        pieces[0] = (struct iovec){discard, left_bytes < DISCARD_BYTES ? (size_t)left_bytes : DISCARD_BYTES};
+        return 1;
+    }
+    size_t n = 0;
+    uint64_t got_bytes = receiver->segment_got_bytes;
+    for (uint32_t i = receiver->segment; i < receiver->frame.n_segments && n < RFAAS_RECEIVER_IOVECS; i++) {
+        const struct iovec *segment = &receiver->segments[i];
+        if (segment->iov_len > got_bytes)
+            pieces[n++] = (struct iovec){(uint8_t *)segment->iov_base + got_bytes, segment->iov_len - got_bytes};
+        got_bytes = 0;
+    }
+    return n;
+}
+
+size_t rfaas_receiver_want(rfaas_receiver *receiver, struct iovec pieces[RFAAS_RECEIVER_IOVECS])
+{
+    switch (receiver->state) {
+    case RFAAS_RECEIVER_HEADER:
+    case RFAAS_RECEIVER_HEAD:
+        pieces[0] = (struct iovec){receiver->head + receiver->head_got_bytes,
+                                   receiver->head_bytes - receiver->head_got_bytes};
+        return 1;
+    case RFAAS_RECEIVER_PAYLOAD:
+        return want_payload(receiver, pieces);
+    case RFAAS_RECEIVER_WHOLE:
+    case RFAAS_RECEIVER_FAILED:
+        break;
+    }
+    return 0;
+}
+
+static void got_payload(rfaas_receiver *receiver, size_t size_bytes)
+{
+    receiver->payload_left_bytes -= size_bytes;
+    while (!receiver->frame.dropped && size_bytes > 0) {
+        uint64_t room_bytes = receiver->segments[receiver->segment].iov_len - receiver->segment_got_bytes;
+        uint64_t step_bytes = size_bytes < room_bytes ? size_bytes : room_bytes;
+        receiver->segment_got_bytes += step_bytes;
+        size_bytes -= (size_t)step_bytes;
+        skip_full_segments(receiver);
+    }
+    if (receiver->payload_left_bytes == 0)
+        receiver->state = RFAAS_RECEIVER_WHOLE;
+}
+
+void rfaas_receiver_got(rfaas_receiver *receiver, size_t size_bytes)
+{
+    if (receiver->state == RFAAS_RECEIVER_PAYLOAD) {
+        got_payload(receiver, size_bytes);
+        return;
+    }
+    receiver->head_got_bytes += size_bytes;
+    if (receiver->head_got_bytes < receiver->head_bytes)
+        return;
+    if (receiver->state == RFAAS_RECEIVER_HEADER)
+        on_header(receiver);
+    else
+        on_head(receiver);
+}
+
+bool rfaas_receiver_is_between_frames(const rfaas_receiver *receiver)
+{
+    return receiver->state == RFAAS_RECEIVER_HEADER && receiver->head_got_bytes == 0;
+}
+
+void rfaas_receiver_take(rfaas_receiver *receiver, rfaas_frame *frame)
+{
+    *frame = receiver->frame;
+    begin(receiver);
+}

@@ -1,0 +1,179 @@
+/* rfaas_channel.h - the contract of every medium: a symmetric channel that carries frames and completions.
+ *
+ * A channel knows frames, credits and its end; it knows no calls, leases or Python, and starts no thread. A medium
+ * (inproc, tcp, later shm and verbs) fills in one table of operations, struct rfaas_medium, and keeps ordered
+ * messages; all else here is common to all media. Spec: docs/spec/001-invocation.md.
+ *
+ * Threads: one thread at a time uses a channel, unless an entry says otherwise; whoever shares one brings the lock.
+ * Fork: a channel belongs to the process that opened it. After fork the child may only close its descriptor.
+ * Signals: no operation raises SIGPIPE; one interrupted by a signal goes on.
+ */
+#ifndef RFAAS_CHANNEL_H
+#define RFAAS_CHANNEL_H
+
+#include "frame.h"
+#include "receiver.h"
+
+typedef enum rfaas_rc {
+    RFAAS_OK = 0,
+    RFAAS_AGAIN,     /* poll: nothing more now. wait: the time is over */
+    RFAAS_MORE,      /* poll, flush: the budget is spent, there is more to do */
+    RFAAS_QUEUED,    /* send: taken, but the buffers stay borrowed until their cookie is completed */
+    RFAAS_NO_CREDIT, /* send: nothing was sent */
+    RFAAS_TOO_LARGE, /* send: nothing was sent */
+    RFAAS_CLOSED,    /* closed here, or the peer ended in order: BYE, or the end of the stream between two frames */
+    RFAAS_BROKEN,    /* the medium failed, or the peer sent what is no frame; rfaas_channel_why() says more */
+    RFAAS_NO_MEMORY, /* send: nothing was sent */
+    RFAAS_UNSUITABLE /* adopt: this descriptor can't be a channel; errno and the caller's ownership are untouched */
+} rfaas_rc;
+
+typedef struct rfaas_channel rfaas_channel;
+
+/* A frame to be sent, encoded. All pointers are borrowed for the duration of the call; when the answer is QUEUED, the
+ * bytes that the segments point to (not head, not the array) stay borrowed until `cookie` is completed. */
+typedef struct rfaas_outgoing {
+    const uint8_t *head;
+    size_t head_bytes;
+    const struct iovec *segments;
+    size_t n_segments;
+    uint64_t in_size;
+    void *cookie;
+} rfaas_outgoing;
+
+/* What a medium provides. No entry blocks except `wait`; none is called again after `close` except `free`. */
+typedef struct rfaas_medium {
+    const char *name;
+
+    /* Hands one frame over, after all that were handed over before. Returns OK (the buffers are free), QUEUED (they are
+     * borrowed), NO_MEMORY (nothing was sent) or BROKEN (this frame will not arrive whole; frames that came in before
+     * can still be polled). */
+    rfaas_rc (*send)(rfaas_channel *channel, const rfaas_outgoing *out);
+
+    /* Moves queued frames on, at most about `budget_bytes`: OK (nothing is queued), AGAIN (the medium is full), MORE,
+     * BROKEN. Passes each cookie whose frame has left to rfaas_channel_complete(). */
+    rfaas_rc (*flush)(rfaas_channel *channel, uint64_t budget_bytes);
+
+    /* Moves arrived bytes into `channel->receiver`, at most about `budget_bytes`, and never one byte beyond the end
+     * of a frame: OK (a frame is whole), AGAIN, MORE, CLOSED (the peer ended between two frames), BROKEN. */
+    rfaas_rc (*receive)(rfaas_channel *channel, uint64_t budget_bytes);
+
+    /* Blocks up to `timeout_ns` (negative: for ever) until receive() or, while frames are queued, flush() has something
+     * to do: OK or AGAIN. May return OK early. Any thread, beside another that sends. */
+    rfaas_rc (*wait)(rfaas_channel *channel, int64_t timeout_ns);
+
+    /* A descriptor that is readable (epoll, level-triggered) exactly while receive() has something to do. */
+    int (*fd)(const rfaas_channel *channel);
+
+    /* Bytes the peer's kernel does not have yet, without those queued here. */
+    uint64_t (*unacknowledged_bytes)(const rfaas_channel *channel);
+
+    /* Gives the descriptor and the peer up at once: what was handed to the kernel is still delivered, what is queued is
+     * not. Completes the cookies of all queued frames. Called once. */
+    void (*close)(rfaas_channel *channel);
+
+    /* Frees the channel. Called once, after close. */
+    void (*free)(rfaas_channel *channel);
+} rfaas_medium;
+
+typedef struct rfaas_statistics {
+    uint64_t frames_sent; /* handed to the medium, queued ones included */
+    uint64_t frames_received;
+    uint64_t frames_dropped; /* received whole, answered by ERROR */
+    uint64_t frames_queued;  /* sends that were answered by QUEUED */
+    uint64_t payload_bytes_sent;
+    uint64_t payload_bytes_received;
+} rfaas_statistics;
+
+struct rfaas_completion; /* a cookie whose buffers are free again */
+
+/* Common part, first member of every medium's own struct. A medium touches `receiver` and what it is told to. */
+struct rfaas_channel {
+    const rfaas_medium *medium;
+    const char *name; /* "tcp", "unix", "inproc" */
+    uint64_t max_payload_bytes;
+    uint32_t tx_credits; /* credited frames that may be sent */
+    uint32_t rx_credits; /* credited frames that the peer may still send */
+    uint64_t queued_bytes;
+    size_t queued_frames;
+    rfaas_rc tx_end; /* OK while sending works, then CLOSED or BROKEN for good */
+    rfaas_rc rx_end; /* the same of receiving */
+    bool closed;
+    bool said_bye;
+    char why[160]; /* the first thing that went wrong */
+    rfaas_receiver receiver;
+    rfaas_statistics statistics;
+    uint8_t *head_room; /* where heads are encoded; grows */
+    size_t head_room_bytes;
+    void **completed; /* cookies not yet asked for; room for all that are queued is kept, so completing can't fail */
+    size_t n_completed, completed_room;
+};
+
+/* ---- for the owner of a channel ---- */
+
+enum { RFAAS_NO_TIMEOUT = 0 };
+
+typedef struct rfaas_tcp_options {
+    uint64_t max_payload_bytes; /* larger payloads are refused, both ways */
+    /* TCP_USER_TIMEOUT in ms; 0: the kernel's. Beware: it also ends connections whose peer is alive but reads nothing
+     * for that long, as a worker does that computes. */
+    uint32_t user_timeout_ms;
+} rfaas_tcp_options;
+
+/* Adopts a connected stream socket, TCP or unix, and makes it non-blocking and close-on-exec; the channel owns `fd`
+ * from then on. On UNSUITABLE (no connected stream socket) and NO_MEMORY the caller still owns it. Reads no byte. */
+rfaas_rc rfaas_tcp_adopt(int fd, const rfaas_tcp_options *options, rfaas_channel **channel);
+
+/* Two ends in this process; each may be used by its own thread. On NO_MEMORY nothing was made. Needs one descriptor
+ * an end; UNSUITABLE with errno set if there is none. */
+rfaas_rc rfaas_inproc_pair(uint64_t max_payload_bytes, rfaas_channel **left, rfaas_channel **right);
+
+/* Sends one frame; words and in_size of `header` are set here. Never blocks. OK: handed over whole, all buffers are free.
+ * QUEUED: the segments' bytes stay borrowed until rfaas_channel_completed() returned `cookie`. NO_CREDIT, TOO_LARGE,
+ * NO_MEMORY, CLOSED, BROKEN: this frame is not sent, nothing is borrowed. */
+rfaas_rc rfaas_channel_send(rfaas_channel *channel, rfaas_header *header, const struct iovec *segments,
+                            size_t n_segments, const void *text, size_t text_bytes, void *cookie);
+
+/* Moves queued frames on, then receives at most about `budget_bytes`. OK: `*frame` is filled in, its buffer belongs to
+ * the caller, the rest of it is valid until the next call. AGAIN: nothing more now. MORE: call again. CLOSED, BROKEN:
+ * the end, after every frame that had arrived whole; so each time from then on. Never blocks. Frames that this version
+ * does not understand are answered and dropped here. */
+rfaas_rc rfaas_channel_poll(rfaas_channel *channel, uint64_t budget_bytes, rfaas_frame *frame);
+
+/* OK: nothing is queued. AGAIN, MORE: something is. CLOSED, BROKEN: what was queued is lost. Never blocks. */
+rfaas_rc rfaas_channel_flush(rfaas_channel *channel, uint64_t budget_bytes);
+
+/* Blocks until poll() has something to do, at most `timeout_ns` (negative: for ever): OK, AGAIN, CLOSED. */
+rfaas_rc rfaas_channel_wait(rfaas_channel *channel, int64_t timeout_ns);
+
+/* A cookie of a queued frame whose buffers are free again, sent or not; NULL if there is none. */
+void *rfaas_channel_completed(rfaas_channel *channel);
+
+/* The descriptor to wait on for poll(), -1 after close. While frames are queued, wait for writability too. */
+int rfaas_channel_fd(const rfaas_channel *channel);
+
+uint64_t rfaas_channel_unacknowledged_bytes(const rfaas_channel *channel);
+
+/* Ends the channel at once; repeatable. Ask rfaas_channel_completed() for the borrowed buffers afterwards. */
+void rfaas_channel_close(rfaas_channel *channel);
+
+/* Closes and frees. Cookies not asked for are forgotten. NULL is allowed. */
+void rfaas_channel_free(rfaas_channel *channel);
+
+/* What ended the channel, for people; valid until it is freed. */
+const char *rfaas_channel_why(const rfaas_channel *channel);
+
+/* ---- for media ---- */
+
+/* Sets up and tears down the common part. */
+rfaas_rc rfaas_channel_init(rfaas_channel *channel, const rfaas_medium *medium, const char *name,
+                            uint64_t max_payload_bytes);
+void rfaas_channel_fini(rfaas_channel *channel);
+
+/* Books a frame as queued: NO_MEMORY or OK. Each is later completed exactly once. */
+rfaas_rc rfaas_channel_enqueue(rfaas_channel *channel, size_t size_bytes);
+void rfaas_channel_complete(rfaas_channel *channel, void *cookie);
+
+/* Keeps the first reason, in words and with `error` (an errno, 0: none), and returns BROKEN. */
+rfaas_rc rfaas_channel_broken(rfaas_channel *channel, const char *what, int error);
+
+#endif

@@ -1,0 +1,541 @@
+# Frame and Channel over transport/core/rfaas_channel.h. Part of _core.pyx.
+#
+# A channel's C functions run under its lock, with the GIL where little is moved (giving it up costs more than that and,
+# among busy threads, up to 5 ms to get back) and without it where much is. No Python object is made, freed or asked
+# while the lock is held: garbage collection could come back into the same channel.
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_trylock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+
+cdef extern from "rfaas_channel.h" nogil:
+    enum:
+        RFAAS_SEGMENTS_MAX
+        RFAAS_TEXT_BYTES_MAX
+    enum rfaas_rc:
+        RFAAS_OK
+        RFAAS_AGAIN
+        RFAAS_MORE
+        RFAAS_QUEUED
+        RFAAS_NO_CREDIT
+        RFAAS_TOO_LARGE
+        RFAAS_CLOSED
+        RFAAS_BROKEN
+        RFAAS_NO_MEMORY
+        RFAAS_UNSUITABLE
+    ctypedef struct rfaas_header:
+        uint8_t kind, flags, attempt
+        uint16_t words, status, function, credits
+        uint64_t call_id, lease_seq, epoch, deadline_ns, in_size, out_size
+    ctypedef struct rfaas_memory:
+        void *(*allocate)(void *context, size_t size_bytes)
+        void (*release)(void *context, void *buffer, size_t size_bytes)
+        void *context
+    ctypedef struct rfaas_frame:
+        rfaas_header header
+        const uint8_t *text
+        uint32_t text_bytes
+        const iovec *segments
+        uint32_t n_segments
+        void *buffer
+        size_t buffer_bytes
+        rfaas_memory memory
+    ctypedef struct rfaas_statistics:
+        uint64_t frames_sent, frames_received, frames_dropped, frames_queued
+        uint64_t payload_bytes_sent, payload_bytes_received
+    ctypedef struct rfaas_channel:
+        const char *name
+        uint32_t tx_credits, rx_credits
+        uint64_t queued_bytes
+        size_t queued_frames, n_completed
+        rfaas_rc tx_end
+        bint closed
+        rfaas_statistics statistics
+    ctypedef struct rfaas_tcp_options:
+        uint64_t max_payload_bytes
+        uint32_t user_timeout_ms
+    rfaas_rc rfaas_tcp_adopt(int fd, const rfaas_tcp_options *options, rfaas_channel **channel)
+    rfaas_rc rfaas_inproc_pair(uint64_t max_payload_bytes, rfaas_channel **left, rfaas_channel **right)
+    rfaas_rc rfaas_channel_send(rfaas_channel *channel, rfaas_header *header, const iovec *segments, size_t n_segments,
+                                const void *text, size_t text_bytes, void *cookie)
+    rfaas_rc rfaas_channel_poll(rfaas_channel *channel, uint64_t budget_bytes, rfaas_frame *frame)
+    rfaas_rc rfaas_channel_flush(rfaas_channel *channel, uint64_t budget_bytes)
+    rfaas_rc rfaas_channel_wait(rfaas_channel *channel, int64_t timeout_ns)
+    void *rfaas_channel_completed(rfaas_channel *channel)
+    int rfaas_channel_fd(const rfaas_channel *channel)
+    uint64_t rfaas_channel_unacknowledged_bytes(const rfaas_channel *channel)
+    void rfaas_channel_close(rfaas_channel *channel)
+    void rfaas_channel_free(rfaas_channel *channel)
+    const char *rfaas_channel_why(const rfaas_channel *channel)
+
+cdef enum:
+    SMALL_BYTES = 65536     # moved with the GIL held: some 10 us of copying
+    TURN_BYTES = 16 << 20   # moved in one turn without it, before other channels are looked at
+    INLINE_SEGMENTS = 4
+
+MAX_SEGMENTS = RFAAS_SEGMENTS_MAX
+MAX_TEXT_BYTES = RFAAS_TEXT_BYTES_MAX
+DEFAULT_MAX_PAYLOAD_BYTES = 1 << 32
+
+
+@cython.final
+@cython.freelist(64)
+cdef class _Borrowed:
+    """The buffers of one frame to be sent; lets go of them when it is freed."""
+
+    cdef Py_buffer inline_views[INLINE_SEGMENTS]
+    cdef iovec inline_pieces[INLINE_SEGMENTS]
+    cdef Py_buffer *views
+    cdef iovec *pieces
+    cdef Py_ssize_t n
+    cdef uint64_t size_bytes
+
+    cdef int borrow(self, segments) except -1:
+        cdef Py_ssize_t wanted = len(segments)
+        if wanted > RFAAS_SEGMENTS_MAX:
+            raise PayloadTooLarge(f"{wanted} segments, at most {RFAAS_SEGMENTS_MAX} fit in a frame")
+        self.views = self.inline_views
+        self.pieces = self.inline_pieces
+        if wanted > INLINE_SEGMENTS:
+            self.views = <Py_buffer *>malloc(wanted * sizeof(Py_buffer))
+            self.pieces = <iovec *>malloc(wanted * sizeof(iovec))
+            if self.views == NULL or self.pieces == NULL:
+                raise MemoryError
+        for segment in segments:
+            if self.n == wanted:
+                raise ValueError("the sequence of segments grew while it was read")
+            PyObject_GetBuffer(segment, &self.views[self.n], PyBUF_SIMPLE)
+            self.pieces[self.n].iov_base = self.views[self.n].buf
+            self.pieces[self.n].iov_len = <size_t>self.views[self.n].len
+            self.size_bytes += <uint64_t>self.views[self.n].len
+            self.n += 1
+        return 0
+
+    def __dealloc__(self):
+        for i in range(self.n):
+            PyBuffer_Release(&self.views[i])
+        if self.views != self.inline_views:
+            free(self.views)
+        if self.pieces != self.inline_pieces:
+            free(self.pieces)
+
+
+@cython.final
+@cython.freelist(64)
+cdef class _Payload:
+    """Owns the receive buffer of one frame."""
+
+    cdef void *data
+    cdef size_t size_bytes       # of the allocation
+    cdef Py_ssize_t view_bytes   # that is shown
+    cdef rfaas_memory memory
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.view_bytes, 0, flags)
+
+    def __dealloc__(self):
+        if self.data != NULL:
+            self.memory.release(self.memory.context, self.data, self.size_bytes)
+
+
+cdef tuple _views(_Payload payload, const rfaas_frame *received):
+    """One writable memoryview a segment, each keeping `payload` alive."""
+    cdef uint32_t i
+    cdef size_t offset_bytes
+    if received.n_segments == 0:
+        return ()
+    if received.n_segments == 1:
+        payload.view_bytes = <Py_ssize_t>received.segments[0].iov_len
+        return (PyMemoryView_FromObject(payload),)
+    payload.view_bytes = <Py_ssize_t>received.buffer_bytes
+    whole = PyMemoryView_FromObject(payload)
+    views = []
+    for i in range(received.n_segments):
+        offset_bytes = <uint8_t *>received.segments[i].iov_base - <uint8_t *>received.buffer
+        views.append(whole[offset_bytes:offset_bytes + received.segments[i].iov_len])
+    return tuple(views)
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Frame:
+    """A received frame; see docs/spec/001-invocation.md for its fields.
+
+    `segments` are writable memoryviews of bytes, each beginning on a 64-byte boundary; together they own the receive
+    buffer, which lives as long as one of them does.
+    """
+
+    cdef readonly uint8_t kind
+    cdef readonly uint8_t flags
+    cdef readonly uint8_t attempt
+    cdef readonly uint16_t status
+    cdef readonly uint16_t function
+    cdef readonly uint16_t credits
+    cdef readonly uint64_t call_id
+    cdef readonly uint64_t lease_seq
+    cdef readonly uint64_t epoch
+    cdef readonly uint64_t deadline_ns
+    cdef readonly uint64_t in_size
+    cdef readonly uint64_t out_size
+    cdef readonly tuple segments
+    cdef readonly str text
+
+    def __init__(self):
+        raise TypeError("frames are received, not made")
+
+    def __repr__(self):
+        return (f"<Frame kind={self.kind} status={self.status} call_id={self.call_id} function={self.function} "
+                f"credits={self.credits} segments={len(self.segments)} in_size={self.in_size} text={self.text!r}>")
+
+
+cdef Frame _frame(const rfaas_frame *received):
+    """Takes over the buffer of `received`, also when it fails."""
+    cdef _Payload payload
+    try:
+        payload = _Payload.__new__(_Payload)
+    except BaseException:
+        if received.buffer != NULL:
+            received.memory.release(received.memory.context, received.buffer, received.buffer_bytes)
+        raise
+    payload.memory = received.memory
+    payload.data = received.buffer
+    payload.size_bytes = received.buffer_bytes
+    cdef Frame frame = Frame.__new__(Frame)
+    frame.segments = _views(payload, received)
+    frame.text = "" if received.text_bytes == 0 else received.text[:received.text_bytes].decode("utf-8", "replace")
+    frame.kind = received.header.kind
+    frame.flags = received.header.flags
+    frame.attempt = received.header.attempt
+    frame.status = received.header.status
+    frame.function = received.header.function
+    frame.credits = received.header.credits
+    frame.call_id = received.header.call_id
+    frame.lease_seq = received.header.lease_seq
+    frame.epoch = received.header.epoch
+    frame.deadline_ns = received.header.deadline_ns
+    frame.in_size = received.header.in_size
+    frame.out_size = received.header.out_size
+    return frame
+
+
+cdef bytes _text_bytes(str text):
+    """UTF-8, cut between two characters where it is longer than a frame's text may be."""
+    cdef bytes encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= RFAAS_TEXT_BYTES_MAX:
+        return encoded
+    return encoded[:RFAAS_TEXT_BYTES_MAX].decode("utf-8", "ignore").encode()
+
+
+@cython.final
+cdef class Channel:
+    """A symmetric, ordered channel of frames to one peer; made by `from_fd` or `pair`.
+
+    Any thread may use any method; one thread at a time polls. Nothing but `wait` blocks. A channel belongs to the
+    process that made it: after a fork the child may only close the descriptor. Frames that this version does not
+    understand are answered by ERROR and dropped here.
+    """
+
+    cdef rfaas_channel *channel
+    cdef pthread_mutex_t lock
+    cdef bint polling
+    cdef readonly str medium
+
+    def __cinit__(self):
+        pthread_mutex_init(&self.lock, NULL)
+
+    def __init__(self):
+        raise TypeError("use Channel.from_fd or Channel.pair")
+
+    def __dealloc__(self):
+        if self.channel != NULL:
+            rfaas_channel_close(self.channel)
+            self.let_go()
+            rfaas_channel_free(self.channel)
+        pthread_mutex_destroy(&self.lock)
+
+    @staticmethod
+    def from_fd(int fd, *, uint64_t max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, double user_timeout_s=0.0):
+        """Adopt a connected stream socket, TCP or unix: it becomes non-blocking, close-on-exec and the channel's own.
+
+        Reads nothing. Args:
+            fd: its descriptor; on any error it stays the caller's.
+            max_payload_bytes: larger payloads are refused, sent or received.
+            user_timeout_s: TCP_USER_TIMEOUT; 0: the kernel's. It also ends connections to a living peer that reads
+                nothing for that long, so it does not suit peers that compute.
+        Raises:
+            ConfigError: `fd` is no connected stream socket.
+            MemoryError: no memory for the channel.
+        """
+        cdef rfaas_tcp_options options
+        cdef rfaas_channel *channel = NULL
+        options.max_payload_bytes = max_payload_bytes
+        options.user_timeout_ms = <uint32_t>(user_timeout_s * 1000.0)
+        cdef rfaas_rc rc = rfaas_tcp_adopt(fd, &options, &channel)
+        if rc == RFAAS_NO_MEMORY:
+            raise MemoryError
+        if rc != RFAAS_OK:
+            raise ConfigError(f"descriptor {fd} is no connected stream socket")
+        return _adopt(channel)
+
+    @staticmethod
+    def pair(*, uint64_t max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES):
+        """Two connected ends in this process, each usable from its own thread.
+
+        Raises:
+            OSError: no descriptor was left.
+            MemoryError: no memory for the channels.
+        """
+        cdef rfaas_channel *left = NULL
+        cdef rfaas_channel *right = NULL
+        cdef rfaas_rc rc = rfaas_inproc_pair(max_payload_bytes, &left, &right)
+        if rc == RFAAS_NO_MEMORY:
+            raise MemoryError
+        if rc != RFAAS_OK:
+            raise _os_error()
+        return _adopt(left), _adopt(right)
+
+    cdef void acquire(self):
+        # Whoever holds the lock may be about to ask for the GIL.
+        if pthread_mutex_trylock(&self.lock) != 0:
+            with nogil:
+                pthread_mutex_lock(&self.lock)
+
+    cdef void let_go(self):
+        """Free the borrowed buffers of frames that have left."""
+        cdef void *cookie
+        while self.channel.n_completed > 0:
+            self.acquire()
+            cookie = rfaas_channel_completed(self.channel)
+            pthread_mutex_unlock(&self.lock)
+            if cookie != NULL:
+                Py_DECREF(<object><PyObject *>cookie)
+
+    cdef int refuse(self, rfaas_rc rc) except -1:
+        why = rfaas_channel_why(self.channel).decode("utf-8", "replace")
+        if rc == RFAAS_CLOSED:
+            raise ChannelClosed(f"{self.medium} channel is closed: {why or 'this side said BYE'}")
+        if rc == RFAAS_BROKEN:
+            raise ChannelBroken(f"{self.medium} channel broke: {why}")
+        if rc == RFAAS_NO_CREDIT:
+            raise NoCredit("the peer takes no further call yet")
+        if rc == RFAAS_TOO_LARGE:
+            raise PayloadTooLarge("the payload is larger than max_payload_bytes")
+        if rc == RFAAS_NO_MEMORY:
+            raise MemoryError
+        raise SystemError(f"the transport core answered {rc}")
+
+    def fileno(self):
+        """The descriptor that is readable, level-triggered, exactly while `poll` has something to do; -1 once closed.
+
+        While `wants_write` is true, wait for it to be writable too. Remove it from pollers before `close`.
+        """
+        return rfaas_channel_fd(self.channel)
+
+    def send(self, uint8_t kind, *, uint64_t call_id=0, uint16_t function=0, uint16_t status=0, uint8_t attempt=0,
+             uint16_t credits=0, uint64_t lease_seq=0, uint64_t epoch=0, uint64_t deadline_ns=0, uint64_t out_size=0,
+             str text not None="", segments=()):
+        """Send one frame after all that were sent before; never blocks.
+
+        Args:
+            text: for people; cut at 4096 bytes of UTF-8.
+            segments: contiguous buffers, borrowed; at most MAX_SEGMENTS.
+            Others: as in the specification; integers in the range of their field.
+        Returns:
+            True: handed over whole, the buffers are free. False: the rest is queued, the buffers are borrowed and must
+            not be changed until `poll` or `flush` has sent them (`wants_write` is true meanwhile).
+        Raises:
+            NoCredit, PayloadTooLarge, ChannelClosed, ChannelBroken, MemoryError: this frame is not sent, nothing is
+                borrowed; after the first two the channel stays usable.
+            TypeError, BufferError, OverflowError: an argument is wrong; nothing was sent.
+        """
+        cdef rfaas_header header
+        cdef rfaas_rc rc
+        cdef _Borrowed borrowed = None
+        cdef void *cookie = NULL
+        cdef const iovec *pieces = NULL
+        cdef Py_ssize_t n_pieces = 0
+        cdef bytes encoded = None
+        cdef const char *text_start = NULL
+        cdef size_t text_bytes = 0
+        memset(&header, 0, sizeof(header))
+        header.kind = kind
+        header.attempt = attempt
+        header.status = status
+        header.function = function
+        header.credits = credits
+        header.call_id = call_id
+        header.lease_seq = lease_seq
+        header.epoch = epoch
+        header.deadline_ns = deadline_ns
+        header.out_size = out_size
+        if text:
+            encoded = _text_bytes(text)
+            text_start = encoded
+            text_bytes = <size_t>len(encoded)
+        if segments:
+            borrowed = _Borrowed.__new__(_Borrowed)
+            borrowed.borrow(segments)
+            pieces = borrowed.pieces
+            n_pieces = borrowed.n
+            cookie = <PyObject *>borrowed
+            Py_INCREF(borrowed)  # the queue's reference; another thread may complete it before we are back
+        self.acquire()
+        if borrowed is not None and borrowed.size_bytes > SMALL_BYTES:
+            with nogil:
+                rc = rfaas_channel_send(self.channel, &header, pieces, n_pieces, text_start, text_bytes, cookie)
+        else:
+            rc = rfaas_channel_send(self.channel, &header, pieces, n_pieces, text_start, text_bytes, cookie)
+        pthread_mutex_unlock(&self.lock)
+        if rc == RFAAS_QUEUED:
+            return False
+        if cookie != NULL:
+            Py_DECREF(borrowed)
+        if rc == RFAAS_OK:
+            return True
+        self.refuse(rc)
+
+    def poll(self):
+        """Send what is queued, read what is there; never blocks.
+
+        Returns:
+            The next whole frame, or None if there is none now (or a large one is still coming in).
+        Raises:
+            ChannelClosed: the peer ended in order (BYE, or the end of the stream between two frames), or `close`.
+            ChannelBroken: the medium failed, or the peer sent what is no frame or is too large.
+                Both only after every frame that had arrived whole was returned; each later call raises the same.
+            RuntimeError: another thread polls this channel at this moment; nothing was done.
+        """
+        cdef rfaas_frame received
+        cdef rfaas_rc rc
+        if self.polling:
+            raise RuntimeError("another thread polls this channel")
+        self.polling = True
+        try:
+            self.acquire()
+            rc = RFAAS_MORE
+            if self.channel.queued_bytes <= SMALL_BYTES:
+                rc = rfaas_channel_poll(self.channel, SMALL_BYTES, &received)
+            if rc == RFAAS_MORE:
+                with nogil:
+                    rc = rfaas_channel_poll(self.channel, TURN_BYTES, &received)
+            pthread_mutex_unlock(&self.lock)
+            self.let_go()
+            if rc == RFAAS_OK:
+                return _frame(&received)
+        finally:
+            self.polling = False
+        if rc == RFAAS_AGAIN or rc == RFAAS_MORE:
+            return None
+        self.refuse(rc)
+
+    def flush(self):
+        """Send what is queued, as far as the medium takes it now; never blocks.
+
+        Returns:
+            True if nothing is queued any more.
+        Raises:
+            ChannelClosed, ChannelBroken: what was queued is lost. Frames that arrived can still be polled.
+        """
+        cdef rfaas_rc rc
+        self.acquire()
+        with nogil:
+            rc = rfaas_channel_flush(self.channel, TURN_BYTES)
+        pthread_mutex_unlock(&self.lock)
+        self.let_go()
+        if rc == RFAAS_OK:
+            return True
+        if rc == RFAAS_AGAIN or rc == RFAAS_MORE:
+            return False
+        self.refuse(rc)
+
+    def wait(self, timeout_s=None):
+        """Block, without the GIL, until `poll` has something to do; None waits for ever.
+
+        Returns:
+            False when `timeout_s` is over. May return True early, after a signal for instance.
+        """
+        cdef int64_t timeout_ns = _nanoseconds(timeout_s)
+        cdef rfaas_rc rc
+        with nogil:
+            rc = rfaas_channel_wait(self.channel, timeout_ns)
+        return rc != RFAAS_AGAIN
+
+    def unacknowledged_bytes(self):
+        """Bytes that the peer's kernel (unix: the peer) does not have yet, with those queued here; 0 once it ended."""
+        self.acquire()
+        cdef uint64_t size_bytes = rfaas_channel_unacknowledged_bytes(self.channel)
+        pthread_mutex_unlock(&self.lock)
+        return size_bytes
+
+    def close(self):
+        """End the channel at once; repeatable. What the kernel has is still delivered, what is queued here is not."""
+        self.acquire()
+        rfaas_channel_close(self.channel)
+        pthread_mutex_unlock(&self.lock)
+        self.let_go()
+
+    def statistics(self):
+        """Counters since the channel was made, and what is held and queued now."""
+        cdef rfaas_statistics counted = self.channel.statistics
+        return {
+            "frames_sent": counted.frames_sent,
+            "frames_received": counted.frames_received,
+            "frames_dropped": counted.frames_dropped,
+            "frames_queued": counted.frames_queued,
+            "payload_bytes_sent": counted.payload_bytes_sent,
+            "payload_bytes_received": counted.payload_bytes_received,
+            "queued_bytes": self.channel.queued_bytes,
+            "tx_credits": self.channel.tx_credits,
+            "rx_credits": self.channel.rx_credits,
+        }
+
+    @property
+    def wants_write(self):
+        """True while frames are queued: wait for writability too, then `poll` or `flush`."""
+        return self.channel.queued_frames > 0 and self.channel.tx_end == RFAAS_OK
+
+    @property
+    def tx_credits(self):
+        """How many credited frames may be sent now."""
+        return self.channel.tx_credits
+
+    @property
+    def closed(self):
+        """True after `close`; the peer's end shows in `poll` only."""
+        return self.channel.closed
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __repr__(self):
+        state = "closed" if self.channel.closed else f"fd {rfaas_channel_fd(self.channel)}"
+        return f"<Channel {self.medium} {state} tx_credits={self.channel.tx_credits}>"
+
+
+cdef Channel _adopt(rfaas_channel *channel):
+    cdef Channel made = Channel.__new__(Channel)
+    made.channel = channel
+    made.medium = channel.name.decode()
+    return made
