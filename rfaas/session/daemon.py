@@ -1,0 +1,81 @@
+"""Becoming a daemon: its own session and streams, nothing inherited by chance, and word to whoever started it.
+
+Runs before anything heavy is imported and before any thread exists. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+LOG_VARIABLE: Final = "RFAAS_LOG"
+"""Names a directory: each daemon then appends to `<role>-<pid>.log` there."""
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+class Status:
+    """Tells the starter once how the start went: "ok", or what went wrong; silence is a crash.
+
+    Args:
+        descriptor: the write end of its pipe; -1: nobody asked.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def say(self, text: str) -> None:
+        """Say it; later calls do nothing."""
+        if self.descriptor >= 0:
+            with contextlib.suppress(BrokenPipeError):  # the starter has lost patience; the next client finds us
+                os.write(self.descriptor, text.encode())
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def detach(keep: Collection[int]) -> None:
+    """Leave the starter's session and process group for good; returns in the daemon only.
+
+    Standard output and error stay as they are, standard input becomes empty, every descriptor not in `keep` is closed.
+    The working directory becomes `/`, so that no file system stays busy. Signals have their defaults.
+    """
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():  # not the session's leader: opening a terminal never makes it ours
+        os._exit(0)
+    _occupy_standard_descriptors()
+    for entry in os.listdir("/proc/self/fd"):
+        descriptor = int(entry)
+        if descriptor > 2 and descriptor not in keep:
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed already
+                os.close(descriptor)
+    os.chdir("/")
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def configure_logging(role: str, *, to_stderr: bool) -> None:
+    """Log to RFAAS_LOG if set; else to standard error: everything if that is a log file, else errors only."""
+    directory = os.environ.get(LOG_VARIABLE)
+    if directory:
+        Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+        logging.basicConfig(filename=Path(directory) / f"{role}-{os.getpid()}.log", level=logging.INFO, format=_FORMAT)
+    else:
+        level = logging.INFO if to_stderr else logging.ERROR
+        logging.basicConfig(stream=sys.stderr, level=level, format=_FORMAT)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Make 0 empty, and give 1 and 2 a place if the starter had closed them."""
+    null = os.open(os.devnull, os.O_RDWR)
+    while null <= 2:
+        null = os.dup(null)  # fills the gaps from below
+    os.dup2(null, 0)
+    os.close(null)

@@ -1,0 +1,107 @@
+"""What the session core remembers: clients, leases, channels, agents. Plain values without behaviour of their own.
+
+Must not do I/O or read a clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rfaas.control.messages import HolderId, LeaseId, Want
+from rfaas.session.events import Effect, Message
+
+
+@dataclass(slots=True)
+class Channel:
+    """A data connection to one worker."""
+
+    number: int
+    slot: int
+    generation: int
+    handed: bool = False  # the client has it, or is about to
+
+
+@dataclass(slots=True)
+class Lease:
+    """A lease that one of our clients holds."""
+
+    lease_id: LeaseId
+    client: HolderId
+    executor: int
+    lease_seq: int
+    epoch: int
+    slice_id: bytes
+    address: str
+    node: str
+    workers: int
+    ttl_s: float
+    core_ids: tuple[int, ...] = ()
+    closing: bool = False  # draining or given back: no new channel, no renewal once given back
+    released: bool = False
+    living: dict[int, int] = field(default_factory=dict)  # slot -> generation of its worker
+    channels: dict[int, Channel] = field(default_factory=dict)
+
+    def channel_of(self, slot: int, generation: int) -> Channel | None:
+        """The channel to this worker, if there is one."""
+        return next((c for c in self.channels.values() if (c.slot, c.generation) == (slot, generation)), None)
+
+    def handed(self) -> list[int]:
+        """Numbers of the channels that the client has."""
+        return [c.number for c in self.channels.values() if c.handed]
+
+
+@dataclass(slots=True)
+class Client:
+    """A client that has joined."""
+
+    client: HolderId
+    conn: int
+    name: str
+    env: Message
+    wants: dict[int, Want] = field(default_factory=dict)  # by executor; a target of 0 is not kept
+    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Agent:
+    """An agent where our clients hold leases, or did."""
+
+    address: str
+    leases: dict[LeaseId, Lease] = field(default_factory=dict)
+    up: bool = False
+    was_up: bool = False
+    trouble: str = "no answer"  # why it is not up, for people
+    give_up_at_s: float = 0.0  # while not up
+    beating: bool = False  # a heartbeat timer runs
+    unanswered_since_s: float | None = None  # the oldest heartbeat that was not acknowledged
+
+
+@dataclass(slots=True)
+class Outbox:
+    """Effects of the step in progress, the timers, and the time."""
+
+    now_s: float = 0.0
+    effects: list[Effect] = field(default_factory=list)
+    _timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _made: int = 0  # keeps timers of one moment in order, and tuples comparable
+
+    def emit(self, effect: Effect) -> None:
+        """Have the shell do this after the step, in order."""
+        self.effects.append(effect)
+
+    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Run `action` in a step at least `delay_s` later; it asks itself whether it still applies."""
+        self._made += 1
+        heapq.heappush(self._timers, (self.now_s + delay_s, self._made, action))
+
+    def run_due(self) -> None:
+        """Run the timers whose moment has come."""
+        while self._timers and self._timers[0][0] <= self.now_s:
+            heapq.heappop(self._timers)[2]()
+
+    @property
+    def next_s(self) -> float | None:
+        """When the next timer is due."""
+        return self._timers[0][0] if self._timers else None

@@ -1,0 +1,346 @@
+"""What the session process decides about agents: channels, farewells, heartbeats, losses."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfaas.control.messages import ReleaseLease
+from rfaas.session.events import (
+    AgentDown,
+    CloseAgent,
+    CloseData,
+    DataDown,
+    DataUp,
+    DialAgent,
+    DialData,
+    ToClient,
+)
+from support.session import AGENT, CLIENT, TTL_S, Harness, lease, to_agent, to_allocator
+
+
+@pytest.fixture
+def h():
+    """A session with a client that wants workers."""
+    harness = Harness()
+    harness.link()
+    harness.join()
+    harness.want(4)
+    harness.take()
+    return harness
+
+
+@pytest.fixture
+def channel(h):
+    """A channel that the client has."""
+    number = h.serve()
+    h.step(DataUp(number))
+    h.take()
+    return number
+
+
+# --- channels -------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_up_is_dialled_and_its_channel_handed_over(h):
+    h.grant()
+    h.agent_up()
+    h.agent_says("attached", 1, cores=[3], expires_in_s=TTL_S)
+    h.agent_says("worker-up", 1, slot=3, generation=1, pid=9)
+    [wish] = h.take(DialData)
+    assert wish.address == AGENT
+    assert wish.params == {"lease": lease(1), "slot": 3, "generation": 1, "channel": wish.channel}
+    h.agent_says("worker-up", 1, slot=3, generation=1, pid=9)  # repeated: a second channel would queue calls twice
+    assert h.take() == []
+    h.step(DataUp(wish.channel))
+    [effect] = h.take()
+    assert effect == ToClient(
+        1,
+        {
+            "m": "channel",
+            "executor": 1,
+            "channel": wish.channel,
+            "lease": lease(1),
+            "lease_seq": 1,
+            "epoch": 3,
+            "slot": 3,
+            "generation": 1,
+            "node": "n1",
+            "medium": "unix",
+        },
+        channel=wish.channel,
+    )
+
+
+def test_channel_numbers_of_two_session_processes_differ():
+    def first():
+        h = Harness(first_channel=None)
+        h.link()
+        h.join()
+        h.want(1)
+        return h.serve()
+
+    assert abs(first() - first()) > 1 << 20
+
+
+def test_a_farewell_carries_the_facts_and_ends_the_channel(h, channel):
+    facts = {"reason_code": 14, "exit_status": None, "signal": 9, "grace_s": None, "hint": "killed"}
+    h.agent_says("farewell", 1, slot=0, generation=1, channel=channel, last_started=7, last_done=6, **facts)
+    assert h.said() == [
+        {
+            "m": "farewell",
+            "channel": channel,
+            "last_started": 7,
+            "last_done": 6,
+            "node": "n1",
+            "lease": lease(1),
+            "epoch": 3,
+            **facts,
+        }
+    ]
+    h.agent_says("farewell", 1, slot=0, generation=1, channel=channel, last_started=7, last_done=6, **facts)
+    assert h.said() == []
+
+
+def test_a_farewell_of_a_channel_the_client_never_had_is_kept_from_it(h):
+    number = h.serve()
+    h.agent_says("farewell", 1, slot=0, generation=1, channel=number, last_started=0, last_done=0)
+    assert h.take() == [CloseData(number)]
+    h.step(DataUp(number))
+    assert h.take() == [CloseData(number)]
+
+
+def test_a_replaced_worker_gets_a_channel_of_its_own(h, channel):
+    h.agent_says("farewell", 1, slot=0, generation=1, channel=channel, last_started=7, last_done=7)
+    h.agent_says("worker-down", 1, slot=0, generation=1, reason_code=15)
+    h.agent_says("worker-up", 1, slot=0, generation=2, pid=10)
+    [wish] = h.take(DialData)
+    assert wish.channel != channel
+    assert wish.params["generation"] == 2
+
+
+def test_after_a_notice_no_channel_is_handed_over_or_opened(h):
+    number = h.serve()
+    h.agent_says("notice", None, leases=[lease(1)], reason_code=1, grace_s=4.0)
+    [notice] = h.said()
+    assert (notice["channels"], notice["cores"], notice["grace_s"], notice["reason_code"]) == ([], [0], 4.0, 1)
+    h.step(DataUp(number))
+    assert h.take() == [CloseData(number)]
+    h.agent_says("worker-up", 1, slot=0, generation=2, pid=10)
+    assert h.take(DialData) == []
+
+
+def test_a_channel_without_farewell_at_the_end_of_its_lease_is_lost(h, channel):
+    h.agent_says("ended", 1, reason="reclaimed", reason_code=1)
+    messages = h.said()
+    assert [m["m"] for m in messages] == ["lost", "ended"]
+    assert (messages[0]["channels"], messages[0]["reason_code"]) == ([channel], 16)
+    assert (messages[1]["reason"], messages[1]["reason_code"]) == ("reclaimed", 1)
+
+
+def test_a_data_connection_that_fails_is_tried_again_under_a_new_number(h):
+    number = h.serve()
+    h.step(DataDown(number, "refused"))
+    h.advance(0.2)
+    [again] = h.take(DialData)
+    assert again.channel != number
+
+
+def test_a_data_connection_to_a_worker_that_is_gone_is_not_tried_again(h):
+    number = h.serve()
+    h.step(DataDown(number, "not found", gone=True))
+    h.advance(1)
+    assert h.take(DialData) == []
+
+
+def test_a_data_connection_that_never_works_is_told_to_the_client(h):
+    number = h.serve()
+    for _ in range(25):
+        h.step(DataDown(number, "no route"))
+        h.advance(1.0)
+        dialled = [e for e in h.effects if isinstance(e, DialData)]
+        number = dialled[-1].channel
+        h.agent_says("heartbeat-ack", None, unknown=[])
+    assert any(m["m"] == "queued" and "no route" in m["reason"] for m in h.said())
+
+
+# --- renewing -------------------------------------------------------------------------------------------------
+
+
+def test_leases_are_renewed_every_quarter_of_their_ttl(h):
+    h.serve(1)
+    h.serve(2)
+    for _ in range(8):
+        h.advance(TTL_S / 4)
+        h.agent_says("heartbeat-ack", None, unknown=[])
+    beats = to_agent(h.take(), "heartbeat")
+    assert [sorted(m["leases"]) for m in beats] == [[lease(1), lease(2)]] * 8
+
+
+def test_a_released_lease_is_renewed_no_more(h):
+    h.serve(1)
+    h.client_says("cancel-lease", lease=lease(1))
+    h.advance(TTL_S)
+    assert to_agent(h.take(), "heartbeat") == []
+
+
+def test_renewing_begins_again_with_the_next_lease(h):
+    h.serve(1)
+    h.client_says("cancel-lease", lease=lease(1))
+    h.agent_says("ended", 1, reason="released", reason_code=6)
+    h.advance(3 * TTL_S)
+    h.serve(2)
+    h.advance(TTL_S / 4)
+    assert [m["leases"] for m in to_agent(h.take(), "heartbeat")] == [[lease(2)]]
+
+
+def test_a_lease_unknown_to_its_agent_is_lost(h, channel):
+    h.advance(TTL_S / 4)
+    h.agent_says("heartbeat-ack", None, unknown=[lease(1)])
+    assert [(m["m"], m["reason_code"]) for m in h.said()] == [("lost", 13), ("ended", 13)]
+
+
+def test_an_agent_that_acknowledges_nothing_for_a_ttl_is_given_up(h, channel):
+    h.advance(1.6 * TTL_S)
+    effects = h.take()
+    assert CloseAgent(AGENT) in effects
+    told = [e.message for e in effects if isinstance(e, ToClient)]
+    assert [(m["m"], m["reason_code"]) for m in told] == [("lost", 13), ("ended", 13)]
+    assert to_allocator(effects) == [ReleaseLease(CLIENT, lease(1), 13)]
+
+
+# --- losing agents --------------------------------------------------------------------------------------------
+
+
+def test_a_broken_connection_is_dialled_again_and_leases_attached_again(h, channel):
+    h.step(AgentDown(AGENT, "reset"))
+    assert h.take() == [DialAgent(AGENT)]
+    h.step(AgentDown(AGENT, "time-out"))
+    h.advance(0.2)
+    assert h.take() == [DialAgent(AGENT)]
+    h.agent_up()
+    assert [m["lease"] for m in to_agent(h.take(), "attach")] == [lease(1)]
+    h.agent_says("worker-up", 1, slot=0, generation=1, pid=9)
+    assert h.take() == []  # the channel lives
+    h.advance(5)
+    assert [m["m"] for m in h.said()] == []
+
+
+def test_an_agent_not_reached_again_is_lost_within_two_seconds(h, channel):
+    h.step(AgentDown(AGENT, "reset"))
+    for _ in range(20):
+        h.step(AgentDown(AGENT, "no route"))
+        h.advance(0.1)
+    messages = h.said()
+    assert [(m["m"], m["reason_code"]) for m in messages] == [("lost", 16), ("ended", 16)]
+    assert messages[0]["channels"] == [channel]
+    assert "no route" in messages[0]["hint"]
+
+
+def test_an_agent_whose_listener_refuses_on_this_node_is_lost_at_once(h, channel):
+    h.step(AgentDown(AGENT, "closed"))
+    h.step(AgentDown(AGENT, "refused", refused=True))
+    effects = h.take()
+    assert [e.message["m"] for e in effects if isinstance(e, ToClient)] == ["lost", "ended"]
+    # The allocator hears of it, else it would count the lease as serving us.
+    assert to_allocator(effects) == [ReleaseLease(CLIENT, lease(1), 16)]
+
+
+def test_an_agent_that_never_answered_is_not_given_up_faster_than_it_can_be_granted_again(h):
+    h.grant()
+    h.step(AgentDown(AGENT, "refused", refused=True))
+    h.step(AgentDown(AGENT, "who are you", retry=False))
+    assert not any(m["m"] == "ended" for m in h.said())
+    h.advance(1.6)
+    assert [(m["m"], m["reason_code"]) for m in h.said()] == [("ended", 16)]
+
+
+def test_an_idle_agent_that_goes_is_forgotten_and_found_again(h):
+    h.serve(1)
+    h.agent_says("ended", 1, reason="released", reason_code=6)
+    h.take()
+    h.step(AgentDown(AGENT, "closed"))
+    assert h.take() == []
+    h.grant(2)
+    assert DialAgent(AGENT) in h.take()
+
+
+def test_a_release_while_the_agent_is_away_is_said_when_it_is_back(h, channel):
+    h.step(AgentDown(AGENT, "reset"))
+    h.client_says("cancel-lease", lease=lease(1))
+    h.take()
+    h.agent_up()
+    effects = h.take()
+    assert len(to_agent(effects, "release")) == 1
+    assert to_agent(effects, "attach") == []
+
+
+# --- any order ------------------------------------------------------------------------------------------------
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("grant"), st.integers(1, 4)),
+        st.tuples(st.just("up"), st.just(0)),
+        st.tuples(st.just("down"), st.booleans()),
+        st.tuples(st.just("worker"), st.tuples(st.integers(1, 4), st.integers(1, 3))),
+        st.tuples(st.just("data"), st.booleans()),
+        st.tuples(st.just("farewell"), st.integers(0, 9)),
+        st.tuples(st.just("ended"), st.integers(1, 4)),
+        st.tuples(st.just("cancel"), st.integers(1, 4)),
+        st.tuples(st.just("wait"), st.floats(0.01, 3.0)),
+        st.tuples(st.just("want"), st.integers(0, 2)),
+    ),
+    max_size=40,
+)
+
+
+@given(ACTIONS)
+def test_in_any_order_each_channel_is_handed_over_once_and_ended_once(actions):
+    h = Harness()
+    h.link()
+    h.join()
+    h.want(4)
+    answered = set()
+    for action in actions:
+        perform(h, answered, *action)
+    for number in range(1, 5):
+        h.agent_says("ended", number, reason="released", reason_code=6)
+    h.advance(60)
+    messages = h.said()
+    handed = [m["channel"] for m in messages if m["m"] == "channel"]
+    over = [m["channel"] for m in messages if m["m"] == "farewell"]
+    over += [number for m in messages if m["m"] == "lost" for number in m["channels"]]
+    assert len(set(handed)) == len(handed)
+    assert sorted(over) == sorted(handed)
+
+
+def perform(h, answered, action, value):
+    """Do one thing that could happen, if it can happen now."""
+    dialled = [e.channel for e in h.effects if isinstance(e, DialData)]
+    dialling = [channel for channel in dialled if channel not in answered]
+    agent = h.core._agents._agents.get(AGENT)
+    up = agent is not None and agent.up
+    match action:
+        case "grant":
+            h.grant(value)
+        case "up":
+            h.agent_up()
+        case "down":
+            h.step(AgentDown(AGENT, "why", refused=value))
+        case "worker" if up:
+            h.agent_says("worker-up", value[0], slot=0, generation=value[1], pid=9)
+        case "data" if dialling:
+            answered.add(dialling[0])
+            h.step(DataUp(dialling[0]) if value else DataDown(dialling[0], "why"))
+        case "farewell" if up and value < len(dialled):
+            for number in range(1, 5):
+                h.agent_says(
+                    "farewell", number, slot=0, generation=1, channel=dialled[value], last_started=0, last_done=0
+                )
+        case "ended" if up:
+            h.agent_says("ended", value, reason="released", reason_code=6)
+        case "cancel":
+            h.client_says("cancel-lease", lease=lease(value))
+        case "wait":
+            h.advance(value)
+        case "want":
+            h.want(value)
