@@ -57,7 +57,7 @@ bench:  ## measure, each figure beside its limit and its peers
 ##@ A real Slurm by hand (root)
 cluster-up:  ## start one on this machine and say how to use it
 	@tools/apt-install.sh
-	@$$(tools/find-pythons.sh --first | cut -f1) $(RIG) start
+	@$$(tools/find-pythons.sh --first | cut -f1) $(RIG) start --wheel
 
 cluster-down:  ## stop it, leaving nothing behind
 	@$$(tools/find-pythons.sh --first | cut -f1) $(RIG) stop

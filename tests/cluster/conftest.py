@@ -8,14 +8,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
-from pathlib import Path
 
 import pytest
 
 from cluster.rig import Cluster, Settings, User, missing_requirement, sweep
 from cluster.rig.logs import keep_and_show
 from cluster.rig.residue import left_by_users
-from cluster.rig.wheel import wheel_environment
 from support.waiting import wait_until
 
 SETTLE_S = 8.0  # for what ends by itself: Slurm's KillWait, completing jobs, daemons that leave after their client
@@ -32,26 +30,20 @@ def _rig_can_start() -> None:
 
 
 @pytest.fixture(scope="session")
-def wheel_venv(_rig_can_start: None) -> Iterator[Path]:
-    """A world-readable virtual environment with the wheel of this checkout, numpy, scikit-learn and mpi4py."""
-    with wheel_environment() as venv:
-        yield venv
-
-
-@pytest.fixture(scope="session")
-def start_cluster(_rig_can_start: None) -> Iterator[Callable[..., Cluster]]:
-    """Start a cluster of one's own, `start_cluster(Settings(...), venv=...)`; it is stopped at the session's end."""
+def start_cluster(_rig_can_start: None) -> Iterator[Callable[[Settings], Cluster]]:
+    """Start a cluster of one's own with the wheel, `start_cluster(Settings(...))`; stopped at the session's end."""
     sweep()
     with ExitStack() as stack:
-        yield lambda settings, venv=None: stack.enter_context(_started(settings, venv))
+        yield lambda settings: stack.enter_context(_started(settings))
 
 
 @contextmanager
-def _started(settings: Settings, venv: Path | None) -> Iterator[Cluster]:
-    cluster = Cluster(f"test-{os.getpid()}-{next(_cluster_number)}", venv)
+def _started(settings: Settings) -> Iterator[Cluster]:
+    cluster = Cluster(f"test-{os.getpid()}-{next(_cluster_number)}")
     cluster.start(settings, with_starter=True)
     _running.append(cluster)
     try:
+        cluster.install_wheel()
         yield cluster
     finally:
         _running.remove(cluster)
@@ -59,9 +51,9 @@ def _started(settings: Settings, venv: Path | None) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def session_cluster(start_cluster: Callable[..., Cluster], wheel_venv: Path) -> Cluster:
+def session_cluster(start_cluster: Callable[[Settings], Cluster]) -> Cluster:
     """The ring's one cluster. Tests take `cluster`, which is this one with the check around it."""
-    return start_cluster(Settings(), venv=wheel_venv)
+    return start_cluster(Settings())
 
 
 @pytest.fixture

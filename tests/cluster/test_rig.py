@@ -72,9 +72,9 @@ def test_the_login_node_alone_has_a_runtime_directory(alice):
     assert lines.stdout.split() == ["/run/user/20001"]
 
 
-def test_users_run_the_built_wheel_and_not_the_checkout(alice):
+def test_users_run_the_built_wheel_and_not_the_checkout(cluster, alice):
     found = alice.run("n1", ["python", "-c", "import rfaas; print(rfaas.__file__)"], RUN_S).stdout
-    assert found.startswith("/var/tmp/rfaas-rig/wheel-")
+    assert found.startswith(f"{cluster.layout.venv}/lib/")
     assert alice.run("n2", ["rfaas", "--help"], RUN_S).stdout
 
 

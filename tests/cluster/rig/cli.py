@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--memory-mib", type=int, default=_from_env("MEMORY_MIB", Settings.memory_mib))
     start.add_argument("--grace-s", type=int, default=_from_env("GRACE_S", Settings.grace_s), help="GraceTime")
     start.add_argument("--cgroups", action="store_true", help="memory limits and process tracking by cgroup v1")
-    start.add_argument("--venv", help="with its commands first in the users' PATH")
+    start.add_argument("--wheel", action="store_true", help="build rfaas and give it to the users")
     commands.add_parser("stop", help="stop it and remove everything")
     commands.add_parser("status", help="nodes and daemons")
     _add_there(commands.add_parser("exec", help="run CMD on NODE as root"))
@@ -96,6 +96,8 @@ def _do(cluster: Cluster, args: argparse.Namespace) -> int:
 def _start(cluster: Cluster, args: argparse.Namespace) -> None:
     settings = Settings(args.nodes, args.cpus, args.memory_mib, args.grace_s, cgroups=args.cgroups)
     seconds = cluster.start(settings)
+    if args.wheel:
+        cluster.install_wheel()
     print(HOW_TO_USE.format(seconds=seconds, me=os.path.relpath(sys.argv[0]), **vars(args)), end="")
 
 

@@ -17,6 +17,7 @@ from cluster.rig import conf, logs
 from cluster.rig.node import COMMAND_TIMEOUT_S, Node
 from cluster.rig.settings import HEAD, STATE_PREFIX, USERS, Layout, RigError, Settings, missing_requirement
 from cluster.rig.users import User
+from cluster.rig.wheel import install_environment
 from support.waiting import wait_until
 
 IDLE_TIMEOUT_S = 30.0
@@ -29,12 +30,10 @@ class Cluster:
 
     Args:
         instance: apart from every other cluster on the machine.
-        venv: the users' virtual environment, see `User`.
     """
 
-    def __init__(self, instance: str, venv: Path | None = None) -> None:
+    def __init__(self, instance: str) -> None:
         self.layout = Layout(instance)
-        self.venv = venv
 
     @property
     def settings(self) -> Settings:
@@ -57,7 +56,11 @@ class Cluster:
 
     def user(self, name: str) -> User:
         """The user of that name. Raises KeyError for a stranger."""
-        return User({account.name: account for account in USERS}[name], self.layout, self.venv)
+        return User({account.name: account for account in USERS}[name], self.layout)
+
+    def install_wheel(self) -> None:
+        """Give the users an environment with the built wheel, first in their PATH; see `wheel.install_environment`."""
+        install_environment(self.layout.venv)
 
     @property
     def is_running(self) -> bool:

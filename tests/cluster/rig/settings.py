@@ -112,6 +112,11 @@ class Layout:
         return self.root / "share"
 
     @property
+    def venv(self) -> Path:
+        """The users' virtual environment with the wheel, when one was installed."""
+        return self.share / "venv"
+
+    @property
     def munge(self) -> Path:
         """The key and the log of munged; root alone may look."""
         return self.root / "munge"

@@ -28,13 +28,12 @@ class User:
 
     Args:
         account: name and uid.
-        layout: of the cluster.
-        venv: a virtual environment whose commands come first in PATH, as if the user had activated it.
+        layout: of the cluster. When the wheel is installed there, its commands come first in PATH, as if the user
+            had activated the environment.
     """
 
     account: Account
     layout: Layout
-    venv: Path | None = None
 
     @property
     def name(self) -> str:
@@ -48,8 +47,9 @@ class User:
 
     @property
     def python(self) -> str:
-        """The interpreter that has the built wheel; without a venv the distribution's."""
-        return str(self.venv / "bin" / "python") if self.venv else "/usr/bin/python3"
+        """The interpreter that has the built wheel; when none is installed the distribution's."""
+        python = self.layout.venv / "bin" / "python"
+        return str(python) if python.exists() else "/usr/bin/python3"
 
     def way_in(self, node: str, *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> list[str]:
         """The words before a command that make it run as this user on `node`, with a login's environment.
@@ -140,7 +140,7 @@ class User:
                 entry.unlink()
 
     def _environment(self, node: str) -> dict[str, str]:
-        path = f"{self.venv}/bin:{SYSTEM_PATH}" if self.venv else SYSTEM_PATH
+        path = f"{self.layout.venv}/bin:{SYSTEM_PATH}" if self.layout.venv.exists() else SYSTEM_PATH
         names = {"HOME": self.account.home, "USER": self.name, "LOGNAME": self.name, "SHELL": "/bin/bash"}
         names |= {"PATH": path, "LANG": "C.UTF-8", "TERM": os.environ.get("TERM", "dumb")}
         if node == HEAD:

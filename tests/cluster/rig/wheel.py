@@ -1,7 +1,7 @@
 """The built wheel in a virtual environment that the cluster's users can run: never the checkout.
 
-Two steps, each kept under the hash of what it was made from: third-party packages (minutes) and our wheel (seconds).
-Environments that no session uses any more are removed. Everything is root's and world-readable.
+The wheel is kept by tools/build_wheel.py, the third-party packages here, both under the hash of what they were made
+from. An environment is made for each cluster in a second, of hard links. All is root's and world-readable.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.rig import commands
@@ -22,13 +22,15 @@ CACHE = Path("/var/tmp/rfaas-rig")
 PACKAGES = ("numpy", "scikit-learn", "mpi4py")  # what examples and tests need beside rfaas's own dependencies
 HIDDEN_ON_NODES = ("/home", "/root", "/run", "/tmp")
 INSTALL_TIMEOUT_S = 900.0
-KEPT_UNUSED = 2  # environments of each kind that stay for the next session
+KEPT_OTHERS = 2  # sets of packages that stay for other interpreters and checkouts
 COMPLETE = "complete"  # the file that is written last
 
 
-@contextlib.contextmanager
-def wheel_environment() -> Iterator[Path]:
-    """A virtual environment with the wheel of this checkout, numpy, scikit-learn and mpi4py; kept while in use.
+def install_environment(folder: Path) -> None:
+    """Make a virtual environment with the wheel of this checkout, numpy, scikit-learn and mpi4py.
+
+    Args:
+        folder: where, on the file system of `CACHE`; it need not exist.
 
     Raises:
         RigError: no interpreter that ordinary users can run.
@@ -38,17 +40,12 @@ def wheel_environment() -> Iterator[Path]:
     CACHE.mkdir(mode=0o755, exist_ok=True)
     with open(CACHE / "lock", "w") as lock, _world_readable():
         fcntl.flock(lock, fcntl.LOCK_EX)
-        base = _made(f"base-{_hash(_base_recipe(python))}", lambda folder: _make_base(folder, python))
-        wheel = Path(_run([sys.executable, str(REPOSITORY / "tools/build_wheel.py"), python]).strip())
-        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        made = _made(f"wheel-{_hash([base.name, digest])}", lambda folder: _install(folder, base, wheel))
-        in_use = os.open(made / COMPLETE, os.O_RDONLY)
-        fcntl.flock(in_use, fcntl.LOCK_SH)
-        _remove_unused(keep={base, made})
-    try:
-        yield made / "venv"
-    finally:
-        os.close(in_use)
+        base = _base(python)
+        wheel = _run([sys.executable, str(REPOSITORY / "tools/build_wheel.py"), python]).strip()
+        _run([f"{base}/bin/python", "-m", "venv", "--without-pip", str(folder)])
+        _run([f"{base}/bin/pip", "--python", str(folder), "install", "--quiet", "--no-deps", wheel])
+        (library,) = folder.glob("lib/python3*/site-packages")
+        _run(["cp", "--archive", "--link", f"{base}/{library.relative_to(folder)}/.", str(library)])
 
 
 @contextlib.contextmanager
@@ -80,63 +77,30 @@ def _runs_for_users(python: str) -> bool:
     return subprocess.run([*become, python, "-c", probe], capture_output=True, timeout=30).returncode == 0
 
 
-def _made(name: str, make: Callable[[Path], None]) -> Path:
-    """The folder of that name in the cache, made now if it isn't complete."""
-    folder = CACHE / name
-    if not (folder / COMPLETE).exists():
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir()
-        make(folder)
-    (folder / COMPLETE).touch()  # also remembers the last use
-    return folder
-
-
 def _dependencies() -> list[str]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     return [*project["dependencies"], *PACKAGES]
 
 
-def _base_recipe(python: str) -> list[str]:
+def _base(python: str) -> Path:
+    """The environment with the third-party packages alone, made now if it isn't there."""
     version = commands.run([python, "-c", "import sys; print(sys.version)"], timeout_s=30).stdout
-    return [python, version, *_dependencies()]
+    recipe = "\n".join([python, version, *_dependencies()])
+    base = CACHE / f"packages-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    if not (base / COMPLETE).exists():
+        _run([python, "-m", "venv", "--clear", str(base)])
+        _run([f"{base}/bin/pip", "install", "--quiet", *_dependencies()])
+    (base / COMPLETE).touch()  # also remembers the last use
+    others = sorted((other for other in CACHE.glob("packages-*") if other != base), key=_last_use)
+    for other in others[: max(0, len(others) - KEPT_OTHERS)]:
+        shutil.rmtree(other)  # nobody is using it: the lock is ours, and environments have links of their own
+    return base
 
 
-def _make_base(folder: Path, python: str) -> None:
-    _run([python, "-m", "venv", str(folder / "venv")])
-    _run([str(folder / "venv/bin/pip"), "install", "--quiet", *_dependencies()])
-
-
-def _install(folder: Path, base: Path, wheel: Path) -> None:
-    """An environment with the wheel, and with hard links to the third-party packages."""
-    venv = folder / "venv"
-    _run([f"{base}/venv/bin/python", "-m", "venv", "--without-pip", str(venv)])
-    _run([f"{base}/venv/bin/pip", "--python", str(venv), "install", "--quiet", "--no-deps", str(wheel)])
-    (library,) = venv.glob("lib/python3*/site-packages")
-    _run(["cp", "--archive", "--link", f"{base}/venv/{library.relative_to(venv)}/.", str(library)])
+def _last_use(base: Path) -> float:
+    complete = base / COMPLETE
+    return complete.stat().st_mtime if complete.exists() else 0.0
 
 
 def _run(argv: Sequence[str]) -> str:
     return commands.run(argv, timeout_s=INSTALL_TIMEOUT_S, cwd="/").stdout
-
-
-def _hash(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-def _remove_unused(keep: set[Path]) -> None:
-    """Remove all but the last few of each kind; never one that a session holds."""
-    for kind in ("base", "wheel"):
-        folders = [folder for folder in CACHE.glob(f"{kind}-*") if folder not in keep]
-        folders.sort(key=lambda folder: (folder / COMPLETE).stat().st_mtime if (folder / COMPLETE).exists() else 0)
-        for folder in folders[: max(0, len(folders) - KEPT_UNUSED)]:
-            _remove_unless_used(folder)
-
-
-def _remove_unless_used(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError, BlockingIOError), open(folder / COMPLETE) as complete:
-        fcntl.flock(complete, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder)
-        return
-    if not (folder / COMPLETE).exists():  # half made by a session that was killed; the lock is ours
-        shutil.rmtree(folder)
