@@ -105,22 +105,22 @@ def run(
     executor: Executor,
     prices: list[Work],
     scores: list[Work],
-    *,
+    outcome: Outcome,
     in_flight: int,
     enough: Callable[[], bool],
     on_result: Callable[[Outcome], None] = lambda outcome: None,
-) -> Outcome:
+) -> None:
     """Make calls until `enough()`: of the search and of the prices in turn, and of the prices when the search is done.
 
     Args:
         executor: not shut down here.
         prices: made again from the start when all are done.
         scores: each made once; all are done in the end, also after `enough()`.
+        outcome: filled here, call by call; other threads may read it meanwhile.
         in_flight: calls submitted and not finished at any time; more than workers, so that none waits for this loop.
         enough: asked after every result.
         on_result: called after every result, in this thread.
     """
-    outcome = Outcome()
     finished: SimpleQueue[tuple[Work, Future[Measured]]] = SimpleQueue()
 
     def arrived(work: Work, future: Future[Measured]) -> None:
@@ -136,14 +136,25 @@ def run(
             future.add_done_callback(functools.partial(arrived, work))
             outstanding += 1
         if not outstanding:
-            return outcome
+            return
         outcome.take(*finished.get())
         outstanding -= 1
         on_result(outcome)
         stopping = stopping or enough()
 
 
+def summary(outcome: Outcome) -> str:
+    """What came of it, in a line."""
+    prices = len(outcome.calls) - len(outcome.scores)
+    text = f"{prices} batches of prices and {len(outcome.scores)} scores, {len(outcome.problems)} problems"
+    if not outcome.scores:
+        return text
+    cost, gamma = digits.best_parameters(outcome.scores)
+    return f"{text}; the best classifier of digits has C={cost:g} gamma={gamma:g}"
+
+
 def workers_seen(outcome: Outcome, since_s: float) -> dict[str, int]:
     """How many workers of each node finished a call after `since_s`: {node: number}, sorted by name."""
-    recent = itertools.takewhile(lambda call: call.t1_s >= since_s, reversed(outcome.calls))
+    newest_first = reversed(outcome.calls[:])  # a copy: another thread may be adding to it
+    recent = itertools.takewhile(lambda call: call.t1_s >= since_s, newest_first)
     return dict(sorted(Counter(node for node, _ in {(call.node, call.pid) for call in recent}).items()))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import digits
-from interactive import Work, run, workers_seen
+from interactive import Outcome, Work, run, summary, workers_seen
 
 PRICES = [Work(f"price {i}", abs, -i, i) for i in range(5)]
 SCORES = [Work(f"score {i}", float, i, float(i)) for i in range(20)]
@@ -21,7 +21,9 @@ def executor():
 
 def run_until(executor, n_calls, prices=PRICES, scores=SCORES):
     seen = []
-    return run(executor, prices, scores, in_flight=4, enough=lambda: len(seen) >= n_calls, on_result=seen.append)
+    outcome = Outcome()
+    run(executor, prices, scores, outcome, 4, enough=lambda: len(seen) >= n_calls, on_result=seen.append)
+    return outcome
 
 
 def test_prices_go_on_until_it_is_enough_and_the_search_is_finished_once(executor):
@@ -74,15 +76,17 @@ class Counting(ThreadPoolExecutor):
 def test_as_many_calls_are_outstanding_as_asked_for_and_never_more():
     with Counting() as executor:
         work = [Work("price", lambda _: executor.three.wait(10), None, True)]
-        seen = []
-        outcome = run(executor, work, [], in_flight=3, enough=lambda: len(seen) >= 50, on_result=seen.append)
+        outcome = Outcome()
+        run(executor, work, [], outcome, in_flight=3, enough=lambda: len(outcome.calls) >= 50)
         assert executor.most == 3
         assert outcome.problems == []
 
 
 def test_scores_are_kept_by_task_and_workers_are_counted_by_node(executor):
     task = digits.Task(1.0, 0.001, 0)
-    outcome = run(executor, PRICES, [Work("score", lambda task: 0.99, task, 0.99)], in_flight=1, enough=lambda: True)
+    outcome = Outcome()
+    run(executor, PRICES, [Work("score", lambda task: 0.99, task, 0.99)], outcome, in_flight=1, enough=lambda: True)
     assert outcome.scores == {task: 0.99}
+    assert summary(outcome).startswith("0 batches of prices and 1 scores, 0 problems; ")
     assert workers_seen(outcome, since_s=0.0) == {os.uname().nodename: 1}
     assert workers_seen(outcome, since_s=outcome.calls[-1].t1_s + 1.0) == {}
