@@ -124,6 +124,12 @@ class AuthenticationFailed(RfaasError, PermissionError):
     code = "authentication-failed"
 
 
+class NotFound(RfaasError, LookupError):
+    """The peer knows no such lease, slot or generation, any more or yet; nothing was opened."""
+
+    code = "not-found"
+
+
 class AcquireTimeout(RfaasError, TimeoutError):
     """No capacity came within `acquire_timeout_s`; the call did not start."""
 
