@@ -18,12 +18,12 @@ from rfaas.session.events import (
     DataDown,
     DialAgent,
     DialData,
-    Message,
     ToAgent,
     ToClient,
 )
 from rfaas.session.state import Agent, Channel, Client, Lease, Outbox
 from rfaas_transport.errors import ReasonCode
+from rfaas_transport.messages import Message
 
 log = logging.getLogger(__name__)
 
@@ -131,10 +131,10 @@ class AgentSide:
             return
         agent.up = agent.was_up = True
         for lease in list(agent.leases.values()):
-            if lease.released:
-                self._out.emit(ToAgent(address, {"m": "release", "lease": lease.lease_id, "reason_code": 6}))
-            else:
-                self._attach(agent, lease)
+            self._attach(agent, lease)
+            if lease.released:  # an agent believes this only from who attached
+                code = int(ReasonCode.OWNER_RELEASE)
+                self._out.emit(ToAgent(address, {"m": "release", "lease": lease.lease_id, "reason_code": code}))
 
     def on_down(self, event: AgentDown) -> None:
         """The connection broke or could not be made: try again for a moment, if that can help."""
@@ -303,11 +303,12 @@ class AgentSide:
             "channel": number,
             "last_started": int(message["last_started"]),
             "last_done": int(message["last_done"]),
+            "reason_code": int(message["reason_code"]),
             "node": lease.node,
             "lease": lease.lease_id,
             "epoch": lease.epoch,
         }
-        farewell |= {k: message.get(k) for k in ("reason_code", "exit_status", "signal", "grace_s", "hint")}
+        farewell |= {k: message.get(k) for k in ("exit_status", "signal", "grace_s", "hint")}
         self._drop_channel(lease, number)
         if channel.handed:
             self._tell(lease, farewell)

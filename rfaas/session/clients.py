@@ -20,8 +20,8 @@ from typing import Final
 from rfaas.session import packets
 from rfaas.session.events import ClientGone, ClientJoined, ClientSaid, Event
 from rfaas.session.names import process_start
-from rfaas.session.packets import Message
 from rfaas_transport.errors import ProtocolError
+from rfaas_transport.messages import Message
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import socket
 from collections import deque
 
 from rfaas.session import packets
-from rfaas.session.packets import Message
+from rfaas_transport.messages import Message
 
 
 class SessionEnded(ConnectionError):
@@ -52,7 +52,7 @@ class SessionConnection:
 
         Raises:
             SessionEnded: nothing was sent, and nothing will be.
-            ProtocolError: the message is too long; nothing was sent.
+            PayloadTooLarge: the message is longer than a packet may be; nothing was sent.
         """
         self._unsent.append(packets.pack(message))
         self.flush()

@@ -41,7 +41,6 @@ from rfaas.session.events import (
     Effect,
     Event,
     Leave,
-    Message,
     Stop,
     Tick,
     ToAllocator,
@@ -49,6 +48,7 @@ from rfaas.session.events import (
 )
 from rfaas.session.state import Channel, Client, Lease, Outbox
 from rfaas_transport.errors import ReasonCode
+from rfaas_transport.messages import Message
 
 log = logging.getLogger(__name__)
 

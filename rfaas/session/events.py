@@ -6,13 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from rfaas.control.messages import AllocatorToHolder, HolderMessage
-
-Message = dict[str, Any]
-"""A msgpack map with the key `m`, as the specification names it."""
-
+from rfaas_transport.messages import Message
 
 # --- events ---------------------------------------------------------------------------------------------------
 

@@ -8,32 +8,24 @@ from __future__ import annotations
 import array
 import os
 import socket
+import struct
 from collections.abc import Sequence
-from typing import Any, Final
-
-import msgpack
+from typing import Final
 
 from rfaas_transport.errors import ProtocolError
+from rfaas_transport.messages import PACKET_LIMIT_BYTES, Message, decode, encode
 
-LIMIT_BYTES: Final = 128 << 10
 _DESCRIPTORS: Final = 8  # a peer of our own uid sends one; more than these are refused
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
-
-Message = dict[str, Any]
 
 
 def pack(message: Message) -> bytes:
     """Encode one message.
 
     Raises:
-        ProtocolError: it is longer than a packet may be; nothing was sent.
+        PayloadTooLarge: it is longer than a packet may be.
     """
-    data: bytes = msgpack.packb(message)
-    if len(data) > LIMIT_BYTES:
-        raise ProtocolError(
-            f"a message of {len(data)} bytes ({message.get('m')}) exceeds the {LIMIT_BYTES} of a packet"
-        )
-    return data
+    return encode(message, PACKET_LIMIT_BYTES)
 
 
 def send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
@@ -58,23 +50,17 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
         ProtocolError: not one msgpack map with the key `m`; its descriptors are closed, the packet is gone.
         OSError: the connection failed.
     """
-    data, ancillary, flags, _ = sock.recvmsg(LIMIT_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = sock.recvmsg(PACKET_LIMIT_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
     descriptors = _descriptors(ancillary)
     if not data and not ancillary:
         return None
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise ProtocolError("a packet is longer than a packet may be")
-        message = msgpack.unpackb(data)
-        if not isinstance(message, dict) or not isinstance(message.get("m"), str):
-            raise ProtocolError("a packet is not a map with the key `m`")
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        close_all(descriptors)
-        raise ProtocolError(f"a packet can't be read: {error}") from error
+        return decode(data, PACKET_LIMIT_BYTES), descriptors
     except ProtocolError:
         close_all(descriptors)
         raise
-    return message, descriptors
 
 
 def close_all(descriptors: Sequence[int]) -> None:
@@ -85,8 +71,8 @@ def close_all(descriptors: Sequence[int]) -> None:
 
 def peer(sock: socket.socket) -> tuple[int, int]:
     """Return pid and uid of the process at the other end, as the kernel knows them (pid 0: not visible from here)."""
-    credentials = array.array("i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return credentials[0], credentials[1]
+    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
 
 
 def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:

@@ -23,7 +23,6 @@ from rfaas.session import packets
 from rfaas.session.connection import SessionConnection
 from rfaas.session.environment import without_launcher
 from rfaas.session.names import embedded_key, personal_key, process_start, socket_name
-from rfaas.session.packets import Message
 from rfaas_transport.errors import (
     AllocatorUnavailable,
     AuthenticationFailed,
@@ -32,6 +31,7 @@ from rfaas_transport.errors import (
     RfaasError,
     VersionMismatch,
 )
+from rfaas_transport.messages import Message
 
 VERSION: Final = 1
 _AGAIN_S: Final = 0.02  # between tries while another session process is on its way out

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rfaas.control.messages import HolderId, LeaseId, Want
-from rfaas.session.events import Effect, Message
+from rfaas.session.events import Effect
+from rfaas_transport.messages import Message
 
 
 @dataclass(slots=True)

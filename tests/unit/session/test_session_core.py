@@ -275,7 +275,7 @@ def test_stop_releases_everything_and_leaves_when_the_farewells_are_there(h):
     assert to_allocator(effects) == [Want(CLIENT, 1, 0, 1, 1), ReleaseLease(CLIENT, lease(1), 6)]
     assert len(to_agent(effects, "release")) == 1
     assert Leave() not in effects
-    h.agent_says("farewell", 1, slot=0, generation=1, channel=channel, last_started=0, last_done=0)
+    h.agent_says("farewell", 1, slot=0, generation=1, channel=channel, last_started=0, last_done=0, reason_code=6)
     h.agent_says("ended", 1, reason="released", reason_code=6)
     effects = h.take()
     assert [e.message["m"] for e in effects if isinstance(e, ToClient)] == ["farewell", "ended"]

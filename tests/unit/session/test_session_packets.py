@@ -8,7 +8,8 @@ import pytest
 
 from rfaas.session import packets
 from rfaas.session.connection import SessionConnection, SessionEnded
-from rfaas_transport.errors import ProtocolError
+from rfaas_transport.errors import PayloadTooLarge, ProtocolError
+from rfaas_transport.messages import PACKET_LIMIT_BYTES
 from support.waiting import wait_until
 
 WELCOME = {"pid": 5, "mode": "personal", "allocator": "here"}
@@ -45,10 +46,10 @@ def test_messages_keep_their_borders(pair):
 
 def test_a_message_may_be_as_long_as_a_packet(pair):
     ours, theirs = pair
-    room = packets.LIMIT_BYTES - len(packets.pack({"m": "x", "t": b"\0" * 70_000})) + 70_000
+    room = PACKET_LIMIT_BYTES - len(packets.pack({"m": "x", "t": b"\0" * 70_000})) + 70_000
     packets.send(ours, packets.pack({"m": "x", "t": b"\1" * room}))
     assert len(packets.receive(theirs)[0]["t"]) == room
-    with pytest.raises(ProtocolError):
+    with pytest.raises(PayloadTooLarge):
         packets.pack({"m": "x", "t": b"\1" * (room + 1)})
 
 

@@ -1,0 +1,187 @@
+"""The agents' side of the session process's I/O: session connections and data connections, dialled and authenticated.
+
+A data connection is dialled and proven here, and handed to the client as a bare descriptor from which not one byte
+beyond the handshake was read. Must not decide anything: it reports events and does what it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from rfaas.session.events import AgentDown, AgentSaid, AgentUp, DataDown, DataUp, DialData, Event
+from rfaas_transport.errors import AuthenticationFailed, NotFound, ProtocolError, RfaasError, VersionMismatch
+from rfaas_transport.handshake import Dialer, handshake_socket
+from rfaas_transport.messages import Message, MessageReader, pack
+
+log = logging.getLogger(__name__)
+
+DIAL_TIMEOUT_S: Final = 1.0  # below the core's 1.5 s for the whole search, and far above any fabric's round trip
+_READ_BYTES: Final = 1 << 16
+
+
+class AgentConnections:
+    """Connections to agents.
+
+    Args:
+        secret: proves to agents who we are, and to us who they are.
+        post: takes an event; called from the loop.
+    """
+
+    def __init__(self, secret: bytes, post: Callable[[Event], None]) -> None:
+        self._secret = secret
+        self._post = post
+        self._tasks: dict[str | int, asyncio.Task[None]] = {}  # by address, or by channel
+        self._writers: dict[str, asyncio.StreamWriter] = {}
+        self._data: dict[int, socket.socket] = {}  # open, not taken yet
+
+    def dial(self, address: str) -> None:
+        """Open the session connection; AgentUp or AgentDown follows, unless it is closed before."""
+        self._spawn(address, self._serve(address))
+
+    def send(self, address: str, message: Message) -> None:
+        """Send on a session connection; dropped if it has just broken, which is reported."""
+        writer = self._writers.get(address)
+        if writer is not None:
+            writer.write(pack(message))
+
+    def hang_up(self, address: str) -> None:
+        """Close the session connection or stop dialling; not reported."""
+        self._cancel(address)
+
+    def break_off(self, address: str, why: str) -> None:
+        """Close the session connection because the agent breaks the specification; reported as AgentDown."""
+        self._cancel(address)
+        self._post(AgentDown(address, why))
+
+    def dial_data(self, wish: DialData) -> None:
+        """Open a data connection; DataUp or DataDown follows, unless it is closed before."""
+        self._spawn(wish.channel, self._open_data(wish))
+
+    def take_data(self, channel: int) -> socket.socket | None:
+        """Return an open data connection, which is the caller's from now on."""
+        return self._data.pop(channel, None)
+
+    def close_data(self, channel: int) -> None:
+        """Close a data connection that nobody took, or stop dialling; not reported."""
+        self._cancel(channel)
+        sock = self._data.pop(channel, None)
+        if sock is not None:
+            sock.close()
+
+    async def close(self) -> None:
+        """Close everything, after what was sent has left this process."""
+        for writer in list(self._writers.values()):
+            with contextlib.suppress(OSError, TimeoutError):
+                await asyncio.wait_for(writer.drain(), 0.1)
+        for key in list(self._tasks):
+            self._cancel(key)
+        for channel in list(self._data):
+            self.close_data(channel)
+        await asyncio.sleep(0)  # lets the cancelled tasks close their sockets
+
+    # --- session connections ----------------------------------------------------------------------------------
+
+    async def _serve(self, address: str) -> None:
+        refused, retry, why = False, True, "the agent closed the connection"
+        try:
+            sock = await self._open(address, "session", {})
+            reader, writer = await asyncio.open_connection(sock=sock)
+            self._writers[address] = writer
+            try:
+                self._post(AgentUp(address))
+                await self._read(address, reader)
+            finally:
+                del self._writers[address]
+                writer.close()
+        except ConnectionRefusedError as error:
+            refused, why = _is_here(address), str(error)
+        except (TimeoutError, OSError) as error:
+            why = str(error) or "no answer"
+        except RfaasError as error:
+            retry, why = not isinstance(error, AuthenticationFailed | VersionMismatch), str(error)
+        self._tasks.pop(address, None)
+        self._post(AgentDown(address, why, refused, retry))
+
+    async def _read(self, address: str, reader: asyncio.StreamReader) -> None:
+        messages = MessageReader()
+        while data := await reader.read(_READ_BYTES):
+            for message in messages.feed(data):
+                self._post(AgentSaid(address, message))
+
+    # --- data connections -------------------------------------------------------------------------------------
+
+    async def _open_data(self, wish: DialData) -> None:
+        try:
+            self._data[wish.channel] = await self._open(wish.address, "data", wish.params)
+        except (TimeoutError, OSError, RfaasError) as error:
+            event: Event = DataDown(wish.channel, str(error) or "no answer", gone=isinstance(error, NotFound))
+        else:
+            event = DataUp(wish.channel)
+        self._tasks.pop(wish.channel, None)
+        self._post(event)
+
+    async def _open(self, address: str, role: str, params: Message) -> socket.socket:
+        sock = await asyncio.wait_for(_connect(address), DIAL_TIMEOUT_S)
+        try:
+            await handshake_socket(sock, Dialer(self._secret, role, params), timeout_s=DIAL_TIMEOUT_S)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    # --- tasks ------------------------------------------------------------------------------------------------
+
+    def _spawn(self, key: str | int, work: Coroutine[Any, Any, None]) -> None:
+        self._cancel(key)
+        self._tasks[key] = asyncio.get_running_loop().create_task(work)
+
+    def _cancel(self, key: str | int) -> None:
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+
+
+async def _connect(address: str) -> socket.socket:
+    family, target = _parse(address)
+    loop = asyncio.get_running_loop()
+    if family == socket.AF_INET:
+        found = await loop.getaddrinfo(target[0], target[1], type=socket.SOCK_STREAM)
+        family, target = found[0][0], found[0][4]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        await loop.sock_connect(sock, target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _parse(address: str) -> tuple[int, Any]:
+    """Split "unix:@name" or "tcp:host:port"."""
+    medium, _, rest = address.partition(":")
+    if medium == "unix" and rest.startswith("@"):
+        return socket.AF_UNIX, "\0" + rest[1:]
+    if medium == "tcp":
+        host, _, port = rest.rpartition(":")
+        return socket.AF_INET, (host.strip("[]"), int(port))
+    raise ProtocolError(f"{address!r} is no address of an agent")
+
+
+def _is_here(address: str) -> bool:
+    """Tell whether an address belongs to this node, so that a refusal there proves that nobody listens."""
+    family, target = _parse(address)
+    if family == socket.AF_UNIX:
+        return True
+    try:
+        found = socket.getaddrinfo(target[0], 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        with socket.socket(found[0][0], socket.SOCK_DGRAM) as probe:
+            probe.bind(found[0][4])  # only an address of ours can be bound
+    except OSError:
+        return False
+    return True
