@@ -1,0 +1,83 @@
+"""Pairs of connected channels, one maker a medium, and what tests do with them.
+
+A later medium joins the conformance suite by adding its maker to MEDIA (and to STREAMS if its other end can be a
+plain socket).
+"""
+
+import socket
+from collections.abc import Callable
+
+from rfaas_transport._core import Channel, Frame
+from rfaas_transport.errors import RfaasError
+from support.waiting import wait_until
+
+TIMEOUT_S = 20.0
+
+
+def tcp_sockets() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dialled = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+    return dialled, accepted
+
+
+def _adopted(sockets: tuple[socket.socket, socket.socket], **options: int) -> tuple[Channel, Channel]:
+    left, right = (Channel.from_fd(sock.detach(), **options) for sock in sockets)
+    return left, right
+
+
+MEDIA: dict[str, Callable[..., tuple[Channel, Channel]]] = {
+    "inproc": Channel.pair,
+    "tcp": lambda **options: _adopted(tcp_sockets(), **options),
+    "unix": lambda **options: _adopted(socket.socketpair(), **options),
+}
+STREAMS: dict[str, Callable[[], tuple[socket.socket, socket.socket]]] = {
+    "tcp": tcp_sockets,
+    "unix": socket.socketpair,
+}
+
+
+def receive(channel: Channel, timeout_s: float = TIMEOUT_S) -> Frame:
+    """The next frame."""
+    return wait_until(channel.poll, timeout_s, "a frame")
+
+
+def receive_while_flushing(channel: Channel, sender: Channel, timeout_s: float = TIMEOUT_S) -> Frame:
+    """The next frame of `channel`, with `sender` in this same thread sending what it has queued."""
+
+    def poll() -> Frame | None:
+        sender.flush()
+        return channel.poll()
+
+    return wait_until(poll, timeout_s, "a frame")
+
+
+def drain(channel: Channel, timeout_s: float = TIMEOUT_S) -> tuple[list[Frame], RfaasError]:
+    """All frames to the end of the channel, and the error that told it."""
+    frames: list[Frame] = []
+
+    def ended() -> RfaasError | None:
+        try:
+            while (frame := channel.poll()) is not None:
+                frames.append(frame)
+        except RfaasError as error:
+            return error
+        return None
+
+    return frames, wait_until(ended, timeout_s, "the end of the channel")
+
+
+def grant(giver: Channel, taker: Channel, credits: int = 1) -> None:
+    """Let `taker` send `credits` credited frames to `giver`."""
+    giver.send(97, credits=credits)
+    assert receive(taker).credits == credits
+
+
+def read_exactly(sock: socket.socket, size_bytes: int) -> bytes:
+    """From a blocking socket; fails if the peer ends before."""
+    data = b""
+    while len(data) < size_bytes:
+        piece = sock.recv(size_bytes - len(data))
+        assert piece, f"the peer ended after {len(data)} of {size_bytes} bytes"
+        data += piece
+    return data
