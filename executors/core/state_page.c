@@ -1,0 +1,36 @@
+#include "state_page.h"
+
+/* A plain aligned store may be split or merged by the compiler; these can't be. */
+static void store(uint64_t *field, uint64_t value) { __atomic_store_n(field, value, __ATOMIC_RELEASE); }
+static uint64_t load(const uint64_t *field) { return __atomic_load_n(field, __ATOMIC_ACQUIRE); }
+
+void rfaas_page_open(rfaas_page_slot *slot, uint64_t channel)
+{
+    store(&slot->started, 0);
+    store(&slot->done, 0);
+    store(&slot->deadline_boot_ns, 0);
+    store(&slot->started_boot_ns, 0);
+    store(&slot->channel, channel);
+}
+
+void rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline_boot_ns, uint64_t now_boot_ns)
+{
+    store(&slot->deadline_boot_ns, deadline_boot_ns);
+    store(&slot->started_boot_ns, now_boot_ns);
+    store(&slot->started, call_id);
+}
+
+void rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
+{
+    store(&slot->done, call_id);
+    store(&slot->deadline_boot_ns, 0);
+}
+
+void rfaas_page_read(const rfaas_page_slot *slot, rfaas_page_slot *copy)
+{
+    copy->started = load(&slot->started);
+    copy->done = load(&slot->done);
+    copy->deadline_boot_ns = load(&slot->deadline_boot_ns);
+    copy->started_boot_ns = load(&slot->started_boot_ns);
+    copy->channel = load(&slot->channel);
+}

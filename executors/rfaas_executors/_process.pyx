@@ -1,0 +1,206 @@
+"""What the processes of a slice ask of the kernel and Python doesn't offer; `_process.pyi` holds the types.
+
+Must not hold policy and must not import anything: it is loaded in the user's own environment.
+Spec: docs/spec/001-invocation.md section 5 (state page).
+"""
+
+import os
+
+from libc.stdint cimport uint64_t
+
+
+cdef extern from "state_page.h" nogil:
+    enum:
+        RFAAS_PAGE_SIZE_BYTES
+        RFAAS_PAGE_SLOTS
+    ctypedef struct rfaas_page_slot:
+        uint64_t channel
+        uint64_t started
+        uint64_t done
+        uint64_t deadline_boot_ns
+        uint64_t started_boot_ns
+    void rfaas_page_open(rfaas_page_slot *slot, uint64_t channel)
+    void rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline_boot_ns, uint64_t now_boot_ns)
+    void rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
+    void rfaas_page_read(const rfaas_page_slot *slot, rfaas_page_slot *copy)
+
+cdef extern from "quiet_signals.h" nogil:
+    int rfaas_quiet_install()
+    int rfaas_quiet_restore()
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+
+cdef extern from "<sys/prctl.h>" nogil:
+    int prctl(int option, unsigned long arg2, unsigned long arg3, unsigned long arg4, unsigned long arg5)
+    enum:
+        PR_SET_PDEATHSIG
+        PR_SET_CHILD_SUBREAPER
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)
+    int munmap(void *address, size_t length)
+    void *MAP_FAILED
+    enum:
+        PROT_READ
+        PROT_WRITE
+        MAP_SHARED
+
+cdef extern from "<fcntl.h>" nogil:
+    int fcntl(int fd, int command, int argument)
+    enum:
+        F_ADD_SEALS
+        F_SEAL_SHRINK
+        F_SEAL_GROW
+        F_SEAL_SEAL
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now)
+    enum:
+        CLOCK_BOOTTIME
+
+
+cdef object failed(str what):
+    return OSError(errno, f"{what}: {os.strerror(errno)}")
+
+
+cdef class StatePage:
+    """Which call each channel of one worker started last and ended last, in memory shared with the agent."""
+
+    cdef rfaas_page_slot *slots
+    cdef int fd
+
+    N_SLOTS = RFAAS_PAGE_SLOTS
+
+    def __cinit__(self):
+        self.slots = NULL
+        self.fd = -1
+
+    @staticmethod
+    def create():
+        """Make an empty page in a memfd that can't change its size (a reader never meets SIGBUS)."""
+        cdef int fd = os.memfd_create("rfaas-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, RFAAS_PAGE_SIZE_BYTES)
+            if fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0:
+                raise failed("seal the state page")
+            return StatePage.from_fd(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @staticmethod
+    def from_fd(int fd):
+        """Map the page behind a descriptor and own that descriptor.
+
+        Raises:
+            OSError: it can't be mapped or is too small; the descriptor stays the caller's.
+        """
+        cdef StatePage page = StatePage.__new__(StatePage)
+        if os.fstat(fd).st_size < RFAAS_PAGE_SIZE_BYTES:
+            raise OSError("the state page is too small")
+        cdef void *address = mmap(NULL, RFAAS_PAGE_SIZE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        if address == MAP_FAILED:
+            raise failed("map the state page")
+        page.slots = <rfaas_page_slot *>address
+        page.fd = fd
+        return page
+
+    cdef rfaas_page_slot *at(self, int slot) except NULL:
+        if self.slots == NULL:
+            raise ValueError("the state page is closed")
+        if not 0 <= slot < RFAAS_PAGE_SLOTS:
+            raise IndexError(f"slot {slot} is outside 0..{RFAAS_PAGE_SLOTS - 1}")
+        return &self.slots[slot]
+
+    def fileno(self):
+        """The memfd; owned by the page."""
+        return self.fd
+
+    def open(self, int slot, uint64_t channel):
+        """Give a slot to a channel: nothing started, nothing done."""
+        rfaas_page_open(self.at(slot), channel)
+
+    def start(self, int slot, uint64_t call_id, uint64_t remaining_ns=0):
+        """Say that a call starts, before any byte of the user's is unpickled or run.
+
+        Args:
+            remaining_ns: what is left to the call from now on; 0: it has no deadline.
+        """
+        cdef rfaas_page_slot *here = self.at(slot)
+        cdef timespec now
+        clock_gettime(CLOCK_BOOTTIME, &now)
+        cdef uint64_t now_boot_ns = <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
+        rfaas_page_start(here, call_id, now_boot_ns + remaining_ns if remaining_ns else 0, now_boot_ns)
+
+    def finish(self, int slot, uint64_t call_id):
+        """Say that the call is over: its result is serialised and nothing of it was sent yet."""
+        rfaas_page_finish(self.at(slot), call_id)
+
+    def read(self, int slot):
+        """Return (channel, started, done, deadline_boot_ns, started_boot_ns); exact once the worker is dead."""
+        cdef rfaas_page_slot copy
+        rfaas_page_read(self.at(slot), &copy)
+        return copy.channel, copy.started, copy.done, copy.deadline_boot_ns, copy.started_boot_ns
+
+    def close(self):
+        """Unmap and close; repeatable."""
+        if self.slots != NULL:
+            munmap(self.slots, RFAAS_PAGE_SIZE_BYTES)
+            self.slots = NULL
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __dealloc__(self):
+        if self.slots != NULL:
+            munmap(self.slots, RFAAS_PAGE_SIZE_BYTES)
+        if self.fd >= 0:
+            try:
+                os.close(self.fd)
+            except OSError:  # nobody is left to tell
+                pass
+
+
+def install_quiet_signals():
+    """Make SIGTERM and SIGINT do nothing in this process, until `restore_signals`; repeatable, cheap.
+
+    Raises:
+        OSError: the kernel refused; the actions are as before.
+    """
+    if rfaas_quiet_install() != 0:
+        raise failed("sigaction")
+
+
+def restore_signals():
+    """Put back the actions that the first `install_quiet_signals` found; nothing if there was none."""
+    if rfaas_quiet_restore() != 0:
+        raise failed("sigaction")
+
+
+def die_with_parent(int signo, int parent_pid):
+    """Ask the kernel to send `signo` to this process when the parent's thread that made it ends.
+
+    Args:
+        parent_pid: who the parent must be. A parent that died before the request would never be noticed.
+    Returns:
+        False if the parent is another one already: leave.
+    Raises:
+        OSError: the kernel refused.
+    """
+    if prctl(PR_SET_PDEATHSIG, signo, 0, 0, 0) != 0:
+        raise failed("PR_SET_PDEATHSIG")
+    return os.getppid() == parent_pid
+
+
+def adopt_orphans():
+    """Become the parent of every descendant whose own parent ends (child sub-reaper).
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise failed("PR_SET_CHILD_SUBREAPER")

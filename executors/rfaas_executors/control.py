@@ -1,0 +1,84 @@
+"""Messages between agent, template and workers: one msgpack map a packet, descriptors beside it.
+
+Must import nothing but the standard library, msgpack and `_process`: it is loaded in the user's own environment. These
+sockets join processes of one user that start each other; nothing of a client is ever decoded here.
+
+| from | m | other keys | descriptors |
+| --- | --- | --- | --- |
+| agent to template | fork | worker u, slot, generation, cpus [u...] or nil, node | worker's control end, state page |
+| template to agent | ready | protocol, python [u, u, u], implementation, cloudpickle, pid | |
+| template to agent | forked | worker u, pid, spawned (text: why it was not forked, or "") | pidfd |
+| template to agent | exited | worker u, pid, exit_status, signal, leftovers u, hint (only if it never ran) | |
+| agent to worker | channel | channel u64, page_slot u, lease_seq, epoch, lease, holder (hex) | the connection |
+| agent to worker | drain | | |
+| worker to agent | closed | channel u64 | |
+| worker to agent | deadlines | | |
+
+`exited` is proof of death: the worker is reaped, its process group is empty and nothing it left to the template lives.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+from typing import Any, Final
+
+import msgpack
+
+PROTOCOL: Final = 1
+"""Version of these messages; agent and template work together when theirs differ by one at most."""
+
+PACKET_LIMIT_BYTES: Final = 256 * 1024
+MAX_DESCRIPTORS: Final = 4
+
+Message = dict[str, Any]
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Make the two ends of a control connection; both close on exec."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in here, there:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PACKET_LIMIT_BYTES)
+    return here, there
+
+
+def pack(message: Message) -> bytes:
+    """Encode one message."""
+    packet: bytes = msgpack.packb(message)
+    return packet
+
+
+def send(control: socket.socket, message: Message, descriptors: tuple[int, ...] = ()) -> None:
+    """Send one message whole; the descriptors stay the caller's.
+
+    Raises:
+        BlockingIOError: the socket is non-blocking and full; nothing was sent.
+        OSError: the peer is gone; nothing was sent.
+    """
+    send_packet(control, pack(message), descriptors)
+
+
+def send_packet(control: socket.socket, packet: bytes, descriptors: tuple[int, ...] = ()) -> None:
+    """`send` for a message that is encoded already."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    control.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
+
+
+def receive(control: socket.socket, *, block: bool = True) -> tuple[Message, list[int]] | None:
+    """Receive one message with its descriptors, which are the caller's then; None at the peer's end.
+
+    Raises:
+        BlockingIOError: nothing is there (and `block` is False or the socket is non-blocking).
+        OSError: the peer is gone.
+    """
+    flags = socket.MSG_CMSG_CLOEXEC | (0 if block else socket.MSG_DONTWAIT)
+    packet, ancillary, _, _ = control.recvmsg(
+        PACKET_LIMIT_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize), flags
+    )
+    descriptors = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    if not packet:
+        return None
+    return msgpack.unpackb(packet), list(descriptors)

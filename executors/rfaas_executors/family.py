@@ -1,0 +1,138 @@
+"""Parents and children: what template and workers do to themselves, and how a process finds its own that are left.
+
+Imports only the standard library and `_process`: it is loaded in the user's own environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Collection, Iterator
+
+from rfaas_executors._process import adopt_orphans, die_with_parent, install_quiet_signals, restore_signals
+
+__all__ = [
+    "adopt_orphans",
+    "become_worker",
+    "children",
+    "die_with_parent",
+    "group_is_empty",
+    "install_quiet_signals",
+    "kill_all",
+    "making_worker",
+    "n_threads",
+    "quiet_for_life",
+    "reap",
+]
+
+_making_worker = False
+
+
+def quiet_for_life() -> None:
+    """Make SIGTERM and SIGINT do nothing here, in the workers forked from here, and nowhere below them.
+
+    Exec resets a handler by itself; children that user code forks get the ordinary actions back by this hook.
+    """
+    install_quiet_signals()
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    if not _making_worker:
+        restore_signals()
+
+
+@contextlib.contextmanager
+def making_worker() -> Iterator[None]:
+    """Fork within this to make a worker: it keeps the quiet signals without a gap."""
+    global _making_worker
+    _making_worker = True
+    try:
+        yield
+    finally:
+        _making_worker = False
+
+
+def become_worker(template_pid: int, cpus: list[int] | None) -> None:
+    """Turn a new child of the template into a worker: own session and process group, dead when the template dies.
+
+    Args:
+        cpus: where to stay; None: wherever the template may run.
+    """
+    os.setsid()
+    install_quiet_signals()
+    if not die_with_parent(signal.SIGKILL, template_pid):
+        os._exit(0)
+    if cpus:
+        with contextlib.suppress(OSError):  # a cpuset that shrank meanwhile: unpinned is right, only slower
+            os.sched_setaffinity(0, cpus)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as adjustment:
+        adjustment.write("1000")  # memory pressure takes the guests first
+    _new_random_state()
+
+
+def _new_random_state() -> None:
+    """Workers forked from one template must not draw the same numbers; `random` sees to itself."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def n_threads() -> int:
+    """Threads of this process."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def children() -> set[int]:
+    """Processes whose parent is the calling process, zombies too. With several threads, of all of them."""
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        return _children_by_search()
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        with (
+            contextlib.suppress(FileNotFoundError, ProcessLookupError),  # a thread that has just ended
+            open(f"/proc/self/task/{task}/children") as listing,
+        ):
+            found.update(map(int, listing.read().split()))
+    return found
+
+
+def _children_by_search() -> set[int]:
+    """The same from every process's own word, for kernels without CONFIG_PROC_CHILDREN."""
+    me, found = os.getpid(), set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stat:
+                if int(stat.read().rpartition(")")[2].split()[1]) == me:
+                    found.add(int(name))
+    return found
+
+
+def kill_all(pids: Collection[int]) -> None:
+    """SIGKILL children of this process and reap those that are dead already; never blocks."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        reap(pid)
+
+
+def reap(pid: int) -> int | None:
+    """Take the wait status of one child if it is dead; None if it lives. A stranger counts as dead with status 0."""
+    try:
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    return status if reaped else None
+
+
+def group_is_empty(group: int) -> bool:
+    """True if no process, zombies included, is left in a process group."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # a member that changed its uid is still there
+        return False
+    return False

@@ -1,0 +1,285 @@
+"""The template process: imports the client's modules once, then forks a worker a command in about a millisecond.
+
+Runs in the client's interpreter, `sys.path` and working directory; must not need grpc, protobuf or what only daemons
+need. With more than one thread it can't fork safely: then it spawns that worker and says so. It is the parent of its
+workers and adopts what they leave behind: its word that one is dead is the proof (docs/spec/002-lease.md section 3).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import types
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from rfaas_executors import control, family
+from rfaas_executors._process import StatePage
+
+BOOTSTRAP = """\
+import json, socket, sys
+control = socket.socket(fileno=int(sys.argv[1]))
+setup = json.loads(control.recv(1 << 20))
+sys.path[:] = setup["path"]
+from rfaas_executors.template import main
+main(control, setup)
+"""
+"""`python -P -c` of a template and of a spawned worker: the first packet is JSON, since msgpack comes with the path."""
+
+NEVER_PRELOADED = frozenset({"cupy", "jax", "mpi4py", "tensorflow", "torch"})
+"""MPI and CUDA don't survive a fork: a function that needs them imports them in its worker."""
+
+LEFTOVER_GRACE_S = 0.05
+"""What a dead worker's children get before SIGKILL: multiprocessing's resource tracker unlinks shared memory in it."""
+
+_SETTLE_S = 0.002  # between looks at leftovers that were told to die
+
+
+@dataclass(slots=True)
+class Child:
+    """A worker as its parent sees it. `ended_s`: when it was found dead, 0 before."""
+
+    worker: int
+    pid: int
+    pidfd: int
+    spawned: subprocess.Popen[bytes] | None = None
+    ended_s: float = 0.0
+    status: int | None = None
+    leftovers: int = 0
+
+
+def main(agent: socket.socket, setup: dict[str, Any]) -> NoReturn:
+    """Be the template, or the worker that a template with threads had to spawn; never returns."""
+    family.quiet_for_life()
+    if not family.die_with_parent(signal.SIGKILL, setup["parent_pid"]):
+        os._exit(0)
+    _enter(setup)
+    if "worker" in setup:
+        agent.close()
+        agent, page = socket.socket(fileno=setup["agent_fd"]), StatePage.from_fd(setup["page_fd"])
+        _be_worker(agent, page, setup["worker"], setup["parent_pid"])
+    family.adopt_orphans()
+    gc.collect()
+    gc.freeze()  # what is shared now stays shared: no collection writes to it in the workers
+    _show_errors_again(setup["stderr_fd"])
+    os._exit(Template(agent, setup).run())
+
+
+def _enter(setup: dict[str, Any]) -> None:
+    """Take on the client's surroundings and import its modules."""
+    if setup["sched"] == "idle":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    os.chdir(setup["cwd"])
+    # What pickles by reference to the user's main program must not be found in ours.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.argv = [""]
+    for name in setup["preload"]:
+        if name.partition(".")[0] not in NEVER_PRELOADED:
+            with contextlib.suppress(Exception):  # the call that needs it will say so better
+                importlib.import_module(name)
+    family.install_quiet_signals()  # a module may have set its own
+    if not faulthandler.is_enabled():
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            faulthandler.enable(all_threads=False)
+
+
+def _show_errors_again(stderr_fd: int) -> None:
+    """From now on standard error is where prints of functions belong; until here the agent kept it for its report."""
+    sys.stderr.flush()
+    os.dup2(stderr_fd, 2)
+    os.close(stderr_fd)
+
+
+def _be_worker(agent: socket.socket, page: StatePage, spec: dict[str, Any], template_pid: int) -> NoReturn:
+    """Serve as a worker, then end this process without what the template registered for its own end."""
+    from rfaas_executors.worker import Worker
+
+    atexit._clear()
+    family.become_worker(template_pid, spec["cpus"])
+    identity = {name: spec[name] for name in ("slot", "generation", "node")}
+    status = Worker(agent, page, identity).run()
+    with contextlib.suppress(BaseException):  # what user code registered may raise; the status is decided
+        atexit._run_exitfuncs()
+    for stream in sys.stdout, sys.stderr:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)
+
+
+class Template:
+    """The template's loop over its agent and its workers."""
+
+    def __init__(self, agent: socket.socket, setup: dict[str, Any]) -> None:
+        self._agent = agent
+        self._setup = setup
+        self._children: dict[int, Child] = {}  # by pidfd
+        self._poll = select.poll()
+
+    def run(self) -> int:
+        """Fork and reap until the agent closes the socket; then no worker is left."""
+        import cloudpickle
+
+        import rfaas_executors.worker  # noqa: F401  # loaded once here instead of in each worker
+
+        self._tell(
+            {
+                "m": "ready",
+                "protocol": control.PROTOCOL,
+                "python": list(sys.version_info[:3]),
+                "implementation": sys.implementation.name,
+                "cloudpickle": cloudpickle.__version__,
+                "pid": os.getpid(),
+            }
+        )
+        self._poll.register(self._agent, select.POLLIN)
+        serving = True
+        while serving or self._children:
+            for descriptor, _ in self._poll.poll(self._timeout_ms()):
+                if descriptor == self._agent.fileno():
+                    serving = self._read_agent()
+                elif descriptor in self._children:
+                    self._found_dead(self._children[descriptor])
+            self._settle()
+        return 0
+
+    def _timeout_ms(self) -> float | None:
+        dying = any(child.ended_s for child in self._children.values())
+        return _SETTLE_S * 1000 if dying else None
+
+    def _tell(self, message: control.Message, descriptors: tuple[int, ...] = ()) -> None:
+        with contextlib.suppress(OSError):  # the agent is gone; reading its socket tells
+            control.send(self._agent, message, descriptors)
+
+    def _read_agent(self) -> bool:
+        """Do one command; False when the agent has closed: then every worker is killed."""
+        try:
+            received = control.receive(self._agent)
+        except OSError:
+            received = None
+        if received is None:
+            self._poll.unregister(self._agent)
+            for child in self._children.values():
+                self._kill(child)
+            return False
+        message, descriptors = received
+        if message["m"] == "fork":
+            self._make_worker(message, *descriptors)
+        return True
+
+    # --- making workers -------------------------------------------------------------------------
+
+    def _make_worker(self, spec: control.Message, agent_fd: int, page_fd: int) -> None:
+        try:
+            threads = family.n_threads()
+            if threads == 1:
+                child, why = self._fork(spec, agent_fd, page_fd), ""
+            else:
+                child = self._spawn(spec, agent_fd, page_fd)
+                why = f"the modules imported for this client left {threads} threads running, so workers are spawned"
+        except OSError as error:
+            self._tell({"m": "exited", "worker": spec["worker"], "pid": 0, "exit_status": 71, "signal": 0,
+                        "leftovers": 0, "hint": f"no worker could be made: {error}"})  # fmt: skip
+            return
+        finally:
+            os.close(agent_fd)
+            os.close(page_fd)
+        self._children[child.pidfd] = child
+        self._poll.register(child.pidfd, select.POLLIN)
+        self._tell({"m": "forked", "worker": child.worker, "pid": child.pid, "spawned": why}, (child.pidfd,))
+
+    def _fork(self, spec: control.Message, agent_fd: int, page_fd: int) -> Child:
+        template_pid = os.getpid()
+        with family.making_worker():
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    self._into_worker(spec, agent_fd, page_fd, template_pid)
+                finally:
+                    os._exit(70)  # reached only after an exception, which has nobody to catch it
+        return Child(spec["worker"], pid, os.pidfd_open(pid))
+
+    def _into_worker(self, spec: control.Message, agent_fd: int, page_fd: int, template_pid: int) -> NoReturn:
+        """The new child drops what is the template's, then serves."""
+        try:
+            self._agent.close()
+            for pidfd in self._children:
+                os.close(pidfd)
+            self._children.clear()
+            _be_worker(socket.socket(fileno=agent_fd), StatePage.from_fd(page_fd), spec, template_pid)
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+            raise
+
+    def _spawn(self, spec: control.Message, agent_fd: int, page_fd: int) -> Child:
+        """Fork and exec a worker with the same surroundings: for a template that has threads."""
+        here, there = control.pair()
+        setup = {**self._setup, "parent_pid": os.getpid(), "worker": spec, "page_fd": page_fd, "agent_fd": agent_fd}
+        with here, there:
+            here.send(json.dumps(setup).encode())
+            command = [sys.executable, "-P", "-c", BOOTSTRAP, str(there.fileno())]
+            process = subprocess.Popen(command, pass_fds=(there.fileno(), agent_fd, page_fd))
+        return Child(spec["worker"], process.pid, os.pidfd_open(process.pid), process)
+
+    # --- ends of workers ------------------------------------------------------------------------
+
+    def _kill(self, child: Child) -> None:
+        with contextlib.suppress(ProcessLookupError):  # by pidfd: its number can't be another's
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
+    def _found_dead(self, child: Child) -> None:
+        """It is a zombie and stays one, and its number its own, until nothing that it left lives."""
+        self._poll.unregister(child.pidfd)
+        child.ended_s = time.monotonic()
+
+    def _settle(self) -> None:
+        """Report workers whose death is complete, and end what they left behind."""
+        dying = [child for child in self._children.values() if child.ended_s]
+        if not dying:
+            return
+        strays = family.children() - {child.pid for child in self._children.values()}
+        strays = {pid for pid in strays if family.reap(pid) is None}
+        patience_s = time.monotonic() - LEFTOVER_GRACE_S
+        if strays and any(child.ended_s <= patience_s for child in dying):
+            for child in dying:
+                child.leftovers = max(child.leftovers, len(strays))
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)
+            family.kill_all(strays)
+        if not strays:
+            for child in dying:
+                self._report(child)
+
+    def _report(self, child: Child) -> None:
+        """Reap the worker; say that it is dead once its group is empty, else look again."""
+        if child.status is None:
+            child.status = family.reap(child.pid)
+        if child.status is None or not family.group_is_empty(child.pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+            return
+        if child.spawned is not None:
+            child.spawned.returncode = child.status
+        del self._children[child.pidfd]
+        os.close(child.pidfd)
+        code = os.waitstatus_to_exitcode(child.status)
+        self._tell(
+            {
+                "m": "exited",
+                "worker": child.worker,
+                "pid": child.pid,
+                "exit_status": max(code, 0),
+                "signal": max(-code, 0),
+                "leftovers": child.leftovers,
+            }
+        )

@@ -1,0 +1,292 @@
+"""A worker: serves calls on the channels that its agent hands it, until it is told to drain or its agent ends.
+
+Must not listen, accept or dial, and never decides about leases. The template forks it (or, with threads in the
+template, spawns it) in the user's own environment. Spec: docs/spec/001-invocation.md; messages: `control`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from rfaas_executors import control
+from rfaas_executors._process import StatePage, install_quiet_signals
+from rfaas_executors.calls import Functions, Outcome, WorkerExit, failure, still_this_process
+from rfaas_transport._core import Channel, Frame, Poller
+from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError
+from rfaas_transport.frame import Kind, Status
+
+CREDITS = 1  # calls that a channel may have here at once
+FLUSH_S = 5.0  # for the last result to reach the peer's kernel; the agent's drain_s usually ends sooner
+_CONTROL = 0  # the poller's token of the control socket; channels use their descriptors
+
+
+@dataclass(slots=True)
+class Connection:
+    """One channel with what was defined on it. `parked` is a call that waits for the function's blobs."""
+
+    channel: Channel
+    number: int
+    page_slot: int
+    lease_seq: int
+    epoch: int
+    lease: str
+    holder: str
+    functions: dict[int, bytes] = field(default_factory=dict)
+    parked: Frame | None = None
+    parked_at_ns: int = 0
+
+
+class Worker:
+    """Owns the control socket, the state page and every channel it is given.
+
+    Args:
+        identity: `slot`, `generation`, `node` as the agent named them; sent in HELLO.
+    """
+
+    def __init__(self, agent: socket.socket, page: StatePage, identity: dict[str, Any]) -> None:
+        self._agent = agent
+        self._page = page
+        self._identity = identity
+        self._pid = os.getpid()
+        self._functions = Functions()
+        self._connections: dict[int, Connection] = {}  # by descriptor
+        self._poller = Poller()
+        self._draining = False
+        self._told_of_deadlines = False
+        self._event_log: Any = _event_log()
+
+    def run(self) -> int:
+        """Serve until drained; return the exit status. A lost agent ends the worker at once."""
+        self._poller.add(self._agent.fileno(), _CONTROL)
+        try:
+            while not self._draining:
+                for token in self._poller.wait(None):
+                    if token == _CONTROL:
+                        self._read_control()
+                    elif token in self._connections:
+                        self._serve(self._connections[token])
+                    if self._draining:
+                        break
+            self._flush()
+            return 0
+        except WorkerExit as request:
+            still_this_process(self._pid)
+            return request.status
+
+    # --- the agent's side -----------------------------------------------------------------------
+
+    def _read_control(self) -> None:
+        """Take every message that waits; never blocks."""
+        while True:
+            try:
+                received = control.receive(self._agent, block=False)
+            except BlockingIOError:
+                return
+            except OSError:
+                received = None
+            if received is None:  # the agent is gone: nobody could say farewell for what would start now
+                raise WorkerExit(0)
+            message, descriptors = received
+            if message["m"] == "channel" and not self._draining:
+                self._adopt(message, descriptors[0])
+            else:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            if message["m"] == "drain":
+                self._draining = True
+
+    def _adopt(self, message: control.Message, descriptor: int) -> None:
+        channel = Channel.from_fd(descriptor)
+        connection = Connection(
+            channel,
+            message["channel"],
+            message["page_slot"],
+            message["lease_seq"],
+            message["epoch"],
+            message["lease"],
+            message["holder"],
+        )
+        self._page.open(connection.page_slot, connection.number)
+        self._connections[channel.fileno()] = connection
+        self._poller.add(channel.fileno(), channel.fileno())
+        hello = {**self._identity, "pid": self._pid, "python": platform.python_version()}
+        self._send(connection, Kind.HELLO, credits=CREDITS, segments=[msgpack.packb(hello)])
+
+    def _tell(self, message: control.Message) -> None:
+        with contextlib.suppress(OSError):  # gone; reading its socket will tell
+            control.send(self._agent, message)
+
+    # --- frames ---------------------------------------------------------------------------------
+
+    def _serve(self, connection: Connection) -> None:
+        """Handle what has come on one channel."""
+        try:
+            while not connection.channel.closed:
+                frame = connection.channel.poll()
+                if frame is None:
+                    self._poller.want_write(connection.channel.fileno(), connection.channel.wants_write)
+                    return
+                self._handle(connection, frame)
+                if self._draining:  # found out after a call, before its result went
+                    return
+        except (ChannelClosed, ChannelBroken):
+            self._drop(connection)
+
+    def _handle(self, connection: Connection, frame: Frame) -> None:
+        try:
+            if frame.kind == Kind.CALL:
+                self._on_call(connection, frame)
+            elif frame.kind == Kind.DEFINE:
+                identity = self._functions.define(frame.segments[0], frame.segments[1:])
+                connection.functions[frame.function] = identity
+            elif frame.kind == Kind.BLOB:
+                self._on_blob(connection, frame)
+            elif frame.kind not in (Kind.CREDIT, Kind.ERROR, Kind.BYE):
+                self._refuse(connection, frame, f"a worker takes no frame of kind {frame.kind}")
+        except (ProtocolError, IndexError) as error:
+            self._refuse(connection, frame, str(error))
+
+    def _on_call(self, connection: Connection, frame: Frame) -> None:
+        if (frame.lease_seq, frame.epoch) != (connection.lease_seq, connection.epoch):
+            self._reply(connection, frame, Outcome(Status.STALE, []))
+            return
+        identity = connection.functions.get(frame.function)
+        if identity is None:
+            unknown = ProtocolError(f"function {frame.function} was not defined on this channel")
+            self._reply(connection, frame, failure(Status.BAD_FUNCTION, unknown))
+            return
+        if not frame.segments:
+            self._refuse(connection, frame, "a call needs a segment with its arguments")
+            return
+        if missing := self._functions.missing(identity):
+            connection.parked, connection.parked_at_ns = frame, time.monotonic_ns()
+            for digest in missing:
+                self._send(connection, Kind.FETCH, call_id=frame.call_id, segments=[digest])
+            return
+        self._execute(connection, frame, identity, frame.deadline_ns)
+
+    def _on_blob(self, connection: Connection, frame: Frame) -> None:
+        """Keep a blob that was asked for, and run the call that waits for it when it was the last."""
+        if frame.status == Status.OK and frame.segments:
+            self._functions.add_blob(frame.segments[0])
+        call = connection.parked
+        if call is None:
+            return
+        identity = connection.functions[call.function]
+        if frame.status != Status.OK:
+            connection.parked = None
+            lost = ProtocolError("the client has no code for this function any more")
+            self._reply(connection, call, failure(Status.BAD_FUNCTION, lost))
+        elif not self._functions.missing(identity):
+            connection.parked = None
+            remaining_ns = call.deadline_ns and max(1, call.deadline_ns - time.monotonic_ns() + connection.parked_at_ns)
+            self._execute(connection, call, identity, remaining_ns)
+
+    def _execute(self, connection: Connection, frame: Frame, identity: bytes, remaining_ns: int) -> None:
+        """Run one call between STARTED and DONE, then send its result."""
+        if remaining_ns and not self._told_of_deadlines:
+            self._told_of_deadlines = True
+            self._tell({"m": "deadlines"})
+        self._page.start(connection.page_slot, frame.call_id, remaining_ns)
+        self._log("started", connection, frame)
+        try:
+            outcome = self._functions.run(identity, frame.segments)
+        finally:
+            still_this_process(self._pid)
+            install_quiet_signals()  # the function may have put its own in place
+            _flush_prints()
+        self._page.finish(connection.page_slot, frame.call_id)
+        self._log("done", connection, frame)
+        self._read_control()
+        self._reply(connection, frame, outcome)
+
+    def _reply(self, connection: Connection, frame: Frame, outcome: Outcome) -> None:
+        credits = 0 if self._draining else CREDITS
+        fields = {"call_id": frame.call_id, "function": frame.function, "attempt": frame.attempt, "credits": credits}
+        try:
+            if frame.out_size and outcome.size_bytes > frame.out_size:
+                raise PayloadTooLarge
+            self._send(connection, Kind.RESULT, status=outcome.status, segments=outcome.segments, **fields)
+        except PayloadTooLarge:
+            self._send(connection, Kind.RESULT, status=Status.TOO_LARGE, out_size=outcome.size_bytes, **fields)
+
+    def _refuse(self, connection: Connection, frame: Frame, why: str) -> None:
+        self._send(connection, Kind.ERROR, call_id=frame.call_id, status=Status.BAD_FRAME, text=why)
+
+    def _send(self, connection: Connection, kind: int, **fields: Any) -> None:  # noqa: ANN401 - those of Channel.send
+        """Send or queue a frame; a channel that ended meanwhile is found out by its next poll."""
+        try:
+            whole = connection.channel.send(kind, **fields)
+        except (ChannelClosed, ChannelBroken):
+            return
+        if not whole:
+            self._poller.want_write(connection.channel.fileno(), True)
+
+    def _drop(self, connection: Connection) -> None:
+        descriptor = connection.channel.fileno()
+        self._poller.remove(descriptor)
+        del self._connections[descriptor]
+        connection.channel.close()
+        self._tell({"m": "closed", "channel": connection.number})
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Wait until the peers' kernels have what was sent: unread bytes here reset a connection when it closes.
+
+        On a unix socket that needs no waiting: what was written lies in the peer's own queue.
+        """
+        give_up_s = time.monotonic() + FLUSH_S
+        waiting = list(self._connections.values())
+        for connection in waiting:
+            self._send(connection, Kind.BYE)
+        while waiting and time.monotonic() < give_up_s:
+            waiting = [connection for connection in waiting if not _delivered(connection.channel)]
+            if waiting:
+                time.sleep(0.0005)
+
+    def _log(self, event: str, connection: Connection, frame: Frame) -> None:
+        if self._event_log is not None:
+            self._event_log.write(
+                event,
+                client=connection.holder,
+                channel=connection.number,
+                call_id=frame.call_id,
+                attempt=frame.attempt,
+                lease=connection.lease,
+                lease_seq=connection.lease_seq,
+                node=self._identity["node"],
+            )
+
+
+def _delivered(channel: Channel) -> bool:
+    """True when nothing more can be done for what was sent on this channel."""
+    try:
+        return channel.flush() and (channel.medium == "unix" or channel.unacknowledged_bytes() == 0)
+    except (ChannelClosed, ChannelBroken):
+        return True
+
+
+def _event_log() -> object | None:
+    """The event log if it is asked for. Imported only then: it would load `rfaas` into every worker."""
+    if not os.environ.get("RFAAS_EVENT_LOG"):
+        return None
+    from rfaas.control.eventlog import EventLog
+
+    return EventLog.from_environment("worker")
+
+
+def _flush_prints() -> None:
+    """Let what the function printed be seen before its result: a killed worker flushes nothing."""
+    for stream in sys.stdout, sys.stderr:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or replaced by the function
+            stream.flush()
