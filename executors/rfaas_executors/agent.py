@@ -1,0 +1,201 @@
+"""The agent of one slice: an asyncio shell around `AgentCore`. Also the command `python -m rfaas_executors.agent`.
+
+Must not decide (the core does) and must not let user code run here. One loop, one thread: the one that starts templates
+must live as long as the agent, because their lives hang on it. Specs: docs/spec/002-lease.md, 004-session.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import time
+from typing import Any
+
+from rfaas.control.eventlog import EventLog
+from rfaas.control.links import Dial, Link, LinkBroken
+from rfaas.control.messages import AgentMessage, AllocatorToAgent
+from rfaas_executors import agent_events as on
+from rfaas_executors.agent_core import AgentCore
+from rfaas_executors.doors import Doors
+from rfaas_executors.template_host import Surroundings, TemplateHost
+from rfaas_transport.errors import ReasonCode, RfaasError
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 0.2  # for last words to allocator and sessions (002 section 8)
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.05, 5.0
+DialAllocator = Dial[AgentMessage, AllocatorToAgent]
+
+
+class Agent:
+    """Runs one slice.
+
+    Args:
+        config: what it offers; `config.slice.session_address` is where `listener` listens.
+        dial: makes a link to the allocator; called again, with pauses, whenever the link breaks.
+        secret: 32 bytes shared with the session processes that may attach.
+        listener: a listening socket, the agent's from now on.
+    """
+
+    def __init__(
+        self,
+        config: on.AgentConfig,
+        dial: DialAllocator,
+        secret: bytes,
+        *,
+        listener: socket.socket,
+        surroundings: Surroundings,
+    ) -> None:
+        self.core = AgentCore(config, _now_s())
+        self._dial = dial
+        self._surroundings = surroundings
+        self._doors = Doors(listener, secret, self._step)
+        self._doors.hand_over = self._hand_over
+        self._hosts: dict[int, TemplateHost] = {}
+        self._host_of: dict[int, TemplateHost] = {}  # by worker
+        self._link: Link[AgentMessage, AllocatorToAgent] | None = None
+        self._event_log = EventLog.from_environment("agent")
+        self._timer: asyncio.TimerHandle | None = None
+        self._left = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self) -> int:
+        """Serve until the slice goes back to its owner; return the exit status. Nothing of it lives then."""
+        self._loop = asyncio.get_running_loop()
+        tasks = [self._loop.create_task(work) for work in (self._left.wait(), self._doors.serve(), self._keep_linked())]
+        try:
+            self._step(on.Tick())
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:  # only `left` may end; what failed is raised here
+                task.result()
+            await self._last_words()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._timer is not None:
+                self._timer.cancel()
+            await self._doors.close(FLUSH_S)
+            if self._link is not None:
+                self._link.close()
+        return 0
+
+    def request_reclaim(self, reason_code: int = ReasonCode.SLURM_PREEMPT) -> None:
+        """Begin to give the slice back; `run` returns when it is done. A second time it changes nothing."""
+        self._step(on.ReclaimAsked(reason_code))
+
+    def snapshot(self) -> dict[str, Any]:
+        """The agent's state for people and tests."""
+        return self.core.snapshot()
+
+    # --- the core -------------------------------------------------------------------------------
+
+    def _step(self, event: on.Event) -> None:
+        """Feed the core and carry out what it asks for. Not re-entered: what effects cause comes by `_post`."""
+        for effect in self.core.step(event, _now_s()):
+            self._carry_out(effect)
+        self._set_timer()
+
+    def _post(self, event: on.Event) -> None:
+        assert self._loop is not None
+        self._loop.call_soon(self._step, event)
+
+    def _set_timer(self) -> None:
+        assert self._loop is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wake_at_s = self.core.wake_at_s
+        if wake_at_s is not None and not self.core.left:
+            self._timer = self._loop.call_later(max(0.0, wake_at_s - _now_s()), self._step, on.Tick())
+
+    def _carry_out(self, effect: on.Effect) -> None:
+        match effect:
+            case on.ToAllocator(message):
+                if self._link is not None:
+                    self._link.send(message)
+            case on.ToSession(session, message):
+                self._doors.send(session, message)
+            case on.HangUp(session, hint):
+                log.warning("session broke the protocol session=%d hint=%s", session, hint)
+                self._doors.hang_up(session)
+            case on.HandOver() | on.TurnAway():
+                self._doors.decide(effect)
+            case on.StartTemplate(number, environment):
+                self._hosts[number] = TemplateHost(number, environment, self._surroundings, self._from_host)
+                self._hosts[number].start()
+            case on.StopTemplate(number):
+                self._hosts[number].stop()
+            case on.StartWorker():
+                self._start_worker(effect)
+            case on.DrainWorker(worker):
+                self._host_of[worker].drain(worker)
+            case on.KillWorker(worker):
+                self._host_of[worker].kill(worker)
+            case on.Record(event, fields):
+                self._event_log.write(event, **fields)
+            case on.Leave():
+                self._left.set()
+
+    def _start_worker(self, order: on.StartWorker) -> None:
+        host = self._hosts.get(order.template)
+        if host is None:
+            self._post(on.WorkerDead(order.worker, 71, 0, hint="its template has ended"))
+            return
+        self._host_of[order.worker] = host
+        host.start_worker(order)
+
+    def _from_host(self, event: on.Event) -> None:
+        """What templates and workers say; forgets those that are gone once the core has heard it."""
+        self._post(event)
+        assert self._loop is not None
+        if isinstance(event, on.WorkerDead):
+            self._loop.call_soon(self._host_of.pop, event.worker, None)
+        elif isinstance(event, on.TemplateGone | on.TemplateFailed):
+            self._hosts.pop(event.template, None)
+
+    def _hand_over(self, order: on.HandOver, descriptor: int) -> None:
+        host = self._host_of.get(order.worker)
+        if host is not None:
+            host.hand_over(order, descriptor)
+
+    # --- the allocator --------------------------------------------------------------------------
+
+    async def _keep_linked(self) -> None:
+        """Have a link to the allocator, and after each break a new one; leases live on meanwhile."""
+        retry_s = FIRST_RETRY_S
+        while True:
+            try:
+                self._link = await self._dial()
+            except (OSError, RfaasError, LinkBroken) as error:
+                log.info("allocator not reached error=%s", error)
+                await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # many agents lose one allocator at once
+                retry_s = min(LONGEST_RETRY_S, 2 * retry_s)
+                continue
+            retry_s = FIRST_RETRY_S
+            self._step(on.AllocatorUp())
+            with contextlib.suppress(LinkBroken):
+                while True:
+                    self._step(on.AllocatorSaid(await self._link.receive()))
+            self._link = None
+            log.info("allocator lost")
+            self._step(on.AllocatorDown())
+            await asyncio.sleep(FIRST_RETRY_S * random.uniform(0.5, 1.0))
+
+    async def _last_words(self) -> None:
+        if self._link is not None:
+            with contextlib.suppress(LinkBroken, TimeoutError):
+                await asyncio.wait_for(self._link.flush(FLUSH_S), 2 * FLUSH_S)
+
+
+def _now_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+if __name__ == "__main__":
+    from rfaas_executors.command import main
+
+    raise SystemExit(main())

@@ -1,0 +1,281 @@
+"""What the agent's core is told (events) and what it asks for (effects), as plain values.
+
+No I/O and no logic here. `now_s` is given with every step and counts on CLOCK_BOOTTIME. Spec: docs/spec/002-lease.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice
+
+Environment = Mapping[str, Any]
+"""004 section 4."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What one agent is responsible for, and its clocks.
+
+    Args:
+        slice: what it offers; `end_in_s` counts from the start of the core.
+        instance: 16 random bytes of this process.
+        drain_s: what running calls get after a reclaim began; at most the grace.
+        cpus: the CPU of each core of the slice, for pinning; empty: workers run unpinned.
+        abandoned_after_s: without lease and allocator for this long it leaves; None: never (embedded).
+        template_linger_s: how long a template without leases is kept for the next one.
+        clean: it is proven that nothing of an earlier agent of this slice lives (002 section 3).
+    """
+
+    slice: Slice
+    instance: bytes
+    drain_s: float = 0.0
+    cpus: tuple[int, ...] = ()
+    abandoned_after_s: float | None = 60.0
+    template_linger_s: float = 10.0
+    clean: bool = True
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AllocatorUp:
+    """A link to the allocator was made; the agent registers."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllocatorDown:
+    """The link broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllocatorSaid:
+    """A message came over the link."""
+
+    message: AllocatorToAgent
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSaid:
+    """A message came on a session connection, proven and decoded; `session` is the shell's number for it."""
+
+    session: int
+    message: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionGone:
+    """A session connection ended."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataOffered:
+    """A data connection is proven and waits for its worker."""
+
+    connection: int
+    lease_id: bytes
+    slot: int
+    generation: int
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFailed:
+    """A template never came up: the client's environment doesn't work here. None of its workers ever ran."""
+
+    template: int
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateGone:
+    """A template that was up has ended and is proven dead; each of its workers has its own WorkerDead."""
+
+    template: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerForked:
+    """A worker runs; `spawned` says why it was not forked, or is empty."""
+
+    worker: int
+    pid: int
+    spawned: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDead:
+    """Proof of death of a worker and all it left. `calls`: by channel (last started, last done) of its page."""
+
+    worker: int
+    exit_status: int
+    signal: int
+    calls: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelEnded:
+    """A worker closed a channel, because the client had."""
+
+    worker: int
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallOverdue:
+    """The running call of a worker is past its deadline; the worker is stopped (SIGSTOP) in it."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReclaimAsked:
+    """The owner wants the slice back: Slurm's SIGTERM, the end of the slice, the allocator or the host program."""
+
+    reason_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; due at the latest at `AgentCore.wake_at_s`."""
+
+
+Event = (
+    AllocatorUp
+    | AllocatorDown
+    | AllocatorSaid
+    | SessionSaid
+    | SessionGone
+    | DataOffered
+    | TemplateFailed
+    | TemplateGone
+    | WorkerForked
+    | WorkerDead
+    | ChannelEnded
+    | CallOverdue
+    | ReclaimAsked
+    | Tick
+)
+
+# --- effects ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToAllocator:
+    """Send; dropped while there is no link (registering again makes up for it)."""
+
+    message: AgentMessage
+
+
+@dataclass(frozen=True, slots=True)
+class ToSession:
+    """Send on a session connection; dropped if it has ended."""
+
+    session: int
+    message: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """End a session connection whose peer broke the protocol."""
+
+    session: int
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTemplate:
+    """Start a template in a client's environment."""
+
+    template: int
+    environment: Environment
+
+
+@dataclass(frozen=True, slots=True)
+class StopTemplate:
+    """End a template that has no workers; answered by TemplateGone or TemplateFailed."""
+
+    template: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Have a template make a worker, as soon as it is up; answered by WorkerForked or WorkerDead."""
+
+    worker: int
+    template: int
+    slot: int
+    generation: int
+    cpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainWorker:
+    """Tell a worker to finish its call and exit."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """SIGKILL a worker; answered by WorkerDead. Repeatable."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Welcome a data connection and pass its descriptor to a worker."""
+
+    connection: int
+    worker: int
+    channel: int
+    page_slot: int
+    lease_seq: int
+    epoch: int
+    lease: str
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnAway:
+    """Reject a data connection (004 section 1) and close it."""
+
+    connection: int
+    code: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write to the event log."""
+
+    event: str
+    fields: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Nothing of the slice lives any more and SliceEmpty is sent: flush and exit."""
+
+
+Effect = (
+    ToAllocator
+    | ToSession
+    | HangUp
+    | StartTemplate
+    | StopTemplate
+    | StartWorker
+    | DrainWorker
+    | KillWorker
+    | HandOver
+    | TurnAway
+    | Record
+    | Leave
+)

@@ -1,0 +1,177 @@
+"""The command `python -m rfaas_executors.agent`: one slice, from options and Slurm's variables, until SIGTERM.
+
+SIGTERM and SIGINT mean that the owner wants the slice back; a second one changes nothing, and SIGCONT is harmless.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rfaas.control.address import AllocatorAddress, check_private
+from rfaas.control.dial import dial_agent
+from rfaas.control.links import Link
+from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice, SliceId
+from rfaas_executors._process import adopt_orphans
+from rfaas_executors.agent import Agent
+from rfaas_executors.agent_events import AgentConfig
+from rfaas_executors.doors import listen_at, listen_here
+from rfaas_executors.leftovers import sweep
+from rfaas_executors.template_host import Surroundings
+from rfaas_transport.errors import ConfigError, ReasonCode, RfaasError
+
+EX_UNAVAILABLE, EX_CONFIG = 69, 78
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the agent; return the exit status: 0 when the slice went back, 69 or 78 when it could not begin."""
+    level = os.environ.get("RFAAS_LOG", "warning").upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    options = _parser().parse_args(arguments)
+    try:
+        return asyncio.run(_serve(options))
+    except RfaasError as error:
+        print(f"rfaas agent: {error}", file=sys.stderr)
+        return EX_CONFIG if isinstance(error, ConfigError) else EX_UNAVAILABLE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rfaas_executors.agent", description="Lend the cores of one slice until SIGTERM."
+    )
+    add = parser.add_argument
+    add("--state-dir", type=Path, required=True, help="of the allocator that these cores are offered to")
+    add("--cores", type=int, required=True, help="how many to offer")
+    add("--memory-bytes", type=int, required=True, help="how much to offer")
+    add("--grace-s", type=float, default=0.0, help="seconds from SIGTERM to the kill")
+    add("--drain-s", type=float, help="what running calls get of it (default: grace - 1, at least 0)")
+    add(
+        "--listen",
+        metavar="HOST",
+        help="TCP address for sessions on other hosts; auto: that of the way to the allocator",
+    )
+    add("--port-range", type=_ports, metavar="LOW-HIGH", help="ports to listen on")
+    add("--sched", choices=("idle", "normal"), default="normal", help="idle: functions run when nothing else wants to")
+    add("--end-in-s", type=float, help="when the slice ends")
+    add("--job-id", default="", help="the Slurm job that this slice comes from")
+    add("--submit-time", type=int, default=0, metavar="SECONDS", help="of that job, since 1970")
+    add("--slice-key", default="", help="what names the slice (default: made of the job, or random)")
+    add("--from-slurm", action="store_true", help="take job, node and end from Slurm's variables")
+    return parser
+
+
+def _ports(text: str) -> range:
+    low, _, high = text.partition("-")
+    return range(int(low), int(high or low) + 1)
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    adopt_orphans()
+    secret = read_secret(options.state_dir)
+    environ: Mapping[str, str] = os.environ if options.from_slurm else {}
+    job_id = options.job_id or environ.get("SLURM_JOB_ID", "")
+    node = environ.get("SLURMD_NODENAME") or socket.gethostname()
+    key = options.slice_key or slice_key(job_id, options.submit_time)
+    slice_id = SliceId(hashlib.sha256(key.encode()).digest()[:16])
+    clean = await asyncio.to_thread(sweep, slice_id)
+    host = options.listen and (way_to_allocator(options.state_dir) if options.listen == "auto" else options.listen)
+    listener, address = listen_at(host, options.port_range) if host else listen_here()
+    offered = Slice(
+        slice_id,
+        node,
+        options.cores,
+        options.memory_bytes,
+        address,
+        key=f"job {job_id} on {node}" if job_id else f"local on {node}",
+        job_id=job_id,
+        end_in_s=end_in_s(options.end_in_s, environ),
+        grace_s=options.grace_s,
+        submit_time_s=options.submit_time,
+    )
+    drain_s = max(0.0, options.grace_s - 1.0) if options.drain_s is None else options.drain_s
+    config = AgentConfig(
+        offered, secrets.token_bytes(16), drain_s=drain_s, cpus=cpus_to_pin(options.cores), clean=clean
+    )
+    surroundings = Surroundings(node, slice_id, sched=options.sched)
+
+    async def dial() -> Link[AgentMessage, AllocatorToAgent]:
+        return await dial_agent(AllocatorAddress.load(options.state_dir))
+
+    log.info("agent serves node=%s cores=%d address=%s", node, options.cores, address)
+    return await run_until_reclaimed(Agent(config, dial, secret, listener=listener, surroundings=surroundings))
+
+
+async def run_until_reclaimed(agent: Agent) -> int:
+    """Run an agent as this process's one purpose: SIGTERM and SIGINT begin the reclaim."""
+    from_slurm = bool(agent.core.config.slice.job_id)
+    reason = ReasonCode.SLURM_PREEMPT if from_slurm else ReasonCode.OWNER_RELEASE
+    for signo in signal.SIGTERM, signal.SIGINT:
+        asyncio.get_running_loop().add_signal_handler(signo, agent.request_reclaim, reason)
+    return await agent.run()
+
+
+def read_secret(state_dir: Path) -> bytes:
+    """The secret of a state directory.
+
+    Raises:
+        ConfigError: there is none, or others can read it.
+    """
+    path = state_dir / "secret"
+    try:
+        check_private(path)
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error}", hint="`rfaas up` makes it") from error
+
+
+def slice_key(job_id: str, submit_time_s: int) -> str:
+    """What names a slice (002 section 1): for a job its node's incarnation and the job, else a random value."""
+    if not job_id:
+        return f"local:{secrets.token_hex(16)}"
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    return f"{boot_id}:{socket.gethostname()}:{namespace}:job:{job_id}:{submit_time_s}"
+
+
+def end_in_s(given_s: float | None, environ: Mapping[str, str]) -> float | None:
+    """Seconds to the slice's end: as given, else as Slurm's variables say; None if nobody says."""
+    if given_s is not None:
+        return given_s
+    end = environ.get("SLURM_JOB_END_TIME", "")
+    return max(0.0, int(end) - time.time()) if end.isdigit() and int(end) else None
+
+
+def cpus_to_pin(n_cores: int) -> tuple[int, ...]:
+    """The CPU for each core if this process has exactly as many; else workers run where the kernel puts them."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return tuple(cpus) if len(cpus) == n_cores else ()
+
+
+def way_to_allocator(state_dir: Path) -> str:
+    """This host's address on the way to the allocator; nothing is sent to find out.
+
+    Raises:
+        ConfigError: the allocator listens on its own host only, or there is no way to it.
+    """
+    host, _, port = AllocatorAddress.load(state_dir).tls.rpartition(":")
+    try:
+        kind, _, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+            probe.connect(where)
+            return str(probe.getsockname()[0])
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"no way to the allocator at {host}:{port}: {error}", hint="give --listen an address"
+        ) from error

@@ -1,0 +1,199 @@
+"""The agent's side of one worker: its control socket, its state page, its pidfd.
+
+Must not decide: it reports and does what it is told. Lives in the agent's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rfaas_executors import agent_events as on
+from rfaas_executors import control, family
+from rfaas_executors._process import StatePage
+
+STOP_TRIES = 20  # of STOP_STEP_S each, for a worker to stop so that its page holds still
+STOP_STEP_S = 0.001
+WATCH_S = 0.05  # between looks at a worker that was given a call with a deadline
+
+
+class WorkerHandle:
+    """One worker from the order to its proven death. `close` must be called."""
+
+    def __init__(self, number: int, post: Callable[[on.Event], None]) -> None:
+        self.number = number
+        self.pid = 0
+        self._post = post
+        self._loop = asyncio.get_running_loop()
+        self._control: socket.socket | None = None
+        self._pidfd = -1
+        self._page: StatePage | None = None
+        self._page_slots: dict[int, int] = {}  # by channel
+        self._drain_wanted = self._kill_wanted = self._stopped = False
+
+    @property
+    def page(self) -> StatePage:
+        """Its state page; made by `open`."""
+        assert self._page is not None
+        return self._page
+
+    def open(self) -> socket.socket:
+        """Make page and control connection; return the worker's end, which is the caller's."""
+        self._page = StatePage.create()
+        self._control, theirs = control.pair()
+        self._control.setblocking(False)
+        self._loop.add_reader(self._control, self._on_readable)
+        if self._drain_wanted:
+            self.drain()
+        return theirs
+
+    def forked(self, pid: int, pidfd: int) -> None:
+        """It runs; the descriptor is the handle's now."""
+        self.pid, self._pidfd = pid, pidfd
+        if self._kill_wanted:
+            self.kill()
+
+    def hand_over(self, order: on.HandOver, descriptor: int) -> None:
+        """Pass a connection; the descriptor stays the caller's."""
+        self._page_slots[order.channel] = order.page_slot
+        self._tell(
+            {
+                "m": "channel",
+                "channel": order.channel,
+                "page_slot": order.page_slot,
+                "lease_seq": order.lease_seq,
+                "epoch": order.epoch,
+                "lease": order.lease,
+                "holder": order.holder,
+            },
+            (descriptor,),
+        )
+
+    def drain(self) -> None:
+        """Tell it to finish its call and leave."""
+        self._drain_wanted = True
+        self._tell({"m": "drain"})
+
+    def kill(self) -> None:
+        """SIGKILL, now or as soon as it exists."""
+        self._kill_wanted = True
+        self._signal(signal.SIGKILL)
+
+    def calls(self) -> dict[int, tuple[int, int]]:
+        """By channel: last started, last done; exact once it is dead."""
+        found = {}
+        if self._page is not None:
+            for channel, slot in self._page_slots.items():
+                number, started, done, _, _ = self._page.read(slot)
+                found[channel] = (started, done) if number == channel else (0, 0)
+        return found
+
+    def close(self) -> None:
+        """Let go of everything; repeatable."""
+        if self._control is not None:
+            self._loop.remove_reader(self._control)
+            self._control.close()
+            self._control = None
+        if self._page is not None:
+            self._page.close()
+            self._page = None
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    # --- calls past their deadline --------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Look from now on whether the running call is past its deadline. A stopped worker is about to be judged."""
+        if self._pidfd < 0 or self._kill_wanted:
+            return
+        overdue = None if self._stopped else self._overdue()
+        if overdue:
+            self._stopped = True
+            self._signal(signal.SIGSTOP)
+            self._loop.call_later(STOP_STEP_S, self._judge, overdue, STOP_TRIES)
+        self._loop.call_later(WATCH_S, self._watch)
+
+    def _overdue(self) -> tuple[int, int] | None:
+        """(page slot, call id) of a running call whose deadline has passed."""
+        now_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        for slot in self._page_slots.values() if self._page is not None else ():
+            _, started, done, deadline_boot_ns, _ = self.page.read(slot)
+            if started != done and 0 < deadline_boot_ns < now_boot_ns:
+                return slot, started
+        return None
+
+    def _judge(self, overdue: tuple[int, int], tries: int) -> None:
+        """The call may have ended between the look and the stop; the page of a stopped worker says so for certain."""
+        if self._pidfd < 0:
+            return
+        if tries and not _is_stopped(self.pid):
+            self._loop.call_later(STOP_STEP_S, self._judge, overdue, tries - 1)
+        elif self._overdue() == overdue:
+            self._post(on.CallOverdue(self.number))
+        else:
+            self._stopped = False
+            self._signal(signal.SIGCONT)
+
+    # --- small things ---------------------------------------------------------------------------
+
+    def _signal(self, signo: int) -> None:
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signo)
+
+    def _tell(self, message: control.Message, descriptors: tuple[int, ...] = ()) -> bool:
+        """A worker reads between calls; a full socket means that it will never read all that, so it counts as gone."""
+        if self._control is None:
+            return False
+        try:
+            control.send(self._control, message, descriptors)
+        except OSError:
+            return False
+        return True
+
+    def _on_readable(self) -> None:
+        while self._control is not None:
+            try:
+                received = control.receive(self._control)
+            except BlockingIOError:
+                return
+            except OSError:
+                received = None
+            if received is None:  # it has ended; the template will say how
+                self._loop.remove_reader(self._control)
+                return
+            message, _ = received
+            if message["m"] == "closed":
+                self._page_slots.pop(message["channel"], None)
+                self._post(on.ChannelEnded(self.number, message["channel"]))
+            elif message["m"] == "deadlines":
+                self._watch()
+
+    async def inherited_death(self, is_parent: bool) -> None:
+        """Kill it and wait until it is dead, when the template that should have done so is dead itself."""
+        if self._pidfd < 0:
+            return
+        self.kill()
+        dead = asyncio.Event()
+        self._loop.add_reader(self._pidfd, dead.set)
+        await dead.wait()
+        self._loop.remove_reader(self._pidfd)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if is_parent:
+            while family.reap(self.pid) is None:
+                await asyncio.sleep(STOP_STEP_S)
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except (OSError, IndexError):
+        return True  # it has died meanwhile: its page holds still for good
