@@ -10,11 +10,11 @@ from rfaas_transport.messages import MAX_DEPTH, MessageReader, decode, encode, p
 
 HEARTBEAT = {"m": "heartbeat", "leases": [bytes(range(16))]}
 # u32 length 39, map of 2, "m": "heartbeat", "leases": list of one, 16 bytes.
-HEARTBEAT_HEX = "2800000082a16da9686561727462656174a66c656173657391c410" + bytes(range(16)).hex()
+HEARTBEAT_HEX = "27000000 82 a16d a9686561727462656174 a66c6561736573 91 c410" + bytes(range(16)).hex()
 
 
 def test_a_message_has_these_bytes():
-    assert pack(HEARTBEAT).hex() == HEARTBEAT_HEX
+    assert pack(HEARTBEAT) == bytes.fromhex(HEARTBEAT_HEX)
     assert MessageReader().feed(bytes.fromhex(HEARTBEAT_HEX)) == [HEARTBEAT]
 
 
