@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         detach({listener.fileno(), options.status_fd})
     if not options.embedded:
         os.umask(0o077)  # embedded keeps the program's: functions inherit it
-    configure_logging("session", to_stderr=not options.embedded)
+    configure_logging("ERROR" if options.embedded else "INFO")  # embedded: the terminal is the program's
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a daemon that restarts is no news of gRPC's
     from rfaas.session.serve import serve  # here: neither the loser nor the forks need asyncio
 
     return serve(options, listener, status)

@@ -11,11 +11,10 @@ import os
 import signal
 import sys
 from collections.abc import Collection
-from pathlib import Path
 from typing import Final
 
 LOG_VARIABLE: Final = "RFAAS_LOG"
-"""Names a directory: each daemon then appends to `<role>-<pid>.log` there."""
+"""Names the least level that daemons log: debug, info, warning, error."""
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
@@ -61,15 +60,11 @@ def detach(keep: Collection[int]) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def configure_logging(role: str, *, to_stderr: bool) -> None:
-    """Log to RFAAS_LOG if set; else to standard error: everything if that is a log file, else errors only."""
-    directory = os.environ.get(LOG_VARIABLE)
-    if directory:
-        Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
-        logging.basicConfig(filename=Path(directory) / f"{role}-{os.getpid()}.log", level=logging.INFO, format=_FORMAT)
-    else:
-        level = logging.INFO if to_stderr else logging.ERROR
-        logging.basicConfig(stream=sys.stderr, level=level, format=_FORMAT)
+def configure_logging(default: str) -> None:
+    """Log to standard error, from the level that RFAAS_LOG names or else `default`."""
+    level = os.environ.get(LOG_VARIABLE, default).upper()
+    known = level in logging.getLevelNamesMapping()  # a typing error must not keep a program from its functions
+    logging.basicConfig(stream=sys.stderr, level=level if known else default, format=_FORMAT)
 
 
 def _occupy_standard_descriptors() -> None:

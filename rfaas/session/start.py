@@ -245,4 +245,4 @@ def _read_status(descriptor: int, deadline_s: float) -> str | None:
 def _where_to_look(target: _Target) -> str:
     if target.log_path is not None:
         return f"see {target.log_path}"
-    return "what it said is on the standard error of this program; RFAAS_LOG names a directory for its log"
+    return "what it said is on the standard error of this program; RFAAS_LOG=info says more"

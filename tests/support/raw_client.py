@@ -95,7 +95,7 @@ class RawClient:
 
         def arrived():
             poller.wait(0.05)
-            while (frame := channel.poll()) is not None:
+            while not found and (frame := channel.poll()) is not None:
                 if (frame.kind, frame.call_id) == (kind, call_id):
                     found.append(frame)
             return bool(found)
@@ -108,12 +108,12 @@ class RawClient:
 
     def resume_entries(self):
         """What `join` needs to take over these leases."""
-        over = {m["lease"] for m in self.said("ended")}
+        over = {m["lease"] for m in self.messages if m["m"] == "ended"}
         keys = ("lease", "lease_seq", "epoch", "slice", "address", "node", "executor", "workers", "ttl_s")
         return [
             {key: m[key] for key in keys} | {"channels": self._channels_of(m["lease"])}
-            for m in self.said("lease")
-            if m["lease"] not in over
+            for m in self.messages
+            if m["m"] == "lease" and m["lease"] not in over
         ]
 
     def _channels_of(self, lease):

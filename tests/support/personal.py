@@ -1,0 +1,88 @@
+"""Allocator and agents of a state directory as real processes, for tests of personal mode without Slurm."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from rfaas.config import StateDir
+from support.leftovers import alive, children
+from support.waiting import wait_until
+
+
+class Personal:
+    """Starts daemons on a state directory and ends them all; their logs are beside it.
+
+    Args:
+        directory: an empty one of the test.
+        ttl_s: of leases.
+    """
+
+    def __init__(self, directory, ttl_s=2.0):
+        self.state_dir = directory / "state"
+        self.logs = directory / "logs"
+        self.logs.mkdir()
+        self.ttl_s = ttl_s
+        self.agents = []
+        self.allocator = None
+
+    @property
+    def choice(self):
+        return StateDir(self.state_dir)
+
+    def start_allocator(self, *arguments):
+        """Start it, or start it again after a kill, and wait until it serves."""
+        self.allocator = self._start(
+            "allocator", "rfaas_allocator", "--state-dir", self.state_dir, "--ttl", f"{self.ttl_s}s", *arguments
+        )
+        about = self.state_dir / "allocator.json"
+        wait_until(lambda: about.exists() and json.loads(about.read_text())["pid"] == self.allocator.pid, 20)
+        return self.allocator
+
+    def start_agent(self, cores=2, grace_s=5.0, *arguments):
+        """Start an agent; it registers by itself."""
+        n_bytes = 1 << 40
+        agent = self._start(
+            f"agent-{len(self.agents)}",
+            "rfaas_executors.agent",
+            *("--state-dir", self.state_dir, "--cores", cores, "--memory-bytes", n_bytes, "--grace-s", grace_s),
+            *arguments,
+        )
+        self.agents.append(agent)
+        return agent
+
+    def _start(self, name, module, *arguments):
+        with open(self.logs / f"{name}.log", "ab") as log:
+            command = [sys.executable, "-m", module, *map(str, arguments)]
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def session_pids(self):
+        """Pids of session processes that serve this state directory."""
+        found = []
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and alive(entry):
+                try:
+                    with open(f"/proc/{entry}/cmdline", "rb") as file:
+                        words = file.read().split(b"\0")
+                except OSError:
+                    continue
+                if b"rfaas.session" in words and os.fsencode(self.state_dir) in words:
+                    found.append(int(entry))
+        return found
+
+    def stop(self):
+        """End all, sessions last, and see that nothing is left."""
+        agents = [agent for agent in self.agents if agent.poll() is None]
+        below = [pid for agent in agents for pid in children(agent.pid)]
+        for process in [*agents, *([self.allocator] if self.allocator else [])]:
+            process.send_signal(signal.SIGTERM)
+        for pid in self.session_pids():
+            os.kill(pid, signal.SIGTERM)
+        for process in [*self.agents, *([self.allocator] if self.allocator else [])]:
+            process.wait(20)
+        wait_until(lambda: not self.session_pids(), 10, "the end of session processes")
+        wait_until(lambda: not any(alive(pid) for pid in below), 5, "the end of workers")
+
+    def log(self, name):
+        return (self.logs / f"{name}.log").read_text()
