@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import stat
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -133,6 +134,11 @@ class AllocatorAddress:
 def network_namespace() -> int:
     """Inode of this process's network namespace."""
     return os.stat("/proc/self/ns/net").st_ino
+
+
+def boot_time_ns() -> int:
+    """Now, on CLOCK_BOOTTIME."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def check_private(path: Path, *, directory: bool = False) -> None:

@@ -121,14 +121,15 @@ class Lease:
 
     Args:
         state: where it stands; another than REQUESTED when it is restored from a journal or adopted from an agent.
+        reason, reason_code: why it ends, if it was restored after something had led to its end.
     """
 
     __slots__ = ("_reason", "_reason_code", "_state")
 
-    def __init__(self, state: LeaseState = LeaseState.REQUESTED) -> None:
+    def __init__(self, state: LeaseState = LeaseState.REQUESTED, *, reason: str = "", reason_code: int = 0) -> None:
         self._state = state
-        self._reason = ""
-        self._reason_code = 0
+        self._reason = reason
+        self._reason_code = reason_code
 
     @property
     def state(self) -> LeaseState:

@@ -1,0 +1,268 @@
+"""The shell around the core: links in, links out, and the journal between. The same for gRPC and embedded.
+
+Events that wait are taken together and made durable by one commit (group commit); only then is anything sent.
+Must not decide anything, nor import grpc. One event loop. Spec: docs/spec/003-control.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rfaas.control.eventlog import EventLog
+from rfaas.control.links import Link, LinkBroken
+from rfaas.control.messages import (
+    AgentMessage,
+    AllocatorToAgent,
+    AllocatorToHolder,
+    Event,
+    HolderMessage,
+    JobsReport,
+    Snapshot,
+)
+from rfaas_allocator.core import AllocatorCore
+from rfaas_allocator.events import (
+    AgentLinkBroke,
+    AgentSaid,
+    CloseLink,
+    CoreEvent,
+    Effect,
+    Happened,
+    HolderLinkBroke,
+    HolderSaid,
+    LinkId,
+    Persist,
+    SlicesMustEnd,
+    ToAgent,
+    ToHolder,
+)
+from rfaas_allocator.journal import Journal, JournalFailed
+
+logger = logging.getLogger(__name__)
+
+BATCH_LIMIT: Final = 1000  # events a commit; bounds how long the first of them waits
+EVENTS_KEPT: Final = 10_000  # for those who resume a watch
+EVENTS_A_LIFE: Final = 2**40  # event numbers of one life of the allocator, so that they rise across restarts
+
+
+def now_s() -> float:
+    """The clock of the core: CLOCK_BOOTTIME, which also counts while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(slots=True)
+class _Job:
+    """An event that waits for its turn, and whoever waits for its effects."""
+
+    event: CoreEvent
+    done: asyncio.Future[None] | None = None
+
+
+class Engine:
+    """Runs one core.
+
+    Args:
+        make_core: makes the core of what the journal remembers.
+        journal: open; closed by `close`.
+        log: the event log.
+        commits_in_thread: commit in a thread, so that the loop lives while the disk works.
+    """
+
+    def __init__(
+        self, make_core: Callable[..., AllocatorCore], journal: Journal, log: EventLog, *, commits_in_thread: bool
+    ) -> None:
+        self._journal = journal
+        self._log = log
+        self._in_thread = commits_in_thread
+        self._core = make_core(journal.load(), now_s=now_s())
+        self._links: dict[LinkId, Link[Any, Any]] = {}
+        self._link_ids = (LinkId(number) for number in itertools.count(1))
+        self._queue: asyncio.Queue[_Job | None] = asyncio.Queue()
+        self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._next_seq = 0
+        self._news = asyncio.Condition()
+        self._closed = False
+
+    # --- running ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin this life of the allocator: its number is durable when this returns.
+
+        Raises:
+            JournalFailed: nothing was begun.
+        """
+        effects = self._core.start()
+        self._next_seq = self.snapshot().alloc_epoch * EVENTS_A_LIFE + 1
+        await self._carry_out(effects)
+
+    async def run(self) -> None:
+        """Serve until `close`; cancel it only together with the process.
+
+        Raises:
+            JournalFailed: the process must end now; nothing that depends on the failed commit was sent.
+        """
+        while True:
+            jobs = [await self._queue.get()]
+            while len(jobs) < BATCH_LIMIT and not self._queue.empty():
+                jobs.append(self._queue.get_nowait())
+            batch = [job for job in jobs if job is not None]
+            effects = [effect for job in batch for effect in self._core.step(job.event, now_s())]
+            await self._carry_out(effects)
+            for job in batch:
+                if job.done is not None and not job.done.done():
+                    job.done.set_result(None)
+            async with self._news:
+                self._news.notify_all()
+            if len(batch) < len(jobs):
+                return
+
+    async def _carry_out(self, effects: list[Effect]) -> None:
+        records = [effect.record for effect in effects if isinstance(effect, Persist)]
+        lsn = 0
+        if records and self._in_thread:
+            lsn = await asyncio.to_thread(self._journal.commit, records)
+        elif records:
+            lsn = self._journal.commit(records)
+        happened = []
+        for effect in effects:
+            match effect:
+                case ToAgent() | ToHolder():
+                    link = self._links.get(effect.link)
+                    if link is not None:
+                        link.send(effect.message)
+                case CloseLink():
+                    self._close_link(effect)
+                case Happened():
+                    happened.append(effect)
+        if happened:
+            self._publish(happened, lsn)
+
+    def _close_link(self, effect: CloseLink) -> None:
+        link = self._links.get(effect.link)
+        if link is not None:
+            logger.warning("link closed link=%d why=%s", effect.link, effect.why)
+            link.close()
+
+    def _publish(self, happened: list[Happened], lsn: int) -> None:
+        for one in happened:
+            self._write_log(one, lsn)
+            text = " ".join(f"{name}={value}" for name, value in one.fields.items())
+            self._events.append(Event(self._next_seq, one.kind, one.slice_id, one.lease_id, one.holder, one.node, text))
+            self._next_seq += 1
+
+    def _write_log(self, one: Happened, lsn: int) -> None:
+        if not self._log.enabled:
+            return
+        ids = {"slice": one.slice_id, "lease": one.lease_id, "client": one.holder, "node": one.node or None}
+        fields = {name: value for name, value in ids.items() if value is not None} | one.fields
+        if one.kind == "grant_acked":
+            fields["lsn"] = lsn  # the commit that this grant, or an earlier one, was durable by
+        self._log.write(one.kind, **fields)
+
+    async def close(self) -> None:
+        """Stop after what is queued, break all links, let go of the journal; leases live on. Repeatable."""
+        if self._closed:
+            return
+        self._closed = True
+        for link in self._links.values():
+            link.close()
+        self._journal.close()
+        async with self._news:
+            self._news.notify_all()
+
+    def stop(self) -> None:
+        """Make `run` return after what is queued."""
+        self._queue.put_nowait(None)
+
+    # --- links -----------------------------------------------------------------------------------
+
+    async def attend_agent(self, link: Link[AllocatorToAgent, AgentMessage]) -> None:
+        """Serve an agent's link until it breaks."""
+        link_id = self._add(link)
+        try:
+            while True:
+                self._queue.put_nowait(_Job(AgentSaid(link_id, await link.receive())))
+        except LinkBroken as error:
+            logger.info("agent's link broke link=%d why=%s", link_id, error)
+        finally:
+            self._remove(link_id, AgentLinkBroke(link_id))
+
+    async def attend_holder(self, link: Link[AllocatorToHolder, HolderMessage]) -> None:
+        """Serve a session process's link until it breaks."""
+        link_id = self._add(link)
+        try:
+            while True:
+                self._queue.put_nowait(_Job(HolderSaid(link_id, await link.receive())))
+        except LinkBroken as error:
+            logger.info("holder's link broke link=%d why=%s", link_id, error)
+        finally:
+            self._remove(link_id, HolderLinkBroke(link_id))
+
+    def _add(self, link: Link[Any, Any]) -> LinkId:
+        link_id = next(self._link_ids)
+        self._links[link_id] = link
+        return link_id
+
+    def _remove(self, link_id: LinkId, event: CoreEvent) -> None:
+        del self._links[link_id]
+        self._queue.put_nowait(_Job(event))
+
+    # --- questions -------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Everything at this moment; may run ahead of what is durable by one commit."""
+        return self._core.snapshot(now_s())
+
+    async def report(self, report: JobsReport) -> int:
+        """Take the harvester's report; its effects are durable when this returns how many slices it ended."""
+        before = self.snapshot().counters["slices_ended"]
+        await self._ask(report)
+        return self.snapshot().counters["slices_ended"] - before
+
+    async def end_slices(self, reason_code: int, *, for_good: bool) -> int:
+        """Tell every agent to drain and leave; return how many could be told."""
+        reachable = sum(view.state != "unreachable" for view in self.snapshot().slices)
+        await self._ask(SlicesMustEnd(reason_code, for_good))
+        return reachable
+
+    async def _ask(self, event: CoreEvent) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Job(event, done))
+        await done
+
+    async def watch(self, from_seq: int = 0) -> AsyncIterator[Event]:
+        """Events from a number on, or from now on (0); ends when the engine closes."""
+        position = from_seq or self._next_seq
+        if (self._events and position < self._events[0].seq) or (not self._events and position < self._next_seq):
+            position = self._events[0].seq if self._events else self._next_seq
+            yield Event(position - 1, "gap", text="earlier events are not kept any more")
+        while not self._closed:
+            for event in [event for event in self._events if event.seq >= position]:
+                position = event.seq + 1
+                yield event
+            async with self._news:
+                while self._next_seq <= position and not self._closed:
+                    await self._news.wait()
+
+    async def until(self, condition: Callable[[Snapshot], bool]) -> None:
+        """Wait until the view satisfies a condition, asked after every batch of events, or until the engine closed."""
+        while not condition(self.snapshot()) and not self._closed:
+            async with self._news:
+                await self._news.wait()
+
+
+async def run_or_fail(engine: Engine) -> None:
+    """Run an engine and close it, whatever happens."""
+    try:
+        await engine.run()
+    except JournalFailed as error:
+        logger.error("journal failed: %s", error)
+        raise
+    finally:
+        await engine.close()

@@ -1,0 +1,213 @@
+"""What the allocator knows: slices, leases, holders and their wants. Bookkeeping only; the desks decide.
+
+Must not send, persist or read a clock. Spec: docs/spec/002-lease.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from rfaas.control.lease import SERVING, Lease, LeaseState
+from rfaas.control.messages import (
+    Epoch,
+    HeldLease,
+    HolderId,
+    InstanceId,
+    LeaseId,
+    LeaseTerms,
+    Slice,
+    SliceId,
+    SliceView,
+    Want,
+)
+from rfaas_allocator.events import LinkId
+from rfaas_allocator.placement import Item, Room
+
+WantKey = tuple[HolderId, int]
+
+
+@dataclass(slots=True, eq=False)
+class LeaseEntry:
+    """One lease that is not FREE."""
+
+    terms: LeaseTerms
+    lease: Lease
+    core_ids: tuple[int, ...] = ()
+    cancelled: bool = False  # nobody wants it any more, but its agent has not answered the proposal yet
+
+    @property
+    def held(self) -> HeldLease:
+        """As messages and journal carry it."""
+        return HeldLease(self.terms, self.core_ids, self.lease.state.name)
+
+    @property
+    def want_key(self) -> WantKey:
+        """The standing request it serves."""
+        return self.terms.holder, self.terms.request
+
+
+@dataclass(slots=True, eq=False)
+class SliceEntry:
+    """One slice and what is leased of it."""
+
+    slice: Slice
+    instance: InstanceId
+    epoch: Epoch
+    heard_s: float  # when its agent spoke last, or the allocator started
+    end_s: float | None = None
+    link: LinkId | None = None
+    ending: bool = False  # it goes back to its owner
+    ending_code: int = 0  # a ReasonCode: why
+    full: bool = False  # its agent said so although we thought otherwise; until something there is freed
+    haunted: bool = False  # workers of an earlier agent may live there: nothing is granted
+    leases: dict[LeaseId, LeaseEntry] = field(default_factory=dict)
+
+    @property
+    def slice_id(self) -> SliceId:
+        """The slice's id."""
+        return self.slice.slice_id
+
+    @property
+    def free_cores(self) -> int:
+        """Cores that no lease holds or is proposed to hold."""
+        return max(0, self.slice.cores - sum(entry.terms.cores for entry in self.leases.values()))
+
+    @property
+    def free_memory_bytes(self) -> int:
+        """Memory that no lease holds or is proposed to hold."""
+        return max(0, self.slice.memory_bytes - sum(entry.terms.memory_bytes for entry in self.leases.values()))
+
+    @property
+    def state(self) -> str:
+        """For people and harvester: up, draining or unreachable."""
+        if self.link is None:
+            return "unreachable"
+        return "draining" if self.ending else "up"
+
+    def has_time(self, now_s: float, ttl_s: float) -> bool:
+        """True if a lease of `ttl_s` fits before the slice's end minus its grace."""
+        return self.end_s is None or self.end_s - self.slice.grace_s - now_s >= ttl_s
+
+    def open(self, now_s: float, ttl_s: float) -> bool:
+        """True if something may be proposed there now."""
+        closed = self.link is None or self.ending or self.full or self.haunted
+        return not closed and self.has_time(now_s, ttl_s)
+
+    def room(self) -> Room:
+        """What is free, for placement."""
+        return Room(self.slice_id, self.slice.node, self.free_cores, self.free_memory_bytes)
+
+    def view(self, now_s: float) -> SliceView:
+        """As status and harvester see it."""
+        end_in_s = None if self.end_s is None else max(0.0, self.end_s - now_s)
+        return SliceView(
+            slice=replace(self.slice, end_in_s=end_in_s),
+            epoch=self.epoch,
+            state=self.state,
+            leases=tuple(entry.held for _, entry in sorted(self.leases.items())),
+            free_cores=self.free_cores,
+            free_memory_bytes=self.free_memory_bytes,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class WantEntry:
+    """One standing request, and what its holder was told last."""
+
+    want: Want
+    told: tuple[int, str] | None = None  # missing workers, reason
+
+    @property
+    def item(self) -> Item:
+        """What placement needs of it; `workers` is the whole target."""
+        return Item(self.want.workers, self.want.cores_per_worker, self.want.memory_bytes_per_worker)
+
+
+@dataclass(slots=True, eq=False)
+class HolderEntry:
+    """One client, as its session process speaks for it."""
+
+    holder: HolderId
+    name: str
+    uid: int
+    link: LinkId
+    held: frozenset[LeaseId] = frozenset()  # what it knew of when it said hello
+
+
+COUNTERS: Final = ("alloc_epoch", "epoch", "lease_seq")
+"""Numbers that never decrease; durable."""
+
+
+class Inventory:
+    """All slices, leases, holders and wants; ids lead to entries."""
+
+    def __init__(self) -> None:
+        self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self.slices: dict[SliceId, SliceEntry] = {}
+        self.slices_over: dict[SliceId, None] = {}  # ordered: the oldest first
+        self.leases: dict[LeaseId, LeaseEntry] = {}
+        self.holders: dict[HolderId, HolderEntry] = {}
+        self.wants: dict[WantKey, WantEntry] = {}  # oldest first: the order in which they are served
+        self._leases_of: dict[HolderId, dict[LeaseId, LeaseEntry]] = {}
+        self._slice_of_link: dict[LinkId, SliceEntry] = {}
+
+    def add_lease(self, entry: LeaseEntry) -> None:
+        """Note a lease; its slice must be known."""
+        terms = entry.terms
+        self.leases[terms.lease_id] = entry
+        self.slices[terms.slice_id].leases[terms.lease_id] = entry
+        self._leases_of.setdefault(terms.holder, {})[terms.lease_id] = entry
+
+    def drop_lease(self, entry: LeaseEntry) -> None:
+        """Forget a lease that holds nothing any more."""
+        terms = entry.terms
+        del self.leases[terms.lease_id]
+        slice_entry = self.slices[terms.slice_id]
+        del slice_entry.leases[terms.lease_id]
+        slice_entry.full = False
+        slice_entry.haunted = slice_entry.haunted and bool(slice_entry.leases)
+        of_holder = self._leases_of[terms.holder]
+        del of_holder[terms.lease_id]
+        if not of_holder:
+            del self._leases_of[terms.holder]
+
+    def leases_of(self, holder: HolderId) -> list[LeaseEntry]:
+        """The leases of one holder, whatever their state."""
+        return list(self._leases_of.get(holder, {}).values())
+
+    def pending(self, key: WantKey) -> list[LeaseEntry]:
+        """Proposals for this request that an agent will answer, oldest first."""
+        return [entry for entry in self.leases_of(key[0]) if entry.want_key == key and self._is_pending(entry)]
+
+    def missing(self, key: WantKey) -> int:
+        """Workers that this request lacks, counting proposals under way; negative if it has more than it wants."""
+        entry = self.wants.get(key)
+        target = entry.want.workers if entry else 0
+        counted = (
+            lease.terms.workers
+            for lease in self.leases_of(key[0])
+            if lease.want_key == key and (lease.lease.state in SERVING or self._is_pending(lease))
+        )
+        return target - sum(counted)
+
+    def _is_pending(self, entry: LeaseEntry) -> bool:
+        # A proposal to an agent that can't be reached may never be answered: somebody else is asked meanwhile.
+        reachable = self.slices[entry.terms.slice_id].link is not None
+        return entry.lease.state is LeaseState.REQUESTED and not entry.cancelled and reachable
+
+    def connect(self, entry: SliceEntry, link: LinkId) -> None:
+        """The slice's agent speaks on this link from now on."""
+        self.disconnect(entry)
+        entry.link = link
+        self._slice_of_link[link] = entry
+
+    def disconnect(self, entry: SliceEntry) -> None:
+        """The slice's agent can't be reached any more."""
+        if entry.link is not None:
+            del self._slice_of_link[entry.link]
+            entry.link = None
+
+    def slice_of_link(self, link: LinkId) -> SliceEntry | None:
+        """The slice whose agent speaks on this link."""
+        return self._slice_of_link.get(link)

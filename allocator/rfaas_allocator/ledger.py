@@ -1,0 +1,256 @@
+"""What can be done to slices and leases, each with all the effects it has: the verbs of the core.
+
+Every change of a lease's state is one of these. Must not decide whom to serve (core) nor read messages (desks).
+Spec: docs/spec/002-lease.md sections 3, 6.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from rfaas.control.lease import Lease, LeaseEvent, LeaseState
+from rfaas.control.messages import (
+    AllocatorToAgent,
+    AllocatorToHolder,
+    Ended,
+    EndLease,
+    Epoch,
+    Granted,
+    HolderId,
+    LeaseId,
+    LeaseSeq,
+    LeaseTerms,
+    Propose,
+)
+from rfaas_allocator.events import (
+    CounterIs,
+    Effect,
+    Happened,
+    LeaseIs,
+    LeaseIsOver,
+    Persist,
+    Recovered,
+    SliceIs,
+    SliceIsForgotten,
+    SliceIsOver,
+    ToAgent,
+    ToHolder,
+)
+from rfaas_allocator.inventory import Inventory, LeaseEntry, SliceEntry, WantEntry
+
+logger = logging.getLogger(__name__)
+
+SLICES_OVER_KEPT: Final = 10_000  # ids of ended slices that are still recognised
+
+EVENT_OF_REASON: Final[Mapping[str, LeaseEvent]] = {
+    "released": LeaseEvent.RELEASE,
+    "expired": LeaseEvent.EXPIRE,
+    "reclaimed": LeaseEvent.RECLAIM,
+    "lost": LeaseEvent.LOST,
+}
+
+
+class Ledger:
+    """The inventory with the effects of changing it.
+
+    Args:
+        recovered: what the journal remembers.
+        ttl_s: of new leases, in seconds.
+        new_id: makes 16 random bytes.
+        now_s: the time of the start.
+    """
+
+    def __init__(self, recovered: Recovered, *, ttl_s: float, new_id: Callable[[], bytes], now_s: float) -> None:
+        self.inventory = Inventory()
+        self.ttl_s = ttl_s
+        self.tallies = dict.fromkeys(("proposed", "granted", "refused", "freed", "slices_ended"), 0)
+        self.changed = False  # somebody may be served now who could not be before
+        self._new_id = new_id
+        self._effects: list[Effect] = []
+        self._restore(recovered, now_s)
+
+    def _restore(self, recovered: Recovered, now_s: float) -> None:
+        inventory = self.inventory
+        inventory.counters |= recovered.counters
+        inventory.slices_over = dict.fromkeys(recovered.slices_over)
+        for record in recovered.slices:
+            entry = SliceEntry(record.slice, record.instance, record.epoch, heard_s=now_s)
+            inventory.slices[entry.slice_id] = entry
+        for kept in recovered.leases:
+            lease = Lease(LeaseState[kept.held.state], reason=kept.reason, reason_code=kept.reason_code)
+            inventory.add_lease(LeaseEntry(kept.held.terms, lease, kept.held.core_ids))
+
+    # --- effects ---------------------------------------------------------------------------------
+
+    def emit(self, *effects: Effect) -> None:
+        """Add effects to this step."""
+        self._effects += effects
+
+    def take_effects(self) -> list[Effect]:
+        """Return the effects of this step and begin the next."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def tell_agent(self, entry: SliceEntry, message: AllocatorToAgent) -> None:
+        """Send to a slice's agent, if it can be reached; else its next registration makes it good."""
+        if entry.link is not None:
+            self.emit(ToAgent(entry.link, message))
+
+    def tell_holder(self, holder: HolderId, message: AllocatorToHolder) -> None:
+        """Send to a holder, if it can be reached; else its next hello makes it good."""
+        entry = self.inventory.holders.get(holder)
+        if entry is not None:
+            self.emit(ToHolder(entry.link, message))
+
+    def note(self, kind: str, entry: LeaseEntry, **fields: object) -> None:
+        """Write something about a lease to the event log."""
+        terms = entry.terms
+        node = self.inventory.slices[terms.slice_id].slice.node
+        self.emit(
+            Happened(
+                kind,
+                slice_id=terms.slice_id,
+                lease_id=terms.lease_id,
+                holder=terms.holder,
+                node=node,
+                fields={
+                    "lease_seq": terms.lease_seq,
+                    "node_epoch": terms.epoch,
+                    "alloc_epoch": self.inventory.counters["alloc_epoch"],
+                    **fields,
+                },
+            )
+        )
+
+    # --- counters --------------------------------------------------------------------------------
+
+    def advance(self, name: str, at_least: int | None = None) -> int:
+        """Raise a durable counter by one, or to `at_least` if it is lower, and return it."""
+        counters = self.inventory.counters
+        value = counters[name] + 1 if at_least is None else max(at_least, counters[name])
+        if value != counters[name]:
+            counters[name] = value
+            self.emit(Persist(CounterIs(name, value)))
+        return value
+
+    # --- leases ----------------------------------------------------------------------------------
+
+    def propose(self, entry: SliceEntry, want: WantEntry, workers: int) -> None:
+        """Propose a lease for `want` to the agent of this slice (002 section 6, step 1)."""
+        wanted = want.want
+        terms = LeaseTerms(
+            lease_id=LeaseId(self._new_id()),
+            lease_seq=LeaseSeq(self.advance("lease_seq")),
+            slice_id=entry.slice_id,
+            epoch=entry.epoch,
+            holder=wanted.holder,
+            request=wanted.request,
+            workers=workers,
+            cores_per_worker=wanted.cores_per_worker,
+            memory_bytes_per_worker=wanted.memory_bytes_per_worker,
+            ttl_s=self.ttl_s,
+        )
+        lease = LeaseEntry(terms, Lease())
+        self.inventory.add_lease(lease)
+        self.tallies["proposed"] += 1
+        self.note("grant_proposed", lease, workers=workers)
+        self.tell_agent(entry, Propose(terms))
+
+    def keep(self, entry: LeaseEntry) -> None:
+        """Make a lease, as it is now, durable."""
+        self.emit(Persist(LeaseIs(entry.held, entry.lease.reason, entry.lease.reason_code)))
+
+    def accept(self, entry: LeaseEntry, core_ids: tuple[int, ...]) -> None:
+        """The agent holds it: durable, then the holder may know (002 section 6, step 3)."""
+        entry.core_ids = core_ids
+        entry.lease.step(LeaseEvent.ACCEPT)
+        self.keep(entry)
+        self.tallies["granted"] += 1
+        self.note("grant_accepted", entry, cores=list(core_ids), mem=entry.terms.memory_bytes)
+        if entry.cancelled:
+            self.end(entry, LeaseEvent.RELEASE, reason_code=6)
+        else:
+            self.grant(entry)
+
+    def grant(self, entry: LeaseEntry) -> None:
+        """Tell the holder of its lease; repeating it is harmless."""
+        offer = self.inventory.slices[entry.terms.slice_id].slice
+        if entry.terms.holder in self.inventory.holders:
+            self.note("grant_acked", entry)
+        self.tell_holder(entry.terms.holder, Granted(entry.terms, entry.core_ids, offer.node, offer.session_address))
+
+    def end(self, entry: LeaseEntry, event: LeaseEvent, *, reason_code: int) -> None:
+        """Lead a held lease to its end: the agent proves the death, then it is free."""
+        entry.lease.step(event, reason_code=reason_code)
+        self.keep(entry)
+        self.changed = True
+        self.tell_agent(self.inventory.slices[entry.terms.slice_id], EndLease(entry.terms.lease_id, reason_code))
+
+    def cancel(self, entry: LeaseEntry) -> None:
+        """Nobody wants this proposal any more; if its agent accepts all the same, it is released at once."""
+        entry.cancelled = True
+        self.changed = True
+
+    def drop(self, entry: LeaseEntry, event: LeaseEvent) -> None:
+        """End a proposal that no agent holds: nothing is held, nothing to prove."""
+        entry.lease.step(event)
+        self.inventory.drop_lease(entry)
+        self.changed = True
+
+    def free(self, entry: LeaseEntry, reason: str, reason_code: int, *, proof: str = "") -> None:
+        """Its workers are proven dead: the cores are free and the holder hears of it.
+
+        Args:
+            entry: a lease that was held.
+            reason: released, expired, reclaimed or lost; counts only if nothing led to its end before.
+            reason_code: likewise.
+            proof: what proves it, if the agent has not logged that itself.
+        """
+        lease = entry.lease
+        lease.step(EVENT_OF_REASON.get(reason, LeaseEvent.LOST), reason_code=reason_code)
+        if lease.state is LeaseState.DRAINING:
+            lease.step(LeaseEvent.DRAINED)
+        if proof:
+            self.note("proof_of_death", entry, by=proof)
+        lease.step(LeaseEvent.PROVEN_DEAD)
+        self.note("free", entry, reason=lease.reason, reason_code=lease.reason_code)
+        terms = entry.terms
+        self.emit(Persist(LeaseIsOver(terms.lease_id)))
+        self.inventory.drop_lease(entry)
+        self.tallies["freed"] += 1
+        self.changed = True
+        self.tell_holder(terms.holder, Ended(terms.holder, terms.lease_id, lease.reason, lease.reason_code))
+
+    # --- slices ----------------------------------------------------------------------------------
+
+    def keep_slice(self, entry: SliceEntry) -> None:
+        """Make a slice and its agent's epoch durable."""
+        self.emit(Persist(SliceIs(entry.slice, entry.instance, Epoch(entry.epoch))))
+
+    def clear(self, entry: SliceEntry, reason: str, reason_code: int, *, proof: str) -> None:
+        """Everything that was leased there is proven dead."""
+        for lease in list(entry.leases.values()):
+            if lease.lease.held:
+                self.free(lease, reason, reason_code, proof=proof)
+            else:
+                self.drop(lease, LeaseEvent.LOST)
+
+    def end_slice(self, entry: SliceEntry, reason: str, reason_code: int, *, proof: str) -> None:
+        """A slice is over for good, and with it all that was leased there."""
+        self.clear(entry, reason, reason_code, proof=proof)
+        over = self.inventory.slices_over
+        self.inventory.disconnect(entry)
+        del self.inventory.slices[entry.slice_id]
+        over[entry.slice_id] = None
+        if len(over) > SLICES_OVER_KEPT:
+            del over[next(iter(over))]
+        self.tallies["slices_ended"] += 1
+        self.emit(Persist(SliceIsOver(entry.slice_id)))
+        logger.info("slice over slice=%s node=%s by=%s", entry.slice_id.hex(), entry.slice.node, proof)
+
+    def forget_slice(self, entry: SliceEntry) -> None:
+        """A slice that holds nothing, whose agent went: it may come back as it was."""
+        del self.inventory.slices[entry.slice_id]
+        self.emit(Persist(SliceIsForgotten(entry.slice_id)))
