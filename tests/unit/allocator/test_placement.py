@@ -1,0 +1,96 @@
+"""Where leases go: fewest nodes, then tightest fit, then slice id; held against a search of all choices."""
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfaas_allocator.placement import Item, Placement, Room, place
+
+
+def room(name, cores, memory=1000, node=None):
+    return Room(name.encode(), node or name, cores, memory)
+
+
+def chosen(rooms, workers, cores=1, memory=1):
+    return [(p.slice_id.decode(), p.workers) for p in place(rooms, Item(workers, cores, memory))]
+
+
+def test_one_node_is_better_than_two():
+    assert chosen([room("a", 2), room("b", 2), room("c", 4)], 4) == [("c", 4)]
+
+
+def test_the_tightest_that_holds_all_is_taken():
+    assert chosen([room("a", 9), room("b", 3), room("c", 4)], 3) == [("b", 3)]
+
+
+def test_of_equal_cores_the_tighter_memory_is_taken():
+    assert chosen([room("a", 3, 900), room("b", 3, 500)], 2) == [("b", 2)]
+
+
+def test_of_equals_the_lowest_slice_id_is_taken():
+    assert chosen([room("b", 3, node="n1"), room("a", 3, node="n1")], 2) == [("a", 2)]
+
+
+def test_slices_of_one_node_count_as_one_node():
+    rooms = [room("a", 2, node="n1"), room("b", 2, node="n1"), room("c", 3, node="n2")]
+    assert chosen(rooms, 4) == [("a", 2), ("b", 2)]
+
+
+def test_the_largest_first_and_the_rest_where_it_fits_tightest():
+    assert chosen([room("a", 4), room("b", 1), room("c", 2)], 5) == [("a", 4), ("b", 1)]
+
+
+def test_what_fits_is_given_when_not_all_does():
+    assert chosen([room("a", 1), room("b", 2)], 9) == [("b", 2), ("a", 1)]
+
+
+def test_a_worker_is_not_split_over_slices():
+    assert chosen([room("a", 3), room("b", 3)], 3, cores=2) == [("a", 1), ("b", 1)]
+
+
+def test_memory_may_be_what_limits():
+    assert chosen([room("a", 8, 100)], 8, memory=40) == [("a", 2)]
+
+
+def test_nothing_fits_nowhere():
+    assert chosen([], 1) == []
+    assert chosen([room("a", 1)], 1, cores=2) == []
+
+
+ROOMS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 40), st.sampled_from(["n1", "n2", "n3"])), max_size=6).map(
+    lambda rows: [Room(bytes([i]), node, cores, memory) for i, (cores, memory, node) in enumerate(rows)]
+)
+ITEMS = st.builds(Item, st.integers(1, 12), st.integers(1, 3), st.integers(1, 20))
+
+
+@given(rooms=ROOMS, item=ITEMS)
+def test_every_placement_fits_and_together_they_are_all_that_fits(rooms, item):
+    by_id = {room.slice_id: room for room in rooms}
+    placements = place(rooms, item)
+    assert all(0 < p.workers <= item.fitting(by_id[p.slice_id]) for p in placements)
+    assert len({p.slice_id for p in placements}) == len(placements)
+    possible = sum(item.fitting(room) for room in rooms)
+    assert sum(p.workers for p in placements) == min(possible, item.workers)
+
+
+@given(rooms=ROOMS, item=ITEMS)
+def test_no_choice_of_fewer_nodes_would_do(rooms, item):
+    by_id = {room.slice_id: room for room in rooms}
+    placements = place(rooms, item)
+    used = {by_id[p.slice_id].node for p in placements}
+    placed = sum(p.workers for p in placements)
+    on_node = {node: sum(item.fitting(room) for room in rooms if room.node == node) for node in ("n1", "n2", "n3")}
+    for fewer in itertools.combinations(on_node, max(0, len(used) - 1)):
+        assert sum(on_node[node] for node in fewer) < placed or not placed
+
+
+@given(rooms=ROOMS, item=ITEMS, seed=st.randoms(use_true_random=False))
+def test_the_order_of_the_rooms_does_not_matter(rooms, item, seed):
+    shuffled = rooms[:]
+    seed.shuffle(shuffled)
+    assert place(rooms, item) == place(shuffled, item)
+
+
+def test_a_placement_is_a_plain_value():
+    assert Placement(b"a", 1) == Placement(b"a", 1)
