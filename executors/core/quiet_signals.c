@@ -8,6 +8,7 @@ enum { N_QUIET = sizeof quiet / sizeof quiet[0] };
 
 static struct sigaction before[N_QUIET];
 static int installed;
+static _Thread_local sigset_t mask_before_hold;
 
 static void do_nothing(int signo) { (void)signo; }
 
@@ -29,5 +30,17 @@ int rfaas_quiet_restore(void)
     for (int i = 0; i < N_QUIET; i++)
         if (sigaction(quiet[i], &before[i], NULL) != 0)
             return -1;
+    installed = 0; /* what this process installs itself from now on is its own */
     return 0;
 }
+
+void rfaas_quiet_hold(void)
+{
+    sigset_t held;
+    sigemptyset(&held);
+    for (int i = 0; i < N_QUIET; i++)
+        sigaddset(&held, quiet[i]);
+    pthread_sigmask(SIG_BLOCK, &held, &mask_before_hold);
+}
+
+void rfaas_quiet_let_go(void) { pthread_sigmask(SIG_SETMASK, &mask_before_hold, NULL); }

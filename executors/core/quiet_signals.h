@@ -9,7 +9,12 @@
 /* Install the handler (SA_RESTART); repeatable. The actions found at the first call are kept. 0, or -1 with errno. */
 int rfaas_quiet_install(void);
 
-/* Put back the actions that the first install found; for children that user code forks. Async-signal-safe. */
+/* Put back the actions that the first install found, once; for children that user code forks. Async-signal-safe. */
 int rfaas_quiet_restore(void);
+
+/* Around a fork, in the forking thread: hold the two signals back and let them through again. A signal sent to a child
+ * that has not come to rfaas_quiet_restore() yet would otherwise meet the handler and be lost. */
+void rfaas_quiet_hold(void);
+void rfaas_quiet_let_go(void);
 
 #endif

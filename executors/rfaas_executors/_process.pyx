@@ -27,6 +27,8 @@ cdef extern from "state_page.h" nogil:
 cdef extern from "quiet_signals.h" nogil:
     int rfaas_quiet_install()
     int rfaas_quiet_restore()
+    void rfaas_quiet_hold()
+    void rfaas_quiet_let_go()
 
 cdef extern from "<errno.h>" nogil:
     int errno
@@ -176,9 +178,19 @@ def install_quiet_signals():
 
 
 def restore_signals():
-    """Put back the actions that the first `install_quiet_signals` found; nothing if there was none."""
+    """Put back the actions that the first `install_quiet_signals` found; nothing if that was done or there was none."""
     if rfaas_quiet_restore() != 0:
         raise failed("sigaction")
+
+
+def hold_signals():
+    """Before a fork: hold SIGTERM and SIGINT back in this thread until `let_signals_go`, in parent and child."""
+    rfaas_quiet_hold()
+
+
+def let_signals_go():
+    """After a fork: take the thread's signal mask from before `hold_signals`; what came meanwhile acts now."""
+    rfaas_quiet_let_go()
 
 
 def die_with_parent(int signo, int parent_pid):

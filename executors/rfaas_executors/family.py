@@ -11,7 +11,14 @@ import signal
 import sys
 from collections.abc import Collection, Iterator
 
-from rfaas_executors._process import adopt_orphans, die_with_parent, install_quiet_signals, restore_signals
+from rfaas_executors._process import (
+    adopt_orphans,
+    die_with_parent,
+    hold_signals,
+    install_quiet_signals,
+    let_signals_go,
+    restore_signals,
+)
 
 __all__ = [
     "adopt_orphans",
@@ -33,15 +40,17 @@ _making_worker = False
 def quiet_for_life() -> None:
     """Make SIGTERM and SIGINT do nothing here, in the workers forked from here, and nowhere below them.
 
-    Exec resets a handler by itself; children that user code forks get the ordinary actions back by this hook.
+    Exec resets a handler by itself; children that user code forks get the ordinary actions back by these hooks, which
+    also hold the signals over the fork: a child may be told to end before it has run a line.
     """
     install_quiet_signals()
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=hold_signals, after_in_parent=let_signals_go, after_in_child=_after_fork_in_child)
 
 
-def _after_fork() -> None:
+def _after_fork_in_child() -> None:
     if not _making_worker:
         restore_signals()
+    let_signals_go()
 
 
 @contextlib.contextmanager
@@ -61,6 +70,8 @@ def become_worker(template_pid: int, cpus: list[int] | None) -> None:
     Args:
         cpus: where to stay; None: wherever the template may run.
     """
+    global _making_worker
+    _making_worker = False  # the worker lives within `making_worker`, and what it forks is no worker
     os.setsid()
     install_quiet_signals()
     if not die_with_parent(signal.SIGKILL, template_pid):

@@ -112,7 +112,8 @@ def handshake_blocking(sock: socket.socket, machine: Machine, timeout_s: float =
             data = sock.recv(wanted_bytes)
             if not data:
                 raise ChannelBroken(_ENDED)
-            sock.sendall(machine.receive(data))
+            if answer := machine.receive(data):  # an empty send finds out too soon that the peer has left
+                sock.sendall(answer)
     except TimeoutError as error:
         raise ProtocolError(_LATE) from error
     except RfaasError:
