@@ -1,0 +1,51 @@
+"""One suite over every medium: a test that asks for `pair` runs on each."""
+
+import gc
+import os
+
+import pytest
+
+from support.media import MEDIA, STREAMS
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_left():
+    before = os.listdir("/proc/self/fd")
+    yield
+    gc.collect()  # channels that a failing test's traceback held on to
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.fixture(params=MEDIA)
+def medium(request):
+    return request.param
+
+
+@pytest.fixture
+def make_pair(medium):
+    """Makes connected channels and closes them after the test."""
+    made = []
+
+    def make(**options):
+        left, right = MEDIA[medium](**options)
+        made.extend((left, right))
+        return left, right
+
+    yield make
+    for channel in made:
+        channel.close()
+
+
+@pytest.fixture
+def pair(make_pair):
+    return make_pair()
+
+
+@pytest.fixture(params=STREAMS)
+def sockets(request):
+    """Connected blocking sockets of each stream medium."""
+    left, right = STREAMS[request.param]()
+    with left, right:
+        left.settimeout(20)
+        right.settimeout(20)
+        yield left, right
