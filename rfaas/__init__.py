@@ -4,6 +4,63 @@ Must not load grpc, protobuf or numpy (daemons do that in processes of their own
 and must not import the packages above it: allocator, executors, slurm_plugin. Names outside `__all__` are private.
 """
 
+from rfaas.client.futures import Future
+from rfaas.executor import Executor
+from rfaas_transport.errors import (
+    AcquireTimeout,
+    AgentLost,
+    AllocatorUnavailable,
+    AuthenticationFailed,
+    Cancelled,
+    ChannelBroken,
+    ChannelClosed,
+    ConfigError,
+    ConnectionLost,
+    DeadlineExceeded,
+    EnvironmentFailed,
+    LeaseDenied,
+    NoCredit,
+    NodeLost,
+    PayloadTooLarge,
+    PoisonFunction,
+    ProtocolError,
+    ReasonCode,
+    Reclaimed,
+    RemoteError,
+    RfaasError,
+    SerializationError,
+    VersionMismatch,
+    WorkerLost,
+)
+
 __version__ = "0.1.0.dev0"
 
-__all__ = ["__version__"]
+__all__ = [
+    "AcquireTimeout",
+    "AgentLost",
+    "AllocatorUnavailable",
+    "AuthenticationFailed",
+    "Cancelled",
+    "ChannelBroken",
+    "ChannelClosed",
+    "ConfigError",
+    "ConnectionLost",
+    "DeadlineExceeded",
+    "EnvironmentFailed",
+    "Executor",
+    "Future",
+    "LeaseDenied",
+    "NoCredit",
+    "NodeLost",
+    "PayloadTooLarge",
+    "PoisonFunction",
+    "ProtocolError",
+    "ReasonCode",
+    "Reclaimed",
+    "RemoteError",
+    "RfaasError",
+    "SerializationError",
+    "VersionMismatch",
+    "WorkerLost",
+    "__version__",
+]

@@ -1,0 +1,342 @@
+"""What can happen to a client's core, and what it then asks for: plain values, no behaviour.
+
+The core (`rfaas.client.core`) takes one event and a time and answers with effects; the I/O thread does them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rfaas.config import CallSettings
+from rfaas_transport.errors import RfaasError
+
+
+class FrameLike(Protocol):
+    """What is read of a received frame (rfaas_transport._core.Frame)."""
+
+    @property
+    def kind(self) -> int:
+        """Spec 001 section 2."""
+
+    @property
+    def status(self) -> int:
+        """Spec 001 section 4."""
+
+    @property
+    def credits(self) -> int:
+        """Calls that the worker takes in addition."""
+
+    @property
+    def call_id(self) -> int:
+        """Which dispatch it answers."""
+
+    @property
+    def text(self) -> str:
+        """For people; ERROR only."""
+
+    @property
+    def segments(self) -> tuple[memoryview, ...]:
+        """The payload; not the core's business."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One invocation from submit to its end.
+
+    Attributes:
+        work: the I/O side's own (future, function, arguments); the core never looks inside, and drops it at the end.
+        inv: number of the invocation, given at submit.
+        attempt: dispatches so far, less one; 0 before and during the first.
+        call_id: number of the current dispatch; 0 while none.
+        may_have_run: an earlier dispatch started, or nobody knows that it did not.
+        kills: how many workers it ended.
+    """
+
+    work: Any
+    settings: CallSettings
+    inv: int = 0
+    submitted_at_s: float = 0.0
+    deadline_s: float | None = None
+    queued: bool = False
+    resolved: bool = False
+    may_have_run: bool = False
+    dispatches: int = 0
+    call_id: int = 0
+    retries_used: int = 0
+    reclaims_used: int = 0
+    kills: int = 0
+
+    @property
+    def attempt(self) -> int:
+        """How often it had been dispatched before the current dispatch."""
+        return max(0, self.dispatches - 1)
+
+
+@dataclass(slots=True, frozen=True)
+class Lease:
+    """A lease as the session process told it; what `resume` needs (docs/spec/004-session.md section 3)."""
+
+    lease: bytes
+    lease_seq: int
+    epoch: int
+    slice: bytes
+    address: str
+    node: str
+    workers: int
+    ttl_s: float
+
+
+@dataclass(slots=True, frozen=True)
+class ChannelInfo:
+    """A channel as the session process told it."""
+
+    number: int
+    lease: bytes
+    lease_seq: int
+    epoch: int
+    slot: int
+    generation: int
+    node: str
+
+
+@dataclass(slots=True, frozen=True)
+class Verdict:
+    """Why a channel will never answer again.
+
+    `last_started` None: nobody knows what the worker had started, so everything on the channel may have run.
+    """
+
+    reason_code: int
+    last_started: int | None = None
+    last_done: int = 0
+    exit_status: int | None = None
+    signal: int | None = None
+    grace_s: float | None = None
+    hint: str = ""
+    silent: bool = False  # no word came at all: connection-lost
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Submit:
+    """The user handed over a call."""
+
+    call: Call
+
+
+@dataclass(slots=True, frozen=True)
+class Cancel:
+    """The user wants a call back; Withdrawn is the answer if it is queued and can't have run."""
+
+    call: Call
+
+
+@dataclass(slots=True, frozen=True)
+class Shutdown:
+    """No call comes any more; the queued ones are withdrawn if `cancel_queued`."""
+
+    cancel_queued: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(slots=True, frozen=True)
+class SessionUp:
+    """A session process welcomed us."""
+
+    embedded: bool
+
+
+@dataclass(slots=True, frozen=True)
+class SessionLost:
+    """The session process is gone."""
+
+
+@dataclass(slots=True, frozen=True)
+class SessionFailed:
+    """No session process could be reached or started."""
+
+    error: RfaasError
+
+
+@dataclass(slots=True, frozen=True)
+class LeaseGranted:
+    """The session process was granted a lease for us."""
+
+    lease: Lease
+
+
+@dataclass(slots=True, frozen=True)
+class LeaseEnded:
+    """A lease is FREE."""
+
+    lease: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class ChannelOpened:
+    """A channel to a worker was handed over; it is usable once the worker's HELLO gave a credit."""
+
+    info: ChannelInfo
+
+
+@dataclass(slots=True, frozen=True)
+class FrameArrived:
+    """A whole frame was read from a channel."""
+
+    channel: int
+    frame: FrameLike
+
+
+@dataclass(slots=True, frozen=True)
+class ChannelEnded:
+    """A channel was read to its end; nothing more comes from it."""
+
+    channel: int
+
+
+@dataclass(slots=True, frozen=True)
+class SendFailed:
+    """A dispatch could not be handed over; nothing was sent. `broken`: the channel can't be used any more."""
+
+    channel: int
+    call_id: int
+    error: RfaasError
+    broken: bool
+
+
+@dataclass(slots=True, frozen=True)
+class ChannelsCondemned:
+    """A farewell (last_started known) or the loss of an agent or node (not known)."""
+
+    channels: tuple[int, ...]
+    verdict: Verdict
+
+
+@dataclass(slots=True, frozen=True)
+class Notice:
+    """These channels' workers go back to their owner: send nothing more there."""
+
+    lease: bytes
+    channels: tuple[int, ...]
+    reason_code: int
+    grace_s: float
+
+
+@dataclass(slots=True, frozen=True)
+class Queued:
+    """Nothing free now; the reason is for people."""
+
+    reason: str
+    hint: str
+
+
+@dataclass(slots=True, frozen=True)
+class Denied:
+    """What we want can never be served."""
+
+    code: str
+    hint: str
+
+
+Event = (
+    Submit
+    | Cancel
+    | Shutdown
+    | Tick
+    | SessionUp
+    | SessionLost
+    | SessionFailed
+    | LeaseGranted
+    | LeaseEnded
+    | ChannelOpened
+    | FrameArrived
+    | ChannelEnded
+    | SendFailed
+    | ChannelsCondemned
+    | Notice
+    | Queued
+    | Denied
+)
+
+
+# --- effects ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Dispatch:
+    """Send this call on this channel now; `remaining_s` is what its deadline leaves, None without one."""
+
+    channel: int
+    call: Call
+    call_id: int
+    remaining_s: float | None
+
+
+@dataclass(slots=True, frozen=True)
+class Deliver:
+    """The answer came: decode it and resolve the future."""
+
+    call: Call
+    frame: FrameLike
+    info: ChannelInfo
+    work: Any
+
+
+@dataclass(slots=True, frozen=True)
+class Fail:
+    """Resolve the future with this error."""
+
+    call: Call
+    error: RfaasError
+    work: Any
+
+
+@dataclass(slots=True, frozen=True)
+class Withdrawn:
+    """The call left the queue unsent; resolve its future as cancelled."""
+
+    call: Call
+    work: Any
+
+
+@dataclass(slots=True, frozen=True)
+class Requeued:
+    """The call is proven not started and in the queue again; it may be cancelled again."""
+
+    call: Call
+
+
+@dataclass(slots=True, frozen=True)
+class SendWant:
+    """Tell the session process our target."""
+
+    workers: int
+
+
+@dataclass(slots=True, frozen=True)
+class CloseChannel:
+    """Nothing is expected of this channel any more."""
+
+    channel: int
+
+
+@dataclass(slots=True, frozen=True)
+class Connect:
+    """Join a session process, resuming these leases with their live channels."""
+
+    resume: tuple[tuple[Lease, tuple[ChannelInfo, ...]], ...] = field(default=())
+
+
+@dataclass(slots=True, frozen=True)
+class Drained:
+    """Shut down, and every call is resolved."""
+
+
+Effect = Dispatch | Deliver | Fail | Withdrawn | Requeued | SendWant | CloseChannel | Connect | Drained

@@ -1,0 +1,73 @@
+"""The future of a call: a real `concurrent.futures.Future`, so that `wait`, `as_completed` and asyncio take it.
+
+Must not decide anything: the core says when a call runs, waits again, or ends.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures._base import FINISHED, PENDING, RUNNING
+from typing import TypeVar
+
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+class Future(concurrent.futures.Future[R]):
+    """What `Executor.submit` returns; made by executors only.
+
+    Unlike the standard one it can go from running back to pending: when a call is proven not to have started on a
+    worker that went away, it waits for another, and may be cancelled again.
+    """
+
+    _withdraw: Callable[[], bool] | None = None  # takes the call out of the queue; False if it can't any more
+
+    def cancel(self) -> bool:
+        """Cancel the call if it has not been sent to a worker.
+
+        Returns:
+            True: it is cancelled and never runs. False: it was sent, or is over; nothing has changed.
+        """
+        withdraw = self._withdraw
+        if withdraw is None or not withdraw():
+            return self.cancelled()
+        self._end_cancelled()
+        return True
+
+    def _end_cancelled(self) -> None:
+        self._withdraw = None
+        super().cancel()
+        self.set_running_or_notify_cancel()  # tells those who `wait`; nobody else would
+
+    def _end(self, value: R | None, error: BaseException | None) -> None:
+        """Set result or error, and run the callbacks in this thread."""
+        self._withdraw = None
+        try:
+            if error is None:
+                self.set_result(value)  # type: ignore[arg-type]  # None is a result too
+            else:
+                self.set_exception(error)
+        except concurrent.futures.InvalidStateError:
+            _log.warning("a future was resolved by somebody else; what its call brought is dropped")
+
+    def _mark_running(self) -> None:
+        with self._condition:
+            if self._state == PENDING:
+                self._state = RUNNING
+
+    def _mark_pending(self) -> None:
+        with self._condition:
+            if self._state == RUNNING:
+                self._state = PENDING
+
+    def _fail_in_forked_child(self, error: BaseException) -> None:
+        """Give an error to a future that the parent process will resolve; its callbacks are the parent's."""
+        self._condition = threading.Condition()  # the old one may be held by a thread that exists in the parent only
+        self._withdraw = None
+        if self._state in (PENDING, RUNNING):
+            self._done_callbacks = []
+            self._exception, self._state = error, FINISHED

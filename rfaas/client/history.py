@@ -1,0 +1,58 @@
+"""What a client writes to the event log: its calls, only if the log was asked for (docs/spec/005-event-log.md)."""
+
+from __future__ import annotations
+
+from rfaas.client.events import Call, ChannelInfo, Deliver, Dispatch, Fail, Withdrawn
+from rfaas.client.serial import OK
+from rfaas.control.eventlog import EventLog
+
+
+class History:
+    """Writes submit, sent and resolved; does nothing when the log is off.
+
+    Args:
+        client_id: 16 bytes.
+    """
+
+    def __init__(self, client_id: bytes) -> None:
+        self._log = EventLog.from_environment("client")
+        self._client = client_id.hex()
+
+    def submit(self, call: Call, inv: int) -> None:
+        """The user handed over a call that will have this number."""
+        if self._log.enabled:
+            settings = call.settings
+            self._log.write(
+                "submit", client=self._client, inv=inv, idempotent=settings.idempotent, retries=settings.retries
+            )
+
+    def sent(self, dispatch: Dispatch, info: ChannelInfo) -> None:
+        """A call is about to be handed to a channel."""
+        if self._log.enabled:
+            self._log.write(
+                "sent",
+                client=self._client,
+                inv=dispatch.call.inv,
+                attempt=dispatch.call.attempt,
+                call_id=dispatch.call_id,
+                channel=info.number,
+                lease=info.lease,
+            )
+
+    def resolved(self, ending: Deliver | Fail | Withdrawn) -> None:
+        """A future is about to get its result, error or cancellation."""
+        if not self._log.enabled:
+            return
+        outcome, may_have_run, code = "cancelled", False, ""
+        if isinstance(ending, Deliver):
+            outcome, may_have_run = ("result" if ending.frame.status == OK else "error"), True
+        elif isinstance(ending, Fail):
+            outcome, may_have_run, code = "error", ending.error.may_have_run, ending.error.code
+        self._log.write(
+            "resolved",
+            client=self._client,
+            inv=ending.call.inv,
+            outcome=outcome,
+            may_have_run=may_have_run,
+            code=code,
+        )

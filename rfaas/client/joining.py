@@ -1,0 +1,97 @@
+"""Joining a session process in a thread of its own: starting one takes a while, and results must not wait for it.
+
+Must not touch the core; the I/O thread takes what came of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from rfaas.client.events import ChannelInfo, Connect, Lease
+from rfaas.config import ExecutorConfig
+from rfaas.session import environment
+from rfaas.session.connection import SessionConnection
+from rfaas.session.start import connect
+from rfaas_transport.errors import AllocatorUnavailable, RfaasError
+
+CONNECT_TIMEOUT_S: Final = 30.0  # a cold interpreter on a busy shared file system needs its time
+
+
+class Joiner:
+    """Makes one session connection at a time.
+
+    Args:
+        config: of the executor.
+        client_id: 16 bytes, the same at every join.
+        executor: our number of the executor.
+    """
+
+    def __init__(self, config: ExecutorConfig, client_id: bytes, executor: int) -> None:
+        self._config = config
+        self._client_id = client_id
+        self._executor = executor
+        self._lock = threading.Lock()
+        self._outcome: SessionConnection | RfaasError | None = None
+        self._closed = False
+        self.notify: Callable[[], None] | None = None  # called from the joining thread when there is an outcome
+
+    def begin(self, wish: Connect) -> None:
+        """Start joining; never blocks. The outcome comes with `take`."""
+        resume = [_resumed(lease, channels, self._executor) for lease, channels in wish.resume]
+        threading.Thread(target=self._join, args=(resume,), name="rfaas-join", daemon=True).start()
+
+    def take(self) -> SessionConnection | RfaasError | None:
+        """What came of it: a connection, which is the caller's, or an error; None: nothing yet."""
+        with self._lock:
+            outcome, self._outcome = self._outcome, None
+            return outcome
+
+    def close(self) -> None:
+        """Want no outcome any more; one that comes late is closed."""
+        with self._lock:
+            self._closed = True
+            if isinstance(self._outcome, SessionConnection):
+                self._outcome.close()
+            self._outcome = None
+
+    def _join(self, resume: list[dict[str, Any]]) -> None:
+        outcome: SessionConnection | RfaasError
+        try:
+            outcome = connect(
+                self._config.choice,
+                client_id=self._client_id,
+                env=environment.current(),
+                resume=resume,
+                daemon_python=self._config.daemon_python,
+                timeout_s=CONNECT_TIMEOUT_S,
+            )
+        except RfaasError as error:
+            outcome = error
+        except Exception as error:  # every failure must reach the futures that wait for this
+            outcome = AllocatorUnavailable(f"the session process can't be joined: {error!r}")
+            outcome.__cause__ = error
+        with self._lock:
+            if self._closed:
+                if isinstance(outcome, SessionConnection):
+                    outcome.close()
+                return
+            self._outcome = outcome
+            if self.notify is not None:
+                self.notify()
+
+
+def _resumed(lease: Lease, channels: tuple[ChannelInfo, ...], executor: int) -> dict[str, Any]:
+    return {
+        "lease": lease.lease,
+        "lease_seq": lease.lease_seq,
+        "epoch": lease.epoch,
+        "slice": lease.slice,
+        "address": lease.address,
+        "node": lease.node,
+        "executor": executor,
+        "workers": lease.workers,
+        "ttl_s": lease.ttl_s,
+        "channels": [[channel.number, channel.slot, channel.generation] for channel in channels],
+    }

@@ -1,0 +1,79 @@
+"""One channel of a client with the functions it has announced there: builds the frames of 001 that a client sends.
+
+Must not decide what is sent when (the core does) and knows no thread: its owner locks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from rfaas.client.events import ChannelInfo, Dispatch
+from rfaas.client.serial import Definition, Segments
+from rfaas_transport._core import Channel, Frame
+from rfaas_transport.frame import Kind, Status
+
+FUNCTIONS_PER_CHANNEL: Final = 256  # announced at a time; the one unused for longest makes room
+
+
+class Port:
+    """Sends calls on one channel.
+
+    Args:
+        channel: owned from here on.
+        token: of the poller.
+    """
+
+    def __init__(self, info: ChannelInfo, channel: Channel, token: int) -> None:
+        self.info = info
+        self.channel = channel
+        self.token = token
+        self.writing = False  # the poller watches for room to write
+        self._indices: OrderedDict[bytes, tuple[int, Definition]] = OrderedDict()  # by identity, used last comes last
+
+    def send_call(self, dispatch: Dispatch, definition: Definition, segments: Segments) -> None:
+        """Send a call, and its function before if this worker doesn't know it. Never blocks.
+
+        The buffers are borrowed while `channel.wants_write`.
+
+        Raises:
+            NoCredit, PayloadTooLarge: the call was not sent.
+            ChannelClosed, ChannelBroken: the call was not sent, and no other will be.
+        """
+        remaining_s = dispatch.remaining_s
+        self.channel.send(
+            Kind.CALL,
+            call_id=dispatch.call_id,
+            function=self._announce(definition),
+            attempt=min(255, dispatch.call.attempt),
+            lease_seq=self.info.lease_seq,
+            epoch=self.info.epoch,
+            deadline_ns=0 if remaining_s is None else max(1, int(remaining_s * 1e9)),
+            segments=segments,
+        )
+
+    def _announce(self, definition: Definition) -> int:
+        """Index of a function on this channel; DEFINE is sent if it has none."""
+        known = self._indices.get(definition.identity)
+        if known is not None:
+            self._indices.move_to_end(definition.identity)
+            return known[0]
+        index = len(self._indices)
+        if index >= FUNCTIONS_PER_CHANNEL:  # calls are answered before the next is sent, so nobody refers to the oldest
+            _, (index, _) = self._indices.popitem(last=False)
+        self.channel.send(Kind.DEFINE, function=index, segments=definition.segments())
+        self._indices[definition.identity] = (index, definition)
+        return index
+
+    def answer_fetch(self, frame: Frame) -> None:
+        """Send the blob that a worker asks for, or say that we lack it. Never blocks.
+
+        Raises:
+            ChannelClosed, ChannelBroken: nothing more will be sent.
+        """
+        digest = b"".join(frame.segments)
+        for _, definition in self._indices.values():
+            if definition.digest == digest:
+                self.channel.send(Kind.BLOB, call_id=frame.call_id, segments=[definition.blob])
+                return
+        self.channel.send(Kind.BLOB, call_id=frame.call_id, status=Status.NOT_FOUND)

@@ -1,0 +1,332 @@
+"""Random schedules against the client's core: every call resolves once, and none runs twice that must not.
+
+The world below knows the truth: which worker really ran what. It crashes, reclaims and loses workers in every phase,
+tells the truth in farewells or says nothing, and lets results overtake verdicts.
+"""
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from rfaas.client.core import NOT_STARTED, RESULT, ClientCore
+from rfaas.client.events import (
+    Call,
+    Cancel,
+    ChannelEnded,
+    ChannelInfo,
+    ChannelOpened,
+    ChannelsCondemned,
+    CloseChannel,
+    Connect,
+    Deliver,
+    Denied,
+    Dispatch,
+    Fail,
+    FrameArrived,
+    Notice,
+    SendFailed,
+    SessionFailed,
+    SessionLost,
+    SessionUp,
+    Shutdown,
+    Submit,
+    Tick,
+    Verdict,
+    Withdrawn,
+)
+from rfaas.config import RECLAIM_BUDGET, CallSettings
+from rfaas_transport.errors import AllocatorUnavailable, ChannelBroken, PayloadTooLarge, ReasonCode
+
+HELLO = 96
+LEASE = b"l" * 16
+RARELY = st.integers(0, 4).map(lambda n: n == 4)  # disasters; with more of them no call would ever run
+
+
+class Frame:
+    def __init__(self, kind, call_id=0, status=0, credits=0):
+        self.kind, self.call_id, self.status, self.credits, self.text, self.segments = (
+            kind,
+            call_id,
+            status,
+            credits,
+            "",
+            (),
+        )
+
+
+@dataclass
+class Worker:
+    """What a worker has really done."""
+
+    number: int
+    inbox: list = field(default_factory=list)  # dispatches not read
+    running: Dispatch | None = None
+    outbox: list = field(default_factory=list)  # frames sent, not received by the client
+    started: int = 0
+    done: int = 0
+    dead: bool = False
+    ended: bool = False  # the client has read the end
+
+
+class World(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.core = ClientCore(max_workers=4, acquire_timeout_s=None, seed=0)
+        self.now_s = 0.0
+        self.workers = {}
+        self.next_channel = 1
+        self.calls = []
+        self.executions = {}
+        self.endings = {}
+        self.refuse_next = None  # an error for the next dispatch
+        self.connecting = False
+        self.up = False
+        self.submit(False, 0, None)
+        self.joined()
+        for _ in range(2):
+            self.some_worker_comes(True)
+
+    # --- plumbing ---------------------------------------------------------------------------------
+
+    def step(self, event):
+        events = [event]
+        while events:
+            for effect in self.core.step(events.pop(0), self.now_s):
+                if isinstance(effect, Dispatch):
+                    events += self.dispatch(effect)
+                elif isinstance(effect, Deliver | Fail | Withdrawn):
+                    self.endings.setdefault(effect.call, []).append(effect)
+                elif isinstance(effect, CloseChannel):
+                    self.workers.pop(effect.channel, None)
+                elif isinstance(effect, Connect):
+                    assert not self.up
+                    assert not self.connecting
+                    self.connecting = True
+
+    def dispatch(self, effect):
+        if self.refuse_next is not None:
+            error, self.refuse_next = self.refuse_next, None
+            return [SendFailed(effect.channel, effect.call_id, error, broken=isinstance(error, ChannelBroken))]
+        worker = self.workers[effect.channel]
+        assert not worker.ended, "sent on a channel that was read to its end"
+        worker.inbox.append(effect)
+        return []
+
+    def pick(self, data, predicate):
+        found = [w for w in self.workers.values() if predicate(w)]
+        return data.draw(st.sampled_from(found)) if found else None
+
+    # --- what users do ------------------------------------------------------------------------------
+
+    @rule(idempotent=st.booleans(), retries=st.integers(0, 3), timeout_s=st.sampled_from([None, None, None, 1.0]))
+    def submit(self, idempotent, retries, timeout_s):
+        call = Call("work", CallSettings(idempotent, retries if idempotent else 0, timeout_s))
+        self.calls.append(call)
+        self.executions[call] = 0
+        self.step(Submit(call))
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data(), rarely=RARELY)
+    def cancel(self, data, rarely):
+        if not rarely:
+            return
+        self.step(Cancel(data.draw(st.sampled_from(self.calls))))
+
+    @rule(duration_s=st.sampled_from([0.01, 0.3, 0.6, 1.0, 2.5]))
+    def wait(self, duration_s):
+        self.now_s += duration_s
+        self.step(Tick())
+
+    # --- what workers do ----------------------------------------------------------------------------
+
+    def worker_comes(self):
+        number, self.next_channel = self.next_channel, self.next_channel + 1
+        self.workers[number] = Worker(number)
+        self.step(ChannelOpened(ChannelInfo(number, LEASE, 1, 1, number, 1, "n")))
+        if number in self.workers:  # else the client is drained and has closed it
+            self.workers[number].outbox.append(Frame(HELLO, credits=1))
+
+    @precondition(lambda self: self.up and len(self.workers) < 4)
+    @rule(greets=st.booleans())
+    def some_worker_comes(self, greets):
+        self.worker_comes()
+        worker = self.workers[self.next_channel - 1]
+        if greets:
+            self.step(FrameArrived(worker.number, worker.outbox.pop(0)))
+
+    @precondition(lambda self: any(w.inbox and not w.running and not w.dead for w in self.workers.values()))
+    @rule(data=st.data())
+    def worker_starts(self, data):
+        worker = self.pick(data, lambda w: w.inbox and not w.running and not w.dead)
+        worker.running = worker.inbox.pop(0)
+        worker.started = worker.running.call_id
+        self.executions[worker.running.call] += 1
+
+    @rule(data=st.data(), last=st.booleans())
+    def worker_answers(self, data, last):
+        worker = self.pick(data, lambda w: w.running and not w.dead)
+        if worker is not None:
+            worker.done = worker.running.call_id
+            worker.outbox.append(Frame(RESULT, worker.running.call_id, credits=0 if last else 1))
+            worker.running = None
+
+    @rule(data=st.data())
+    def worker_gives_back(self, data):
+        worker = self.pick(data, lambda w: w.inbox and not w.running and not w.dead)
+        if worker is not None:
+            worker.outbox.append(Frame(RESULT, worker.inbox.pop(0).call_id, NOT_STARTED))
+
+    @rule(data=st.data())
+    def frame_arrives(self, data):
+        worker = self.pick(data, lambda w: w.outbox)
+        if worker is not None:
+            self.step(FrameArrived(worker.number, worker.outbox.pop(0)))
+
+    @precondition(lambda self: any(w.running and not w.dead for w in self.workers.values()))
+    @rule(data=st.data(), reason=st.sampled_from([ReasonCode.WORKER_CRASHED, ReasonCode.SLURM_PREEMPT]))
+    def worker_dies_in_a_call_and_all_is_told(self, data, reason):
+        worker = self.pick(data, lambda w: w.running and not w.dead)
+        worker.dead = True
+        self.end_channel(worker, loses_tail=False)
+        verdict = Verdict(reason, last_started=worker.started, last_done=worker.done)
+        self.step(ChannelsCondemned((worker.number,), verdict))
+
+    @rule(data=st.data(), rarely=RARELY)
+    def worker_dies(self, data, rarely):
+        worker = self.pick(data, lambda w: not w.dead)
+        if worker is not None and rarely:
+            worker.dead = True
+
+    @rule(data=st.data(), loses_tail=st.booleans())
+    def channel_ends(self, data, loses_tail):
+        worker = self.pick(data, lambda w: w.dead and not w.ended)
+        if worker is not None:
+            self.end_channel(worker, loses_tail)
+
+    def end_channel(self, worker, loses_tail):
+        while worker.outbox and not loses_tail and worker.number in self.workers:
+            self.step(FrameArrived(worker.number, worker.outbox.pop(0)))
+        worker.ended = True
+        self.step(ChannelEnded(worker.number))
+
+    @rule(
+        data=st.data(),
+        reason=st.sampled_from([ReasonCode.WORKER_CRASHED, ReasonCode.SLURM_PREEMPT, ReasonCode.WORKER_EXITED]),
+    )
+    def farewell(self, data, reason):
+        worker = self.pick(data, lambda w: w.dead)
+        if worker is not None:
+            verdict = Verdict(reason, last_started=worker.started, last_done=worker.done)
+            self.step(ChannelsCondemned((worker.number,), verdict))
+
+    @rule(data=st.data(), reason=st.sampled_from([ReasonCode.AGENT_LOST, ReasonCode.NODE_DOWN]), rarely=RARELY)
+    def agent_is_lost(self, data, reason, rarely):
+        worker = self.pick(data, lambda w: True)
+        if worker is not None and rarely:
+            worker.dead = True
+            self.step(ChannelsCondemned((worker.number,), Verdict(reason)))
+
+    @rule(data=st.data(), rarely=RARELY)
+    def notice(self, data, rarely):
+        worker = self.pick(data, lambda w: True)
+        if worker is not None and rarely:
+            self.step(Notice(b"another", (worker.number,), ReasonCode.SLURM_PREEMPT, 1.0))
+
+    @rule(error=st.sampled_from([ChannelBroken("reset"), PayloadTooLarge("large")]), rarely=RARELY)
+    def next_send_fails(self, error, rarely):
+        self.refuse_next = error if rarely else None
+
+    # --- the session process ------------------------------------------------------------------------
+
+    @precondition(lambda self: self.connecting)
+    @rule(fails=RARELY)
+    def joined(self, fails=False):
+        self.connecting = False
+        self.up = not fails
+        self.step(SessionFailed(AllocatorUnavailable("no")) if fails else SessionUp(embedded=True))
+
+    @precondition(lambda self: self.up)
+    @rule(rarely=RARELY)
+    def session_dies(self, rarely):
+        if not rarely:
+            return
+        self.up = False
+        for worker in self.workers.values():
+            worker.dead = True
+        self.step(SessionLost())
+
+    @precondition(lambda self: self.up)
+    @rule(rarely=RARELY)
+    def denied(self, rarely):
+        if rarely:
+            self.step(Denied("quota", ""))
+
+    # --- the end, and what must hold ----------------------------------------------------------------
+
+    def teardown(self):
+        self.refuse_next = None
+        self.step(Shutdown())
+        for _ in range(2_000):
+            if all(call.resolved for call in self.calls):
+                break
+            self.finish_a_bit()
+        self.check_all()
+
+    def finish_a_bit(self):
+        """Good weather: everything alive answers, everything dead ends with its farewell."""
+        if self.connecting:
+            self.joined()
+        for worker in list(self.workers.values()):
+            self.finish_worker(worker)
+        if self.up and not any(not worker.dead for worker in self.workers.values()):
+            self.worker_comes()
+        self.wait(0.5)
+
+    def finish_worker(self, worker):
+        if worker.dead:
+            if not worker.ended:
+                self.end_channel(worker, loses_tail=True)
+            verdict = Verdict(ReasonCode.ADMIN, last_started=worker.started, last_done=worker.done)
+            self.step(ChannelsCondemned((worker.number,), verdict))
+            return
+        if worker.inbox and not worker.running:
+            worker.running = worker.inbox.pop(0)
+            worker.started = worker.running.call_id
+            self.executions[worker.running.call] += 1
+        if worker.running:
+            worker.done = worker.running.call_id
+            worker.outbox.append(Frame(RESULT, worker.running.call_id, credits=0))
+            worker.running, worker.dead = None, True
+        self.end_channel(worker, loses_tail=False)
+
+    def check_all(self):
+        for call in self.calls:
+            (ending,) = self.endings[call]
+            runs = self.executions[call]
+            if isinstance(ending, Withdrawn):
+                assert runs == 0
+            if isinstance(ending, Fail) and not ending.error.may_have_run:
+                assert runs == 0
+            if not call.settings.idempotent:
+                assert runs <= 1
+            assert runs <= 1 + call.settings.retries + RECLAIM_BUDGET
+        assert self.core.unresolved() == []
+        assert self.core.statistics()["queued"] == 0
+
+    @invariant()
+    def no_call_ends_twice(self):
+        assert all(len(endings) == 1 for endings in self.endings.values())
+
+    @invariant()
+    def every_resolved_call_has_its_ending(self):
+        assert {call for call in self.calls if call.resolved} == set(self.endings)
+
+    @invariant()
+    def unresolved_calls_are_somewhere(self):
+        assert set(self.core.unresolved()) == {call for call in self.calls if not call.resolved}
+
+
+World.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestSchedules = World.TestCase
