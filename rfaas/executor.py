@@ -106,12 +106,11 @@ class Calls(concurrent.futures.Executor):
             raise ValueError("buffersize must be >= 1 or None.")
         deadline_s = None if timeout is None else time.monotonic() + timeout
         arguments = zip(*iterables, strict=False)
-        futures: Iterator[Future[list[T]]]
         if chunksize == 1:
             single = (self.submit(fn, *args) for args in arguments)
             return _in_order(single, buffersize, deadline_s)
-        chunk: Callable[[list[tuple[Any, ...]]], list[T]] = Chunk(fn)
-        futures = (self.submit(chunk, part) for part in _chunks(arguments, chunksize))
+        chunk: Callable[[list[tuple[Any, ...]]], Iterable[T]] = Chunk(fn)
+        futures: Iterator[Future[Iterable[T]]] = (self.submit(chunk, part) for part in _chunks(arguments, chunksize))
         return itertools.chain.from_iterable(_in_order(futures, buffersize, deadline_s))
 
     def options(

@@ -59,11 +59,12 @@ from rfaas_transport.errors import (
     ReasonCode,
     RfaasError,
 )
+from rfaas_transport.frame import Kind, Status
 
-RESULT: Final = 3  # frame kinds and statuses: docs/spec/001-invocation.md sections 2 and 4
-ERROR: Final = 98
-STALE: Final = 6
-NOT_STARTED: Final = 7
+RESULT: Final = int(Kind.RESULT)  # plain integers: comparing with an IntEnum costs a call
+ERROR: Final = int(Kind.ERROR)
+STALE: Final = int(Status.STALE)
+NOT_STARTED: Final = int(Status.NOT_STARTED)
 
 FAREWELL_WAIT_S: Final = 2.0  # a channel that ended gets no farewell later than this (spec 001 section 5)
 END_WAIT_S: Final = 0.5  # after a farewell: what the worker had sent is on its way, and then the end of the channel

@@ -283,8 +283,20 @@ class Engine:
         try:
             while not self._turn(self._poller):
                 pass
+        except BaseException as error:  # a fault of ours; no future may wait for ever because of it
+            _log.exception("the I/O thread of an executor failed; its calls fail with it")
+            self._fail_all(error)
         finally:
             self._leave()
+
+    def _fail_all(self, cause: BaseException) -> None:
+        with self._lock:
+            self._shut = self._shut or "a failure inside rfaas, see the log"
+            works = [call.work for call in self._core.unresolved()] + [ending.work for ending in self._endings]
+        for work in works:
+            error = RfaasError("rfaas failed in this process; see the log", may_have_run=True)
+            error.__cause__ = cause
+            work.future._end(None, error)
 
     def _turn(self, poller: Poller) -> bool:
         """Do what is due, then wait for what comes; True: nothing is left to do."""
@@ -344,7 +356,12 @@ class Engine:
     # --- channels -----------------------------------------------------------------------------------
 
     def _open_channel(self, info: ChannelInfo, descriptor: int) -> None:
-        channel = Channel.from_fd(descriptor)
+        try:
+            channel = Channel.from_fd(descriptor)
+        except (OSError, ValueError) as error:  # its calls will wait for another worker
+            _log.error("channel %d can't be used: %s", info.number, error)
+            session_events.close_all([descriptor])
+            return
         with self._lock:
             assert self._poller is not None
             self._last_token += 1

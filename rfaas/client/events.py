@@ -1,11 +1,12 @@
 """What can happen to a client's core, and what it then asks for: plain values, no behaviour.
 
-The core (`rfaas.client.core`) takes one event and a time and answers with effects; the I/O thread does them.
+The core (`rfaas.client.core`) takes one event and a time and answers with effects; the I/O thread does them. Events and
+effects are made and read once: freezing them would double their cost and add a fifth to the time of `import rfaas`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rfaas.config import CallSettings
@@ -120,73 +121,73 @@ class Verdict:
 # --- events -------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Submit:
     """The user handed over a call."""
 
     call: Call
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Cancel:
     """The user wants a call back; Withdrawn is the answer if it is queued and can't have run."""
 
     call: Call
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Shutdown:
     """No call comes any more; the queued ones are withdrawn if `cancel_queued`."""
 
     cancel_queued: bool = False
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Tick:
     """Time has passed."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class SessionUp:
     """A session process welcomed us."""
 
     embedded: bool
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class SessionLost:
     """The session process is gone."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class SessionFailed:
     """No session process could be reached or started."""
 
     error: RfaasError
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class LeaseGranted:
     """The session process was granted a lease for us."""
 
     lease: Lease
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class LeaseEnded:
     """A lease is FREE."""
 
     lease: bytes
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class ChannelOpened:
     """A channel to a worker was handed over; it is usable once the worker's HELLO gave a credit."""
 
     info: ChannelInfo
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class FrameArrived:
     """A whole frame was read from a channel."""
 
@@ -194,14 +195,14 @@ class FrameArrived:
     frame: FrameLike
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class ChannelEnded:
     """A channel was read to its end; nothing more comes from it."""
 
     channel: int
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class SendFailed:
     """A dispatch could not be handed over; nothing was sent. `broken`: the channel can't be used any more."""
 
@@ -211,7 +212,7 @@ class SendFailed:
     broken: bool
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class ChannelsCondemned:
     """A farewell (last_started known) or the loss of an agent or node (not known)."""
 
@@ -219,7 +220,7 @@ class ChannelsCondemned:
     verdict: Verdict
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Notice:
     """These channels' workers go back to their owner: send nothing more there."""
 
@@ -229,7 +230,7 @@ class Notice:
     grace_s: float
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Queued:
     """Nothing free now; the reason is for people."""
 
@@ -237,7 +238,7 @@ class Queued:
     hint: str
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Denied:
     """What we want can never be served."""
 
@@ -269,7 +270,7 @@ Event = (
 # --- effects ------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Dispatch:
     """Send this call on this channel now; `remaining_s` is what its deadline leaves, None without one."""
 
@@ -279,7 +280,7 @@ class Dispatch:
     remaining_s: float | None
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Deliver:
     """The answer came: decode it and resolve the future."""
 
@@ -289,7 +290,7 @@ class Deliver:
     work: Any
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Fail:
     """Resolve the future with this error."""
 
@@ -298,7 +299,7 @@ class Fail:
     work: Any
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Withdrawn:
     """The call left the queue unsent; resolve its future as cancelled."""
 
@@ -306,35 +307,35 @@ class Withdrawn:
     work: Any
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Requeued:
     """The call is proven not started and in the queue again; it may be cancelled again."""
 
     call: Call
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class SendWant:
     """Tell the session process our target."""
 
     workers: int
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class CloseChannel:
     """Nothing is expected of this channel any more."""
 
     channel: int
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Connect:
     """Join a session process, resuming these leases with their live channels."""
 
-    resume: tuple[tuple[Lease, tuple[ChannelInfo, ...]], ...] = field(default=())
+    resume: tuple[tuple[Lease, tuple[ChannelInfo, ...]], ...] = ()
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Drained:
     """Shut down, and every call is resolved."""
 

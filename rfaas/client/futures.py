@@ -69,5 +69,5 @@ class Future(concurrent.futures.Future[R]):
         self._condition = threading.Condition()  # the old one may be held by a thread that exists in the parent only
         self._withdraw = None
         if self._state in (PENDING, RUNNING):
-            self._done_callbacks = []
+            self._done_callbacks.clear()  # type: ignore[attr-defined]  # not in the stubs, but there since 3.2
             self._exception, self._state = error, FINISHED

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rfaas.client.events import Call, ChannelInfo, Deliver, Dispatch, Fail, Withdrawn
-from rfaas.client.serial import OK
 from rfaas.control.eventlog import EventLog
+from rfaas_transport.frame import Status
 
 
 class History:
@@ -45,7 +45,7 @@ class History:
             return
         outcome, may_have_run, code = "cancelled", False, ""
         if isinstance(ending, Deliver):
-            outcome, may_have_run = ("result" if ending.frame.status == OK else "error"), True
+            outcome, may_have_run = ("result" if ending.frame.status == Status.OK else "error"), True
         elif isinstance(ending, Fail):
             outcome, may_have_run, code = "error", ending.error.may_have_run, ending.error.code
         self._log.write(

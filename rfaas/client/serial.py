@@ -6,7 +6,6 @@ Spec: docs/spec/001-invocation.md section 2 (DEFINE, CALL, RESULT) and section 4
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import weakref
 from collections.abc import Callable, Sequence
@@ -18,13 +17,8 @@ import msgpack
 
 from rfaas.client.applying import Chunk, apply
 from rfaas_transport.errors import PayloadTooLarge, RemoteError, RfaasError, SerializationError
-
-OK: Final = 0  # statuses: docs/spec/001-invocation.md section 4
-EXCEPTION: Final = 1
-BAD_FUNCTION: Final = 2
-BAD_ARGUMENTS: Final = 3
-BAD_RESULT: Final = 4
-TOO_LARGE: Final = 5
+from rfaas_transport.frame import Status
+from rfaas_transport.manifest import Manifest, digest, encode_manifest
 
 PROTOCOL: Final = 5
 INLINE_BLOB_BYTES: Final = 1 << 20  # a larger function is sent to those workers only that ask for it
@@ -46,10 +40,9 @@ class Definition:
 
     def __init__(self, blob: bytes) -> None:
         self.blob = blob
-        self.digest = hashlib.sha256(blob).digest()
-        about = {"kind": "python", "abi": "pickle5", "isa": "any", "entry": "", "blobs": [self.digest]}
-        self.manifest: bytes = msgpack.packb(about)
-        self.identity = hashlib.sha256(self.manifest).digest()
+        self.digest = digest(blob)
+        self.manifest = encode_manifest(Manifest(blobs=(self.digest,)))
+        self.identity = digest(self.manifest)
 
     def segments(self) -> Segments:
         """The payload of DEFINE: the manifest, and the blob if it is small."""
@@ -182,22 +175,22 @@ def load_result(status: int, segments: Sequence[memoryview]) -> Any:  # noqa: AN
         SerializationError: function, arguments or result could not be pickled or unpickled.
         PayloadTooLarge: the result exceeds the limit.
     """
-    if status == OK:
+    if status == Status.OK:
         try:
             return pickle.loads(segments[0], buffers=segments[1:])
         except Exception as error:  # unpickling runs the user's code
             raise SerializationError(
                 f"the result can't be unpickled: {_one_line(error)}", may_have_run=True, phase="DONE"
             ) from error
-    if status == TOO_LARGE:
+    if status == Status.TOO_LARGE:
         raise PayloadTooLarge("the result is larger than a channel takes", may_have_run=True, phase="DONE")
     raise _load_failure(status, segments)
 
 
-_WHAT_WAS_BAD: Final = {
-    BAD_FUNCTION: "the function could not be unpickled or imported by the worker",
-    BAD_ARGUMENTS: "the arguments could not be unpickled by the worker",
-    BAD_RESULT: "the result could not be pickled by the worker",
+_WHAT_WAS_BAD: Final[dict[int, str]] = {
+    Status.BAD_FUNCTION: "the function could not be unpickled or imported by the worker",
+    Status.BAD_ARGUMENTS: "the arguments could not be unpickled by the worker",
+    Status.BAD_RESULT: "the result could not be pickled by the worker",
 }
 
 
@@ -207,8 +200,8 @@ def _load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
         kind, message, traceback = str(about["type"]), str(about["message"]), str(about["traceback"])
     except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
         return SerializationError(f"the worker's report of a failure can't be read: {error}", may_have_run=True)
-    if status != EXCEPTION:
-        ran = status == BAD_RESULT
+    if status != Status.EXCEPTION:
+        ran = status == Status.BAD_RESULT
         text = f"{_WHAT_WAS_BAD.get(status, f'the call failed with status {status}')}: {kind}: {message}"
         failure: BaseException = SerializationError(text, may_have_run=ran, phase="DONE" if ran else "STARTED")
     else:
