@@ -35,7 +35,7 @@ from rfaas_executors.agent_records import CoreMap, Held, Seat
 from rfaas_executors.agent_workers import WorkerBook
 from rfaas_transport.errors import ReasonCode
 
-SHORTEST_TTL_S = 0.5
+SHORTEST_TTL_S, LONGEST_TTL_S = 0.5, 3600.0
 RELEASE_S = 0.1  # for idle workers of a released lease to leave in order; running calls are killed then
 REMEMBERED = 1024  # ended leases, so that a repeated message about one is answered and not obeyed
 
@@ -233,16 +233,16 @@ class AgentCore:
                 case "attach":
                     self._on_attach(session, words)
                 case "heartbeat":
-                    self._on_heartbeat(session, [bytes(lease_id) for lease_id in words["leases"]])
+                    self._on_heartbeat(session, [_name(lease_id) for lease_id in words["leases"]])
                 case "release":
-                    held = self.leases.get(words["lease"])
+                    held = self.leases.get(_name(words["lease"]))
                     if held is not None and held.session == session:
                         self.end(held, LeaseEvent.RELEASE, int(words["reason_code"]))
         except (KeyError, TypeError, ValueError) as error:
             self.do(on.HangUp(session, f"{words.get('m')}: {error!r}"))
 
     def _on_attach(self, session: int, words: Mapping[str, Any]) -> None:
-        lease_id, workers, ttl_s = bytes(words["lease"]), int(words["workers"]), float(words["ttl_s"])
+        lease_id, workers, ttl_s = _name(words["lease"]), int(words["workers"]), float(words["ttl_s"])
         environment = dict(words["env"])
         held = self.leases.get(lease_id)
         refusal = self._attach_refusal(held, words)
@@ -254,7 +254,7 @@ class AgentCore:
         if held.lease.state is not LeaseState.DRAINING:
             held.lease.step(LeaseEvent.ATTACH)
         held.session = session
-        held.ttl_s = max(SHORTEST_TTL_S, ttl_s)
+        held.ttl_s = min(LONGEST_TTL_S, max(SHORTEST_TTL_S, ttl_s))
         held.expires_at_s = self._expiry_s(held.ttl_s)
         expires_in_s = held.expires_at_s - self._now_s
         answer = {"m": "attached", "lease": lease_id, "cores": list(held.core_ids), "expires_in_s": expires_in_s}
@@ -266,7 +266,7 @@ class AgentCore:
             self._book.speak_again(held)
 
     def _attach_refusal(self, held: Held | None, words: Mapping[str, Any]) -> tuple[str, str] | None:
-        if held is None or held.lease.state is LeaseState.FENCED or bytes(words["holder"]) != held.terms.holder:
+        if held is None or held.lease.state is LeaseState.FENCED or words["holder"] != held.terms.holder:
             return "not-found", "this agent has no such lease for this holder"
         if (words["lease_seq"], words["epoch"]) != (held.terms.lease_seq, held.terms.epoch):
             return "stale-epoch", f"the lease is number {held.terms.lease_seq} of epoch {held.terms.epoch}"
@@ -402,3 +402,10 @@ class AgentCore:
         """Ask for a line of the event log."""
         place = {"node": self.config.slice.node, "slice": self.config.slice.slice_id}
         self.do(on.Record(event, {**place, **fields}))
+
+
+def _name(value: object) -> bytes:
+    """A lease id as a session wrote it. Never `bytes(value)`: of a number that makes as many bytes."""
+    if not isinstance(value, bytes):
+        raise TypeError(f"a lease is named by bytes, not by {type(value).__name__}")
+    return value

@@ -139,7 +139,7 @@ class Doors:
         try:
             offer = on.DataOffered(
                 connection,
-                bytes(params["lease"]),
+                memoryview(params["lease"]).tobytes(),  # not `bytes`: of a number that makes as many bytes
                 int(params["slot"]),
                 int(params["generation"]),
                 int(params["channel"]),
@@ -221,4 +221,4 @@ def _same_user(sock: socket.socket) -> bool:
         return True
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
-    return int(uid) in (os.getuid(), 0)
+    return int(uid) == os.getuid()

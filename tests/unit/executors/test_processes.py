@@ -1,0 +1,167 @@
+"""Quiet signals, children, control messages, environments, addresses: the small pieces, each with a real process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rfaas_executors import command, control, family
+from rfaas_executors.doors import listen_at, listen_here
+from rfaas_executors.leftovers import sweep
+from rfaas_executors.template_host import template_variables
+from rfaas_transport.errors import ConfigError
+from support.waiting import wait_until
+
+QUIET = """
+import os, signal, sys, time
+from rfaas_executors import family
+family.quiet_for_life()
+def child(action):
+    pid = os.fork()
+    if pid == 0:
+        action()
+        time.sleep(100)
+    os.kill(pid, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGINT)
+def own():
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+    pid = os.fork()  # a handler of its own is inherited as usual
+    if pid == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(1)
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print([child(lambda: None) for _ in range(20)] == [-15] * 20, child(own) in (7, -15))
+pid = os.fork()
+if pid == 0:
+    own()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
+
+def test_quiet_signals_end_with_a_fork_and_no_signal_is_lost_in_between():
+    out = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, timeout=30, check=True).stdout
+    assert out.splitlines() == ["True True", "7", "set()"]
+
+
+def test_children_are_found_in_both_ways():
+    with subprocess.Popen(["sleep", "100"]) as process:
+        assert process.pid in family.children()
+        assert process.pid in family._children_by_search()
+        assert family.reap(process.pid) is None
+        process.kill()
+        wait_until(lambda: family.reap(process.pid) == signal.SIGKILL, 5)
+        process.returncode = -9
+    assert process.pid not in family.children()
+
+
+def test_a_group_is_empty_only_when_its_last_member_was_reaped():
+    process = subprocess.Popen(["sleep", "100"], start_new_session=True)
+    assert not family.group_is_empty(process.pid)
+    process.kill()
+    process.wait()
+    assert family.group_is_empty(process.pid)
+
+
+def test_control_messages_carry_descriptors_and_end_in_order():
+    here, there = control.pair()
+    read_end, write_end = os.pipe()
+    control.send(here, {"m": "x", "n": 1}, (write_end,))
+    os.close(write_end)
+    message, [descriptor] = control.receive(there)
+    os.write(descriptor, b"!")
+    os.close(descriptor)
+    assert (message, os.read(read_end, 10)) == ({"m": "x", "n": 1}, b"!")
+    os.close(read_end)
+    with pytest.raises(BlockingIOError):
+        control.receive(there, block=False)
+    here.close()
+    assert control.receive(there) is None
+    there.close()
+
+
+def test_a_template_gets_nothing_of_the_launcher(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("TMPDIR", "/var/tmp")
+    got = template_variables({"PATH": "/bin", "OMP_NUM_THREADS": "4"}, b"\x01" * 16)
+    assert got["TMPDIR"] == "/var/tmp"
+    assert got["PATH"] == "/bin"
+    assert got["OMP_NUM_THREADS"] == "4"  # named by the client on purpose
+    assert got["MKL_NUM_THREADS"] == "1"
+    assert got["RFAAS_SLICE"] == "01" * 16
+    assert not [name for name in got if name.startswith(("SLURM", "PMI"))]
+
+
+def test_a_sweep_kills_what_carries_the_mark_and_nothing_else():
+    name = os.urandom(16)
+    marked = subprocess.Popen(["sleep", "100"], env={"PATH": os.environ["PATH"], "RFAAS_SLICE": name.hex()})
+    other = subprocess.Popen(["sleep", "100"], env={"PATH": os.environ["PATH"], "RFAAS_SLICE": name.hex()[:-1] + "x"})
+    wait_until(lambda: b"RFAAS" in Path(f"/proc/{marked.pid}/environ").read_bytes(), 5)
+    assert sweep(name)
+    assert marked.wait(5) == -signal.SIGKILL
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+
+
+def test_listeners_say_where_they_are():
+    here, address = listen_here()
+    assert address == "unix:@" + here.getsockname()[1:].decode()
+    here.close()
+    there, address = listen_at("127.0.0.1", None)
+    host, port = there.getsockname()
+    assert address == f"tcp:{host}:{port}"
+    with pytest.raises(ConfigError, match="can't listen"):
+        listen_at("127.0.0.1", range(port, port + 1))
+    there.close()
+    with pytest.raises(ConfigError):
+        listen_at("192.0.2.1", None)
+    with pytest.raises(ConfigError):
+        listen_at("no.such.host.invalid", None)
+
+
+def test_a_slice_of_a_job_has_one_name_and_local_ones_differ():
+    assert command.slice_key("17", 5) == command.slice_key("17", 5)
+    assert len({command.slice_key("17", 5), command.slice_key("17", 6), command.slice_key("18", 5)}) == 3
+    assert command.slice_key("", 0) != command.slice_key("", 0)
+
+
+def test_the_end_of_a_slice_comes_from_the_option_or_from_slurm():
+    assert command.end_in_s(5.0, {"SLURM_JOB_END_TIME": "1"}) == 5.0
+    assert command.end_in_s(None, {"SLURM_JOB_END_TIME": "1"}) == 0.0
+    assert command.end_in_s(None, {"SLURM_JOB_END_TIME": "99999999999"}) > 0
+    assert command.end_in_s(None, {}) is None
+    assert command.end_in_s(None, {"SLURM_JOB_END_TIME": "0"}) is None
+
+
+def test_workers_are_pinned_only_if_each_core_has_its_cpu():
+    n = len(os.sched_getaffinity(0))
+    assert command.cpus_to_pin(n) == tuple(sorted(os.sched_getaffinity(0)))
+    assert command.cpus_to_pin(n + 1) == ()
+
+
+def test_a_secret_that_others_can_read_is_refused(tmp_path):
+    path = tmp_path / "secret"
+    with pytest.raises(ConfigError, match="can't be read"):
+        command.read_secret(tmp_path)
+    path.write_bytes(b"x" * 32)
+    path.chmod(0o644)
+    with pytest.raises(ConfigError):
+        command.read_secret(tmp_path)
+    path.chmod(0o600)
+    assert command.read_secret(tmp_path) == b"x" * 32
+
+
+def test_peers_of_another_user_have_no_way_in():
+    from rfaas_executors.doors import _same_user
+
+    left, right = socket.socketpair()
+    with left, right:
+        assert _same_user(left)

@@ -1,0 +1,74 @@
+"""The page that worker and agent share: its bytes are those of docs/spec/001-invocation.md section 5."""
+
+import mmap
+import os
+import struct
+import time
+
+import pytest
+
+from rfaas_executors._process import StatePage
+
+
+@pytest.fixture
+def page():
+    page = StatePage.create()
+    yield page
+    page.close()
+
+
+def test_a_slot_is_64_bytes_of_five_numbers_in_the_specified_order(page):
+    page.open(3, 77)
+    before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    page.start(3, 5, 1_000_000_000)
+    after_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    page.finish(3, 4)
+    with mmap.mmap(page.fileno(), 4096) as seen:
+        channel, started, done, deadline, started_at, *rest = struct.unpack_from("<8Q", seen, 3 * 64)
+        assert set(seen[: 3 * 64]) == {0}
+    assert (channel, started, done, rest) == (77, 5, 4, [0, 0, 0])
+    assert before_ns <= started_at <= after_ns
+    assert deadline == 0  # nothing runs any more
+
+
+def test_what_one_mapping_writes_the_other_reads(page):
+    other = StatePage.from_fd(os.dup(page.fileno()))
+    other.open(0, 9)
+    other.start(0, 1, 500)
+    assert page.read(0)[:3] == (9, 1, 0)
+    _, _, _, deadline_ns, started_ns = page.read(0)
+    assert deadline_ns - started_ns == 500
+    other.finish(0, 1)
+    assert page.read(0)[:4] == (9, 1, 1, 0)
+    other.open(0, 10)
+    assert page.read(0) == (10, 0, 0, 0, 0)
+    other.close()
+
+
+def test_slots_outside_the_page_and_closed_pages_are_refused(page):
+    for slot in -1, StatePage.N_SLOTS:
+        with pytest.raises(IndexError):
+            page.start(slot, 1)
+    page.close()
+    page.close()
+    with pytest.raises(ValueError, match="closed"):
+        page.read(0)
+
+
+def test_the_memory_can_not_shrink_under_a_reader(page):
+    with pytest.raises(OSError, match="not permitted"):
+        os.ftruncate(page.fileno(), 0)
+
+
+def test_what_is_too_small_is_no_page():
+    fd = os.memfd_create("small")
+    with pytest.raises(OSError, match="too small"):
+        StatePage.from_fd(fd)
+    os.close(fd)  # it stayed ours
+
+
+def test_descriptors_are_not_leaked():
+    before = set(os.listdir("/proc/self/fd"))
+    page = StatePage.create()
+    del page
+    assert set(os.listdir("/proc/self/fd")) == before
