@@ -27,7 +27,7 @@ from rfaas.control.messages import Snapshot
 from rfaas.control.tls import ensure_key_pair
 from rfaas_allocator.core import DEFAULT_TTL_S, MINIMUM_TTL_S, AllocatorCore
 from rfaas_allocator.engine import Engine
-from rfaas_allocator.journal import SqliteJournal
+from rfaas_allocator.journal_sqlite import SqliteJournal
 from rfaas_allocator.service import Server
 from rfaas_transport.errors import ConfigError
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 JOURNAL_NAME: Final = "journal.sqlite"
 SOCKET_NAME: Final = "allocator.sock"
 SECRET_NAME: Final = "secret"
-UNIX_PATH_LIMIT: Final = 100  # of the kernel's 108, less what gRPC puts before it
+UNIX_PATH_LIMIT: Final = 107  # bytes that the kernel takes
 STOP_GRACE_S: Final = 0.2
 
 
@@ -140,10 +140,10 @@ class AllocatorDaemon:
         """Stop listening, take back `allocator.json`, let go of the journal; repeatable."""
         if self._address is not None:
             self._address.remove()
+        if self._engine is not None:
+            await self._engine.close()  # ends the streams in good order
         if self._server is not None:
             await self._server.stop(STOP_GRACE_S)
-        if self._engine is not None:
-            await self._engine.close()
         if self._address is not None:
             Path(self._address.unix).unlink(missing_ok=True)
         if self._socket_dir is not None:
@@ -154,14 +154,20 @@ class AllocatorDaemon:
         assert self._server is not None
         path = self._config.state_dir / SOCKET_NAME
         if len(os.fsencode(path)) > UNIX_PATH_LIMIT:
-            # A name made of the id: a restart finds and replaces what a killed allocator left.
-            self._socket_dir = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"rfaas-{alloc_id}"
-            self._socket_dir.mkdir(mode=0o700, exist_ok=True)
-            check_private(self._socket_dir, directory=True)
-            path = self._socket_dir / SOCKET_NAME
+            path = self._make_short_path(alloc_id)
         path.unlink(missing_ok=True)
         self._server.listen_unix(str(path))
         return str(path)
+
+    def _make_short_path(self, alloc_id: str) -> Path:
+        """A socket in a private directory elsewhere, named by the id: a restart finds what a killed allocator left."""
+        bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp")
+        paths = [Path(base) / f"rfaas-{alloc_id[:16]}" / SOCKET_NAME for base in bases if base]
+        path = next(path for path in paths if len(os.fsencode(path)) <= UNIX_PATH_LIMIT)
+        self._socket_dir = path.parent
+        self._socket_dir.mkdir(mode=0o700, exist_ok=True)
+        check_private(self._socket_dir, directory=True)
+        return path
 
     def _listen_tls(self, host: str, port: int) -> str:
         assert self._server is not None

@@ -75,6 +75,8 @@ async def _attend(
     link = StreamLink(read=read, write=write, end=end, outgoing=outgoing, incoming=incoming)
     try:
         await serve(link)
+    except asyncio.CancelledError:
+        return  # grpc cancels a handler whose peer is gone, and when the server stops: there is nobody to tell
     finally:
         link.abandon()
     if link.error is not None:
