@@ -30,6 +30,7 @@ check:  ## format, lint, spelling, types, layers, and the tests that start no se
 	.venv/bin/codespell
 	.venv/bin/mypy
 	.venv/bin/mypy tools
+	.venv/bin/mypy examples/*.py
 	MYPYPATH=tests .venv/bin/mypy --explicit-package-bases tests/cluster/rig tests/cluster/delay.py
 	.venv/bin/lint-imports --no-logo
 	$(PYTHON) tools/check_docs.py

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -49,15 +48,19 @@ class RigidRun:
 
 
 def is_there() -> bool:
-    """True where Slurm's commands are."""
-    return all(shutil.which(command) for command in ("srun", "sinfo"))
+    """True where a Slurm answers; its commands alone may be installed anywhere."""
+    try:
+        return bool(cluster_cores())
+    except (OSError, subprocess.SubprocessError):
+        return False
 
 
 def cluster_cores() -> dict[str, int]:
     """Cores of each node, by name.
 
     Raises:
-        subprocess.SubprocessError: Slurm does not answer.
+        OSError: there is no sinfo here.
+        subprocess.SubprocessError: no Slurm answers.
     """
     command = ["sinfo", "--noheader", "--Node", "--format=%N %c"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout

@@ -4,9 +4,11 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -87,3 +89,53 @@ def test_jacobi_notices_a_halo_that_comes_one_sweep_late(tmp_path):
     )
     assert done.returncode == 1
     assert "sweeps must give" in done.stderr
+
+
+def test_hello(tmp_path):
+    done = run(sys.executable, EXAMPLES / "01_hello.py", "--workers", 2, cwd=tmp_path)
+    assert_succeeded(done)
+    assert "hello world, from process " in done.stdout
+    assert "871 takes the longest way to 1: 178 steps" in done.stdout
+    assert "in mean\n" in done.stdout
+    assert "ZeroDivisionError" in done.stdout
+
+
+def test_a_million_options_in_a_hundred_calls(tmp_path):
+    done = run(sys.executable, EXAMPLES / "02_blackscholes.py", "--workers", 2, cwd=tmp_path)
+    assert_succeeded(done)
+    assert "100 calls: 1,000,000 options in " in done.stdout
+
+
+@pytest.mark.parametrize("executor", ["rfaas", "process"])
+def test_a_few_options_on_either_executor(executor, tmp_path):
+    few = ["--options", 2_500, "--batch", 1_000, "--workers", 2, "--executor", executor]
+    done = run(sys.executable, EXAMPLES / "02_blackscholes.py", *few, cwd=tmp_path)
+    assert_succeeded(done)
+    assert "3 calls: 2,500 options in " in done.stdout
+
+
+def test_wrong_prices_are_noticed(tmp_path):
+    for module in EXAMPLES.glob("*.py"):
+        shutil.copy(module, tmp_path)
+    pricing = tmp_path / "blackscholes.py"
+    pricing.write_text(pricing.read_text().replace("0.5 * volatility**2", "0.4 * volatility**2"))
+    done = run(sys.executable, tmp_path / "02_blackscholes.py", "--options", 2_000, "--workers", 1, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "wrong: prices differ from the closed form by " in done.stderr
+
+
+def test_digits_search_finds_what_the_serial_search_finds(tmp_path):
+    done = run(sys.executable, EXAMPLES / "03_digits.py", "--workers", 2, cwd=tmp_path, timeout_s=240)
+    assert_succeeded(done)
+    assert "best: C=" in done.stdout
+    assert "80 calls " in done.stdout
+
+
+def test_side_by_side_on_one_machine_draws_a_timeline(tmp_path):
+    arguments = ["--local", "--seconds", 2, "--out", "pictures/timeline.svg"]
+    done = run(sys.executable, EXAMPLES / "05_side_by_side.py", *arguments, cwd=tmp_path, timeout_s=240)
+    assert_succeeded(done)
+    assert " and 80 scores, 0 problems; the best classifier of digits has C=1 gamma=0.001" in done.stdout
+    picture = ElementTree.parse(tmp_path / "pictures" / "timeline.svg").getroot()
+    texts = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"Functions on idle cores", "call running", socket.gethostname()} <= texts
