@@ -26,7 +26,7 @@ from rfaas_transport.messages import Message
 log = logging.getLogger(__name__)
 
 JOIN_WITHIN_S: Final = 5.0
-BACKLOG: Final = 128
+ACCEPT_PAUSE_S: Final = 0.1
 MAX_UNSENT: Final = 100_000  # messages to a client that does not read (stopped in a debugger); beyond, it is given up
 
 
@@ -37,6 +37,7 @@ class _Connection:
     pid: int
     pidfd: int
     joined: bool = False
+    resume: list[Message] = field(default_factory=list)  # said before `join`
     closing: bool = False
     unsent: deque[tuple[bytes, socket.socket | None]] = field(default_factory=deque)
 
@@ -99,18 +100,29 @@ class ClientSockets:
     # --- arriving ---------------------------------------------------------------------------------------------
 
     def _on_acceptable(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+        try:
             sock, _ = self._listener.accept()
-            sock.setblocking(False)
-            pid, uid = packets.peer(sock)
-            if uid != os.getuid() or pid == 0:
-                log.warning("connection refused uid=%d pid=%d", uid, pid)
-                hint = "another user's, or a container's that hides its processes: start rfaas inside it"
-                with contextlib.suppress(OSError):
-                    packets.send(sock, packets.pack({"m": "reject", "code": "authentication-failed", "hint": hint}))
-                sock.close()
-                return
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:  # out of descriptors: who waits in the backlog waits a little longer
+            log.error("no client can be accepted why=%s", error)
+            self._loop.remove_reader(self._listener)
+            self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
+            return
+        sock.setblocking(False)
+        pid, uid = packets.peer(sock)
+        if uid == os.getuid() and pid != 0:
             self._watch(sock, pid)
+            return
+        log.warning("connection refused uid=%d pid=%d", uid, pid)
+        hint = "another user's, or a container's that hides its processes: start rfaas inside it"
+        with contextlib.suppress(OSError):
+            packets.send(sock, packets.pack({"m": "reject", "code": "authentication-failed", "hint": hint}))
+        sock.close()
+
+    def _accept_again(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener, self._on_acceptable)
 
     def _watch(self, sock: socket.socket, pid: int) -> None:
         try:
@@ -145,8 +157,11 @@ class ClientSockets:
         packets.close_all(descriptors)  # clients send none that mean anything
         if connection.joined:
             self._post(ClientSaid(connection.number, message))
+        elif message["m"] == "resume" and isinstance(message.get("resume"), list):
+            connection.resume += message["resume"]
         elif message["m"] == "join" and _is_process(connection.pid, message.get("start")):
             connection.joined = True
+            message["resume"] = connection.resume + list(message.get("resume") or ())
             self._post(ClientJoined(connection.number, connection.pid, _name(connection.pid), message))
         else:  # the pid is another process's by now, or this is no client
             self._lost(connection)

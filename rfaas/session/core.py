@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import OrderedDict
 from typing import Final
 
 from rfaas.control.messages import (
@@ -55,6 +56,7 @@ log = logging.getLogger(__name__)
 VERSION: Final = 1
 AGENTS_WORD_S: Final = 1.0  # how long the agent's own word may come later than the allocator's
 FIRST_LINK_S: Final = 1.5  # how long a client waits for the first link to the allocator, which may be restarting
+REMEMBERED: Final = 4096
 STOP_WITHIN_S: Final = 1.0  # for the farewells of what is given back at SIGTERM
 UNREACHABLE: Final = "the allocator can't be reached; it is tried again"
 
@@ -99,6 +101,7 @@ class SessionCore:
         self._link_was_up = False
         self._trouble = AllocatorDown("it does not answer")
         self._unsaid: list[HolderMessage] = []  # releases and deaths while the link was broken
+        self._given_back: OrderedDict[LeaseId, None] = OrderedDict()  # a late word of these grants nothing
         self._stopping = False
 
     # --- the one door ---------------------------------------------------------------------------------------
@@ -250,6 +253,7 @@ class SessionCore:
     def _release(self, client: Client, lease: Lease, reason_code: int) -> None:
         if not lease.released:
             self._agents.release(lease, reason_code)
+            self._remember(lease)
             self._to_allocator(ReleaseLease(client.client, lease.lease_id, reason_code))
 
     def _on_client_gone(self, conn: int) -> None:
@@ -261,11 +265,21 @@ class SessionCore:
             for lease in list(client.leases.values()):
                 self._agents.release(lease, ReasonCode.CLIENT_GONE)
                 self._agents.forget(lease)
-            self._to_allocator(HolderGone(client.client, ReasonCode.CLIENT_GONE))
+            self._say_gone(client)
             log.info("client gone client=%s name=%s leases=%d", client.client.hex(), client.name, len(client.leases))
         self._out.after(self._linger_s, self._leave_if_idle)
 
+    def _remember(self, lease: Lease) -> None:
+        self._given_back[lease.lease_id] = None
+        if len(self._given_back) > REMEMBERED:
+            self._given_back.popitem(last=False)
+
     # --- the allocator --------------------------------------------------------------------------------------
+
+    def _say_gone(self, client: Client) -> None:
+        if not self._link_up:  # the next link knows only who says hello on it
+            self._unsaid.append(HolderHello(client.client, self._uid, client.name))
+        self._to_allocator(HolderGone(client.client, ReasonCode.CLIENT_GONE))
 
     def _to_allocator(self, message: HolderMessage) -> None:
         if self._link_up:
@@ -325,7 +339,8 @@ class SessionCore:
         client = self._clients.get(terms.holder)
         if client is not None and terms.lease_id in client.leases:
             return  # said twice
-        if client is None or terms.request not in client.wants:  # it left, or lowered its target, meanwhile
+        unwanted = client is None or terms.request not in client.wants or terms.lease_id in self._given_back
+        if client is None or unwanted:  # it left, lowered its target, or lost this lease meanwhile
             reason = ReasonCode.CLIENT_GONE if client is None else ReasonCode.OWNER_RELEASE
             self._to_allocator(ReleaseLease(terms.holder, terms.lease_id, reason))
             return
@@ -357,6 +372,7 @@ class SessionCore:
         if client is None:
             return
         del client.leases[lease.lease_id]
+        self._remember(lease)
         ended = {"m": "ended", "lease": lease.lease_id, "reason": reason, "reason_code": int(reason_code)}
         self._out.emit(ToClient(client.conn, ended))
         if tell_allocator and not lease.released:

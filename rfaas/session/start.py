@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,7 @@ from rfaas_transport.errors import (
 from rfaas_transport.messages import Message
 
 VERSION: Final = 1
+RESUME_BYTES: Final = 64 << 10  # of leases in one message, half of what a packet takes
 _AGAIN_S: Final = 0.02  # between tries while another session process is on its way out
 _STATUS_BYTES: Final = 4096
 _REJECTIONS: Final[dict[str, type[RfaasError]]] = {
@@ -81,13 +82,14 @@ def connect(
     deadline_s = time.monotonic() + timeout_s
     target = _target(choice)
     start = process_start(os.getpid())
-    join = {"m": "join", "client": client_id, "version": VERSION, "start": start, "env": env, "resume": list(resume)}
+    join = {"m": "join", "client": client_id, "version": VERSION, "start": start, "env": env, "resume": []}
+    packed = [packets.pack(message) for message in (*_resumptions(resume), join)]
     while True:
         sock = _reach(target.name, deadline_s)
         if sock is None:
             _start(target, daemon_python, deadline_s)
             continue
-        connection = _join(sock, join, deadline_s)
+        connection = _join(sock, packed, deadline_s)
         if connection is not None:
             return connection
         if time.monotonic() > deadline_s:
@@ -144,11 +146,27 @@ def _reach(name: str, deadline_s: float) -> socket.socket | None:
     return sock
 
 
-def _join(sock: socket.socket, join: Message, deadline_s: float) -> SessionConnection | None:
+def _resumptions(resume: Sequence[Message]) -> Iterator[Message]:
+    """Messages that say which leases are resumed, each short enough for a packet."""
+    entries: list[Message] = []
+    n_bytes = 0
+    for entry in resume:
+        entry_bytes = len(packets.pack({"m": "", "resume": [entry]}))
+        if entries and n_bytes + entry_bytes > RESUME_BYTES:
+            yield {"m": "resume", "resume": entries}
+            entries, n_bytes = [], 0
+        entries.append(entry)
+        n_bytes += entry_bytes
+    if entries:
+        yield {"m": "resume", "resume": entries}
+
+
+def _join(sock: socket.socket, packed: Sequence[bytes], deadline_s: float) -> SessionConnection | None:
     """Exchange join and welcome; None if the session process left meanwhile. Owns the socket."""
     try:
         sock.settimeout(max(deadline_s - time.monotonic(), 0.01))
-        packets.send(sock, packets.pack(join))
+        for data in packed:
+            packets.send(sock, data)
         received = packets.receive(sock)
         answer = received[0] if received else None
     except TimeoutError as error:

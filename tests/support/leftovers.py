@@ -1,4 +1,4 @@
-"""What processes may leave behind: looked up in /proc and /dev/shm, for assertions that nothing is."""
+"""What processes hold and may leave behind, looked up in /proc: for assertions that nothing is left."""
 
 import os
 from pathlib import Path
@@ -26,16 +26,27 @@ def children(pid):
     return [number for number in found if alive(number)]
 
 
-def abstract_sockets(part):
-    """Names of abstract unix sockets of this network namespace that contain `part`."""
-    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
-    names = {line.split()[-1] for line in lines if "@" in line}
-    return {name for name in names if part in name}
+def abstract_sockets():
+    """Abstract unix sockets of this network namespace: inode -> name."""
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return {int(row[6]): row[7] for row in rows if len(row) > 7 and row[7].startswith("@")}
 
 
-def shared_memory():
-    """Names in /dev/shm."""
-    return set(os.listdir("/dev/shm"))
+def open_files(pid):
+    """What the process's descriptors refer to, e.g. `/dev/null` or `socket:[17]`."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.add(os.readlink(entry))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def sockets_of(pid):
+    """Names of the abstract sockets that the process holds."""
+    files = open_files(pid)
+    return {name for inode, name in abstract_sockets().items() if f"socket:[{inode}]" in files}
 
 
 def maps(pid, word):

@@ -4,6 +4,7 @@ import pytest
 
 from rfaas.control.messages import Denied, Ended, HolderGone, HolderHello, ReleaseLease, Waiting, Want
 from rfaas.session.events import (
+    AgentDown,
     AllocatorDown,
     AllocatorSaid,
     AllocatorUp,
@@ -201,6 +202,19 @@ def test_an_environment_that_fails_is_denied_once_and_not_asked_for_again(h):
     assert to_allocator(effects)[0] == Want(CLIENT, 1, 0, 1, 5)
 
 
+def test_a_lease_that_was_given_up_is_not_taken_again_when_its_grant_is_repeated(h):
+    h.want(2)
+    h.serve()
+    h.step(AllocatorDown("killed"))
+    h.step(AgentDown(AGENT, "closed"))
+    h.step(AgentDown(AGENT, "refused", refused=True))
+    h.take()
+    h.link()
+    h.grant()
+    assert to_allocator(h.take())[-1] == ReleaseLease(CLIENT, lease(1), 6)
+    assert h.said() == []
+
+
 # --- a client ends --------------------------------------------------------------------------------------------
 
 
@@ -227,7 +241,7 @@ def test_a_client_s_end_while_the_link_is_broken_is_told_on_the_next_one(h):
     h.step(ClientGone(1))
     h.take()
     h.link()
-    assert to_allocator(h.take()) == [HolderGone(CLIENT, 12)]
+    assert to_allocator(h.take()) == [HolderHello(CLIENT, 1, "python (pid 4711)", ()), HolderGone(CLIENT, 12)]
 
 
 def test_it_leaves_some_seconds_after_its_last_client(h):
