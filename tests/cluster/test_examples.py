@@ -71,3 +71,14 @@ def test_a_rigid_job_that_cannot_run_says_why_and_does_not_stay_queued(cluster, 
     assert "exit status 1: srun: error: invalid partition specified: nowhere" in done.stdout
     assert "not done after 3 s: srun: " in done.stdout
     wait_until(lambda: not cluster.head.run_as_root("squeue", "-h").strip(), 10, "an empty queue")
+
+
+@pytest.mark.slow
+def test_side_by_side_loses_no_call_while_a_rigid_job_takes_nodes_and_gives_them_back(alice):
+    script = f"{put_examples(alice)}/05_side_by_side.py"
+    done = alice.run(HEAD, ["python", script, "--rigid-seconds=4", "--out=timeline.svg"], 280, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert " and 80 scores, 0 problems; the best classifier of digits has C=1 gamma=0.001" in done.stdout
+    picture = (alice.home / "timeline.svg").read_text()
+    assert "rigid job starts, " in picture
+    assert all(f">{node}<" in picture for node in ("n1", "n2", "n3", "n4"))
