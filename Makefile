@@ -14,7 +14,7 @@ help:  ## print this
 
 ##@ See it work
 demo:  ## price a million options in many calls on this machine: no Slurm, no root, under a minute
-	@tools/setup.sh examples
+	@tools/setup.sh demo
 	$(PYTHON) examples/02_blackscholes.py
 
 demo-slurm:  ## the main job on a real Slurm of four nodes on this machine, with a rigid MPI job (root)

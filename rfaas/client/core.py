@@ -75,8 +75,6 @@ RETRY_PAUSE_S: Final = 0.05
 RETRY_PAUSE_MAX_S: Final = 5.0
 RECONNECT_PAUSE_S: Final = 0.5
 
-_DENIALS: Final[dict[str, type[RfaasError]]] = {EnvironmentFailed.code: EnvironmentFailed}
-
 
 class ClientCore:
     """The calls, channels and wishes of one client.
@@ -108,7 +106,7 @@ class ClientCore:
         self._nothing_waits_since_s: float | None = None
         self._starved_since_s: float | None = None
         self._why_waiting = ""
-        self._why_hint = ""
+        self._why_more = ""
         self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
 
     def step(self, event: Event, now_s: float) -> list[Effect]:
@@ -234,7 +232,8 @@ class ClientCore:
         timeout_s = call.settings.call_timeout_s
         if call.call_id == 0:
             message = f"call_timeout_s={timeout_s} passed before a worker could take the call"
-            self._fail(call, self._unsent_error(DeadlineExceeded, call, message, hint=self._why_waiting), out)
+            message += f" ({self._why_waiting})" if self._why_waiting else ""
+            self._fail(call, self._unsent_error(DeadlineExceeded, call, message), out)
         elif now_s < call.deadline_s + KILL_WAIT_S:
             self._timers.add(call.deadline_s + KILL_WAIT_S, self._on_deadline, call)
         else:  # its agent should have killed the worker and said so
@@ -396,7 +395,7 @@ class ClientCore:
 
     def _on_lease_granted(self, event: LeaseGranted, now_s: float, out: list[Effect]) -> None:
         self._leases[event.lease.lease] = event.lease
-        self._why_waiting = self._why_hint = ""
+        self._why_waiting = self._why_more = ""
 
     def _on_lease_ended(self, event: LeaseEnded, now_s: float, out: list[Effect]) -> None:
         self._leases.pop(event.lease, None)
@@ -408,14 +407,15 @@ class ClientCore:
                 channel.usable = False
 
     def _on_queued(self, event: Queued, now_s: float, out: list[Effect]) -> None:
-        self._why_waiting, self._why_hint = event.reason, event.hint
+        self._why_waiting, self._why_more = event.reason, f": {event.hint}" if event.hint else ""
 
     def _on_denied(self, event: Denied, now_s: float, out: list[Effect]) -> None:
-        kind = _DENIALS.get(event.code, LeaseDenied)
-        message = (
-            "the functions' environment could not be started" if kind is EnvironmentFailed else "no lease is given"
-        )
-        self._fail_queued(kind(f"{message} ({event.code})", hint=event.hint), out)
+        if event.code == EnvironmentFailed.code:  # the hint is what the interpreter said
+            message = f"this program's interpreter and modules could not be started for its functions: {event.hint}"
+            denial: RfaasError = EnvironmentFailed(message, hint="they must be reachable from where functions run")
+        else:
+            denial = LeaseDenied(f"no lease is given ({event.code})", hint=event.hint)
+        self._fail_queued(denial, out)
         self._want = self._want_told = 0  # the session process dropped the target with its answer
 
     def _on_session_up(self, event: SessionUp, now_s: float, out: list[Effect]) -> None:
@@ -501,8 +501,9 @@ class ClientCore:
                 self._timers.add(due_s, self._on_starved, since_s)
                 break
             message = f"no worker came within acquire_timeout_s={self._acquire_timeout_s}"
-            message += f" ({self._why_waiting})" if self._why_waiting else ""
-            self._fail(call, self._unsent_error(AcquireTimeout, call, message, hint=self._why_hint), out)
+            message += f" ({self._why_waiting}{self._why_more})" if self._why_waiting else ""
+            hint = "wait longer, or ask for less: fewer cores or less memory a worker"
+            self._fail(call, self._unsent_error(AcquireTimeout, call, message, hint=hint), out)
 
     def _on_tick(self, event: Tick, now_s: float, out: list[Effect]) -> None:
         pass  # step() looks at the timers after every event

@@ -91,7 +91,7 @@ def make_error(call: Call, verdict: Verdict, info: ChannelInfo) -> RfaasError:
         epoch=info.epoch,
         attempt=call.attempt,
         grace_s=verdict.grace_s,
-        hint=verdict.hint or _HINTS.get(kind, ""),
+        hint=_HINTS.get(kind, ""),
     )
 
 
@@ -111,7 +111,7 @@ def _message(kind: type[RfaasError], call: Call, verdict: Verdict, reason: Reaso
     if kind is ConnectionLost:
         return f"the connection to the worker {where} broke, and nobody could say what became of the call"
     if kind is AgentLost:
-        return f"the agent {where} died, and its workers with it"
+        return f"the agent {where} died, and its workers with it" + (f" ({verdict.hint})" if verdict.hint else "")
     if kind is NodeLost:
         return f"the node is lost ({reason.text}): {info.node}"
     how = _how_it_ended(verdict)
@@ -121,6 +121,8 @@ def _message(kind: type[RfaasError], call: Call, verdict: Verdict, reason: Reaso
 
 
 def _how_it_ended(verdict: Verdict) -> str:
+    if verdict.hint:
+        return verdict.hint
     if verdict.signal:
         return f"signal {verdict.signal}"
     if verdict.exit_status is not None:

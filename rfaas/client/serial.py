@@ -124,7 +124,7 @@ def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Segments:
         if data is None:
             buffers.clear()
             data = cloudpickle.dumps(value, protocol=PROTOCOL, buffer_callback=buffers.append)
-        return [data, *(_contiguous(buffer) for buffer in buffers)]
+        return [data, *(buffer.raw() for buffer in buffers)]  # pickle takes contiguous ones only
     except Exception as error:  # as above: the user's code runs here
         raise SerializationError(f"the arguments can't be pickled: {_one_line(error)}") from error
 
@@ -138,13 +138,6 @@ def _dump_plain(value: object, buffers: list[pickle.PickleBuffer]) -> bytes | No
     except (pickle.PicklingError, AttributeError, TypeError):  # lambdas, local classes; what pickle says of them
         return None
     return None if b"__main__" in data else data
-
-
-def _contiguous(buffer: pickle.PickleBuffer) -> memoryview:
-    try:
-        return buffer.raw()
-    except BufferError:  # neither C nor Fortran order: someone's own type; arrays of numpy stay in band then
-        return memoryview(bytes(memoryview(buffer)))
 
 
 # --- results ------------------------------------------------------------------------------------

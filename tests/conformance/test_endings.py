@@ -170,6 +170,22 @@ def test_a_forked_child_that_keeps_the_descriptor_keeps_the_channel_open_until_i
         child.wait()
 
 
+def test_a_forked_child_may_close_its_copy_and_disturbs_nobody(pair):
+    left, right = pair
+    left.send(Kind.RESULT, call_id=1)
+    child = os.fork()
+    if child == 0:
+        left.close()
+        right.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert receive(right).call_id == 1
+    assert not right.wait(0.0)
+    assert right.poll() is None
+    right.send(Kind.RESULT, call_id=2)
+    assert receive(left).call_id == 2
+
+
 def test_credits_and_ends_are_independent(pair):
     left, right = pair
     grant(right, left)

@@ -1,7 +1,9 @@
 """Frames over every medium: exchange, order, sizes, credits, who owns a buffer."""
 
 import gc
+import os
 import random
+from pathlib import Path
 
 import numpy
 import pytest
@@ -100,6 +102,20 @@ def test_segments_are_writable_aligned_and_own_their_buffer(pair):
     first[0] = ord("A")
     second[3] = ord("G")
     assert (bytes(first), bytes(second)) == (b"Abc", b"defG")
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_goes_when_frames_go(pair):
+    left, right = pair
+    payload = bytes(MIB)
+    before = resident_bytes()
+    for _ in range(100):
+        left.send(Kind.RESULT, segments=[payload, b"x"], text="t")
+        assert receive_while_flushing(right, left).in_size == MIB + 1
+    assert resident_bytes() - before < 50 * MIB
 
 
 def test_arrays_over_received_segments_are_aligned(pair):

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     CREDITS_MAX = 65535,        /* spec 001 section 3 */
@@ -19,6 +20,7 @@ rfaas_rc rfaas_channel_init(rfaas_channel *channel, const rfaas_medium *medium, 
     memset(channel, 0, sizeof *channel);
     channel->medium = medium;
     channel->name = name;
+    channel->owner = getpid();
     channel->max_payload_bytes = max_payload_bytes;
     channel->head_room_bytes = HEAD_ROOM_BYTES;
     channel->head_room = malloc(HEAD_ROOM_BYTES);
@@ -39,6 +41,11 @@ void rfaas_channel_fini(rfaas_channel *channel)
     free(channel->completed);
     channel->head_room = NULL;
     channel->completed = NULL;
+}
+
+bool rfaas_channel_is_inherited(const rfaas_channel *channel)
+{
+    return getpid() != channel->owner;
 }
 
 rfaas_rc rfaas_channel_enqueue(rfaas_channel *channel, size_t size_bytes)

@@ -165,14 +165,21 @@ static uint64_t inproc_unacknowledged_bytes(const rfaas_channel *base)
     return 0; /* what was sent is with the peer */
 }
 
-static void inproc_close(rfaas_channel *base)
+/* Takes this end off the list and tells the peer. */
+static void leave(inproc_channel *channel)
 {
-    inproc_channel *channel = (inproc_channel *)base;
     pthread_mutex_lock(&channel->shared->lock);
     channel->shared->ends[channel->side] = NULL; /* nobody adds to our queue from here on */
     if (channel->shared->ends[1 - channel->side] != NULL)
         ring(channel->shared->ends[1 - channel->side]);
     pthread_mutex_unlock(&channel->shared->lock);
+}
+
+static void inproc_close(rfaas_channel *base)
+{
+    inproc_channel *channel = (inproc_channel *)base;
+    if (!rfaas_channel_is_inherited(base)) /* else the peer's descriptor is the parent's too */
+        leave(channel);
     for (message *gone = channel->first; gone != NULL;) {
         message *next = gone->next;
         free(gone);
@@ -196,7 +203,8 @@ static void release_shared(inproc_shared *shared)
 
 static void inproc_free(rfaas_channel *base)
 {
-    release_shared(((inproc_channel *)base)->shared);
+    if (!rfaas_channel_is_inherited(base)) /* else its lock may never be free again: the copy is left to the child's end */
+        release_shared(((inproc_channel *)base)->shared);
     rfaas_channel_fini(base);
     free(base);
 }

@@ -5,11 +5,14 @@
  * messages; all else here is common to all media. Spec: docs/spec/001-invocation.md.
  *
  * Threads: one thread at a time uses a channel, unless an entry says otherwise; whoever shares one brings the lock.
- * Fork: a channel belongs to the process that opened it. After fork the child may only close its descriptor.
+ * Fork: a channel belongs to the process that opened it. A forked child may close and free its copy, no more; the
+ * parent's goes on undisturbed.
  * Signals: no operation raises SIGPIPE; one interrupted by a signal goes on.
  */
 #ifndef RFAAS_CHANNEL_H
 #define RFAAS_CHANNEL_H
+
+#include <sys/types.h>
 
 #include "frame.h"
 #include "receiver.h"
@@ -90,6 +93,7 @@ struct rfaas_completion; /* a cookie whose buffers are free again */
 struct rfaas_channel {
     const rfaas_medium *medium;
     const char *name; /* "tcp", "unix", "inproc" */
+    pid_t owner;      /* the process that opened it */
     uint64_t max_payload_bytes;
     uint32_t tx_credits; /* credited frames that may be sent */
     uint32_t rx_credits; /* credited frames that the peer may still send */
@@ -168,6 +172,9 @@ const char *rfaas_channel_why(const rfaas_channel *channel);
 rfaas_rc rfaas_channel_init(rfaas_channel *channel, const rfaas_medium *medium, const char *name,
                             uint64_t max_payload_bytes);
 void rfaas_channel_fini(rfaas_channel *channel);
+
+/* True in a forked child, where locks may be held by threads that are not there and the peer is the parent's. */
+bool rfaas_channel_is_inherited(const rfaas_channel *channel);
 
 /* Books a frame as queued: NO_MEMORY or OK. Each is later completed exactly once. */
 rfaas_rc rfaas_channel_enqueue(rfaas_channel *channel, size_t size_bytes);

@@ -85,6 +85,7 @@ cdef extern from "rfaas_channel.h" nogil:
     uint64_t rfaas_channel_unacknowledged_bytes(const rfaas_channel *channel)
     void rfaas_channel_close(rfaas_channel *channel)
     void rfaas_channel_free(rfaas_channel *channel)
+    bint rfaas_channel_is_inherited(const rfaas_channel *channel)
     const char *rfaas_channel_why(const rfaas_channel *channel)
 
 cdef enum:
@@ -250,8 +251,8 @@ cdef class Channel:
     """A symmetric, ordered channel of frames to one peer; made by `from_fd` or `pair`.
 
     Any thread may use any method; one thread at a time polls. Nothing but `wait` blocks. A channel belongs to the
-    process that made it: after a fork the child may only close the descriptor. Frames that this version does not
-    understand are answered by ERROR and dropped here.
+    process that made it: a forked child may close its copy, no more, which leaves the parent's as it is. Frames that
+    this version does not understand are answered by ERROR and dropped here.
     """
 
     cdef rfaas_channel *channel
@@ -267,8 +268,7 @@ cdef class Channel:
 
     def __dealloc__(self):
         if self.channel != NULL:
-            rfaas_channel_close(self.channel)
-            self.let_go()
+            self.close()
             rfaas_channel_free(self.channel)
         pthread_mutex_destroy(&self.lock)
 
@@ -486,8 +486,10 @@ cdef class Channel:
         pthread_mutex_unlock(&self.lock)
         return size_bytes
 
-    def close(self):
+    cpdef close(self):
         """End the channel at once; repeatable. What the kernel has is still delivered, what is queued here is not."""
+        if rfaas_channel_is_inherited(self.channel):
+            pthread_mutex_init(&self.lock, NULL)  # a thread that is not in this process may have held it at the fork
         self.acquire()
         rfaas_channel_close(self.channel)
         pthread_mutex_unlock(&self.lock)

@@ -328,5 +328,5 @@ class World(RuleBasedStateMachine):
         assert set(self.core.unresolved()) == {call for call in self.calls if not call.resolved}
 
 
-World.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+World.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestSchedules = World.TestCase
