@@ -26,8 +26,18 @@ def children(pid):
     return [number for number in found if alive(number)]
 
 
-def abstract_sockets():
-    """Abstract unix sockets of this network namespace: inode -> name."""
+def shared_memory():
+    """Names in /dev/shm."""
+    return set(os.listdir("/dev/shm"))
+
+
+def abstract_sockets(part=""):
+    """Names of abstract unix sockets of this network namespace that contain `part`."""
+    return {name for name in _abstract_sockets().values() if part in name}
+
+
+def _abstract_sockets():
+    """Abstract unix sockets: inode -> name."""
     rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     return {int(row[6]): row[7] for row in rows if len(row) > 7 and row[7].startswith("@")}
 
@@ -46,7 +56,7 @@ def open_files(pid):
 def sockets_of(pid):
     """Names of the abstract sockets that the process holds."""
     files = open_files(pid)
-    return {name for inode, name in abstract_sockets().items() if f"socket:[{inode}]" in files}
+    return {name for inode, name in _abstract_sockets().items() if f"socket:[{inode}]" in files}
 
 
 def maps(pid, word):
