@@ -27,6 +27,7 @@ __all__ = [
     "die_with_parent",
     "group_is_empty",
     "install_quiet_signals",
+    "is_resource_tracker",
     "kill_all",
     "making_worker",
     "n_threads",
@@ -136,6 +137,15 @@ def reap(pid: int) -> int | None:
     except ChildProcessError:
         return 0
     return status if reaped else None
+
+
+def is_resource_tracker(pid: int) -> bool:
+    """True for the helper of multiprocessing that unlinks shared memory and semaphores once its users are gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as command:
+            return b"multiprocessing.resource_tracker" in command.read()
+    except OSError:
+        return False
 
 
 def group_is_empty(group: int) -> bool:

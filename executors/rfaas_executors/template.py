@@ -40,8 +40,9 @@ main(control, setup)
 NEVER_PRELOADED = frozenset({"cupy", "jax", "mpi4py", "tensorflow", "torch"})
 """MPI and CUDA don't survive a fork: a function that needs them imports them in its worker."""
 
-LEFTOVER_GRACE_S = 0.05
-"""What a dead worker's children get before SIGKILL: multiprocessing's resource tracker unlinks shared memory in it."""
+TRACKER_GRACE_S = 0.5
+"""What multiprocessing's resource tracker gets to unlink the shared memory of a dead worker; it needs some 20 ms. Other
+processes that a worker leaves behind are killed at once."""
 
 _SETTLE_S = 0.002  # between looks at leftovers that were told to die
 
@@ -249,15 +250,12 @@ class Template:
             return
         strays = family.children() - {child.pid for child in self._children.values()}
         strays = {pid for pid in strays if family.reap(pid) is None}
-        patience_s = time.monotonic() - LEFTOVER_GRACE_S
-        if strays and any(child.ended_s <= patience_s for child in dying):
-            for child in dying:
-                child.leftovers = max(child.leftovers, len(strays))
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.pid, signal.SIGKILL)
-            family.kill_all(strays)
-        if not strays:
-            for child in dying:
+        patience_s = time.monotonic() - TRACKER_GRACE_S
+        late = any(child.ended_s <= patience_s for child in dying)
+        family.kill_all([pid for pid in strays if late or not family.is_resource_tracker(pid)])
+        for child in dying:
+            child.leftovers = max(child.leftovers, len(strays))
+            if not strays:
                 self._report(child)
 
     def _report(self, child: Child) -> None:
