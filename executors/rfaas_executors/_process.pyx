@@ -30,6 +30,9 @@ cdef extern from "quiet_signals.h" nogil:
     void rfaas_quiet_hold()
     void rfaas_quiet_let_go()
 
+cdef extern from "orphan_watch.h" nogil:
+    int rfaas_orphan_watch(int parent, int last_ms)
+
 cdef extern from "<errno.h>" nogil:
     int errno
 
@@ -204,6 +207,19 @@ def die_with_parent(int signo, int parent_pid):
         OSError: the kernel refused.
     """
     if prctl(PR_SET_PDEATHSIG, signo, 0, 0, 0) != 0:
+        raise failed("PR_SET_PDEATHSIG")
+    return os.getppid() == parent_pid
+
+
+def outlive_parent(int parent_pid, int last_ms):
+    """In place of `die_with_parent`: live `last_ms` longer than the parent, to clean up. Children don't inherit it.
+
+    Returns:
+        False if the parent is another one already: leave.
+    Raises:
+        OSError: the kernel refused.
+    """
+    if rfaas_orphan_watch(parent_pid, last_ms) != 0:
         raise failed("PR_SET_PDEATHSIG")
     return os.getppid() == parent_pid
 

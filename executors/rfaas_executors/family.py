@@ -17,6 +17,7 @@ from rfaas_executors._process import (
     hold_signals,
     install_quiet_signals,
     let_signals_go,
+    outlive_parent,
     restore_signals,
 )
 
@@ -31,6 +32,7 @@ __all__ = [
     "kill_all",
     "making_worker",
     "n_threads",
+    "outlive_parent",
     "quiet_for_life",
     "reap",
 ]

@@ -44,6 +44,8 @@ TRACKER_GRACE_S = 0.5
 """What multiprocessing's resource tracker gets to unlink the shared memory of a dead worker; it needs some 20 ms. Other
 processes that a worker leaves behind are killed at once."""
 
+LAST_MS = 700  # for a template whose agent died to end all it has; then the kernel does it
+
 _SETTLE_S = 0.002  # between looks at leftovers that were told to die
 
 
@@ -73,6 +75,9 @@ def main(agent: socket.socket, setup: dict[str, Any]) -> NoReturn:
     family.adopt_orphans()
     gc.collect()
     gc.freeze()  # what is shared now stays shared: no collection writes to it in the workers
+    # From here on this process only serves its agent: should that die, it kills and reaps before it goes itself.
+    if not family.outlive_parent(setup["parent_pid"], LAST_MS):
+        os._exit(0)
     _show_errors_again(setup["stderr_fd"])
     os._exit(Template(agent, setup).run())
 

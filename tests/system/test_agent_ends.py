@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,10 @@ def started(path):
 
 def farewell_of(session, client, timeout_s=5.0):
     return session.wait_for("farewell", timeout_s, lambda words: words["channel"] == client.number)
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def channel_ended(client):
@@ -264,10 +269,10 @@ def test_a_call_past_its_deadline_is_killed_with_its_worker(rig):
 def test_calls_within_their_deadlines_are_left_alone(rig):
     _, [client] = rig.session().start()
     for _ in range(20):
-        client.call(nap, 0.02, deadline_s=0.5)
+        client.call(nap, 0.02, deadline_s=1.0)
         assert client.result() == 0.02
-    client.call(nap, 0.7)  # no deadline, whatever the calls before had
-    assert client.result() == 0.7
+    client.call(nap, 1.2)  # no deadline, whatever the calls before had
+    assert client.result() == 1.2
 
 
 # --- templates and agents that die ------------------------------------------------------------------
@@ -286,20 +291,58 @@ def test_a_killed_template_takes_its_workers_along_and_is_replaced(rig):
     assert {session.dial(terms, up).run(lambda: 7) for up in ups} == {7}
 
 
-def test_a_killed_agent_leaves_nothing_alive_for_a_second(rig):
+@pytest.mark.parametrize("hindrance", [None, signal.SIGSTOP])
+def test_a_killed_agent_leaves_nothing_alive_for_a_second(rig, hindrance):
     session = rig.session()
     _, clients = session.start(workers=2)
+    pids = {client.run(lambda: (subprocess.Popen(["sleep", "1000"]), os.getpid())[1]) for client in clients}
     for client in clients:
         client.call(nap, 60)
+    if hindrance:
+        [template] = [pid for pid in rig.family() if parent_of(pid) == rig.process.pid]
+        os.kill(template, hindrance)
+    assert len(rig.family()) == 5
+    began_s = time.monotonic()
+    rig.process.kill()
+    wait_until(lambda: not rig.family(), 1.0, "template, workers and what functions started to be dead")
+    print(f"{len(pids)} workers and all else dead after {(time.monotonic() - began_s) * 1000:.0f} ms")
+
+
+def test_a_template_that_hangs_dies_soon_after_its_agent_with_its_workers(rig, tmp_path):
+    (tmp_path / "hanging.py").write_text(
+        "import os, time\n"
+        "forks = []\n"
+        "os.register_at_fork(after_in_parent=lambda: (forks.append(1), len(forks) == 2 and time.sleep(1000)))\n"
+    )
+    env = environment(preload=["hanging"])
+    env["path"].insert(0, str(tmp_path))
+    session = rig.session()
+    _, [client] = session.start(env=env)
+    client.run(os.getpid)
+    terms = rig.propose()
+    wait_until(lambda: any(getattr(m, "lease_id", b"") == terms.lease_id for m in rig.hear(0.01)), 5)
+    session.attach(terms, env)
+    wait_until(lambda: len(rig.family()) == 3, 10)  # the second fork is done, and its maker asleep
     rig.process.kill()
     wait_until(lambda: not rig.family(), 1.0, "template and workers to be dead")
 
 
-def test_a_later_agent_of_the_same_slice_sweeps_what_the_killed_one_left(rig):
+def test_slurms_sigcont_is_harmless(rig):
+    session = rig.session()
+    _, [client] = session.start()
+    for pid in [rig.process.pid, *rig.family()]:
+        os.kill(pid, signal.SIGCONT)
+    client.call(nap, 1.0)
+    assert client.result() == 1.0
+
+
+def test_a_later_agent_of_the_same_slice_sweeps_what_killed_processes_left(rig):
     from rfaas_executors.leftovers import sweep
 
     _, [client] = rig.session().start()
-    pid = client.run(lambda: subprocess.Popen(["sleep", "1000"], start_new_session=True).pid)
+    worker, pid = client.run(lambda: (os.getpid(), subprocess.Popen(["sleep", "1000"], start_new_session=True).pid))
+    rig.process.send_signal(signal.SIGSTOP)  # or it would sweep by itself
+    os.kill(parent_of(worker), signal.SIGKILL)
     rig.process.kill()
     wait_until(lambda: marked(rig.slice_id) == [pid], 1.0)
     assert sweep(rig.slice_id) is True
