@@ -14,29 +14,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-import rfaas.config
 from rfaas.cli import daemons
+from rfaas.cli.common import EXIT_FAILED, fail, json_option, print_json, state_dir_option
 from rfaas.cli.daemons import Daemon
 from rfaas_transport.errors import ConfigError, RfaasError
 
-EXIT_FAILED = 1
-EXIT_UNAVAILABLE = 69
-EXIT_CONFIG = 78
 START_TIMEOUT_S = 15.0
-
-
-state_dir_option = click.option(
-    "--state-dir",
-    type=click.Path(path_type=Path),
-    default=rfaas.config.state_dir,
-    show_default="$RFAAS_STATE_DIR or ~/.local/state/rfaas",
-    help="Where secret, journal and logs are; on a cluster, a directory that the nodes see too.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value instead of text.")
 
 
 @click.command("up")
@@ -86,10 +73,9 @@ def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # 
     except RfaasError as error:
         for daemon in reversed(started):
             daemons.stop(daemon, 5.0)
-        status = EXIT_CONFIG if error.code == "config" else EXIT_UNAVAILABLE
-        _fail(as_json, error.message, error.hint, status)
+        fail(error, as_json=as_json)
     if as_json:
-        _print_json({"state_dir": str(state_dir), "slurm": plan, "pids": {d.name: d.pid for d in started}})
+        print_json({"state_dir": str(state_dir), "slurm": plan, "pids": {d.name: d.pid for d in started}})
     elif plan:
         click.echo(f"harvesting in partition {plan['partition']} (grace {plan['grace_s']:g} s); see: rfaas status")
     else:
@@ -205,7 +191,7 @@ def down(state_dir: Path, as_json: bool, purge: bool) -> None:
     try:
         found = daemons.load(state_dir) if state_dir.exists() else None
     except RfaasError as error:
-        _fail(as_json, error.message, error.hint, EXIT_CONFIG)
+        fail(error, as_json=as_json)
     result: dict[str, Any] = {"stopped": [], "killed": [], "cancelled": 0, "left": []}
     if found:
         running, settings = found
@@ -259,7 +245,7 @@ def _purge(state_dir: Path) -> None:
 
 def _report_down(result: dict[str, Any], was_up: bool, state_dir: Path, as_json: bool) -> None:
     if as_json:
-        _print_json(result)
+        print_json(result)
     elif not was_up:
         click.echo(f"nothing is up in {state_dir}")
     else:
@@ -269,15 +255,3 @@ def _report_down(result: dict[str, Any], was_up: bool, state_dir: Path, as_json:
         why = result.get("error", "Slurm has not ended them yet")
         click.echo(f"rfaas: slices are left ({why}): run `rfaas down` again", err=True)
         sys.exit(EXIT_FAILED)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    click.echo(json.dumps({"meta": {"schema": "rfaas/1"}, **value}))
-
-
-def _fail(as_json: bool, message: str, hint: str, status: int) -> NoReturn:
-    if as_json:
-        _print_json({"error": message, "hint": hint})
-    else:
-        click.echo(f"rfaas: {message}" + (f"\n  remedy: {hint}" if hint else ""), err=True)
-    sys.exit(status)

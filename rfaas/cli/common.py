@@ -1,0 +1,54 @@
+"""What all commands share: options, exit codes, one JSON form, errors with their remedy.
+
+Standard library and click only: `rfaas --help` and completion must stay quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+import rfaas.config
+from rfaas_transport.errors import RfaasError
+
+EXIT_FAILED: Final = 1  # the command ran and did not reach its aim
+EXIT_UNAVAILABLE: Final = 69  # sysexits.h EX_UNAVAILABLE: nobody answers
+EXIT_CONFIG: Final = 78  # EX_CONFIG: a setting is wrong
+
+state_dir_option = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=rfaas.config.state_dir,
+    show_default="$RFAAS_STATE_DIR or ~/.local/state/rfaas",
+    help="Where secret, journal and logs are; on a cluster, a directory that the nodes see too.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value instead of text.")
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON value with the version of its form."""
+    click.echo(json.dumps({"meta": {"schema": "rfaas/1"}, **value}))
+
+
+def fail(error: RfaasError, *, as_json: bool) -> NoReturn:
+    """Say what is wrong and what to do, and end with the fitting exit code."""
+    if as_json:
+        print_json({"error": error.message, "code": error.code, "hint": error.hint})
+    else:
+        click.echo(f"rfaas: {error}", err=True)
+    sys.exit(EXIT_CONFIG if error.code == "config" else EXIT_UNAVAILABLE)
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print columns like sinfo's: upper-case headers, two spaces between, numbers to the right, no lines drawn."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(headers, *texts, strict=True)]
+    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]
+    for row in [list(headers), *texts]:
+        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        click.echo("  ".join(cells).rstrip())

@@ -1,0 +1,140 @@
+"""`rfaas status` and `rfaas leases`: what the allocator holds and what is asked of it.
+
+Asks the allocator (service Admin) and changes nothing. grpc is imported when a command runs, not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rfaas.cli.common import fail, json_option, print_json, print_table, state_dir_option
+from rfaas.control.messages import HeldLease, SliceView, Snapshot
+from rfaas_transport.errors import RfaasError
+
+MIB = 1 << 20
+
+
+@click.command("status")
+@state_dir_option
+@json_option
+def status(state_dir: Path, as_json: bool) -> None:
+    """Show slices, how much of each is leased, and what waits for capacity.
+
+    \b
+    STATE up           leases are given here
+          draining     it goes back to its owner; nothing new
+          unreachable  its agent is silent; leases stand until Slurm or the agent says more
+    """
+    snapshot = _snapshot(state_dir, as_json)
+    if as_json:
+        print_json(
+            {
+                "alloc_epoch": snapshot.alloc_epoch,
+                "slices": [_slice_json(view) for view in snapshot.slices],
+                "waiting": [{"missing_workers": w.missing, "reason": w.reason} for w in snapshot.waiting],
+                "counters": snapshot.counters,
+            }
+        )
+        return
+    if not snapshot.slices:
+        click.echo("no slices yet: harvest jobs may be pending (squeue --name rfaas-slice), or nothing is idle")
+    else:
+        headers = ("NODE", "STATE", "CORES", "FREE", "MEM_MIB", "FREE_MIB", "LEASES", "JOB")
+        print_table(headers, [_slice_row(view) for view in sorted(snapshot.slices, key=lambda v: v.slice.node)])
+    for waiting in snapshot.waiting:
+        click.echo(f"waiting for {waiting.missing} workers: {waiting.reason}")
+
+
+@click.command("leases")
+@state_dir_option
+@json_option
+def leases(state_dir: Path, as_json: bool) -> None:
+    """Show leases: who holds which cores of which node.
+
+    \b
+    STATE GRANTED   the cores are held, the holder has not come yet
+          ACTIVE    workers serve
+          DRAINING  going back; running calls may end
+          FENCED    nothing starts any more; death is being proved
+    """
+    snapshot = _snapshot(state_dir, as_json)
+    pairs = [(view, lease) for view in snapshot.slices for lease in view.leases]
+    if as_json:
+        print_json({"leases": [_lease_json(view, lease) for view, lease in pairs]})
+        return
+    if not pairs:
+        click.echo("no leases: no program asks for workers now")
+        return
+    headers = ("LEASE", "NODE", "STATE", "WORKERS", "CORES", "MEM_MIB", "HOLDER")
+    print_table(headers, [_lease_row(view, lease) for view, lease in pairs])
+
+
+def _snapshot(state_dir: Path, as_json: bool) -> Snapshot:
+    from rfaas.control.address import AllocatorAddress
+    from rfaas.control.dial import AdminClient
+
+    async def ask() -> Snapshot:
+        async with AdminClient(AllocatorAddress.load(state_dir)) as admin:
+            return await admin.snapshot()
+
+    try:
+        return asyncio.run(ask())
+    except RfaasError as error:
+        fail(error, as_json=as_json)
+
+
+def _slice_row(view: SliceView) -> tuple[object, ...]:
+    what = view.slice
+    memory = (what.memory_bytes // MIB, view.free_memory_bytes // MIB)
+    return (what.node, view.state, what.cores, view.free_cores, *memory, len(view.leases), what.job_id or "-")
+
+
+def _slice_json(view: SliceView) -> dict[str, Any]:
+    what = view.slice
+    return {
+        "slice": what.slice_id.hex(),
+        "node": what.node,
+        "state": view.state,
+        "epoch": view.epoch,
+        "cores": what.cores,
+        "free_cores": view.free_cores,
+        "memory_bytes": what.memory_bytes,
+        "free_memory_bytes": view.free_memory_bytes,
+        "job_id": what.job_id,
+        "grace_s": what.grace_s,
+        "leases": [_lease_json(view, lease) for lease in view.leases],
+    }
+
+
+def _lease_row(view: SliceView, lease: HeldLease) -> tuple[object, ...]:
+    terms = lease.terms
+    cores = ",".join(str(core) for core in lease.core_ids)
+    holder = terms.holder.hex()[:8]
+    return (
+        terms.lease_id.hex()[:8],
+        view.slice.node,
+        lease.state,
+        terms.workers,
+        cores,
+        terms.memory_bytes // MIB,
+        holder,
+    )
+
+
+def _lease_json(view: SliceView, lease: HeldLease) -> dict[str, Any]:
+    terms = lease.terms
+    return {
+        "lease": terms.lease_id.hex(),
+        "lease_seq": terms.lease_seq,
+        "node": view.slice.node,
+        "state": lease.state,
+        "workers": terms.workers,
+        "cores": list(lease.core_ids),
+        "memory_bytes": terms.memory_bytes,
+        "holder": terms.holder.hex(),
+        "ttl_s": terms.ttl_s,
+    }
