@@ -20,7 +20,7 @@ demo:  ## price a million options in many calls on this machine: no Slurm, no ro
 demo-slurm:  ## the main job on a real Slurm of four nodes on this machine, with a rigid MPI job (root)
 	@tools/setup.sh dev
 	@tools/apt-install.sh
-	$(PYTHON) examples/05_side_by_side.py
+	@tools/demo-slurm.sh
 
 ##@ Work on it
 check:  ## format, lint, spelling, types, layers, and the tests that start no server: under two minutes
