@@ -84,14 +84,15 @@ class AllocatorDaemon:
         prepare_state_dir(config.state_dir)
         journal = SqliteJournal(config.state_dir / JOURNAL_NAME)
         # The journal's lock is ours: what another allocator left in this directory is from one that is dead.
+        alloc_id = ensure_secret(config.state_dir)
         self._engine = Engine(
             functools.partial(AllocatorCore, ttl_s=config.ttl_s),
             journal,
             EventLog.from_environment("allocator"),
+            alloc_id=alloc_id,
             commits_in_thread=True,
         )
         await self._engine.start()
-        alloc_id = ensure_secret(config.state_dir)
         self._server = Server(self._engine, self.stop)
         unix = self._listen_unix(alloc_id)
         tls = self._listen_tls(host, port) if host else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import secrets
 
 from rfaas.control.eventlog import EventLog
 from rfaas.control.links import Link, local_pair
@@ -29,6 +30,7 @@ class EmbeddedAllocator:
             functools.partial(AllocatorCore, ttl_s=ttl_s),
             MemoryJournal(),
             EventLog.from_environment("allocator"),
+            alloc_id=secrets.token_hex(16),
             commits_in_thread=False,
         )
         self._tasks = {asyncio.create_task(self._run())}

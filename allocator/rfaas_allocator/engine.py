@@ -71,14 +71,22 @@ class Engine:
         make_core: makes the core of what the journal remembers.
         journal: open; closed by `close`.
         log: the event log.
+        alloc_id: names this allocator across its lives in that log.
         commits_in_thread: commit in a thread, so that the loop lives while the disk works.
     """
 
     def __init__(
-        self, make_core: Callable[..., AllocatorCore], journal: Journal, log: EventLog, *, commits_in_thread: bool
+        self,
+        make_core: Callable[..., AllocatorCore],
+        journal: Journal,
+        log: EventLog,
+        *,
+        alloc_id: str,
+        commits_in_thread: bool,
     ) -> None:
         self._journal = journal
         self._log = log
+        self._alloc_id = alloc_id
         self._in_thread = commits_in_thread
         self._core = make_core(journal.load(), now_s=now_s())
         self._links: dict[LinkId, Link[Any, Any]] = {}
@@ -159,8 +167,14 @@ class Engine:
     def _write_log(self, one: Happened, lsn: int) -> None:
         if not self._log.enabled:
             return
-        ids = {"slice": one.slice_id, "lease": one.lease_id, "client": one.holder, "node": one.node or None}
-        fields = {name: value for name, value in ids.items() if value is not None} | one.fields
+        ids = {
+            "alloc": self._alloc_id,
+            "slice": one.slice_id,
+            "lease": one.lease_id,
+            "client": one.holder,
+            "node": one.node or None,
+        }
+        fields: dict[str, object] = {name: value for name, value in ids.items() if value is not None} | one.fields
         if one.kind == "grant_acked":
             fields["lsn"] = lsn  # the commit that this grant, or an earlier one, was durable by
         self._log.write(one.kind, **fields)

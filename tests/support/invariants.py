@@ -1,0 +1,43 @@
+"""The event log around a test, checked when it is over; tests/system/conftest.py gives it to every system test."""
+
+import contextlib
+
+import pytest
+
+from rfaas.control.eventlog import EventLog
+from rfaas.control.invariants import PENDING, check_directory
+from support.waiting import wait_until
+
+SETTLE_S = 10.0  # futures that a test left behind resolve within this, or they never do
+
+
+def note_kill(pid, what="kill"):
+    """Write into the log that the test is about to harm a process; call it before."""
+    EventLog.from_environment("test").write("fault_start", what=what, target_pid=pid)
+
+
+def assert_kept(directory):
+    """Fail with every broken promise that the logs of a directory show.
+
+    Calls that are not resolved yet get some seconds: a test may end before a thread of its own has.
+    """
+    broken = []
+
+    def settled():
+        broken[:] = check_directory(directory)
+        return not any(PENDING in violation.text for violation in broken)
+
+    with contextlib.suppress(AssertionError):  # what is pending then is reported below
+        wait_until(settled, SETTLE_S)
+    if broken:
+        words = "\n".join(str(violation) for violation in broken)
+        pytest.fail(f"{len(broken)} broken promises in {directory}:\n{words}", pytrace=False)
+
+
+@pytest.fixture
+def event_log(tmp_path_factory, monkeypatch):
+    """A directory that every process started in this test logs to; checked after the test (005 section 3)."""
+    directory = tmp_path_factory.mktemp("events")
+    monkeypatch.setenv("RFAAS_EVENT_LOG", str(directory))
+    yield directory
+    assert_kept(directory)
