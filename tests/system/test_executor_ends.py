@@ -139,6 +139,8 @@ def test_calls_that_waited_when_the_session_process_was_killed_go_on(ex, tmp_pat
 
 def test_an_idle_executor_survives_its_session_process(ex):
     os.kill(session_pid(ex), signal.SIGKILL)
+    # Before that is known a call may still go to a worker that is about to die, and may rightly fail.
+    wait_until(lambda: ex.statistics()["workers"] == 0, TIMEOUT_S)
     assert ex.submit(f.add, 1).result(TIMEOUT_S) == 1
 
 
