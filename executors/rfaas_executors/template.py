@@ -44,6 +44,7 @@ TRACKER_GRACE_S = 0.5
 """What multiprocessing's resource tracker gets to unlink the shared memory of a dead worker; it needs some 20 ms. Other
 processes that a worker leaves behind are killed at once."""
 
+ORPHAN_S = 0.2  # for workers whose agent is gone to give calls back and leave; they are killed then
 LAST_MS = 700  # for a template whose agent died to end all it has; then the kernel does it
 
 _SETTLE_S = 0.002  # between looks at leftovers that were told to die
@@ -131,6 +132,7 @@ class Template:
         self._setup = setup
         self._children: dict[int, Child] = {}  # by pidfd
         self._poll = select.poll()
+        self._kill_at_s: float | None = None  # set when the agent is gone
 
     def run(self) -> int:
         """Fork and reap until the agent closes the socket; then no worker is left."""
@@ -149,39 +151,39 @@ class Template:
             }
         )
         self._poll.register(self._agent, select.POLLIN)
-        serving = True
-        while serving or self._children:
+        while self._kill_at_s is None or self._children:
             for descriptor, _ in self._poll.poll(self._timeout_ms()):
                 if descriptor == self._agent.fileno():
-                    serving = self._read_agent()
+                    self._read_agent()
                 elif descriptor in self._children:
                     self._found_dead(self._children[descriptor])
+            if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:
+                for child in self._children.values():
+                    self._kill(child)
             self._settle()
         return 0
 
     def _timeout_ms(self) -> float | None:
         dying = any(child.ended_s for child in self._children.values())
-        return _SETTLE_S * 1000 if dying else None
+        return _SETTLE_S * 1000 if dying or self._kill_at_s is not None else None
 
     def _tell(self, message: control.Message, descriptors: tuple[int, ...] = ()) -> None:
         with contextlib.suppress(OSError):  # the agent is gone; reading its socket tells
             control.send(self._agent, message, descriptors)
 
-    def _read_agent(self) -> bool:
-        """Do one command; False when the agent has closed: then every worker is killed."""
+    def _read_agent(self) -> None:
+        """Do one command. When the agent has closed, every worker ends: by itself, or it is killed soon."""
         try:
             received = control.receive(self._agent)
         except OSError:
             received = None
         if received is None:
             self._poll.unregister(self._agent)
-            for child in self._children.values():
-                self._kill(child)
-            return False
+            self._kill_at_s = time.monotonic() + ORPHAN_S
+            return
         message, descriptors = received
         if message["m"] == "fork":
             self._make_worker(message, *descriptors)
-        return True
 
     # --- making workers -------------------------------------------------------------------------
 

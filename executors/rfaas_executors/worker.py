@@ -60,22 +60,23 @@ class Worker:
         self._functions = Functions()
         self._connections: dict[int, Connection] = {}  # by descriptor
         self._poller = Poller()
-        self._draining = False
+        self._draining = self._orphaned = False
         self._told_of_deadlines = False
         self._event_log: Any = _event_log()
 
     def run(self) -> int:
-        """Serve until drained; return the exit status. A lost agent ends the worker at once."""
+        """Serve until drained or the agent is lost; return the exit status."""
         self._poller.add(self._agent.fileno(), _CONTROL)
         try:
             while not self._draining:
-                for token in self._poller.wait(None):
-                    if token == _CONTROL:
-                        self._read_control()
-                    elif token in self._connections:
+                tokens = self._poller.wait(None)
+                if _CONTROL in tokens:  # before any call: it may say that none is to be taken
+                    self._read_control()
+                for token in tokens:
+                    if token in self._connections and not self._draining:
                         self._serve(self._connections[token])
-                    if self._draining:
-                        break
+            if self._orphaned:
+                self._give_back()
             self._flush()
             return 0
         except WorkerExit as request:
@@ -94,7 +95,8 @@ class Worker:
             except OSError:
                 received = None
             if received is None:  # the agent is gone: nobody could say farewell for what would start now
-                raise WorkerExit(0)
+                self._orphaned = self._draining = True
+                return
             message, descriptors = received
             if message["m"] == "channel" and not self._draining:
                 self._adopt(message, descriptors[0])
@@ -239,6 +241,14 @@ class Worker:
         self._tell({"m": "closed", "channel": connection.number})
 
     # --- the end --------------------------------------------------------------------------------
+
+    def _give_back(self) -> None:
+        """Without an agent no farewell will prove what did not start: say it here, of calls that lie unread."""
+        for connection in list(self._connections.values()):
+            with contextlib.suppress(ChannelClosed, ChannelBroken):
+                while (frame := connection.channel.poll()) is not None:
+                    if frame.kind == Kind.CALL:
+                        self._reply(connection, frame, Outcome(Status.NOT_STARTED, []))
 
     def _flush(self) -> None:
         """Wait until the peers' kernels have what was sent: unread bytes here reset a connection when it closes.

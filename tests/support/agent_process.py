@@ -69,7 +69,7 @@ async def main() -> int:
     async def dial() -> PipeLink:
         return PipeLink(reader, words.fileno())
 
-    surroundings = Surroundings("testnode", options["slice_id"])
+    surroundings = Surroundings("testnode", options["slice_id"], sched=options["sched"])
     return await run_until_reclaimed(
         Agent(config, dial, options["secret"], listener=listener, surroundings=surroundings)
     )

@@ -53,6 +53,7 @@ class AgentRig:
         grace_s: float = 5.0,
         drain_s: float = 4.0,
         template_linger_s: float = 10.0,
+        sched: str = "normal",
         event_log: Path | None = None,
     ) -> None:
         self.slice_id = secrets.token_bytes(16)
@@ -69,6 +70,7 @@ class AgentRig:
             "grace_s": grace_s,
             "drain_s": drain_s,
             "template_linger_s": template_linger_s,
+            "sched": sched,
         }
         env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         if event_log is not None:

@@ -1,5 +1,6 @@
 """Functions on a real agent, template and worker, over tcp and unix sockets; the test is all that is around them."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -260,8 +261,6 @@ def test_a_package_that_only_the_clients_virtual_environment_has_is_found(unix_r
     path = subprocess.run(
         [python, "-c", "import sys, json; print(json.dumps(sys.path))"], capture_output=True, text=True
     )
-    import json
-
     env = environment(
         python=str(python), path=[entry or str(tmp_path) for entry in json.loads(path.stdout)], cwd=str(tmp_path)
     )
@@ -308,3 +307,44 @@ def test_modules_that_start_threads_make_workers_spawn_and_the_state_says_why(un
     env["path"].insert(0, str(tmp_path))
     _, [client] = unix_rig.session().start(env=env)
     assert client.run(lambda: "threaded" in sys.modules) is True
+
+
+def test_workers_are_guests_pinned_idle_first_to_go_and_without_daemons_modules():
+    n_cpus = len(os.sched_getaffinity(0))
+    with AgentRig(cores=n_cpus, sched="idle") as rig:
+        _, clients = rig.session().start(workers=n_cpus)
+
+        def describe():
+            import os
+            import sys
+
+            with open("/proc/self/oom_score_adj") as adjustment:
+                score = int(adjustment.read())
+            daemons = {"grpc", "google.protobuf", "rfaas", "rfaas_allocator", "asyncio"} & set(sys.modules)
+            return os.sched_getaffinity(0), os.sched_getscheduler(0), score, daemons, os.getpgid(0) == os.getpid()
+
+        described = [client.run(describe) for client in clients]
+        assert sorted(min(cpus) for cpus, *_ in described) == sorted(os.sched_getaffinity(0))
+        for cpus, scheduler, score, daemons, leads_group in described:
+            assert (len(cpus), scheduler, score, daemons, leads_group) == (1, os.SCHED_IDLE, 1000, set(), True)
+
+
+def test_agent_and_worker_write_what_they_did_to_the_event_log(tmp_path):
+    with AgentRig(event_log=tmp_path) as rig:
+        session = rig.session()
+        terms, [client] = session.start()
+        call_id = client.call(os.getpid)
+        client.result()
+        session.send({"m": "release", "lease": terms.lease_id, "reason_code": 6})
+        session.wait_for("ended")
+    lines = [json.loads(line) for path in tmp_path.glob("*.jsonl") for line in path.read_text().splitlines()]
+    by_role = {role: [line for line in lines if line["role"] == role] for role in ("agent", "worker")}
+    assert [line["ev"] for line in by_role["agent"]] == [
+        *("epoch", "grant_accepted", "fence", "proof_of_death", "free", "reclaim_sig"),
+    ]
+    assert [(line["ev"], line["call_id"]) for line in by_role["worker"]] == [("started", call_id), ("done", call_id)]
+    lease = terms.lease_id.hex()
+    assert {line["lease"] for line in lines if "lease" in line} == {lease}
+    assert by_role["worker"][0]["client"] == terms.holder.hex()
+    granted = by_role["agent"][1]
+    assert (granted["cores"], granted["node_epoch"], granted["lease_seq"]) == ([0], 1, terms.lease_seq)
