@@ -19,11 +19,10 @@ from support.waiting import wait_until
 
 class Rig:
     def __init__(self):
-        self.agent, theirs = control.pair()
+        self.agent, self.theirs = control.pair()
         self.page = StatePage.create()
-        worker = Worker(
-            theirs, StatePage.from_fd(os.dup(self.page.fileno())), {"slot": 0, "generation": 1, "node": "n"}
-        )
+        page = StatePage.from_fd(os.dup(self.page.fileno()))
+        worker = Worker(self.theirs, page, {"slot": 0, "generation": 1, "node": "n"})
         self.status = []
         self.thread = threading.Thread(target=lambda: self.status.append(worker.run()))
         self.channels = []
