@@ -85,8 +85,8 @@ class SqliteJournal:
             os.close(directory)
 
     def _open(self) -> sqlite3.Connection:
-        if self._path.stat().st_size == 0:
-            raise self._refusal("the file is empty")
+        if not self._path.is_file() or self._path.stat().st_size == 0:
+            raise self._refusal("it is empty, or no file")
         # check_same_thread: commits run in a thread of their own, one at a time.
         db = sqlite3.connect(self._path, isolation_level=None, timeout=0, check_same_thread=False)
         try:
@@ -99,7 +99,7 @@ class SqliteJournal:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("BEGIN IMMEDIATE")  # takes the lock, which then stays
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: damaged names in SQLite's own tables
             db.close()
             raise self._no_way(error) from error
         except BaseException:
@@ -121,7 +121,7 @@ class SqliteJournal:
         if verdict != "ok":
             raise self._refusal(str(verdict))
 
-    def _no_way(self, error: sqlite3.Error) -> ConfigError:
+    def _no_way(self, error: Exception) -> ConfigError:
         if "locked" in str(error) or "busy" in str(error):
             return ConfigError(
                 f"another allocator holds {self._path}, or its file system can't lock ({error})",

@@ -1,0 +1,225 @@
+"""The journal gives back what was committed, a prefix of it, or a refusal; never an empty start nobody asked for."""
+
+import sqlite3
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfaas.control import messages as m
+from rfaas_allocator.events import (
+    CounterIs,
+    LeaseIs,
+    LeaseIsOver,
+    Recovered,
+    SliceIs,
+    SliceIsForgotten,
+    SliceIsOver,
+)
+from rfaas_allocator.journal import JournalFailed, MemoryJournal
+from rfaas_allocator.journal_sqlite import SCHEMA_VERSION, SqliteJournal
+from rfaas_transport.errors import ConfigError
+
+from .world import Disk
+
+SLICES = [m.SliceId(bytes([number]) * 16) for number in range(3)]
+
+
+def a_slice(number=0, epoch=1):
+    about = m.Slice(SLICES[number], "n1", 4, 2**30, "unix:@a", key="job 7 on n1", job_id="7", grace_s=5.0)
+    return SliceIs(about, m.InstanceId(b"i" * 16), m.Epoch(epoch))
+
+
+def a_lease(number=0, seq=1, of=0, **about):
+    terms = m.LeaseTerms(
+        m.LeaseId(bytes([number]) * 16),
+        m.LeaseSeq(seq),
+        SLICES[of],
+        m.Epoch(1),
+        m.HolderId(b"h" * 16),
+        1,
+        2,
+        1,
+        99,
+        10.0,
+    )
+    return LeaseIs(m.HeldLease(terms, (0, 1), "GRANTED"), **about)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.sqlite"
+
+
+def reopened(path):
+    journal = SqliteJournal(path)
+    try:
+        return journal.load()
+    finally:
+        journal.close()
+
+
+def written(path, *batches):
+    journal = SqliteJournal(path)
+    journal.load()
+    for batch in batches:
+        journal.commit(batch)
+    journal.close()
+
+
+def same(recovered, disk):
+    """Compare what a journal gave back with what should be there, whatever the order of the rows."""
+    expected = disk.recovered()
+    assert recovered.counters == expected.counters
+    assert {r.slice.slice_id: r for r in recovered.slices} == disk.slices
+    assert {r.held.terms.lease_id: r for r in recovered.leases} == disk.leases
+    assert recovered.slices_over == list(disk.over)
+
+
+def test_a_new_journal_remembers_nothing_and_is_private(path):
+    assert reopened(path) == Recovered()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_every_kind_of_record_comes_back_as_it_was(path):
+    lease = a_lease(reason="released", reason_code=6)
+    written(path, [CounterIs("epoch", 7), a_slice(0), a_slice(1)], [lease, SliceIsOver(SLICES[1])])
+    assert reopened(path) == Recovered({"epoch": 7}, [a_slice(0)], [SLICES[1]], [lease])
+
+
+def test_what_is_over_does_not_come_back(path):
+    written(path, [a_slice(0), a_slice(1), a_lease()], [LeaseIsOver(b"\0" * 16), SliceIsForgotten(SLICES[0])])
+    assert reopened(path) == Recovered({}, [a_slice(1)])
+
+
+def test_the_number_of_a_commit_rises_over_restarts(path):
+    numbers = []
+    for _ in range(3):
+        journal = SqliteJournal(path)
+        journal.load()
+        numbers += [journal.commit([]), journal.commit([CounterIs("epoch", 1)])]
+        journal.close()
+    assert numbers == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_journal_in_memory_only_counts():
+    journal = MemoryJournal()
+    assert journal.load() == Recovered()
+    assert [journal.commit([a_slice()]), journal.commit([])] == [1, 2]
+    journal.close()
+
+
+RECORDS = st.one_of(
+    st.builds(CounterIs, st.sampled_from(["epoch", "lease_seq"]), st.integers(1, 2**62)),
+    st.builds(a_slice, st.integers(0, 2), st.integers(1, 9)),
+    st.builds(SliceIsOver, st.sampled_from(SLICES)),
+    st.builds(a_lease, st.integers(0, 5), st.integers(1, 9), st.just(0), reason=st.sampled_from(["", "released"])),
+    st.builds(LeaseIsOver, st.integers(0, 5).map(lambda number: m.LeaseId(bytes([number]) * 16))),
+)
+
+
+@settings(max_examples=40)
+@given(batches=st.lists(st.lists(RECORDS, max_size=5), max_size=6))
+def test_any_sequence_of_records_means_what_it_means_in_memory(tmp_path_factory, batches):
+    path = tmp_path_factory.mktemp("journal") / "journal.sqlite"
+    disk = Disk(counters_rise=False)
+    keep = [a_slice(0)]  # leases need their slice
+    batches = [*([r for r in batch if r != SliceIsOver(SLICES[0])] for batch in batches), keep]
+    written(path, *batches)
+    for batch in batches:
+        disk.commit(batch)
+    same(reopened(path), disk)
+
+
+# --- one writer ----------------------------------------------------------------------------------
+
+
+def test_a_second_writer_is_refused_at_once_and_the_first_goes_on(path):
+    first = SqliteJournal(path)
+    first.load()
+    with pytest.raises(ConfigError, match="another allocator holds") as refused:
+        SqliteJournal(path)
+    assert "RFAAS_STATE_DIR" in refused.value.hint
+    first.commit([CounterIs("epoch", 1)])
+    first.close()
+    assert reopened(path).counters == {"epoch": 1}
+
+
+def test_closing_lets_go_and_may_be_repeated(path):
+    journal = SqliteJournal(path)
+    journal.close()
+    journal.close()
+    reopened(path)
+
+
+# --- damage (every byte of a torn tail: tests/system/test_journal_damage.py) ----------------------
+
+
+def test_a_log_without_its_journal_is_refused(path):
+    path.with_name("journal.sqlite-wal").write_bytes(b"what a killed allocator left")
+    with pytest.raises(ConfigError, match=r"without journal\.sqlite") as refused:
+        SqliteJournal(path)
+    assert "squeue --me" in refused.value.hint
+    assert not path.exists()
+
+
+def test_an_empty_file_is_refused(path):
+    path.touch()
+    with pytest.raises(ConfigError, match="it is empty"):
+        SqliteJournal(path)
+
+
+def test_a_directory_is_refused(path):
+    path.mkdir()
+    with pytest.raises(ConfigError, match="can't be used"):
+        SqliteJournal(path)
+
+
+def test_another_schema_is_refused_with_both_numbers(path):
+    written(path, [a_slice()])
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    with pytest.raises(ConfigError, match=f"has schema {SCHEMA_VERSION + 1}, this rfaas knows {SCHEMA_VERSION}"):
+        SqliteJournal(path)
+
+
+def test_a_lease_without_its_slice_is_refused(path):
+    written(path, [a_slice(0), a_lease(of=1)])
+    with pytest.raises(ConfigError, match="a lease has no slice"):
+        reopened(path)
+
+
+def test_a_row_that_was_changed_behind_the_allocators_back_is_refused(path):
+    written(path, [CounterIs("epoch", 9)])
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("UPDATE counters SET value = 1 WHERE name = 'epoch'")
+    db.close()
+    with pytest.raises(ConfigError, match="checksum"):
+        reopened(path)
+
+
+def test_a_record_of_nonsense_with_a_right_checksum_is_refused(path):
+    written(path, [a_slice()])
+    key = b"k" * 16
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("INSERT INTO leases VALUES (?, ?, ?)", (key, "{}", zlib.crc32(repr((key, "{}")).encode())))
+    db.close()
+    with pytest.raises(ConfigError, match="can't be read"):
+        reopened(path)
+
+
+def test_a_commit_that_fails_says_so_and_leaves_what_was_there(path):
+    journal = SqliteJournal(path)
+    journal.load()
+    journal.commit([CounterIs("epoch", 1)])
+    journal.close()
+    broken = SqliteJournal(path)
+    broken.load()
+    broken.close()
+    with pytest.raises(JournalFailed) as failed:  # a closed file stands for a disk that is gone
+        broken.commit([CounterIs("epoch", 2)])
+    assert "start the allocator again" in failed.value.hint
+    assert reopened(path).counters == {"epoch": 1}
