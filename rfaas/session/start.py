@@ -6,7 +6,6 @@ nor grpc, and must leave no child, thread or descriptor but the connection (docs
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from rfaas.config import AllocatorChoice, Embedded
+from rfaas.control.address import AllocatorAddress
 from rfaas.session import packets
 from rfaas.session.connection import SessionConnection
 from rfaas.session.environment import without_launcher
@@ -35,6 +35,7 @@ from rfaas_transport.messages import Message
 
 VERSION: Final = 1
 RESUME_BYTES: Final = 64 << 10  # of leases in one message, half of what a packet takes
+STARTS: Final = 10  # that somebody kills before they serve; each says nothing against the next
 _AGAIN_S: Final = 0.02  # between tries while another session process is on its way out
 _STATUS_BYTES: Final = 4096
 _REJECTIONS: Final[dict[str, type[RfaasError]]] = {
@@ -84,10 +85,12 @@ def connect(
     start = process_start(os.getpid())
     join = {"m": "join", "client": client_id, "version": VERSION, "start": start, "env": env, "resume": []}
     packed = [packets.pack(message) for message in (*_resumptions(resume), join)]
+    starts = 0
     while True:
         sock = _reach(target.name, deadline_s)
         if sock is None:
-            _start(target, daemon_python, deadline_s)
+            starts += 1
+            _start(target, daemon_python, deadline_s, may_be_silent=starts < STARTS)
             continue
         connection = _join(sock, packed, deadline_s)
         if connection is not None:
@@ -104,21 +107,9 @@ def _target(choice: AllocatorChoice) -> _Target:
         start = process_start(pid)
         of_me = ("--embedded", "--client-pid", str(pid), "--client-start", str(start))
         return _Target(socket_name(uid, embedded_key(pid, start)), of_me, None)
-    key = personal_key(_allocator_id(choice.path))
+    key = personal_key(AllocatorAddress.load(choice.path).alloc_id)
     arguments = ("--key", key, "--state-dir", str(choice.path))
     return _Target(socket_name(uid, key), arguments, choice.path / "log" / "session.log")
-
-
-def _allocator_id(state_dir: Path) -> str:
-    try:
-        about = json.loads((state_dir / "allocator.json").read_bytes())
-        return str(about["alloc_id"])
-    except FileNotFoundError as error:
-        hint = f'start one with `rfaas up --state-dir {state_dir}`, or pass allocator="embedded"'
-        raise AllocatorUnavailable(f"no allocator serves {state_dir}", hint=hint) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = "it is written by `rfaas up`; stop that with `rfaas down` and start it again"
-        raise ConfigError(f"{state_dir / 'allocator.json'} can't be read: {error}", hint=hint) from error
 
 
 # --- reaching ---------------------------------------------------------------------------------------------------
@@ -190,8 +181,8 @@ def _join(sock: socket.socket, packed: Sequence[bytes], deadline_s: float) -> Se
 # --- starting ---------------------------------------------------------------------------------------------------
 
 
-def _start(target: _Target, daemon_python: str | None, deadline_s: float) -> None:
-    """Start a session process and wait until it, or one that was quicker, serves.
+def _start(target: _Target, daemon_python: str | None, deadline_s: float, *, may_be_silent: bool) -> None:
+    """Start a session process and wait until it, or one that was quicker, serves; or was killed, if that may be.
 
     Raises:
         AllocatorUnavailable: it ended before it served, or the time is over.
@@ -206,7 +197,7 @@ def _start(target: _Target, daemon_python: str | None, deadline_s: float) -> Non
     try:
         command = [python, *options, "-m", "rfaas.session", *target.arguments, "--status-fd", str(theirs)]
         try:
-            _run(command, theirs, target.log_path, deadline_s)
+            exit_code = _run(command, theirs, target.log_path, deadline_s)
         finally:
             os.close(theirs)
         text = _read_status(status, deadline_s)
@@ -216,13 +207,14 @@ def _start(target: _Target, daemon_python: str | None, deadline_s: float) -> Non
         os.close(status)
     if text is None:
         raise AllocatorUnavailable("the session process did not start in time", hint=_where_to_look(target))
-    if text != "ok":
+    was_killed = text == "" and exit_code <= 0  # the launcher by a signal, or the daemon after it
+    if text != "ok" and not (was_killed and may_be_silent):
         problem = text or "it ended before it said why"
         raise AllocatorUnavailable(f"the session process did not start: {problem}", hint=_where_to_look(target))
 
 
-def _run(command: list[str], status_fd: int, log_path: Path | None, deadline_s: float) -> None:
-    """Run the launcher, which leaves the daemon behind and ends at once."""
+def _run(command: list[str], status_fd: int, log_path: Path | None, deadline_s: float) -> int:
+    """Run the launcher, which leaves the daemon behind and ends at once; returns its exit code."""
     output: int | None = None
     if log_path is not None:
         log_path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -241,10 +233,10 @@ def _run(command: list[str], status_fd: int, log_path: Path | None, deadline_s: 
         if output is not None:
             os.close(output)
     try:
-        launcher.wait(max(deadline_s - time.monotonic(), 0.01))
+        return launcher.wait(max(deadline_s - time.monotonic(), 0.01))
     except subprocess.TimeoutExpired:
         launcher.kill()
-        launcher.wait()
+        return launcher.wait()
 
 
 def _read_status(descriptor: int, deadline_s: float) -> str | None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from rfaas.config import Embedded
-from rfaas.session import names
+from rfaas.session import names, packets
 from rfaas.session.connection import SessionEnded
+from rfaas_transport.errors import AuthenticationFailed
 from support.leftovers import abstract_sockets, alive, children, maps, open_files, sockets_of
 from support.raw_client import RawClient
 from support.waiting import wait_until
@@ -223,14 +224,83 @@ def test_a_session_process_for_a_program_that_is_gone_ends():
 
 
 def test_what_is_no_client_is_turned_away(client):
-    name = names.socket_name(os.getuid(), names.embedded_key(os.getpid(), names.process_start(os.getpid())))
-    for first in (b"\xc1", b"\x81\xa1m\xa4want"):
+    recycled = {
+        "m": "join",
+        "client": b"c" * 16,
+        "version": 1,
+        "start": names.process_start(os.getpid()) + 1,
+        "env": {},
+    }
+    for first in (b"\xc1", packets.pack({"m": "want"}), packets.pack(recycled)):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            sock.connect(name)
+            sock.connect(own_name())
             sock.settimeout(5)
             sock.send(first)
             assert sock.recv(100) == b""
     assert alive(client.connection.pid)
+
+
+def own_name():
+    """Name of the socket of this process's session process."""
+    return names.socket_name(os.getuid(), names.embedded_key(os.getpid(), names.process_start(os.getpid())))
+
+
+def as_nobody(work):
+    """Fork a child of another uid that does `work(say, wait)`; returns its pid and both ends of the talk."""
+    heard, said = os.pipe()
+    waited, let_go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(heard)
+            os.close(let_go)
+            os.setuid(65534)
+            work(lambda text: os.write(said, text.encode()), lambda: os.read(waited, 1))
+        finally:
+            os._exit(0)
+    os.close(said)
+    os.close(waited)
+    return pid, heard, let_go
+
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can play two users")
+
+
+@needs_root
+def test_a_session_process_refuses_other_users(client):
+    name = own_name()
+
+    def connect_to_it(say, _wait):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(5)
+            sock.connect(name)
+            say(packets.receive(sock)[0]["code"])
+
+    pid, heard, let_go = as_nobody(connect_to_it)
+    assert os.read(heard, 100) == b"authentication-failed"
+    os.waitpid(pid, 0)
+    for descriptor in (heard, let_go):
+        os.close(descriptor)
+
+
+@needs_root
+def test_a_client_does_not_believe_another_user_at_its_address():
+    name = own_name()
+
+    def sit_there(say, wait):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.bind(name)
+            sock.listen(8)
+            say("sits")
+            wait()
+
+    pid, heard, let_go = as_nobody(sit_there)
+    assert os.read(heard, 100) == b"sits"
+    with pytest.raises(AuthenticationFailed, match="65534"):
+        RawClient(Embedded())
+    os.close(let_go)
+    os.waitpid(pid, 0)
+    os.close(heard)
 
 
 # --- ending ---------------------------------------------------------------------------------------------------
