@@ -14,7 +14,6 @@ from typing import Final
 from rfaas.control.messages import (
     Denied,
     Ended,
-    Epoch,
     Granted,
     HolderGone,
     HolderHello,
@@ -47,7 +46,8 @@ from rfaas.session.events import (
     ToAllocator,
     ToClient,
 )
-from rfaas.session.state import Channel, Client, Lease, Outbox
+from rfaas.session.forms import granted_lease, lease_message, resumed_lease
+from rfaas.session.state import Client, Lease, Outbox
 from rfaas_transport.errors import ReasonCode
 from rfaas_transport.messages import Message
 
@@ -190,7 +190,7 @@ class SessionCore:
     def _admit(self, event: ClientJoined) -> None:
         client_id = HolderId(bytes(event.join["client"]))
         env = dict(event.join["env"])
-        resumed = [_resumed(client_id, entry) for entry in event.join.get("resume", [])]
+        resumed = [resumed_lease(client_id, entry) for entry in event.join.get("resume", [])]
         client = self._clients.get(client_id)
         if client is None:
             client = self._clients[client_id] = Client(client_id, event.conn, event.name, env)
@@ -344,9 +344,9 @@ class SessionCore:
             reason = ReasonCode.CLIENT_GONE if client is None else ReasonCode.OWNER_RELEASE
             self._to_allocator(ReleaseLease(terms.holder, terms.lease_id, reason))
             return
-        lease = _granted(granted)
+        lease = granted_lease(granted)
         client.leases[lease.lease_id] = lease
-        self._out.emit(ToClient(client.conn, _lease_message(lease)))
+        self._out.emit(ToClient(client.conn, lease_message(lease)))
         self._agents.hold(lease)
 
     def _on_allocator_ended(self, ended: Ended) -> None:
@@ -420,59 +420,3 @@ class SessionCore:
         self._clients.clear()
         self._by_conn.clear()
         self._out.emit(Leave())
-
-
-# --- messages to values and back ------------------------------------------------------------------------------
-
-
-def _resumed(client: HolderId, entry: Message) -> Lease:
-    channels = [
-        Channel(int(number), int(slot), int(generation), True) for number, slot, generation in entry["channels"]
-    ]
-    return Lease(
-        lease_id=LeaseId(bytes(entry["lease"])),
-        client=client,
-        executor=int(entry["executor"]),
-        lease_seq=int(entry["lease_seq"]),
-        epoch=int(entry["epoch"]),
-        slice_id=bytes(entry["slice"]),
-        address=str(entry["address"]),
-        node=str(entry["node"]),
-        workers=int(entry["workers"]),
-        ttl_s=float(entry["ttl_s"]),
-        channels={channel.number: channel for channel in channels},
-    )
-
-
-def _granted(granted: Granted) -> Lease:
-    terms = granted.terms
-    return Lease(
-        lease_id=terms.lease_id,
-        client=terms.holder,
-        executor=terms.request,
-        lease_seq=terms.lease_seq,
-        epoch=Epoch(terms.epoch),
-        slice_id=terms.slice_id,
-        address=granted.address,
-        node=granted.node,
-        workers=terms.workers,
-        ttl_s=terms.ttl_s,
-        core_ids=granted.core_ids,
-    )
-
-
-def _lease_message(lease: Lease) -> Message:
-    return {
-        "m": "lease",
-        "executor": lease.executor,
-        "lease": lease.lease_id,
-        "lease_seq": lease.lease_seq,
-        "epoch": lease.epoch,
-        "slice": lease.slice_id,
-        "address": lease.address,
-        "node": lease.node,
-        "cores": list(lease.core_ids),
-        "workers": lease.workers,
-        "ttl_s": lease.ttl_s,
-        "expires_in_s": lease.ttl_s,
-    }
