@@ -63,6 +63,19 @@ def cluster(session_cluster: Cluster) -> Iterator[Cluster]:
         yield clean
 
 
+@pytest.fixture(scope="session")
+def small_session_cluster(start_cluster: Callable[[Settings], Cluster]) -> Cluster:
+    """A cluster for timing: nodes of one core, since delays mean little where many more are declared than exist."""
+    return start_cluster(Settings(cpus=1, memory_mib=4000))
+
+
+@pytest.fixture
+def small_cluster(small_session_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster for timing, checked like the other one."""
+    with checked(small_session_cluster) as clean:
+        yield clean
+
+
 @contextmanager
 def checked(cluster: Cluster) -> Iterator[Cluster]:
     """A clean cluster; afterwards no job, process, socket or temporary file of a user may be left on it.
