@@ -122,8 +122,13 @@ cdef class StatePage:
         return &self.slots[slot]
 
     def fileno(self):
-        """The memfd; owned by the page."""
+        """The memfd, owned by the page; -1 after `detach`."""
         return self.fd
+
+    def detach(self):
+        """Return the memfd, which is the caller's from now on; the page stays mapped."""
+        fd, self.fd = self.fd, -1
+        return fd
 
     def open(self, int slot, uint64_t channel):
         """Give a slot to a channel: nothing started, nothing done."""

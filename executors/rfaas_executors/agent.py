@@ -78,6 +78,8 @@ class Agent:
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._timer is not None:
                 self._timer.cancel()
+            for host in self._hosts.values():  # only after a failure or a cancellation is one left
+                host.kill_template()
             await self._doors.close(FLUSH_S)
             if self._link is not None:
                 self._link.close()

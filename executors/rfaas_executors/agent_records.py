@@ -53,9 +53,9 @@ class Seat:
         """Number of the seat in its slice."""
         return self.cores[0]
 
-    def back_off_s(self, lived_s: float) -> float:
-        """Count a death and say how long to wait before the next worker."""
-        self.quick_deaths = self.quick_deaths + 1 if lived_s < QUICK_DEATH_S else 0
+    def back_off_s(self, lived_s: float, served: bool) -> float:
+        """Count a death and say how long to wait before the next worker; one that served a call was no failure."""
+        self.quick_deaths = self.quick_deaths + 1 if lived_s < QUICK_DEATH_S and not served else 0
         if self.quick_deaths <= FREE_DEATHS:
             return 0.0
         return min(LONGEST_BACK_OFF_S, FIRST_BACK_OFF_S * 2.0 ** (self.quick_deaths - FREE_DEATHS - 1))

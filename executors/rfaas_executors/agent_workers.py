@@ -170,11 +170,11 @@ class WorkerBook:
         if held.ending:
             self._core.free_if_dead(held)
         else:
-            self._replace(held, seat, worker)
+            self._replace(held, seat, worker, served=any(done for _, done in death.calls.values()))
 
-    def _replace(self, held: Held, seat: Seat, dead: Worker) -> None:
+    def _replace(self, held: Held, seat: Seat, dead: Worker, *, served: bool) -> None:
         """Have another worker in its seat: at once, or after a pause when they keep dying young."""
-        pause_s = seat.back_off_s(self._core.now_s - dead.wanted_s)
+        pause_s = seat.back_off_s(self._core.now_s - dead.wanted_s, served)
         if pause_s:
             seat.refill_at_s = self._core.now_s + pause_s
         else:

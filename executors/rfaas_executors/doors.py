@@ -113,6 +113,8 @@ class Doors:
         self._last_number += 1
         number = self._last_number
         sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a host that lost power sends no end
 
         def authorise(role: str, params: dict[str, Any]) -> None:
             if role == "data":

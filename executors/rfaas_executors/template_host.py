@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from rfaas_executors import agent_events as on
 from rfaas_executors import control, family
 from rfaas_executors.template import BOOTSTRAP
 from rfaas_executors.worker_handle import WorkerHandle
+
+log = logging.getLogger(__name__)
 
 INHERITED = ("TMPDIR", "USER", "LOGNAME", "SHELL", "RFAAS_EVENT_LOG")
 """What a template gets of the agent's own environment; all else comes from the client (004 section 4)."""
@@ -125,13 +128,13 @@ class TemplateHost:
 
     def _too_slow(self) -> None:
         self._said += f"\nit was not ready after {START_LIMIT_S:g} s".encode()
-        self._kill_template()
+        self.kill_template()
 
     def _on_ready(self, message: control.Message) -> None:
         problem = self._mismatch(message)
         if problem:
             self._said = problem.encode()
-            self._kill_template()
+            self.kill_template()
             return
         self._ready = True
         self._end_limit()
@@ -178,7 +181,7 @@ class TemplateHost:
             "cpus": list(order.cpus) or None,
             "node": self._surroundings.node,
         }
-        descriptors = (agent_end.detach(), os.dup(handle.page.fileno()))
+        descriptors = (agent_end.detach(), handle.page.detach())  # its mapping is enough here
         self._unsent.append((control.pack(message), descriptors))
         self._send_waiting()
 
@@ -230,12 +233,13 @@ class TemplateHost:
         self._stopping = True
         self._end_limit()
         if not self._ready:
-            self._kill_template()
+            self.kill_template()
             return
         self._close_control()
-        self._limit = self._loop.call_later(STOP_LIMIT_S, self._kill_template)
+        self._limit = self._loop.call_later(STOP_LIMIT_S, self.kill_template)
 
-    def _kill_template(self) -> None:
+    def kill_template(self) -> None:
+        """SIGKILL; its workers get theirs from the kernel."""
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -273,6 +277,10 @@ class TemplateHost:
         if message["m"] == "ready":
             self._on_ready(message)
         elif message["m"] == "forked":
+            if message["spawned"]:
+                log.warning(
+                    "worker spawned worker=%d pid=%d why=%s", message["worker"], message["pid"], message["spawned"]
+                )
             self.workers[message["worker"]].forked(message["pid"], descriptors[0])
             self._post(on.WorkerForked(message["worker"], message["pid"], message["spawned"]))
         elif message["m"] == "exited":

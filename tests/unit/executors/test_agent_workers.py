@@ -115,6 +115,10 @@ def test_workers_that_keep_dying_young_are_replaced_more_and_more_slowly(shell):
     shell.pass_time(5.0)
     shell.die(*shell.living)
     assert shell.living  # it had lived long enough
+    for _ in range(10):
+        offer(shell, terms, generation=shell.core._book.workers[min(shell.living)].generation)
+        shell.die(*shell.living, calls={1: (2, 1)})
+        assert shell.living  # it had served
 
 
 def test_an_overdue_call_kills_its_worker_with_its_own_reason(shell):
