@@ -220,12 +220,11 @@ def test_what_a_function_leaves_behind_dies_with_its_worker(rig):
         return child.pid, stranger.pid
 
     pids = client.run(litter)
+    wait_until(lambda: len(rig.family()) == 5, 5, "template, worker, two children and a daemon")
     assert set(pids) < set(rig.family())
-    before = len(rig.family())
     client.call(os._exit, 0)
     farewell_of(session, client)
     session.wait_for("worker-up", 5, lambda words: words["generation"] == 2)
-    assert before == 5  # template, worker, two children, a daemon
     assert len(rig.family()) == 2
     assert not set(pids) & set(rig.family())
 
@@ -301,7 +300,7 @@ def test_a_killed_agent_leaves_nothing_alive_for_a_second(rig, hindrance):
     if hindrance:
         [template] = [pid for pid in rig.family() if parent_of(pid) == rig.process.pid]
         os.kill(template, hindrance)
-    assert len(rig.family()) == 5
+    wait_until(lambda: len(rig.family()) == 5, 5)
     began_s = time.monotonic()
     rig.process.kill()
     wait_until(lambda: not rig.family(), 1.0, "template, workers and what functions started to be dead")
