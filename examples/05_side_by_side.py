@@ -9,25 +9,30 @@ then `srun` starts the Jacobi job on some of the nodes (see `rigid`): they go ba
 return. The same job was run before, without rfaas, so that its start delay can be compared.
 
 Checks: no call lost, every price and score as computed here, the rigid job right, its nodes lent before and again
-after it. Exit status 1 if any fails. The timeline is drawn from times that calls and ranks measured themselves.
+after it. Exit status 1 if any fails. The timeline is drawn from times that calls and ranks measured themselves, and
+from rfaas's event log: leases, notices, re-dispatches (see `history`).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import rfaas
 import rigid
-from interactive import Call, Outcome, now_s, pricing, run, search, summary, workers_seen
-from occupancy import Event, EventKind, Kind, Lifetime, Span, assign_cores
+from history import History, read
+from history import spans as records
+from interactive import Outcome, now_s, pricing, run, search, summary, workers_seen
+from occupancy import Event, EventKind
 from rigid import RigidRun
 from timeline import to_svg
 from timeline_text import to_text
@@ -102,66 +107,61 @@ def progress(every_s: float) -> Callable[[Outcome], None]:
     return report
 
 
-def worker_lives(calls: list[Call]) -> list[Lifetime]:
-    """From when to when each worker was seen: its first call's start to its last call's end."""
-    seen: dict[tuple[str, int], tuple[float, float]] = {}
-    for call in calls:
-        t0_s, t1_s = seen.get((call.node, call.pid), (call.t0_s, call.t1_s))
-        seen[call.node, call.pid] = min(t0_s, call.t0_s), max(t1_s, call.t1_s)
-    return [Lifetime(node, pid, t0_s, t1_s) for (node, pid), (t0_s, t1_s) in seen.items()]
+@dataclass
+class Report:
+    """All that is known in the end."""
+
+    outcome: Outcome
+    history: History
+    cores: dict[str, int]
+    visit: RigidRun | None = None
 
 
-def timeline_of(calls: list[Call], visit: RigidRun | None, cores: dict[str, int]) -> tuple[list[Span], list[Event]]:
-    """Records for the pictures: ranks and workers on the cores of their nodes, and what happened when."""
-    workers, ranks = worker_lives(calls), visit.ranks if visit else []
-    core = assign_cores([*workers, *ranks], cores)
-    spans = [Span(w.node, core[w.node, w.who], w.t0_s, w.t1_s, Kind.IDLE) for w in workers]
-    spans += [Span(c.node, core[c.node, c.pid], c.t0_s, c.t1_s, Kind.CALL, c.what) for c in calls]
-    spans += [Span(r.node, core[r.node, r.who], r.t0_s, r.t1_s, Kind.RIGID, "jacobi") for r in ranks]
-    if visit is None:
-        return spans, []
-    start = f"rigid job starts, {visit.start_delay_s:.2f} s after srun"
-    return spans, [Event(visit.started_s, EventKind.JOB_START, label=start), Event(visit.ended_s, EventKind.JOB_END)]
-
-
-def draw(outcome: Outcome, visit: RigidRun | None, cores: dict[str, int], out: Path) -> None:
+def draw(report: Report, out: Path) -> None:
     """Print the timeline and write it as a picture."""
-    spans, events = timeline_of(outcome.calls, visit, cores)
+    calls, visit, history = report.outcome.calls, report.visit, report.history
+    spans, events = records(history, calls, visit.ranks if visit else [], report.cores), list(history.events)
+    if visit:
+        start = f"rigid job starts, {visit.start_delay_s:.2f} s after srun"
+        events.append(Event(visit.started_s, EventKind.JOB_START, label=start))
+        events.append(Event(visit.ended_s, EventKind.JOB_END))
     t0_s, t1_s = min(span.t0_s for span in spans), max(span.t1_s for span in spans)
-    print(to_text(spans, events, cores, t0_s, t1_s))
+    print(to_text(spans, events, report.cores, t0_s, t1_s))
     title = "Functions beside a rigid MPI job" if visit else "Functions on idle cores"
-    subtitle = f"{len(outcome.calls):,} calls, {len(outcome.problems)} lost or wrong"
+    subtitle = f"{len(calls):,} calls, {history.count(EventKind.REDISPATCH)} of them re-dispatched"
+    subtitle += f", {len(report.outcome.problems)} lost or wrong"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(to_svg(spans, events, cores, t0_s, t1_s, title=title, subtitle=subtitle))
+    out.write_text(to_svg(spans, events, report.cores, t0_s, t1_s, title=title, subtitle=subtitle))
     print(f"the timeline as a picture: {out}")
 
 
-def on_this_machine(args: argparse.Namespace) -> tuple[Outcome, RigidRun | None, dict[str, int]]:
+def on_this_machine(args: argparse.Namespace, log: Path) -> Report:
     """Price and search on the embedded default for `args.seconds`."""
     n_workers = len(os.sched_getaffinity(0))
     outcome, prices, scores = Outcome(), pricing(), search()
     with rfaas.Executor(max_workers=n_workers) as executor:
         end_s = now_s() + args.seconds
         run(executor, prices, scores, outcome, 2 * n_workers, lambda: now_s() > end_s, progress(every_s=1.0))
-    return outcome, None, dict.fromkeys({call.node for call in outcome.calls}, n_workers)
+        return Report(outcome, read(log, until_s=now_s()), {socket.gethostname(): n_workers})
 
 
-def on_slurm(args: argparse.Namespace, folder: Path) -> tuple[Outcome, RigidRun | None, dict[str, int]]:
+def on_slurm(args: argparse.Namespace, log: Path) -> Report:
     """Price and search on harvested cores while the rigid job comes and goes."""
     cores = rigid.cluster_cores()
-    alone = rigid_job(cores, args, folder)
+    alone = rigid_job(cores, args, log)
     print(f"without rfaas the rigid job began {alone.start_delay_s:.2f} s after srun")
     outcome, prices, scores = Outcome(), pricing(), search()
-    visit = Visit(outcome, cores, args, folder)
+    visit = Visit(outcome, cores, args, log)
     n_workers = sum(cores.values())
     with harvest(), rfaas.Executor(max_workers=n_workers) as executor:
         visit.start()
         run(executor, prices, scores, outcome, 2 * n_workers, lambda: not visit.is_alive(), progress(every_s=1.0))
+        report = Report(outcome, read(log, until_s=now_s()), cores, visit.run_)
     if visit.problem:
         outcome.problems.append(visit.problem)
     if visit.run_:
         print(f"start delay {visit.run_.start_delay_s:.2f} s with harvest, {alone.start_delay_s:.2f} s without")
-    return outcome, visit.run_, cores
+    return report
 
 
 def main() -> int:
@@ -175,19 +175,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/timeline.svg"), help="picture (default: %(default)s)")
     args = parser.parse_args()
 
-    if args.local or not rigid.is_there():
-        print("this machine alone" if args.local else "no Slurm answers here: the interactive half alone")
-        outcome, visit, cores = on_this_machine(args)
-    else:
-        with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="side-by-side-") as folder:  # where the nodes see it
-            outcome, visit, cores = on_slurm(args, Path(folder))
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="side-by-side-") as folder:  # where the nodes see it too
+        os.environ["RFAAS_EVENT_LOG"] = folder  # from here on all processes of rfaas say what they do
+        if args.local or not rigid.is_there():
+            print("this machine alone" if args.local else "no Slurm answers here: the interactive half alone")
+            report = on_this_machine(args, Path(folder))
+        else:
+            report = on_slurm(args, Path(folder))
 
-    print(summary(outcome))
-    for problem in outcome.problems:
+    print(summary(report.outcome))
+    for problem in report.outcome.problems:
         print(f"wrong: {problem}", file=sys.stderr)
-    if outcome.calls:
-        draw(outcome, visit, cores, args.out)
-    return 1 if outcome.problems or not outcome.calls else 0
+    if report.outcome.calls:
+        draw(report, args.out)
+    return 1 if report.outcome.problems or not report.outcome.calls else 0
 
 
 if __name__ == "__main__":

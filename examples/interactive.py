@@ -23,6 +23,7 @@ import numpy as np
 
 import digits
 from blackscholes import market, price, split
+from occupancy import Call
 
 
 class Measured(NamedTuple):
@@ -45,17 +46,6 @@ def measured(function: Callable[..., Any], *args: object) -> Measured:
 def now_s() -> float:
     """Seconds on the clock that all processes of a machine share."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A finished call, without its value."""
-
-    what: str
-    node: str
-    pid: int
-    t0_s: float
-    t1_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,17 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A finished call: which worker ran it, from when to when."""
+
+    what: str
+    node: str
+    pid: int
+    t0_s: float
+    t1_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened at t_s, on one node or (node is None) on none in particular."""
 
