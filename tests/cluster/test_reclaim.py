@@ -16,6 +16,7 @@ import pytest
 from cluster.delay import InstantHarvest, Probe, RigidStart, build_probe
 from cluster.harvested import STREAM, Stream, cores_up, rfaas_up, stream_settings
 from cluster.rig import HEAD
+from support.invariants import assert_kept
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -116,6 +117,8 @@ def test_short_calls_survive_twenty_rigid_jobs(small_cluster, grace_s, record_pr
     assert set(witness.executions().values()) == {1}
     assert len(witness.runs) == answer["submitted"]
 
+    assert_kept(alice.home / "events")
+
     # each rigid job took harvested cores and met running calls
     signals = reclaim_signals(alice.home / "events")
     for start in starts:
@@ -147,6 +150,7 @@ def test_calls_longer_than_the_grace_fail_typed_or_run_again(cluster, alice, bob
         assert start.delay_s <= grace_s + cluster.settings.kill_wait_s + 2.0
     print(f"\ndelays {[round(start.delay_s, 2) for start in starts]}, errors {len(answer['errors'])}")
 
+    assert_kept(alice.home / "events")
     witness = stream.witness
     executions = witness.executions()
     assert set(executions) == set(range(answer["submitted"]))
