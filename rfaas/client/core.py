@@ -97,7 +97,7 @@ class ClientCore:
         self._channels = ChannelTable()
         self._leases: dict[bytes, Lease] = {}
         self._timers = Timers()
-        self._session = "down"  # down, joining, up
+        self._session = "down"  # down, joining, up, pausing (after a failure, while there are leases)
         self._embedded = False
         self._closing = False
         self._drained = False
@@ -439,17 +439,19 @@ class ClientCore:
             self._connect(out)
 
     def _on_session_failed(self, event: SessionFailed, now_s: float, out: list[Effect]) -> None:
-        self._session = "down"
         self._want_told = 0
-        self._fail_queued(event.error, out)
-        if not self._leases:
-            self._want = 0
-        elif self._outstanding:  # calls run on leases that somebody must renew
+        if not self._channels.any_serving():  # else what waits gets those workers, with or without a session process
+            self._fail_queued(event.error, out)
+        if self._leases:  # somebody must renew them
+            self._session = "pausing"
             self._timers.add(now_s + RECONNECT_PAUSE_S, self._on_reconnect, None)
+        else:
+            self._session = "down"
+            self._want = 0
 
     def _on_reconnect(self, _: None, now_s: float, out: list[Effect]) -> None:
-        if self._session == "down" and self._outstanding:
-            self._connect(out)
+        if self._session == "pausing":
+            self._session = "down"  # the end of this step connects again if there are calls
 
     def _connect(self, out: list[Effect]) -> None:
         self._session = "joining"
@@ -460,7 +462,7 @@ class ClientCore:
 
     def _ask_for_workers(self, now_s: float, out: list[Effect]) -> None:
         self._want = max(self._want, min(self._max_workers, self._outstanding))
-        if self._waiting and self._session == "down":
+        if self._session == "down" and (self._waiting or (self._leases and self._outstanding)):
             self._connect(out)
         self._watch_for_quiet(now_s)
         self._watch_for_starving(now_s)

@@ -66,6 +66,7 @@ class Joiner:
                 resume=resume,
                 daemon_python=self._config.daemon_python,
                 timeout_s=CONNECT_TIMEOUT_S,
+                wanted=lambda: not self._closed,
             )
         except RfaasError as error:
             outcome = error

@@ -171,7 +171,7 @@ class SessionCore:
         elif abs(int(join["version"]) - VERSION) > 1:
             hint = f"the session process speaks version {VERSION}, this program {join['version']}: use one installation"
             self._reject(event.conn, "version-mismatch", hint)
-        elif self._link_was_up:
+        elif self._link_was_up or join.get("resume"):  # leases that nobody renews meanwhile would expire
             self._admit(event)
         else:
             self._waiting.append(event)

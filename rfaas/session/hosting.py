@@ -6,6 +6,8 @@ must load no gRPC: nothing speaks it there, and it would cost every program on a
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import logging
 import os
 import secrets
@@ -70,10 +72,9 @@ class Personal:
 
     async def dial(self) -> Any:  # noqa: ANN401
         """Make a link to the allocator, wherever the state directory says that it is now."""
-        from rfaas.control.address import AllocatorAddress
-        from rfaas.control.dial import dial_holder
-
-        return await dial_holder(AllocatorAddress.load(self._state_dir))
+        # gRPC takes a while to load, and leases that are resumed can't wait for it.
+        control = await asyncio.to_thread(importlib.import_module, "rfaas.control.dial")
+        return await control.dial_holder(control.AllocatorAddress.load(self._state_dir))
 
     def when_over(self, callback: Callable[[], None]) -> None:
         """Never: an allocator that is gone may come back."""

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,6 +63,7 @@ def connect(
     resume: Sequence[Message] = (),
     daemon_python: str | None = None,
     timeout_s: float = 10.0,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> SessionConnection:
     """Join the session process of this program, after starting it if nobody has. Blocks.
 
@@ -73,6 +74,7 @@ def connect(
         resume: leases held through a session process that died, with their channels (004 section 3).
         daemon_python: interpreter that runs the session process; None: this one.
         timeout_s: limit for all of it.
+        wanted: asked before a process is started; once it says False nothing more is.
 
     Raises:
         AllocatorUnavailable: not started, not answering, or it can't reach the allocator. Nothing is left behind.
@@ -89,6 +91,8 @@ def connect(
     while True:
         sock = _reach(target.name, deadline_s)
         if sock is None:
+            if not wanted():
+                raise AllocatorUnavailable("the session process was not started: nobody wants it any more")
             starts += 1
             _start(target, daemon_python, deadline_s, may_be_silent=starts < STARTS)
             continue

@@ -700,6 +700,34 @@ def test_while_calls_run_on_leases_the_session_is_tried_again():
     only(client.answer(1, call.call_id), Deliver)
 
 
+def test_what_waits_behind_living_workers_does_not_fail_with_the_session_process():
+    client = Client(max_workers=1, embedded=False)
+    client.join()
+    client.step(LeaseGranted(lease()))
+    client.worker(1)
+    call, _ = client.submit()
+    waiting, _ = client.submit()
+    client.step(SessionLost())
+    effects = client.step(SessionFailed(AllocatorUnavailable("it ended without a word")))
+    none(effects, Fail)
+    none(effects, Connect)  # at once it would fail as fast, without end
+    assert only(client.answer(1, call.call_id), Dispatch).call is waiting
+    only(client.wait(1.0), Connect)
+
+
+def test_a_call_on_leases_that_nobody_renews_looks_for_a_session_process():
+    client = Client(embedded=False)
+    client.join()
+    client.step(LeaseGranted(lease()))
+    client.worker(1)
+    call, _ = client.submit()
+    client.step(SessionLost())
+    client.step(SessionFailed(AllocatorUnavailable("down")))
+    client.answer(1, call.call_id)
+    none(client.wait(1.0), Connect)  # nothing to be renewed for
+    only(client.submit()[1], Connect)
+
+
 def test_frames_and_verdicts_of_unknown_channels_are_passed_over(client):
     assert client.step(FrameArrived(99, Frame())) == []
     assert client.step(ChannelEnded(99)) == []

@@ -418,6 +418,18 @@ def test_a_channel_whose_worker_was_replaced_unseen_is_lost_and_a_new_one_opened
     assert len([e for e in effects if isinstance(e, DialData)]) == 1
 
 
+def test_leases_are_resumed_before_the_allocator_is_reached():
+    h = Harness()
+    h.join(resume=[resumed(channels=[[55, 0, 2]])])
+    effects = h.take()
+    assert DialAgent(AGENT) in effects
+    assert to_allocator(effects) == []
+    h.agent_up()
+    assert [m["lease"] for m in to_agent(h.take(), "attach")] == [lease(1)]
+    h.link()
+    assert to_allocator(h.take()) == [HolderHello(CLIENT, 1, "python (pid 4711)", (lease(1),))]
+
+
 def test_a_resumed_lease_that_its_agent_no_longer_has_is_lost():
     h = Harness()
     h.link()
