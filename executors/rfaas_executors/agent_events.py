@@ -86,10 +86,14 @@ class DataOffered:
 
 @dataclass(frozen=True, slots=True)
 class TemplateFailed:
-    """A template never came up: the client's environment doesn't work here. None of its workers ever ran."""
+    """A template never came up: the client's environment doesn't work here. None of its workers ever ran.
+
+    `killed`: it ended by a signal that was not ours, which may have had nothing to do with the environment.
+    """
 
     template: int
     hint: str
+    killed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

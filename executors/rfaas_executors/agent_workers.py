@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PAGE_SLOTS = 64  # of a state page: channels that a worker may have at once
 FAILURE_KEPT_S = 1.0  # an environment that just failed is not tried again for so long
+TEMPLATE_TRIES = 3  # of an environment whose templates are killed while they start, by memory pressure or by chance
 
 
 class WorkerBook:
@@ -33,6 +34,7 @@ class WorkerBook:
         self.workers: dict[int, Worker] = {}
         self._generations: dict[int, int] = {}  # by slot: a name is never used twice
         self._failures: dict[bytes, tuple[float, str]] = {}  # by environment: until when, and why
+        self._killed: dict[bytes, int] = {}  # by environment: templates in a row that were killed before they were up
         self._last_number = 0
 
     def _number(self) -> int:
@@ -96,6 +98,7 @@ class WorkerBook:
                 worker = self.workers.get(number)
                 if worker is not None:
                     worker.pid, worker.spawned = pid, spawned
+                    self._killed.pop(self._core.leases[worker.lease_id].key, None)
                     self._core.say(self._core.leases[worker.lease_id], _worker_up(worker))
             case on.WorkerDead():
                 self._on_dead(event)
@@ -105,8 +108,8 @@ class WorkerBook:
             case on.CallOverdue(number):
                 if number in self.workers:
                     self._kill(self.workers[number], ReasonCode.CALL_TIMEOUT)
-            case on.TemplateFailed(number, hint):
-                self._on_template_failed(number, hint)
+            case on.TemplateFailed():
+                self._on_template_failed(event)
             case on.TemplateGone(number):
                 self.templates.pop(number, None)
 
@@ -180,22 +183,36 @@ class WorkerBook:
         else:
             self._seat(held, seat)
 
-    def _on_template_failed(self, number: int, hint: str) -> None:
+    def _on_template_failed(self, failure: on.TemplateFailed) -> None:
         """The environment can't be had here: its leases are refused and end; none of the workers ever ran."""
-        template = self.templates.pop(number, None)
+        template = self.templates.pop(failure.template, None)
         if template is None:
             return
-        if not template.stopping:
-            self._failures[template.key] = (self._core.now_s + FAILURE_KEPT_S, hint)
-        for held in [held for held in self._core.leases.values() if held.template == number]:
-            for seat in held.seats:
-                if seat.worker is not None:
-                    del self.workers[seat.worker.number]
-                    seat.worker = None
+        again = self._try_again(template, failure)
+        if not again and not template.stopping:
+            self._failures[template.key] = (self._core.now_s + FAILURE_KEPT_S, failure.hint)
+        for held in [held for held in self._core.leases.values() if held.template == failure.template]:
+            seats = [seat for seat in held.seats if seat.worker is not None]
+            for seat in seats:
+                assert seat.worker is not None
+                del self.workers[seat.worker.number]
+                seat.worker = None
             if held.ending:
                 self._core.free_if_dead(held)
+            elif again:
+                for seat in seats:
+                    self._seat(held, seat)
             else:
-                self._give_up(held, hint)
+                self._give_up(held, failure.hint)
+
+    def _try_again(self, template: Template, failure: on.TemplateFailed) -> bool:
+        """True if a template was killed while it started, and that is no habit of its environment yet."""
+        if not failure.killed or template.stopping:
+            return False
+        killed = self._killed.pop(template.key, 0) + 1
+        if killed < TEMPLATE_TRIES:
+            self._killed[template.key] = killed
+        return killed < TEMPLATE_TRIES
 
     def _give_up(self, held: Held, hint: str) -> None:
         refusal = {"m": "refused", "lease": held.terms.lease_id, "code": "environment-failed", "hint": hint}

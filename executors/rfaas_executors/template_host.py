@@ -69,7 +69,7 @@ class TemplateHost:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = self._stderr_fd = -1
         self._said = b""  # the tail of its standard error while it starts
-        self._ready = self._stopping = False
+        self._ready = self._stopping = self._given_up = False
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._waiting: list[on.StartWorker] = []  # for the template to be up
         self.workers: dict[int, WorkerHandle] = {}
@@ -240,6 +240,7 @@ class TemplateHost:
 
     def kill_template(self) -> None:
         """SIGKILL; its workers get theirs from the kernel."""
+        self._given_up = True
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -318,7 +319,8 @@ class TemplateHost:
             for handle in self.workers.values():
                 handle.close()
             self.workers.clear()
-            self._post(on.TemplateFailed(self.number, self._failure()))
+            status = self._process.returncode if self._process is not None else 0
+            self._post(on.TemplateFailed(self.number, self._failure(), killed=status < 0 and not self._given_up))
             return
         self._post(on.TemplateGone(self.number))
         if self.workers:

@@ -82,8 +82,8 @@ class Slice(RuleBasedStateMachine):
         assert sum(isinstance(a, on.HandOver | on.TurnAway) for a in answers) == 1
 
     @precondition(lambda self: self.shell.templates)
-    @rule(n=PICK)
-    def template_dies(self, n):
+    @rule(n=PICK, killed=st.booleans())
+    def template_dies(self, n, killed):
         template = self.pick(self.shell.templates, n)
         mine = [w for w, worker in self.shell.core._book.workers.items() if worker.template == template]
         if any(self.shell.core._book.workers[w].pid for w in mine):
@@ -93,7 +93,7 @@ class Slice(RuleBasedStateMachine):
         else:  # it never came up: none of its workers ever lived
             self.shell.living -= set(mine)
             self.shell.templates.discard(template)
-            self.shell.step(on.TemplateFailed(template, "broken"))
+            self.shell.step(on.TemplateFailed(template, "broken", killed))
 
     @rule(seconds=st.sampled_from([0.01, 0.1, 1.0, 10.0, 100.0]))
     def time(self, seconds):

@@ -6,7 +6,7 @@ from unit.executors.agent_model import ENV, Shell
 from rfaas.control.messages import Freed
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_records import FIRST_BACK_OFF_S, FREE_DEATHS, LONGEST_BACK_OFF_S
-from rfaas_executors.agent_workers import FAILURE_KEPT_S, PAGE_SLOTS
+from rfaas_executors.agent_workers import FAILURE_KEPT_S, PAGE_SLOTS, TEMPLATE_TRIES
 from rfaas_transport.errors import ReasonCode
 
 
@@ -150,6 +150,24 @@ def test_an_environment_that_fails_is_refused_ends_the_lease_and_is_not_tried_ag
     shell.pass_time(FAILURE_KEPT_S)
     shell.attach(shell.propose(b"c"))
     assert shell.templates
+
+
+def test_a_template_that_is_killed_while_it_starts_is_tried_again_but_not_for_ever(shell):
+    terms = shell.propose(workers=2)
+    shell.attach(terms)
+    for _ in range(TEMPLATE_TRIES - 1):
+        [template] = shell.templates
+        shell.living.clear()
+        shell.templates.clear()
+        shell.step(on.TemplateFailed(template, "status -9", killed=True))
+        assert len(shell.templates) == 1
+        assert len(shell.living) == 2
+    assert not shell.words("refused")
+    [template] = shell.templates
+    shell.living.clear()
+    shell.step(on.TemplateFailed(template, "status -9", killed=True))
+    assert shell.words("refused")[0]["code"] == "environment-failed"
+    assert shell.of(Freed)
 
 
 def test_a_template_serves_all_leases_of_its_environment_and_leaves_some_time_after_the_last(shell):
