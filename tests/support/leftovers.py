@@ -13,8 +13,8 @@ def alive(pid):
     return stat[stat.rindex(")") + 2] not in "ZX"
 
 
-def children(pid):
-    """Pids of the living children, and of theirs."""
+def children(pid, depth=99):
+    """Pids of the living children, and of theirs, down to `depth` generations."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -22,8 +22,17 @@ def children(pid):
         except (FileNotFoundError, ProcessLookupError):
             continue
         for number in numbers:
-            found += [number, *children(number)]
+            found += [number, *(children(number, depth - 1) if depth > 1 else ())]
     return [number for number in found if alive(number)]
+
+
+def parent(pid):
+    """Pid of the parent, None once the process is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat[stat.rindex(")") + 2 :].split()[1])
 
 
 def shared_memory():
