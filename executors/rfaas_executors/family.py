@@ -32,6 +32,7 @@ __all__ = [
     "kill_all",
     "making_worker",
     "n_threads",
+    "name_process",
     "outlive_parent",
     "quiet_for_life",
     "reap",
@@ -79,12 +80,19 @@ def become_worker(template_pid: int, cpus: list[int] | None) -> None:
     install_quiet_signals()
     if not die_with_parent(signal.SIGKILL, template_pid):
         os._exit(0)
+    name_process("rfaas-worker")
     if cpus:
         with contextlib.suppress(OSError):  # a cpuset that shrank meanwhile: unpinned is right, only slower
             os.sched_setaffinity(0, cpus)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as adjustment:
         adjustment.write("1000")  # memory pressure takes the guests first
     _new_random_state()
+
+
+def name_process(name: str) -> None:
+    """What `ps` and `top` show of this process; 15 characters at most."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
+        comm.write(name)
 
 
 def _new_random_state() -> None:

@@ -68,6 +68,7 @@ def main(agent: socket.socket, setup: dict[str, Any]) -> NoReturn:
     family.quiet_for_life()
     if not family.die_with_parent(signal.SIGKILL, setup["parent_pid"]):
         os._exit(0)
+    family.name_process("rfaas-template")
     _enter(setup)
     if "worker" in setup:
         agent.close()

@@ -322,6 +322,8 @@ def test_workers_are_guests_pinned_idle_first_to_go_and_without_daemons_modules(
             with open("/proc/self/oom_score_adj") as adjustment:
                 score = int(adjustment.read())
             daemons = {"grpc", "google.protobuf", "rfaas", "rfaas_allocator", "asyncio"} & set(sys.modules)
+            with open("/proc/self/comm") as comm:
+                assert comm.read() == "rfaas-worker\n"
             return os.sched_getaffinity(0), os.sched_getscheduler(0), score, daemons, os.getpgid(0) == os.getpid()
 
         described = [client.run(describe) for client in clients]

@@ -351,17 +351,20 @@ def test_a_later_agent_of_the_same_slice_sweeps_what_killed_processes_left(rig):
 # --- reclaim ----------------------------------------------------------------------------------------
 
 
-def test_an_idle_agent_is_gone_within_milliseconds_of_sigterm(rig):
-    _, clients = rig.session().start(workers=4)
-    for client in clients:
-        client.run(os.getpid)
-    began_s = time.monotonic()
-    rig.process.send_signal(signal.SIGTERM)
-    assert rig.process.wait(5) == 0
-    took_s = time.monotonic() - began_s
-    print(f"gone after {took_s * 1000:.0f} ms")
-    assert took_s < 0.5  # some 20 ms; the machine is shared
-    assert not rig.family()
+def test_an_idle_agent_is_gone_within_milliseconds_of_sigterm():
+    took_s = []
+    for _ in range(3):
+        with AgentRig() as rig:
+            _, clients = rig.session().start(workers=4)
+            for client in clients:
+                client.run(os.getpid)
+            began_s = time.monotonic()
+            rig.process.send_signal(signal.SIGTERM)
+            assert rig.process.wait(5) == 0
+            took_s.append(time.monotonic() - began_s)
+            assert not rig.family()
+    print(f"gone after {[round(s * 1000) for s in took_s]} ms")
+    assert min(took_s) < 0.25  # some 20 ms; a busy machine may spoil two of the three
 
 
 def test_a_reclaim_lets_short_calls_end_and_kills_long_ones_at_drain_s(tmp_path):
@@ -416,8 +419,9 @@ def test_a_released_lease_kills_running_calls_and_frees_its_cores(rig):
 
 def test_a_lease_that_nobody_renews_expires_with_its_calls(rig):
     session = rig.session()
-    _, [client] = session.start(ttl_s=0.5)
+    terms, [client] = session.start()
     client.call(nap, 60)
+    session.attach(terms, ttl_s=0.5)
     ended = session.wait_for("ended", 3)
     assert (ended["reason"], ended["reason_code"]) == ("expired", ReasonCode.LEASE_EXPIRED)
     assert farewell_of(session, client)["reason_code"] == ReasonCode.LEASE_EXPIRED
@@ -425,11 +429,11 @@ def test_a_lease_that_nobody_renews_expires_with_its_calls(rig):
 
 def test_heartbeats_keep_a_lease_and_a_new_connection_takes_it_over_with_its_channels(rig):
     first = rig.session()
-    terms, [client] = first.start(ttl_s=0.6)
+    terms, [client] = first.start()
     client.call(nap, 1.5)
     first.close()
     second = rig.session()
-    second.attach(terms)
+    second.attach(terms, ttl_s=0.6)
     assert second.wait_for("attached")["lease"] == terms.lease_id
     assert len(second.workers(1)) == 1
 
