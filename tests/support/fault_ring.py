@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import rfaas
 from rfaas.control.address import AllocatorAddress
 from rfaas.control.dial import AdminClient
@@ -28,6 +30,10 @@ from support.waiting import wait_until
 
 TTL_S = 2.0
 CORES = 2  # of each agent
+WORKERS = 2 * CORES  # of an executor that has all of a ring
+
+long_ttl = pytest.mark.parametrize("ring", [20.0], indirect=True)
+"""Leases that outlive the start of a few processes on a busy machine."""
 
 
 def seeded(name):
@@ -209,3 +215,21 @@ class Ring(Personal):
 def wait_dead(pids, timeout_s, what):
     """Wait until none of these processes runs."""
     wait_until(lambda: not [pid for pid in pids if alive(pid)], timeout_s, f"the end of {what}")
+
+
+@pytest.fixture
+def ring(request, tmp_path, event_log, monkeypatch):
+    ring = Ring(tmp_path, event_log, getattr(request, "param", TTL_S))
+    monkeypatch.setenv("TMPDIR", str(ring.temporary))
+    ring.start()
+    yield ring
+    ring.stop()
+
+
+@pytest.fixture
+def alone(tmp_path, event_log, monkeypatch):
+    """A ring without daemons: the embedded mode."""
+    ring = Ring(tmp_path, event_log)
+    monkeypatch.setenv("TMPDIR", str(ring.temporary))
+    yield ring
+    ring.stop()
