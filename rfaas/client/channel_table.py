@@ -21,6 +21,8 @@ class Channel:
         usable: False after a notice, a verdict or the end: nothing is sent any more.
         ended: it was read to its end.
         running: calls sent and not answered, by call id; in rising order.
+        granted: credits that it ever gave.
+        answered: calls that it has answered.
         verdict: why nothing will come any more, once somebody said so.
     """
 
@@ -31,6 +33,8 @@ class Channel:
     ended: bool = False
     running: dict[int, Call] = field(default_factory=dict)
     verdict: Verdict | None = None
+    granted: int = 0
+    answered: int = 0
 
 
 class ChannelTable:
@@ -58,14 +62,21 @@ class ChannelTable:
             channel.usable = False
         return channel
 
-    def add_credits(self, channel: Channel, credits: int) -> None:
+    def grant(self, channel: Channel, credits: int) -> None:
         """Note that the worker takes `credits` more calls."""
-        if credits == 0:
-            return
+        if credits:
+            channel.granted += credits
+            channel.greeted = True
+            self._add_credits(channel, credits)
+
+    def give_back(self, channel: Channel) -> None:
+        """Put back a credit that was taken and not spent."""
+        self._add_credits(channel, 1)
+
+    def _add_credits(self, channel: Channel, credits: int) -> None:
         if channel.credits == 0:
             self._idle.append(channel)
         channel.credits += credits
-        channel.greeted = True
 
     def take_idle(self) -> Channel | None:
         """Spend a credit of the idle channel that was used last; None if all are busy."""
@@ -78,6 +89,19 @@ class ChannelTable:
                 return channel
             self._idle.pop()
         return None
+
+    def recover(self, credits: dict[int, int]) -> None:
+        """Set right what an interrupted dispatch left, from the credits that each channel really has.
+
+        A call counts as sent exactly if its credit is spent.
+        """
+        for channel in self._by_number.values():
+            left = credits.get(channel.info.number, 0)
+            n_sent = channel.granted - left - channel.answered
+            for call_id in list(channel.running)[n_sent:]:
+                del channel.running[call_id]
+            channel.credits = left
+        self._idle = [channel for channel in self._by_number.values() if channel.credits]
 
     def any_serving(self) -> bool:
         """True if at least one worker is there, idle or busy."""

@@ -110,21 +110,22 @@ class ClientCore:
         self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
 
     def step(self, event: Event, now_s: float) -> list[Effect]:
-        """Take one event, and everything that is due at `now_s` (monotonic seconds, never going back).
+        """Take one event at `now_s` (monotonic seconds, never going back); Tick does what is due by then.
 
         Returns:
             What to do, in order. Each call resolves in exactly one Deliver, Fail or Withdrawn.
         """
         out: list[Effect] = []
         _HANDLERS[type(event)](self, event, now_s, out)
-        if self._timers.due(now_s):
-            self._run_timers(now_s, out)
+        self._finish_step(now_s, out)
+        return out
+
+    def _finish_step(self, now_s: float, out: list[Effect]) -> None:
         self._feed_workers(now_s, out)
         self._ask_for_workers(now_s, out)
         if self._closing and self._outstanding == 0 and not self._drained:
             self._drained = True
             out.append(Drained())
-        return out
 
     def next_due_s(self) -> float | None:
         """When the next Tick is needed at the latest; None: not before another event."""
@@ -141,12 +142,48 @@ class ClientCore:
             "want": self._want,
         }
 
-    def unresolved(self) -> list[Call]:
-        """Every call that has no end yet, in no order."""
-        calls = [*self._queue, *self._timers.pending(self._on_pause_over)]
-        for channel in self._channels:
-            calls += channel.running.values()
-        return [call for call in calls if not call.resolved]
+    def recover(
+        self, unresolved: list[Call], credits: dict[int, int], now_s: float, *, is_joining: bool
+    ) -> list[Effect]:
+        """Put the books in order after an exception broke off a step of Submit, Cancel or Shutdown.
+
+        Args:
+            unresolved: every call without an end, oldest first.
+            credits: what each channel really has left, by number; it tells which dispatches were sent.
+            now_s: as for `step`.
+            is_joining: the last Connect is being carried out.
+
+        Returns:
+            What to do. Effects of the broken step that were not carried out are void.
+        """
+        out: list[Effect] = []
+        self._channels.recover(credits)
+        elsewhere = {id(call) for channel in self._channels for call in channel.running.values()}
+        elsewhere |= {id(call) for call in self._timers.pending(self._on_pause_over)}
+        self._queue.clear()
+        self._waiting = 0
+        self._outstanding = len(unresolved)
+        for call in unresolved:
+            call.queued = False
+            if id(call) not in elsewhere:
+                self._readmit(call, now_s, out)
+        self._want_told = 0
+        if self._session == "joining" and not is_joining:
+            self._session = "down"
+        self._drained = False
+        self._finish_step(now_s, out)
+        return out
+
+    def _readmit(self, call: Call, now_s: float, out: list[Effect]) -> None:
+        """Queue a call whose submit or dispatch was broken off."""
+        if call.inv == 0:
+            self.last_inv += 1
+            call.inv = self.last_inv
+        if call.call_id and not call.may_have_run:
+            out.append(Requeued(call))
+        call.submitted_at_s = call.submitted_at_s or now_s
+        self._set_deadline(call)
+        self._enqueue(call, front=False)
 
     # --- calls --------------------------------------------------------------------------------
 
@@ -157,12 +194,15 @@ class ClientCore:
         call.submitted_at_s = now_s
         self.counters["submitted"] += 1
         self._outstanding += 1
+        self._set_deadline(call)
+        self._enqueue(call, front=False)
+
+    def _set_deadline(self, call: Call) -> None:
         timeout_s = call.settings.call_timeout_s
         if timeout_s is not None:
-            call.deadline_s = now_s + timeout_s
+            call.deadline_s = call.submitted_at_s + timeout_s
             self._timers.add(call.deadline_s, self._on_deadline, call)
             self._timers.drop_stale(_is_stale, self._outstanding)
-        self._enqueue(call, front=False)
 
     def _on_cancel(self, event: Cancel, now_s: float, out: list[Effect]) -> None:
         if event.call.queued and not event.call.may_have_run:
@@ -194,22 +234,21 @@ class ClientCore:
             call.queued = False
             self._waiting -= 1
 
-    def _resolve(self, call: Call) -> object:
-        """Mark the end of a call; returns its work, which the core lets go."""
+    def _resolve(self, call: Call) -> None:
         assert not call.resolved
         self._unqueue(call)
         call.resolved = True
         self._outstanding -= 1
-        work, call.work = call.work, None
-        return work
 
     def _fail(self, call: Call, error: RfaasError, out: list[Effect]) -> None:
         self.counters["failed"] += 1
-        out.append(Fail(call, error, self._resolve(call)))
+        self._resolve(call)
+        out.append(Fail(call, error))
 
     def _withdraw(self, call: Call, out: list[Effect]) -> None:
         self.counters["cancelled"] += 1
-        out.append(Withdrawn(call, self._resolve(call)))
+        self._resolve(call)
+        out.append(Withdrawn(call))
 
     def _fail_queued(self, error: RfaasError, out: list[Effect]) -> None:
         """Fail every call that waits, each with an error of its own."""
@@ -281,13 +320,15 @@ class ClientCore:
             self._on_result(channel, event, out)
         elif frame.kind == ERROR and frame.call_id in channel.running:
             call = channel.running.pop(frame.call_id)
+            channel.answered += 1
             if not call.resolved:
                 error = self._unsent_error(ProtocolError, call, f"the worker refused the call: {frame.text}", "SENT")
                 self._fail(call, error, out)
-        self._channels.add_credits(channel, frame.credits)
+        self._channels.grant(channel, frame.credits)
 
     def _on_result(self, channel: Channel, event: FrameArrived, out: list[Effect]) -> None:
         call = channel.running.pop(event.frame.call_id, None)
+        channel.answered += call is not None
         if call is None or call.resolved:  # I7: a result reaches the dispatch it belongs to, or nobody
             self.counters["late_results"] += 1
             return
@@ -297,7 +338,8 @@ class ClientCore:
             self._dispatch_again(call, out)
             return
         self.counters["answered"] += 1
-        out.append(Deliver(call, event.frame, channel.info, self._resolve(call)))
+        self._resolve(call)
+        out.append(Deliver(call, event.frame, channel.info))
 
     def _dispatch_again(self, call: Call, out: list[Effect]) -> None:
         """Queue a call again that is proven not started; it costs nothing and goes first."""
@@ -316,7 +358,7 @@ class ClientCore:
             channel.usable = False
             self._dispatch_again(call, out)
         else:
-            self._channels.add_credits(channel, 1)
+            self._channels.give_back(channel)
             if not call.resolved:
                 error = event.error
                 error.may_have_run, error.attempt, error.phase = call.may_have_run, call.attempt, "QUEUED"
@@ -508,9 +550,6 @@ class ClientCore:
             self._fail(call, self._unsent_error(AcquireTimeout, call, message, hint=hint), out)
 
     def _on_tick(self, event: Tick, now_s: float, out: list[Effect]) -> None:
-        pass  # step() looks at the timers after every event
-
-    def _run_timers(self, now_s: float, out: list[Effect]) -> None:
         for handler, subject in self._timers.pop_due(now_s):
             handler(subject, now_s, out)
 

@@ -3,18 +3,21 @@
 Any thread may submit: it sends by itself if a worker idles, so no other thread has to wake up. All else (reading,
 decoding results, callbacks) happens in the I/O thread, which starts with the first call. Must not decide anything about
 calls: `rfaas.client.core` does. Locks: this one first, then a future's; user code never runs under either.
+
+A KeyboardInterrupt can hit the main thread between any two lines, while it holds the lock too. Then `_mid_step` stays
+set, and whoever steps next puts the books in order (`_recover`) from what is certain: the futures that have no end, and
+the credits that the channels have really spent.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from rfaas.client import lifetime, session_events
 from rfaas.client.core import ClientCore
@@ -22,7 +25,6 @@ from rfaas.client.events import (
     Call,
     Cancel,
     ChannelEnded,
-    ChannelInfo,
     ChannelOpened,
     CloseChannel,
     Connect,
@@ -36,9 +38,6 @@ from rfaas.client.events import (
     Requeued,
     SendFailed,
     SendWant,
-    SessionFailed,
-    SessionLost,
-    SessionUp,
     Shutdown,
     Submit,
     Tick,
@@ -46,39 +45,16 @@ from rfaas.client.events import (
 )
 from rfaas.client.futures import Future
 from rfaas.client.history import History
-from rfaas.client.joining import Joiner
 from rfaas.client.port import Port
-from rfaas.client.serial import Definition, FunctionCache, Segments, as_serialization_error, dump_arguments, load_result
+from rfaas.client.ports import SESSION_TOKEN, Ports, Work
+from rfaas.client.serial import FunctionCache, as_serialization_error, dump_arguments, load_result
+from rfaas.client.session_link import SessionLink
 from rfaas.config import CallSettings, ExecutorConfig
-from rfaas.session.connection import SessionConnection, SessionEnded
 from rfaas_transport._core import Channel, Poller
-from rfaas_transport.errors import (
-    ChannelBroken,
-    ChannelClosed,
-    NoCredit,
-    PayloadTooLarge,
-    ProtocolError,
-    RfaasError,
-)
+from rfaas_transport.errors import Cancelled, ChannelBroken, ChannelClosed, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind
 
-EXECUTOR: Final = 1  # number of our only executor at the session process
-SESSION_TOKEN: Final = 0
-LEAVE_WAIT_S: Final = 1.0  # for the embedded session process to take its leave after ours
-
 _log = logging.getLogger(__name__)
-
-
-class Work:
-    """What a call needs on this side: its future, and what is sent."""
-
-    __slots__ = ("definition", "future", "segments")
-
-    def __init__(self, future: Future[Any], definition: Definition, segments: Segments) -> None:
-        self.future = future
-        self.definition = definition
-        self.segments = segments
-
 
 Ending = Deliver | Fail | Withdrawn  # effects that resolve a future
 
@@ -91,24 +67,26 @@ class Engine:
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
-        self.config = config
-        self.client_id = os.urandom(16)
+        self._client_id = os.urandom(16)
+        self._config = config
         self._lock = threading.Lock()
         self._core = ClientCore(config.max_workers, config.acquire_timeout_s)
         self._functions = FunctionCache()
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
-        self._history = History(self.client_id)
-        self._ports: dict[int, Port] = {}  # by channel number
-        self._ports_by_token: dict[int, Port] = {}
-        self._last_token = SESSION_TOKEN
-        self._endings: deque[Ending] = deque()  # left by submitting threads for the I/O thread
-        self._connection: SessionConnection | None = None
+        self._history = History(self._client_id)
+        self._calls: dict[Future[Any], Call] = {}  # every future that is not resolved
+        self._endings: deque[Ending] = deque()  # for the I/O thread to carry out
+        self._resolving: list[Ending] = []  # which it carries out now
+        self._mid_step = False
+        self._suspect = False  # as _mid_step, set without the lock
         self._want: int | None = None  # not told yet
         self._connect: Connect | None = None  # not begun yet
-        self._joiner = Joiner(config, self.client_id, EXECUTOR)
-        self._poller: Poller | None = None
-        self._thread: threading.Thread | None = None
-        self._wake_by_s = float("inf")  # when the I/O thread wakes up by itself
+        self._thread: threading.Thread | None = None  # with it, the poller and what hangs on it
+        self._poller: Poller
+        self._ports: Ports
+        self._session: SessionLink
+        self._asleep = False  # the I/O thread waits for channels, or is about to
+        self._wake_by_s = float("inf")  # and wakes up by itself at this time
         self._shut = ""  # why no call is taken any more
         self._abandoned = False  # the executor was collected: set without the lock
         self._drained = False
@@ -136,11 +114,10 @@ class Engine:
         future._withdraw = lambda: self._withdraw(call)
         with self._lock:
             self._refuse_if_shut()
-            if self._thread is None:
+            if self._thread is None or self._thread.ident is None:  # not started, or interrupted before it was
                 self._start()
-            self._history.submit(call, self._core.last_inv + 1)
-            self._endings += self._apply(Submit(call))
-            self._wake_if_needed()
+            self._check_books()
+            self._apply(Submit(call))
         return future
 
     def _refuse_if_shut(self) -> None:
@@ -148,15 +125,24 @@ class Engine:
             raise RuntimeError(f"cannot schedule new futures after {self._shut}")
 
     def _withdraw(self, call: Call) -> bool:
-        """Take a call out of the queue; True: it will never run, and its future is the caller's to resolve."""
-        with self._lock:
-            mine: list[Ending] = []
-            for ending in self._apply(Cancel(call)):
-                (mine if ending.call is call else self._endings).append(ending)
-            if mine:
-                self._history.resolved(mine[0])
-            self._wake_if_needed()
-            return bool(mine)
+        """Cancel a call that can't have run, its callbacks included; False if it is too late for that."""
+        try:
+            with self._lock:
+                self._check_books()
+                self._apply(Cancel(call))
+                ending = next((e for e in self._endings if e.call is call and isinstance(e, Withdrawn)), None)
+                if ending is None:
+                    return False
+                self._endings.remove(ending)  # here and now, as with the standard executors
+            self._history.resolved(ending)
+            future: Future[Any] = call.work.future
+            future._end_cancelled()
+            del self._calls[future]
+        except BaseException:
+            self._suspect = True
+            self._poller.wake()
+            raise
+        return True
 
     def shutdown(self, *, wait: bool, cancel_queued: bool, why: str = "shutdown") -> None:
         """Take no more calls; let the I/O thread end after the last one. Repeatable.
@@ -170,16 +156,16 @@ class Engine:
             self._shut = self._shut or why
             thread = self._thread
             if thread is not None and not self._drained:
-                self._endings += self._apply(Shutdown(cancel_queued))
-                self._wake()
-        if wait and thread is not None and thread is not threading.current_thread():
+                self._check_books()
+                self._apply(Shutdown(cancel_queued))
+        if wait and thread is not None and thread.ident not in (None, threading.get_ident()):
             thread.join()
 
     def abandon(self) -> None:
         """Shut down without waiting; safe in a garbage collection, which may come while this thread holds the lock."""
         self._shut = self._shut or "the executor was collected"
         self._abandoned = True
-        if self._poller is not None:
+        if self._thread is not None:
             self._poller.wake()
 
     def statistics(self) -> dict[str, int]:
@@ -187,28 +173,51 @@ class Engine:
         with self._lock:
             return self._core.statistics()
 
-    def worker_node_names(self) -> list[str]:
-        """Nodes of the workers that this executor has now, one entry a worker."""
-        with self._lock:
-            return [port.info.node for port in self._ports.values()]
+    @property
+    def session_pid(self) -> int | None:
+        """Pid of the session process, while we are connected to one; for people and tests."""
+        return None if self._thread is None else self._session.session_pid
 
     # --- effects, under the lock ------------------------------------------------------------------
 
-    def _apply(self, event: Event) -> list[Ending]:
-        """Step the core and do what it asks; returns the futures to resolve, which needs the lock released."""
-        endings: list[Ending] = []
-        events = deque([event])
-        while events:
-            for effect in self._core.step(events.popleft(), time.monotonic()):
-                if isinstance(effect, Dispatch):
-                    failed = self._send(effect)
-                    if failed is not None:
-                        events.append(failed)
-                elif isinstance(effect, Deliver | Fail | Withdrawn):
-                    endings.append(effect)
-                else:
-                    self._note(effect)
-        return endings
+    def _apply(self, event: Event) -> None:
+        """Step the core and do what it asks. Futures to resolve are left to the I/O thread, woken if it is asleep.
+
+        Whoever has just taken the lock calls `_check_books` before.
+        """
+        self._mid_step = True
+        try:
+            if isinstance(event, Submit):
+                self._calls[event.call.work.future] = event.call
+                self._history.submit(event.call, self._core.last_inv + 1)
+            self._do(self._core.step(event, time.monotonic()))
+        except BaseException:
+            self._poller.wake()  # the I/O thread recovers, for nobody else may come
+            raise
+        self._mid_step = False
+
+    def _do(self, effects: list[Effect]) -> None:
+        for effect in effects:  # grows while it is read: a dispatch that fails has effects of its own
+            if isinstance(effect, Dispatch):
+                failed = self._send(effect)
+                if failed is not None:
+                    effects += self._core.step(failed, time.monotonic())
+            elif isinstance(effect, Deliver | Fail | Withdrawn):
+                self._endings.append(effect)
+            else:
+                self._note(effect)
+        if self._asleep and self._is_wanted_by_s(self._wake_by_s):
+            self._asleep = False
+            self._poller.wake()
+
+    def _send(self, dispatch: Dispatch) -> SendFailed | None:
+        port = self._ports.get(dispatch.channel)
+        if port is None:
+            return SendFailed(dispatch.channel, dispatch.call_id, ChannelClosed("the channel is closed"), broken=True)
+        work: Work = dispatch.call.work
+        work.future._mark_running()
+        self._history.sent(dispatch, port.info)
+        return self._ports.send(port, dispatch, work)
 
     def _note(self, effect: Effect) -> None:
         if isinstance(effect, Requeued):
@@ -216,72 +225,56 @@ class Engine:
         elif isinstance(effect, SendWant):
             self._want = effect.workers
         elif isinstance(effect, CloseChannel):
-            self._close_port(effect.channel)
+            self._ports.close(effect.channel)
         elif isinstance(effect, Connect):
             self._connect = effect
         elif isinstance(effect, Drained):
             self._drained = True
 
-    def _send(self, dispatch: Dispatch) -> SendFailed | None:
-        port = self._ports.get(dispatch.channel)
-        if port is None:
-            error: RfaasError = ChannelClosed("the channel is closed")
-            return SendFailed(dispatch.channel, dispatch.call_id, error, broken=True)
-        work: Work = dispatch.call.work
-        work.future._mark_running()
-        self._history.sent(dispatch, port.info)
-        try:
-            port.send_call(dispatch, work.definition, work.segments)
-        except (PayloadTooLarge, ValueError) as unsendable:
-            error = unsendable if isinstance(unsendable, RfaasError) else ProtocolError(str(unsendable))
-            return SendFailed(dispatch.channel, dispatch.call_id, error, broken=False)
-        except (NoCredit, ChannelClosed, ChannelBroken) as unusable:
-            return SendFailed(dispatch.channel, dispatch.call_id, unusable, broken=True)
-        if port.channel.wants_write:
-            self._watch_write(port)
-        return None
-
-    def _watch_write(self, port: Port) -> None:
-        assert self._poller is not None
-        if not port.writing:
-            port.writing = True
-            self._poller.want_write(port.channel.fileno(), True)
-
-    def _close_port(self, number: int) -> None:
-        port = self._ports.pop(number, None)
-        if port is not None:
-            self._unwatch(port)
-
-    def _unwatch(self, port: Port) -> None:
-        if self._ports_by_token.pop(port.token, None) is not None:
-            assert self._poller is not None
-            self._poller.remove(port.channel.fileno())
-            port.channel.close()
-
-    def _wake_if_needed(self) -> None:
-        """Wake the I/O thread if it would sleep over something: a wish for the session process, a timer, an ending."""
+    def _is_wanted_by_s(self, time_s: float) -> bool:
+        """True if the I/O thread has something to do before this time."""
+        if self._endings or self._want is not None or self._connect is not None or self._drained:
+            return True
         due_s = self._core.next_due_s()
-        sleeps_too_long = due_s is not None and due_s < self._wake_by_s
-        if self._endings or self._want is not None or self._connect is not None or self._drained or sleeps_too_long:
-            self._wake()
+        return due_s is not None and due_s < time_s
 
-    def _wake(self) -> None:
-        if self._poller is not None:
-            self._poller.wake()
+    def _check_books(self) -> None:
+        """Put the books in order if an exception interrupted the last step (see the top of this file).
+
+        Not between reading a frame and applying it: the channel has counted its credit, the core has not.
+        """
+        if self._mid_step or self._suspect:
+            self._recover()
+
+    def _recover(self) -> None:
+        self._suspect = False
+        known = {id(ending.call) for ending in (*self._endings, *self._resolving)}
+        for call in list(self._calls.values()):
+            if call.resolved and id(call) not in known:  # how it was to end is not known any more
+                error = Cancelled("interrupted while it was resolved", may_have_run=True)
+                ran = call.call_id or call.may_have_run
+                self._endings.append(Fail(call, error) if ran else Withdrawn(call))
+        unresolved = [call for call in self._calls.values() if not call.resolved]
+        is_joining = self._connect is not None or self._session.joining
+        effects = self._core.recover(unresolved, self._ports.credits(), time.monotonic(), is_joining=is_joining)
+        self._mid_step = False
+        self._do(effects)
 
     # --- the I/O thread -----------------------------------------------------------------------------
 
     def _start(self) -> None:
         lifetime.register(self)
         self._poller = Poller()
-        self._joiner.notify = self._poller.wake
+        self._ports = Ports(self._poller)
+        self._session = SessionLink(self._config, self._client_id, self._poller)
         self._thread = threading.Thread(target=self._run, name="rfaas-client", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        assert self._poller is not None
+        if threading.current_thread() is not self._thread:
+            return  # its start was interrupted, and another one took its place
         try:
-            while not self._turn(self._poller):
+            while not self._turn():
                 pass
         except BaseException as error:  # a fault of ours; no future may wait for ever because of it
             _log.exception("the I/O thread of an executor failed; its calls fail with it")
@@ -289,27 +282,15 @@ class Engine:
         finally:
             self._leave()
 
-    def _fail_all(self, cause: BaseException) -> None:
-        with self._lock:
-            self._shut = self._shut or "a failure inside rfaas, see the log"
-            works = [call.work for call in self._core.unresolved()] + [ending.work for ending in self._endings]
-        for work in works:
-            error = RfaasError("rfaas failed in this process; see the log", may_have_run=True)
-            error.__cause__ = cause
-            work.future._end(None, error)
-
-    def _turn(self, poller: Poller) -> bool:
+    def _turn(self) -> bool:
         """Do what is due, then wait for what comes; True: nothing is left to do."""
-        with self._lock:
-            endings = [*self._endings, *self._apply(Shutdown() if self._abandoned else Tick())]
-            self._endings.clear()
-            drained = self._drained
-        self._resolve(endings)
-        self._take_joined()
+        self._step(Shutdown() if self._abandoned else Tick())
         self._tell_session()
-        if drained:
+        if self._drained and not self._endings:
             return True
-        for token in poller.wait(self._sleep_s()):
+        tokens = self._poller.wait(self._sleep_s())
+        self._asleep = False
+        for token in tokens:
             if token == SESSION_TOKEN:
                 self._serve_session()
             else:
@@ -319,173 +300,112 @@ class Engine:
     def _sleep_s(self) -> float | None:
         """How long to wait at most; from here on, who brings something earlier must wake us."""
         with self._lock:
+            if self._mid_step or self._suspect or self._is_wanted_by_s(0.0):
+                return 0.0
             due_s = self._core.next_due_s()
             self._wake_by_s = float("inf") if due_s is None else due_s
-            if self._endings or self._want is not None or self._connect is not None or self._drained:
-                return 0.0
+            self._asleep = True
             return None if due_s is None else max(0.0, due_s - time.monotonic())
 
     def _step(self, event: Event) -> None:
-        """Step the core from the I/O thread, and resolve what it ends."""
+        """Step the core from the I/O thread, and resolve what has ended."""
         with self._lock:
-            endings = self._apply(event)
-        self._resolve(endings)
+            self._check_books()
+            self._apply(event)
+        self._resolve()
 
-    def _resolve(self, endings: list[Ending]) -> None:
+    def _resolve(self) -> None:
         """Resolve futures: decodes results and runs callbacks, so no lock is held."""
-        for ending in endings:
-            work: Work = ending.work
+        with self._lock:
+            self._resolving = list(self._endings)
+            self._endings.clear()
+        for ending in self._resolving:
+            future: Future[Any] = ending.call.work.future
+            ending.call.work = None  # its arguments go, though a timer may still know the call
             self._history.resolved(ending)
             if isinstance(ending, Withdrawn):
-                work.future._end_cancelled()
+                future._end_cancelled()
             elif isinstance(ending, Fail):
-                work.future._end(None, ending.error)
+                future._end(None, ending.error)
             else:
-                self._deliver(ending, work.future)
-
-    def _deliver(self, ending: Deliver, future: Future[Any]) -> None:
-        try:
-            value = load_result(ending.frame.status, ending.frame.segments)
-        except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
-            if isinstance(error, RfaasError) and not error.node:
-                error.node, error.attempt = ending.info.node, ending.call.attempt
-            future._end(None, error)
-        else:
-            future._end(value, None)
-
-    # --- channels -----------------------------------------------------------------------------------
-
-    def _open_channel(self, info: ChannelInfo, descriptor: int) -> None:
-        try:
-            channel = Channel.from_fd(descriptor)
-        except (OSError, ValueError) as error:  # its calls will wait for another worker
-            _log.error("channel %d can't be used: %s", info.number, error)
-            session_events.close_all([descriptor])
-            return
-        with self._lock:
-            assert self._poller is not None
-            self._last_token += 1
-            port = Port(info, channel, self._last_token)
-            self._ports[info.number] = port
-            self._ports_by_token[port.token] = port
-            self._poller.add(channel.fileno(), port.token)
-            endings = self._apply(ChannelOpened(info))
-        self._resolve(endings)
+                _deliver(ending, future)
+            self._calls.pop(future, None)
+        self._resolving = []
 
     def _serve_channel(self, token: int) -> None:
         with self._lock:
-            port = self._ports_by_token.get(token)
-            endings = self._read(port) if port is not None else []
-        self._resolve(endings)
+            self._check_books()
+            port = self._ports.by_token(token)
+            if port is not None:
+                self._read(port)
+        self._resolve()
 
-    def _read(self, port: Port) -> list[Ending]:
+    def _read(self, port: Port) -> None:
         """Take what has arrived on a channel, to its end if it has one."""
-        assert self._poller is not None
-        endings: list[Ending] = []
         try:
             while (frame := port.channel.poll()) is not None:
                 if frame.kind == Kind.FETCH:
                     port.answer_fetch(frame)
-                endings += self._apply(FrameArrived(port.info.number, frame))
+                self._apply(FrameArrived(port.info.number, frame))
                 if port.channel.closed:
-                    return endings
-            if port.channel.wants_write != port.writing:
-                port.writing = port.channel.wants_write
-                self._poller.want_write(port.channel.fileno(), port.writing)
+                    return
+            self._ports.watch_write(port)
         except (ChannelClosed, ChannelBroken, ProtocolError) as end:
             if isinstance(end, ProtocolError):
                 _log.error("channel %d: %s", port.info.number, end)
-            self._unwatch(port)
-            endings += self._apply(ChannelEnded(port.info.number))
-        return endings
+            self._ports.end(port)
+            self._apply(ChannelEnded(port.info.number))
 
-    # --- the session process ------------------------------------------------------------------------
-
-    def _take_joined(self) -> None:
-        """Begin to join a session process if the core wants one; take over what came of it."""
+    def _tell_session(self) -> None:
+        """Begin to join a session process if the core wants one, take what came of that, tell the newest target."""
         with self._lock:
             connect, self._connect = self._connect, None
         if connect is not None:
-            self._joiner.begin(connect)
-        joined = self._joiner.take()
-        if isinstance(joined, SessionConnection):
-            self._connection = joined
-            assert self._poller is not None
-            self._poller.add(joined.fileno(), SESSION_TOKEN)
-            self._step(SessionUp(embedded=joined.mode == "embedded"))
-        elif joined is not None:
-            self._step(SessionFailed(joined))
-
-    def _tell_session(self) -> None:
-        """Tell the newest target."""
+            self._session.join(connect)
+        joined = self._session.joined()
+        if joined is not None:
+            self._step(joined)
         with self._lock:
             workers, self._want = self._want, None
-        if workers is None or self._connection is None:
-            return
-        config = self.config
-        want = {"m": "want", "executor": EXECUTOR, "workers": workers}
-        try:
-            self._connection.send({**want, "cores": config.cores, "memory_bytes": config.memory_bytes})
-            self._watch_session_write()
-        except SessionEnded:
-            self._lose_session()
-
-    def _watch_session_write(self) -> None:
-        if self._connection is not None and self._poller is not None:
-            self._poller.want_write(self._connection.fileno(), self._connection.wants_write)
+        lost = self._session.want(workers) if workers is not None else None
+        if lost is not None:
+            self._step(lost)
 
     def _serve_session(self) -> None:
-        try:
-            while self._connection is not None:
-                if self._connection.wants_write:
-                    self._connection.flush()
-                    self._watch_session_write()
-                received = self._connection.receive()
-                if received is None:
-                    return
-                self._on_message(*received)
-        except (SessionEnded, ProtocolError) as end:
-            _log.debug("session connection ended: %s", end)
-            self._lose_session()
+        for event, descriptor in self._session.serve():
+            if isinstance(event, ChannelOpened) and descriptor is not None:
+                self._open_channel(event, descriptor)
+            else:
+                self._step(event)
 
-    def _on_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
+    def _open_channel(self, event: ChannelOpened, descriptor: int) -> None:
         try:
-            event = session_events.parse(message)
-        except (KeyError, TypeError, ValueError) as error:
-            session_events.close_all(descriptors)
-            raise ProtocolError(f"message {message.get('m')!r} of the session process: {error!r}") from error
-        if isinstance(event, ChannelOpened) and descriptors:
-            self._open_channel(event.info, descriptors.pop(0))
-        elif event is not None and not isinstance(event, ChannelOpened):
-            session_events.log_news(event)
-            self._step(event)
-        session_events.close_all(descriptors)
-
-    def _lose_session(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and self._poller is not None:
-            self._poller.remove(connection.fileno())
-            connection.close()
-        self._step(SessionLost())
+            channel = Channel.from_fd(descriptor)
+        except (OSError, ValueError) as error:  # its calls will wait for another worker
+            _log.error("channel %d can't be used: %s", event.info.number, error)
+            session_events.close_all([descriptor])
+            return
+        with self._lock:
+            self._ports.open(event.info, channel)
+        self._step(event)
 
     # --- the end ------------------------------------------------------------------------------------
 
+    def _fail_all(self, cause: BaseException) -> None:
+        with self._lock:
+            self._shut = self._shut or "a failure inside rfaas, see the log"
+            futures = list(self._calls)
+        for future in futures:
+            error = RfaasError("rfaas failed in this process; see the log", may_have_run=True)
+            error.__cause__ = cause
+            future._end(None, error)
+
     def _leave(self) -> None:
-        """Give everything back. The embedded session process ends then; wait for it, so that nothing is left behind."""
-        self._joiner.close()
         with self._lock:
-            for number in list(self._ports):
-                self._close_port(number)
-        connection, self._connection = self._connection, None
-        if connection is not None and self._poller is not None:
-            with contextlib.suppress(SessionEnded):
-                connection.send({"m": "leave"})
-                session_events.wait_for_end(connection, self._poller, LEAVE_WAIT_S)
-            connection.close()
-        with self._lock:
-            if self._poller is not None:
-                self._poller.close()
-                self._poller = None
+            self._drained = True
+            self._ports.close_all()
+        self._session.leave()
+        self._poller.close()
 
     def forget_in_forked_child(self, error: BaseException) -> None:
         """Make a forked child's copy harmless: its descriptors are closed, its futures fail, new calls are refused.
@@ -495,14 +415,23 @@ class Engine:
         self._lock = threading.Lock()
         self._functions_lock = threading.RLock()
         self._shut = lifetime.FORKED
-        lifetime.drop_descriptors([port.channel.fileno() for port in self._ports.values() if not port.channel.closed])
-        if self._connection is not None:
-            self._connection.close()
-        if self._poller is not None:
-            self._poller.close()
-            self._poller = None
-        works = [call.work for call in self._core.unresolved()] + [ending.work for ending in self._endings]
-        for work in works:
-            if work is not None:
-                work.future._fail_in_forked_child(error)
+        if self._thread is None:
+            return
         self._thread = None
+        lifetime.drop_descriptors(self._ports.descriptors())
+        self._session.close_in_forked_child()
+        self._poller.close()
+        for future in self._calls:
+            future._fail_in_forked_child(error)
+
+
+def _deliver(ending: Deliver, future: Future[Any]) -> None:
+    """Decode a result and resolve its future."""
+    try:
+        value = load_result(ending.frame.status, ending.frame.segments)
+    except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
+        if isinstance(error, RfaasError) and not error.node:
+            error.node, error.attempt = ending.info.node, ending.call.attempt
+        future._end(None, error)
+    else:
+        future._end(value, None)

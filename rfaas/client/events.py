@@ -46,7 +46,7 @@ class Call:
     """One invocation from submit to its end.
 
     Attributes:
-        work: the I/O side's own (future, function, arguments); the core never looks inside, and drops it at the end.
+        work: the I/O side's own (future, function, arguments); the core never looks inside.
         inv: number of the invocation, given at submit.
         attempt: dispatches so far, less one; 0 before and during the first.
         call_id: number of the current dispatch; 0 while none.
@@ -287,7 +287,6 @@ class Deliver:
     call: Call
     frame: FrameLike
     info: ChannelInfo
-    work: Any
 
 
 @dataclass(slots=True, eq=False)
@@ -296,7 +295,6 @@ class Fail:
 
     call: Call
     error: RfaasError
-    work: Any
 
 
 @dataclass(slots=True, eq=False)
@@ -304,7 +302,6 @@ class Withdrawn:
     """The call left the queue unsent; resolve its future as cancelled."""
 
     call: Call
-    work: Any
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures._base import FINISHED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TypeVar
 
 R = TypeVar("R")
@@ -24,7 +24,7 @@ class Future(concurrent.futures.Future[R]):
     worker that went away, it waits for another, and may be cancelled again.
     """
 
-    _withdraw: Callable[[], bool] | None = None  # takes the call out of the queue; False if it can't any more
+    _withdraw: Callable[[], bool] | None = None  # cancels the call; False if it can't any more
 
     def cancel(self) -> bool:
         """Cancel the call if it has not been sent to a worker.
@@ -33,15 +33,17 @@ class Future(concurrent.futures.Future[R]):
             True: it is cancelled and never runs. False: it was sent, or is over; nothing has changed.
         """
         withdraw = self._withdraw
-        if withdraw is None or not withdraw():
-            return self.cancelled()
-        self._end_cancelled()
-        return True
+        return (withdraw is not None and withdraw()) or self.cancelled()
 
     def _end_cancelled(self) -> None:
-        self._withdraw = None
+        """Mark it cancelled, run the callbacks, tell those who `wait`. Harmless if that was done before, or half."""
         super().cancel()
-        self.set_running_or_notify_cancel()  # tells those who `wait`; nobody else would
+        with self._condition:
+            if self._state == CANCELLED:
+                self._state = CANCELLED_AND_NOTIFIED
+                for waiter in self._waiters:
+                    waiter.add_cancelled(self)
+        self._withdraw = None
 
     def _end(self, value: R | None, error: BaseException | None) -> None:
         """Set result or error, and run the callbacks in this thread."""

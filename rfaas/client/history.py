@@ -19,7 +19,7 @@ class History:
         self._client = client_id.hex()
 
     def submit(self, call: Call, inv: int) -> None:
-        """The user handed over a call that will have this number."""
+        """A call comes in, which will have this number."""
         if self._log.enabled:
             settings = call.settings
             self._log.write(

@@ -26,19 +26,22 @@ class Joiner:
         config: of the executor.
         client_id: 16 bytes, the same at every join.
         executor: our number of the executor.
+        notify: called from the joining thread when there is an outcome.
     """
 
-    def __init__(self, config: ExecutorConfig, client_id: bytes, executor: int) -> None:
+    def __init__(self, config: ExecutorConfig, client_id: bytes, executor: int, notify: Callable[[], None]) -> None:
         self._config = config
         self._client_id = client_id
         self._executor = executor
         self._lock = threading.Lock()
         self._outcome: SessionConnection | RfaasError | None = None
         self._closed = False
-        self.notify: Callable[[], None] | None = None  # called from the joining thread when there is an outcome
+        self._notify = notify
+        self.busy = False  # from begin to the take that brings the outcome
 
     def begin(self, wish: Connect) -> None:
         """Start joining; never blocks. The outcome comes with `take`."""
+        self.busy = True
         resume = [_resumed(lease, channels, self._executor) for lease, channels in wish.resume]
         threading.Thread(target=self._join, args=(resume,), name="rfaas-join", daemon=True).start()
 
@@ -46,6 +49,7 @@ class Joiner:
         """What came of it: a connection, which is the caller's, or an error; None: nothing yet."""
         with self._lock:
             outcome, self._outcome = self._outcome, None
+            self.busy = self.busy and outcome is None
             return outcome
 
     def close(self) -> None:
@@ -79,8 +83,7 @@ class Joiner:
                     outcome.close()
                 return
             self._outcome = outcome
-            if self.notify is not None:
-                self.notify()
+        self._notify()
 
 
 def _resumed(lease: Lease, channels: tuple[ChannelInfo, ...], executor: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def ex():
 
 
 def session_pid(executor):
-    return executor._engine._connection.pid
+    return executor._engine.session_pid
 
 
 # --- workers -----------------------------------------------------------------------------------------
@@ -245,8 +245,8 @@ NOTHING_LEFT = """
     import rfaas
     from support.leftovers import children
     with rfaas.Executor(2) as ex:
-        pids = {{*ex.map(lambda _: __import__("os").getpid(), range(20)), ex._engine._connection.pid}}
-        print(*pids, *children(ex._engine._connection.pid))
+        pids = {{*ex.map(lambda _: __import__("os").getpid(), range(20)), ex._engine.session_pid}}
+        print(*pids, *children(ex._engine.session_pid))
         {ending}
 """
 

@@ -32,7 +32,7 @@ def ex(personal):
 
 
 def session_pid(executor):
-    return executor._engine._connection.pid
+    return executor._engine.session_pid
 
 
 def test_a_running_allocator_is_found_by_its_state_directory(personal, monkeypatch):
@@ -40,7 +40,7 @@ def test_a_running_allocator_is_found_by_its_state_directory(personal, monkeypat
     monkeypatch.delenv("RFAAS_ALLOCATOR", raising=False)
     with rfaas.Executor(1) as ex:
         assert ex.submit(f.add, 1).result(TIMEOUT_S) == 1
-        assert ex._engine._connection.mode == "personal"
+        assert ex._engine._session.mode == "personal"
 
 
 def test_calls_on_live_leases_do_not_notice_the_session_process_s_death(ex, tmp_path):
@@ -51,7 +51,7 @@ def test_calls_on_live_leases_do_not_notice_the_session_process_s_death(ex, tmp_
     assert [ex.submit(f.add, n).result(TIMEOUT_S) for n in range(50)] == list(range(50))
     (tmp_path / "gate").touch()
     assert running.result(TIMEOUT_S) == "done"
-    wait_until(lambda: ex._engine._connection is not None and session_pid(ex) != before, TIMEOUT_S)
+    wait_until(lambda: ex._engine.session_pid and session_pid(ex) != before, TIMEOUT_S)
     assert ex.statistics()["failed"] == 0
 
 

@@ -68,6 +68,7 @@ class Worker:
     done: int = 0
     dead: bool = False
     ended: bool = False  # the client has read the end
+    credits: int = 0  # what its channel really has left
 
 
 class World(RuleBasedStateMachine):
@@ -91,9 +92,14 @@ class World(RuleBasedStateMachine):
     # --- plumbing ---------------------------------------------------------------------------------
 
     def step(self, event):
-        events = [event]
-        while events:
-            for effect in self.core.step(events.pop(0), self.now_s):
+        if isinstance(event, FrameArrived) and event.channel in self.workers:
+            self.workers[event.channel].credits += event.frame.credits
+        self.do(self.core.step(event, self.now_s))
+
+    def do(self, effects):
+        events = []
+        while effects or events:
+            for effect in effects or self.core.step(events.pop(0), self.now_s):
                 if isinstance(effect, Dispatch):
                     events += self.dispatch(effect)
                 elif isinstance(effect, Deliver | Fail | Withdrawn):
@@ -104,6 +110,7 @@ class World(RuleBasedStateMachine):
                     assert not self.up
                     assert not self.connecting
                     self.connecting = True
+            effects = []
 
     def dispatch(self, effect):
         if self.refuse_next is not None:
@@ -112,6 +119,8 @@ class World(RuleBasedStateMachine):
         worker = self.workers[effect.channel]
         assert not worker.ended, "sent on a channel that was read to its end"
         worker.inbox.append(effect)
+        worker.credits -= 1
+        assert worker.credits >= 0
         return []
 
     def pick(self, data, predicate):
@@ -126,6 +135,17 @@ class World(RuleBasedStateMachine):
         self.calls.append(call)
         self.executions[call] = 0
         self.step(Submit(call))
+
+    @rule(idempotent=st.booleans())
+    def submit_is_interrupted(self, idempotent):
+        """None of the step's effects is carried out; then the core is told what is true."""
+        call = Call("work", CallSettings(idempotent, 0, 30.0))
+        self.calls.append(call)
+        self.executions[call] = 0
+        self.core.step(Submit(call), self.now_s)
+        unresolved = [call for call in self.calls if not call.resolved]
+        credits = {worker.number: worker.credits for worker in self.workers.values()}
+        self.do(self.core.recover(unresolved, credits, self.now_s, is_joining=self.connecting))
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data(), rarely=RARELY)
@@ -312,8 +332,8 @@ class World(RuleBasedStateMachine):
             if not call.settings.idempotent:
                 assert runs <= 1
             assert runs <= 1 + call.settings.retries + RECLAIM_BUDGET
-        assert self.core.unresolved() == []
-        assert self.core.statistics()["queued"] == 0
+        statistics = self.core.statistics()
+        assert (statistics["queued"], statistics["running"]) == (0, 0)
 
     @invariant()
     def no_call_ends_twice(self):
@@ -325,7 +345,14 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def unresolved_calls_are_somewhere(self):
-        assert set(self.core.unresolved()) == {call for call in self.calls if not call.resolved}
+        core = self.core
+        found = [call for call in core._queue if call.queued]
+        found += [call for call in core._timers.pending(core._on_pause_over) if not call.resolved]
+        found += [call for channel in core._channels for call in channel.running.values() if not call.resolved]
+        assert len(found) == len(set(found))
+        assert set(found) == {call for call in self.calls if not call.resolved}
+        assert core._outstanding == len(found)
+        assert core._waiting == sum(call.queued for call in found)
 
 
 World.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)

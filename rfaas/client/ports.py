@@ -1,0 +1,109 @@
+"""The open channels of a client as a table: opened, watched by the poller, written to, closed.
+
+Not thread-safe: the engine locks. Must not decide what is sent when.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Final
+
+from rfaas.client.events import ChannelInfo, Dispatch, SendFailed
+from rfaas.client.port import Port
+from rfaas.client.serial import Definition, Segments
+from rfaas_transport._core import Channel, Poller
+from rfaas_transport.errors import ChannelBroken, ChannelClosed, NoCredit, PayloadTooLarge, ProtocolError
+
+if TYPE_CHECKING:
+    from rfaas.client.futures import Future
+
+SESSION_TOKEN: Final = 0  # the poller's token of the session connection; channels have their own
+
+
+class Work:
+    """What a call needs on this side: its future, and what is sent."""
+
+    __slots__ = ("definition", "future", "segments")
+
+    def __init__(self, future: Future[Any], definition: Definition, segments: Segments) -> None:
+        self.future = future
+        self.definition = definition
+        self.segments = segments
+
+
+class Ports:
+    """Channels by number and by token.
+
+    Args:
+        poller: watches them.
+    """
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+        self._by_number: dict[int, Port] = {}
+        self._by_token: dict[int, Port] = {}
+        self._tokens = itertools.count(SESSION_TOKEN + 1)
+
+    def open(self, info: ChannelInfo, channel: Channel) -> None:
+        """Add a channel and watch it."""
+        port = Port(info, channel, next(self._tokens))
+        self._by_number[info.number] = port
+        self._by_token[port.token] = port
+        self._poller.add(channel.fileno(), port.token)
+
+    def get(self, number: int) -> Port | None:
+        """The channel of this number, if it is not closed."""
+        return self._by_number.get(number)
+
+    def by_token(self, token: int) -> Port | None:
+        """The channel that the poller named; None if it was closed meanwhile."""
+        return self._by_token.get(token)
+
+    def end(self, port: Port) -> None:
+        """Close a channel that was read to its end; its number stays known until `close`."""
+        if self._by_token.pop(port.token, None) is not None:
+            self._poller.remove(port.channel.fileno())
+            port.channel.close()
+
+    def close(self, number: int) -> None:
+        """Close a channel and forget it; harmless if it is unknown."""
+        port = self._by_number.pop(number, None)
+        if port is not None:
+            self.end(port)
+
+    def close_all(self) -> None:
+        """Close every channel."""
+        for number in list(self._by_number):
+            self.close(number)
+
+    def credits(self) -> dict[int, int]:
+        """How many calls each channel takes now, by number; this is the truth, whatever else was noted."""
+        return {number: port.channel.tx_credits for number, port in self._by_number.items()}
+
+    def descriptors(self) -> list[int]:
+        """Descriptors of the open channels."""
+        return [port.channel.fileno() for port in self._by_token.values()]
+
+    def send(self, port: Port, dispatch: Dispatch, work: Work) -> SendFailed | None:
+        """Send a call; never blocks. Returns what went wrong, in which case nothing was sent."""
+        try:
+            port.send_call(dispatch, work.definition, work.segments)
+        except (NoCredit, ChannelClosed, ChannelBroken) as unusable:
+            return SendFailed(dispatch.channel, dispatch.call_id, unusable, broken=True)
+        except PayloadTooLarge as too_large:
+            return SendFailed(dispatch.channel, dispatch.call_id, too_large, broken=False)
+        except (ValueError, TypeError, BufferError, MemoryError) as unsendable:
+            error = ProtocolError(f"the call can't be sent: {unsendable!r}")
+            return SendFailed(dispatch.channel, dispatch.call_id, error, broken=False)
+        if port.channel.wants_write and not port.writing:
+            self._watch_write(port)
+        return None
+
+    def watch_write(self, port: Port) -> None:
+        """Watch for room to write exactly while something waits to be written."""
+        if port.channel.wants_write != port.writing:
+            self._watch_write(port)
+
+    def _watch_write(self, port: Port) -> None:
+        port.writing = not port.writing
+        self._poller.want_write(port.channel.fileno(), port.writing)
