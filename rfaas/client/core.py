@@ -92,7 +92,6 @@ class ClientCore:
         self._queue: deque[Call] = deque()  # may hold resolved calls, which are skipped
         self._waiting = 0  # calls in the queue that are not resolved
         self._outstanding = 0
-        self.last_inv = 0  # number of the newest call
         self._last_call_id = 0
         self._channels = ChannelTable()
         self._leases: dict[bytes, Lease] = {}
@@ -176,9 +175,6 @@ class ClientCore:
 
     def _readmit(self, call: Call, now_s: float, out: list[Effect]) -> None:
         """Queue a call whose submit or dispatch was broken off."""
-        if call.inv == 0:
-            self.last_inv += 1
-            call.inv = self.last_inv
         if call.call_id and not call.may_have_run:
             out.append(Requeued(call))
         call.submitted_at_s = call.submitted_at_s or now_s
@@ -189,8 +185,6 @@ class ClientCore:
 
     def _on_submit(self, event: Submit, now_s: float, out: list[Effect]) -> None:
         call = event.call
-        self.last_inv += 1
-        call.inv = self.last_inv
         call.submitted_at_s = now_s
         self.counters["submitted"] += 1
         self._outstanding += 1

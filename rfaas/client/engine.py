@@ -11,6 +11,7 @@ the credits that the channels have really spent.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -74,6 +75,7 @@ class Engine:
         self._functions = FunctionCache()
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
         self._history = History(self._client_id)
+        self._numbers = itertools.count(1)  # of calls
         self._calls: dict[Future[Any], Call] = {}  # every future that is not resolved
         self._endings: deque[Ending] = deque()  # for the I/O thread to carry out
         self._resolving: list[Ending] = []  # which it carries out now
@@ -110,7 +112,7 @@ class Engine:
         except Exception as error:  # as in the standard executors, what can't be pickled is the future's error
             future._end(None, as_serialization_error(error))
             return future
-        call = Call(Work(future, definition, segments), settings)
+        call = Call(next(self._numbers), Work(future, definition, segments), settings)
         future._withdraw = lambda: self._withdraw(call)
         with self._lock:
             self._refuse_if_shut()
@@ -189,7 +191,7 @@ class Engine:
         try:
             if isinstance(event, Submit):
                 self._calls[event.call.work.future] = event.call
-                self._history.submit(event.call, self._core.last_inv + 1)
+                self._history.submit(event.call)
             self._do(self._core.step(event, time.monotonic()))
         except BaseException:
             self._poller.wake()  # the I/O thread recovers, for nobody else may come
@@ -255,6 +257,8 @@ class Engine:
                 ran = call.call_id or call.may_have_run
                 self._endings.append(Fail(call, error) if ran else Withdrawn(call))
         unresolved = [call for call in self._calls.values() if not call.resolved]
+        for call in unresolved:
+            self._history.submit(call)
         is_joining = self._connect is not None or self._session.joining
         effects = self._core.recover(unresolved, self._ports.credits(), time.monotonic(), is_joining=is_joining)
         self._mid_step = False

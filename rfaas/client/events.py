@@ -46,17 +46,17 @@ class Call:
     """One invocation from submit to its end.
 
     Attributes:
+        inv: number of the invocation.
         work: the I/O side's own (future, function, arguments); the core never looks inside.
-        inv: number of the invocation, given at submit.
         attempt: dispatches so far, less one; 0 before and during the first.
         call_id: number of the current dispatch; 0 while none.
         may_have_run: an earlier dispatch started, or nobody knows that it did not.
         kills: how many workers it ended.
     """
 
+    inv: int
     work: Any
     settings: CallSettings
-    inv: int = 0
     submitted_at_s: float = 0.0
     deadline_s: float | None = None
     queued: bool = False

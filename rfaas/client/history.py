@@ -17,14 +17,16 @@ class History:
     def __init__(self, client_id: bytes) -> None:
         self._log = EventLog.from_environment("client")
         self._client = client_id.hex()
+        self._open: set[int] = set()  # submitted and not resolved; an interrupted step may come back to say it again
 
-    def submit(self, call: Call, inv: int) -> None:
-        """A call comes in, which will have this number."""
-        if self._log.enabled:
+    def submit(self, call: Call) -> None:
+        """A call comes in."""
+        if self._log.enabled and call.inv not in self._open:
             settings = call.settings
             self._log.write(
-                "submit", client=self._client, inv=inv, idempotent=settings.idempotent, retries=settings.retries
+                "submit", client=self._client, inv=call.inv, idempotent=settings.idempotent, retries=settings.retries
             )
+            self._open.add(call.inv)
 
     def sent(self, dispatch: Dispatch, info: ChannelInfo) -> None:
         """A call is about to be handed to a channel."""
@@ -41,7 +43,7 @@ class History:
 
     def resolved(self, ending: Deliver | Fail | Withdrawn) -> None:
         """A future is about to get its result, error or cancellation."""
-        if not self._log.enabled:
+        if not self._log.enabled or ending.call.inv not in self._open:
             return
         outcome, may_have_run, code = "cancelled", False, ""
         if isinstance(ending, Deliver):
@@ -56,3 +58,4 @@ class History:
             may_have_run=may_have_run,
             code=code,
         )
+        self._open.discard(ending.call.inv)

@@ -243,7 +243,10 @@ NOTHING_LEFT = """
     import os, sys
     sys.path.insert(0, {tests!r})
     import rfaas
+    from rfaas.session import names
     from support.leftovers import children
+    start = names.process_start(os.getpid())
+    print(names.socket_name(os.getuid(), names.embedded_key(os.getpid(), start))[1:])
     with rfaas.Executor(2) as ex:
         pids = {{*ex.map(lambda _: __import__("os").getpid(), range(20)), ex._engine.session_pid}}
         print(*pids, *children(ex._engine.session_pid))
@@ -255,16 +258,16 @@ NOTHING_LEFT = """
     "ending", ["pass", "os._exit(0)", "os.kill(os.getpid(), 9)", "1 / 0"], ids=["good", "_exit", "kill -9", "exception"]
 )
 def test_nothing_is_left_of_a_program_however_it_ends(tmp_path, ending):
-    sockets, memory = abstract_sockets("rfaas"), shared_memory()
+    memory = shared_memory()
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     tests = str(Path(__file__).parents[1])
     program = NOTHING_LEFT.format(tests=tests, ending="sys.stdout.flush(); " + ending)
     done = run(program, tmp_path, env={**os.environ, "TMPDIR": str(temporary)})
-    pids = [int(word) for word in done.stdout.split()]
+    socket, *pids = done.stdout.split()
     assert len(pids) >= 3, done.stderr
     wait_until(lambda: not any(alive(pid) for pid in pids), 10, "every process to be gone")
-    wait_until(lambda: abstract_sockets("rfaas") <= sockets, 10, "every socket to be gone")
+    assert not abstract_sockets(socket)
     assert shared_memory() <= memory
     assert list(temporary.iterdir()) == []
 

@@ -106,7 +106,7 @@ class Client:
         return effects + self.step(Tick())
 
     def submit(self, settings=None):
-        call = Call("work", settings or CallSettings())
+        call = Call(len(self.effects), "work", settings or CallSettings())
         return call, self.step(Submit(call))
 
     def join(self):

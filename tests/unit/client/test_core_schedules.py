@@ -131,7 +131,7 @@ class World(RuleBasedStateMachine):
 
     @rule(idempotent=st.booleans(), retries=st.integers(0, 3), timeout_s=st.sampled_from([None, None, None, 1.0]))
     def submit(self, idempotent, retries, timeout_s):
-        call = Call("work", CallSettings(idempotent, retries if idempotent else 0, timeout_s))
+        call = Call(len(self.calls), "work", CallSettings(idempotent, retries if idempotent else 0, timeout_s))
         self.calls.append(call)
         self.executions[call] = 0
         self.step(Submit(call))
@@ -139,7 +139,7 @@ class World(RuleBasedStateMachine):
     @rule(idempotent=st.booleans())
     def submit_is_interrupted(self, idempotent):
         """None of the step's effects is carried out; then the core is told what is true."""
-        call = Call("work", CallSettings(idempotent, 0, 30.0))
+        call = Call(len(self.calls), "work", CallSettings(idempotent, 0, 30.0))
         self.calls.append(call)
         self.executions[call] = 0
         self.core.step(Submit(call), self.now_s)
