@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 import random
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from rfaas.client.call_queue import CallQueue
 from rfaas.client.channel_table import Channel, ChannelTable
 from rfaas.client.events import (
     Call,
@@ -89,8 +89,7 @@ class ClientCore:
         self._max_workers = max_workers
         self._acquire_timeout_s = acquire_timeout_s
         self._random = random.Random(seed)
-        self._queue: deque[Call] = deque()  # may hold resolved calls, which are skipped
-        self._waiting = 0  # calls in the queue that are not resolved
+        self._queue = CallQueue()
         self._outstanding = 0
         self._last_call_id = 0
         self._channels = ChannelTable()
@@ -135,7 +134,7 @@ class ClientCore:
         channels = self._channels
         return {
             **self.counters,
-            "queued": self._waiting,
+            "queued": len(self._queue),
             "running": sum(len(c.running) for c in channels),
             "workers": sum(1 for c in channels if c.usable and c.greeted),
             "want": self._want,
@@ -160,10 +159,8 @@ class ClientCore:
         elsewhere = {id(call) for channel in self._channels for call in channel.running.values()}
         elsewhere |= {id(call) for call in self._timers.pending(self._on_pause_over)}
         self._queue.clear()
-        self._waiting = 0
         self._outstanding = len(unresolved)
         for call in unresolved:
-            call.queued = False
             if id(call) not in elsewhere:
                 self._readmit(call, now_s, out)
         self._want_told = 0
@@ -179,7 +176,7 @@ class ClientCore:
             out.append(Requeued(call))
         call.submitted_at_s = call.submitted_at_s or now_s
         self._set_deadline(call)
-        self._enqueue(call, front=False)
+        self._queue.add(call, front=False)
 
     # --- calls --------------------------------------------------------------------------------
 
@@ -189,7 +186,7 @@ class ClientCore:
         self.counters["submitted"] += 1
         self._outstanding += 1
         self._set_deadline(call)
-        self._enqueue(call, front=False)
+        self._queue.add(call, front=False)
 
     def _set_deadline(self, call: Call) -> None:
         timeout_s = call.settings.call_timeout_s
@@ -214,23 +211,9 @@ class ClientCore:
             else:
                 self._withdraw(call, out)
 
-    def _enqueue(self, call: Call, *, front: bool) -> None:
-        call.queued = True
-        call.call_id = 0
-        self._waiting += 1
-        if front:
-            self._queue.appendleft(call)
-        else:
-            self._queue.append(call)
-
-    def _unqueue(self, call: Call) -> None:
-        if call.queued:
-            call.queued = False
-            self._waiting -= 1
-
     def _resolve(self, call: Call) -> None:
         assert not call.resolved
-        self._unqueue(call)
+        self._queue.remove(call)
         call.resolved = True
         self._outstanding -= 1
 
@@ -251,7 +234,6 @@ class ClientCore:
                 own = copy.copy(error)
                 own.may_have_run, own.attempt, own.phase = call.may_have_run, call.attempt, "QUEUED"
                 self._fail(call, own, out)
-        self._queue.clear()
 
     def _unsent_error(
         self, kind: type[RfaasError], call: Call, message: str, phase: Phase = "QUEUED", hint: str = ""
@@ -278,19 +260,10 @@ class ClientCore:
 
     def _feed_workers(self, now_s: float, out: list[Effect]) -> None:
         """Hand waiting calls to idle workers, oldest first; the worker that was busy last comes first."""
-        while self._waiting:
-            channel = self._channels.take_idle()
-            if channel is None:
-                break
-            call = self._queue.popleft()
-            while not call.queued:
-                call = self._queue.popleft()
-            self._dispatch(channel, call, now_s, out)
-        if not self._waiting and self._queue:
-            self._queue.clear()
+        while self._queue and (channel := self._channels.take_idle()) is not None:
+            self._dispatch(channel, self._queue.take(), now_s, out)
 
     def _dispatch(self, channel: Channel, call: Call, now_s: float, out: list[Effect]) -> None:
-        self._unqueue(call)
         self._last_call_id += 1
         call.call_id = self._last_call_id
         call.dispatches += 1
@@ -338,7 +311,7 @@ class ClientCore:
     def _dispatch_again(self, call: Call, out: list[Effect]) -> None:
         """Queue a call again that is proven not started; it costs nothing and goes first."""
         self.counters["redispatched"] += 1
-        self._enqueue(call, front=True)
+        self._queue.add(call, front=True)
         if not call.may_have_run:
             out.append(Requeued(call))
 
@@ -425,7 +398,7 @@ class ClientCore:
 
     def _on_pause_over(self, call: Call, now_s: float, out: list[Effect]) -> None:
         if not call.resolved:
-            self._enqueue(call, front=True)
+            self._queue.add(call, front=True)
 
     # --- leases and the session process -------------------------------------------------------
 
@@ -498,7 +471,7 @@ class ClientCore:
 
     def _ask_for_workers(self, now_s: float, out: list[Effect]) -> None:
         self._want = max(self._want, min(self._max_workers, self._outstanding))
-        if self._session == "down" and (self._waiting or (self._leases and self._outstanding)):
+        if self._session == "down" and (self._queue or (self._leases and self._outstanding)):
             self._connect(out)
         self._watch_for_quiet(now_s)
         self._watch_for_starving(now_s)
@@ -508,7 +481,7 @@ class ClientCore:
 
     def _watch_for_quiet(self, now_s: float) -> None:
         """Lower the target when nothing has waited for a while: it takes no worker away, but asks for no new one."""
-        if self._waiting or self._want <= 1:
+        if self._queue or self._want <= 1:
             self._nothing_waits_since_s = None
         elif self._nothing_waits_since_s is None:
             self._nothing_waits_since_s = now_s
@@ -522,7 +495,7 @@ class ClientCore:
     def _watch_for_starving(self, now_s: float) -> None:
         if self._acquire_timeout_s is None:
             return
-        if not self._waiting or self._channels.any_serving():
+        if not self._queue or self._channels.any_serving():
             self._starved_since_s = None
         elif self._starved_since_s is None:
             self._starved_since_s = now_s
@@ -531,7 +504,7 @@ class ClientCore:
     def _on_starved(self, since_s: float, now_s: float, out: list[Effect]) -> None:
         if self._starved_since_s != since_s or self._acquire_timeout_s is None:
             return
-        for call in list(self._queue):
+        for call in self._queue:
             if call.resolved:
                 continue
             due_s = max(call.submitted_at_s, since_s) + self._acquire_timeout_s

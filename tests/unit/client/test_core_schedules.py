@@ -346,13 +346,13 @@ class World(RuleBasedStateMachine):
     @invariant()
     def unresolved_calls_are_somewhere(self):
         core = self.core
-        found = [call for call in core._queue if call.queued]
+        found = list(core._queue)
         found += [call for call in core._timers.pending(core._on_pause_over) if not call.resolved]
         found += [call for channel in core._channels for call in channel.running.values() if not call.resolved]
         assert len(found) == len(set(found))
         assert set(found) == {call for call in self.calls if not call.resolved}
         assert core._outstanding == len(found)
-        assert core._waiting == sum(call.queued for call in found)
+        assert len(core._queue) == sum(call.queued for call in found)
 
 
 World.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
