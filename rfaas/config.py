@@ -148,7 +148,7 @@ def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str,
     if value is None:
         default = state_dir(environ)
         return StateDir(default) if _is_served(default) else Embedded()
-    if not isinstance(value, str | os.PathLike):
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise ConfigError(f'{source}={value!r} is neither "embedded" nor a path', hint="pass a state directory")
     if os.fspath(value) == "embedded":
         return Embedded()

@@ -27,6 +27,10 @@ SIZE_UNITS_SHORT: Final = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 DURATION_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
+# Beyond these a value is a slip, and it would not fit where it goes: nanoseconds and bytes in 64 bits.
+MAX_DURATION_S: Final = 1e9  # 31 years
+MAX_SIZE_BYTES: Final = 2**62
+
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _DURATION_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 
@@ -35,14 +39,14 @@ def parse_size_bytes(value: str | int, *, name: str = "size") -> int:
     """Read a size: an integer is bytes, text is a number and a unit ("1GiB", "1.5 GB", "512M").
 
     Args:
-        value: at least 1 byte. KB, MB, GB, TB are powers of 1000; KiB … TiB and K, M, G, T are powers of 1024.
+        value: 1 byte to 4 EiB. KB, MB, GB, TB are powers of 1000; KiB … TiB and K, M, G, T are powers of 1024.
         name: of the setting, for the message.
 
     Raises:
         ConfigError: not a size; the message names the setting and what would be accepted.
     """
     size_bytes = _size_of_text(value) if isinstance(value, str) else _size_of_number(value)
-    if size_bytes is None or size_bytes < 1:
+    if size_bytes is None or not 1 <= size_bytes <= MAX_SIZE_BYTES:
         raise ConfigError(f"{name}={value!r} is not a size", hint='write bytes, or a number and a unit: "1GiB", "512M"')
     return size_bytes
 
@@ -57,19 +61,22 @@ def _size_of_text(text: str) -> int | None:
         return None
     unit = match[2].upper()
     factor = 1 if unit == "" else SIZE_UNITS.get(unit) or SIZE_UNITS_SHORT.get(unit)
-    return None if factor is None else round(float(match[1]) * factor)
+    if factor is None:
+        return None
+    size_bytes = float(match[1]) * factor
+    return round(size_bytes) if size_bytes <= MAX_SIZE_BYTES else None
 
 
 def parse_duration_s(value: str | float, *, name: str = "duration", minimum_s: float = 0.0) -> float:
     """Read a duration: a number is seconds, text is numbers with units ("30s", "250ms", "1h30m").
 
     Args:
-        value: finite, at least `minimum_s`.
+        value: at least `minimum_s`, at most 1e9 s.
         name: of the setting, for the message.
         minimum_s: the smallest value accepted, in seconds.
 
     Raises:
-        ConfigError: not a duration, or too short; the message names the setting and what would be accepted.
+        ConfigError: not a duration, too short or too long; the message names the setting and what would be accepted.
     """
     duration_s = _duration_of_text(value) if isinstance(value, str) else _duration_of_number(value)
     if duration_s is None:
@@ -78,6 +85,8 @@ def parse_duration_s(value: str | float, *, name: str = "duration", minimum_s: f
         )
     if duration_s < minimum_s:
         raise ConfigError(f"{name}={value!r} is too short", hint=f"write at least {minimum_s} s")
+    if duration_s > MAX_DURATION_S:
+        raise ConfigError(f"{name}={value!r} is too long", hint=f"write at most {MAX_DURATION_S:.0f} s")
     return duration_s
 
 

@@ -23,6 +23,7 @@ EXIT_CONFIG: Final = 78  # EX_CONFIG: a setting is wrong
 state_dir_option = click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
+    callback=lambda _context, _option, path: path.absolute(),  # the daemons run in another directory
     default=rfaas.config.state_dir,
     show_default="$RFAAS_STATE_DIR or ~/.local/state/rfaas",
     help="Where secret, journal and logs are; on a cluster, a directory that the nodes see too.",

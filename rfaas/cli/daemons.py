@@ -66,11 +66,18 @@ def prepare_state_dir(path: Path) -> Path:
 
 
 def spawn(name: str, command: Sequence[str], state_dir: Path) -> Daemon:
-    """Start a daemon in a session of its own, its output in `log/<name>.log`."""
-    with (state_dir / "log" / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=state_dir
-        )
+    """Start a daemon in a session of its own, its output in `log/<name>.log`.
+
+    Raises:
+        ConfigError: its interpreter or its log can't be opened; nothing was started.
+    """
+    try:
+        with (state_dir / "log" / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=state_dir
+            )
+    except OSError as error:
+        raise ConfigError(f"the {name} can't be started: {error}", hint="is --daemon-python right?") from error
     return Daemon(name, process.pid, start_ticks(process.pid))
 
 
@@ -91,16 +98,18 @@ def load(state_dir: Path) -> tuple[list[Daemon], dict[str, object]] | None:
     """
     try:
         record = json.loads((state_dir / RECORD).read_text())
+        host, settings = str(record["host"]), dict(record["settings"])
+        daemons = [Daemon(**daemon) for daemon in record["daemons"]]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{state_dir / RECORD} can't be read: {error}", hint="remove it if nothing runs") from error
-    if record["host"] != socket.gethostname():
+    if host != socket.gethostname():
         raise ConfigError(
-            f"the daemons of {state_dir} run on {record['host']}, this is {socket.gethostname()}",
-            hint=f"run this command on {record['host']}",
+            f"the daemons of {state_dir} run on {host}, this is {socket.gethostname()}",
+            hint=f"run this command on {host}",
         )
-    return [Daemon(**daemon) for daemon in record["daemons"]], record["settings"]
+    return daemons, settings
 
 
 def stop(daemon: Daemon, timeout_s: float) -> bool:

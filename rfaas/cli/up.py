@@ -199,7 +199,8 @@ def down(state_dir: Path, as_json: bool, purge: bool) -> None:
             _note(result, daemon, daemons.stop(daemon, 10.0))
         if settings["slurm"]:
             result |= _cancel_slices(settings)
-        for daemon in (d for d in running if d.name != "harvester"):
+        # The allocator last: an agent that says goodbye to it leaves no slice behind in the journal.
+        for daemon in (d for d in reversed(running) if d.name != "harvester"):
             _note(result, daemon, daemons.stop(daemon, 10.0))
         if not result["left"]:
             (state_dir / daemons.RECORD).unlink(missing_ok=True)

@@ -59,8 +59,8 @@ class AllocatorAddress:
         directory = Path(state_dir).expanduser().absolute()
         path = directory / FILE_NAME
         try:
+            check_private(path)  # first: without it this may be any directory, whose mode is no business of ours
             check_private(directory, directory=True)
-            check_private(path)
             about = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise AllocatorUnavailable(

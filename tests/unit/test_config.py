@@ -70,10 +70,12 @@ def test_the_defaults_are_accepted():
         ("hot_for_s", -1),
         ("acquire_timeout_s", 0),
         ("acquire_timeout_s", "soon"),
+        ("acquire_timeout_s", 1e300),
         ("daemon_python", "/nonexistent/python"),
         ("daemon_python", "/"),
         ("allocator", "/nonexistent/state"),
         ("allocator", 7),
+        ("allocator", ""),
     ],
 )
 def test_a_wrong_value_names_its_setting_and_a_remedy(name, value):

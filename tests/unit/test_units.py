@@ -26,7 +26,9 @@ def test_a_size_is_read(written, size_bytes):
     assert parse_size_bytes(written) == size_bytes
 
 
-@pytest.mark.parametrize("written", ["", "GiB", "1XB", "-1", "1e9", "0", 0, -5, 1.5, True, None, "1 GiB 2"])
+@pytest.mark.parametrize(
+    "written", ["", "GiB", "1XB", "-1", "1e9", "0", 0, -5, 1.5, True, None, "1 GiB 2", 2**63, "9" * 400]
+)
 def test_what_is_no_size_names_the_setting_and_the_remedy(written):
     with pytest.raises(ConfigError, match=r"memory=.*\n.*remedy: .*1GiB"):
         parse_size_bytes(written, name="memory")
@@ -41,6 +43,12 @@ def test_a_duration_is_read(written, duration_s):
 def test_what_is_no_duration_names_the_setting_and_the_remedy(written):
     with pytest.raises(ConfigError, match=r"hot_for_s=.*\n.*remedy: .*30s"):
         parse_duration_s(written, name="hot_for_s")
+
+
+@pytest.mark.parametrize("written", [1e300, 1e10, "99999d", "9" * 400])
+def test_a_duration_that_would_not_fit_nanoseconds_is_refused(written):
+    with pytest.raises(ConfigError, match=r"call_timeout_s=.*too long"):
+        parse_duration_s(written, name="call_timeout_s")
 
 
 def test_a_duration_below_the_minimum_is_refused():

@@ -1,0 +1,73 @@
+"""`rfaas up` and `rfaas down` as a user types them: real daemons, wrong input, nothing left."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rfaas.cli.daemons import Daemon
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture
+def rfaas(tmp_path):
+    """Run the command in a directory of the test's own; ends what a failing test left up."""
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "rfaas", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    yield run
+    for record in tmp_path.glob("*/daemons.json"):
+        run("down", "--state-dir", record.parent.name)
+
+
+def status(rfaas):
+    return json.loads(rfaas("status", "--json", "--state-dir", "state").stdout)
+
+
+def test_a_relative_state_directory_is_meant_from_where_the_command_runs(rfaas, tmp_path):
+    up = rfaas("up", "--cores", "1", "--state-dir", "state")
+    assert up.returncode == 0, up.stderr
+    assert (tmp_path / "state" / "allocator.json").exists()
+    record = json.loads((tmp_path / "state" / "daemons.json").read_text())
+    down = rfaas("down", "--purge", "--state-dir", "state")
+    assert down.returncode == 0, down.stderr
+    assert not (tmp_path / "state").exists()
+    assert not any(Daemon(**daemon).alive for daemon in record["daemons"])
+
+
+def test_what_was_up_before_is_no_slice_any_more(rfaas):
+    for _ in range(2):
+        up = rfaas("up", "--cores", "1", "--state-dir", "state")
+        assert up.returncode == 0, up.stderr
+        slices = status(rfaas)["slices"]
+        assert [each["state"] for each in slices] == ["up"]
+        rfaas("down", "--state-dir", "state")
+
+
+def test_an_interpreter_that_is_not_there_is_an_error_with_a_remedy(rfaas, tmp_path):
+    up = rfaas("up", "--daemon-python", "/nonexistent/python", "--state-dir", "state")
+    assert (up.returncode, "remedy: is --daemon-python right?" in up.stderr) == (78, True), up.stderr
+    assert "Traceback" not in up.stderr
+    assert not (tmp_path / "state" / "daemons.json").exists()
+
+
+@pytest.mark.parametrize("garbage", ["{garbage", "[]", "{}", '{"host": "x", "settings": {}, "daemons": [{"pid": 1}]}'])
+def test_a_broken_record_of_daemons_is_an_error_with_a_remedy(rfaas, tmp_path, garbage):
+    (tmp_path / "state" / "log").mkdir(parents=True, mode=0o700)
+    (tmp_path / "state").chmod(0o700)
+    (tmp_path / "state" / "daemons.json").write_text(garbage)
+    for command in ("up", "down"):
+        done = rfaas(command, "--state-dir", "state")
+        assert (done.returncode, "remove it if nothing runs" in done.stderr) == (78, True), done.stderr
+    (tmp_path / "state" / "daemons.json").unlink()
+
+
+def test_a_directory_that_is_no_state_directory_is_not_told_to_be_closed(rfaas, tmp_path):
+    (tmp_path / "state").mkdir(mode=0o755)
+    done = rfaas("status", "--state-dir", "state")
+    assert (done.returncode, "no allocator serves" in done.stderr) == (69, True), done.stderr
+    assert "chmod" not in done.stderr
