@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def test_the_wheel_of_the_sdist_works_beside_modules_with_our_folders_names(sdis
         "import rfaas, transport, executors, allocator; from rfaas_transport import _core; "
         "print(transport.mine, rfaas.__file__, hex(_core.crc32c(b'123456789')))"
     )
-    (tmp_path / "program.py").write_text(f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {program}\n")
-    # -S: an editable install in this environment would answer for rfaas first.
+    # -S: an editable install in this environment would answer for rfaas first. What rfaas depends on comes from it.
+    paths = [str(tmp_path / "site"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    (tmp_path / "program.py").write_text(f"import sys; sys.path[1:1] = {paths!r}; {program}\n")
     out = run(sys.executable, "-S", tmp_path / "program.py", cwd=tmp_path)
     assert out.split() == ["True", str(tmp_path / "site" / "rfaas" / "__init__.py"), "0xe3069283"]
