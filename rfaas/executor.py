@@ -41,9 +41,10 @@ class Calls(concurrent.futures.Executor):
     Made by `Executor` and `Executor.options` only.
     """
 
-    def __init__(self, engine: Engine, settings: CallSettings) -> None:
+    def __init__(self, engine: Engine, settings: CallSettings, owner: Calls | None = None) -> None:
         self._engine = engine
         self._settings = settings
+        self._owner = owner  # a view keeps its executor alive
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Call `fn(*args, **kwargs)` on a worker; returns at once.
@@ -143,7 +144,7 @@ class Calls(concurrent.futures.Executor):
         else:
             timed = make_call_settings(idempotent=False, retries=0, call_timeout_s=call_timeout_s)
             settings = replace(settings, call_timeout_s=timed.call_timeout_s)
-        return Calls(self._engine, settings)
+        return Calls(self._engine, settings, owner=self)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, finish those that are there, and give everything back. Repeatable; views shut down too.

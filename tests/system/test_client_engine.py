@@ -404,6 +404,15 @@ def test_options_make_a_view_of_the_same_workers(ex, session):
         ex.options(retries=1)
 
 
+def test_a_view_keeps_its_executor_alive(session):
+    view = Executor(2, allocator="embedded").options(idempotent=True)
+    gc.collect()
+    future = view.submit(add, 1)
+    session.worker()
+    assert future.result(TIMEOUT_S) == 1
+    view.shutdown()
+
+
 def test_a_deadline_passes_while_nobody_takes_the_call(ex, session):
     error = ex.options(call_timeout_s=0.05).submit(add, 1).exception(TIMEOUT_S)
     assert (type(error), error.phase, error.may_have_run) == (rfaas.DeadlineExceeded, "QUEUED", False)
