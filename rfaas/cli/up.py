@@ -70,10 +70,12 @@ def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # 
         _still_alive(started, state_dir)
         settings: dict[str, object] = {"slurm": plan, "alloc_id": address["alloc_id"], "daemon_python": python}
         daemons.save(state_dir, started, settings)
-    except RfaasError as error:
+    except BaseException as error:  # Ctrl-C too: without its record nobody could stop a daemon
         for daemon in reversed(started):
             daemons.stop(daemon, 5.0)
-        fail(error, as_json=as_json)
+        if isinstance(error, RfaasError):
+            fail(error, as_json=as_json)
+        raise
     if as_json:
         print_json({"state_dir": str(state_dir), "slurm": plan, "pids": {d.name: d.pid for d in started}})
     elif plan:

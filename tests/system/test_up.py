@@ -1,12 +1,14 @@
 """`rfaas up` and `rfaas down` as a user types them: real daemons, wrong input, nothing left."""
 
 import json
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from rfaas.cli.daemons import Daemon
+from rfaas.cli.daemons import Daemon, start_ticks
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -46,6 +48,19 @@ def test_what_was_up_before_is_no_slice_any_more(rfaas):
         slices = status(rfaas)["slices"]
         assert [each["state"] for each in slices] == ["up"]
         rfaas("down", "--state-dir", "state")
+
+
+def test_an_interrupted_start_leaves_no_daemon(tmp_path):
+    command = [sys.executable, "-m", "rfaas", "up", "--cores", "1", "--state-dir", "state"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as up:
+        address = tmp_path / "state" / "allocator.json"
+        wait_until(address.exists, timeout_s=30)
+        pid = json.loads(address.read_text())["pid"]
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=30)
+        assert up.returncode != 0
+    assert start_ticks(pid) == 0
+    assert not (tmp_path / "state" / "daemons.json").exists()
 
 
 def test_an_interpreter_that_is_not_there_is_an_error_with_a_remedy(rfaas, tmp_path):
