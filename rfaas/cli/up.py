@@ -99,6 +99,8 @@ def _slurm_plan(options: dict[str, Any]) -> dict[str, Any]:
     for name in ("partition", "listen"):
         if options[name]:
             command += [f"--{name}", options[name]]
+    command += [f"--node={name}" for name in options["nodes"]]
+    command += [f"--sbatch-option={text}" for text in options["sbatch_options"]]
     answer = _run_json(command, timeout_s=60.0)
     if "error" in answer:
         raise ConfigError(answer["error"], hint=answer["hint"])

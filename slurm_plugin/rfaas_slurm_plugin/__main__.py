@@ -22,7 +22,7 @@ from rfaas_slurm_plugin.cli_view import CliView
 from rfaas_slurm_plugin.harvester import Harvester, job_environment
 from rfaas_slurm_plugin.policy import HarvestPolicy
 from rfaas_slurm_plugin.view import ClusterUnavailable
-from rfaas_transport.errors import ConfigError, RfaasError
+from rfaas_transport.errors import RfaasError
 
 EXIT_UNAVAILABLE = 69
 EXIT_CONFIG = 78
@@ -36,17 +36,22 @@ def main() -> None:
 @main.command("check")
 @click.option("--partition", default=None)
 @click.option("--listen", default=None)
-def check_command(partition: str | None, listen: str | None) -> None:
+@click.option("--node", "nodes", multiple=True)
+@click.option("--sbatch-option", "sbatch_options", multiple=True)
+def check_command(
+    partition: str | None, listen: str | None, nodes: tuple[str, ...], sbatch_options: tuple[str, ...]
+) -> None:
     """Print the plan for this cluster as JSON, or an error with its remedy (exit 69 or 78)."""
 
     async def work() -> check.SlurmPlan:
         source = CliView()
         view, partitions, config = await asyncio.gather(source.read(), source.partitions(), source.config())
         chosen = check.choose_partition(partitions, config, partition)
-        addresses = [node.address for node in view.nodes if chosen.name in node.partitions]
-        if not addresses:
-            raise ConfigError(f"partition {chosen.name!r} has no nodes", hint="name another one with --partition")
-        return check.make_plan(chosen, config, addresses[0], listen)
+        addresses = {node.name: node.address for node in view.nodes if chosen.name in node.partitions}
+        check.refuse_unknown_nodes(nodes, tuple(addresses), chosen.name)
+        if sbatch_options:
+            await job.refuse_wrong_options(chosen.name, sbatch_options, job_environment())
+        return check.make_plan(chosen, config, next(iter(addresses.values())), listen)
 
     try:
         plan = asyncio.run(work())

@@ -6,6 +6,7 @@ Used by `rfaas up --slurm` before anything is started. Every refusal names cause
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from rfaas_slurm_plugin.view import ClusterConfig, Partition
@@ -74,8 +75,29 @@ def _why_not(partition: Partition, config: ClusterConfig) -> str:
     return f"PreemptType={config.preempt_type}, {here}"
 
 
+def refuse_unknown_nodes(asked: Collection[str], there: Collection[str], partition: str) -> None:
+    """Raise ConfigError if the partition has no nodes, or not those that were asked for."""
+    if not there:
+        raise ConfigError(f"partition {partition!r} has no nodes", hint="name another one with --partition")
+    unknown = [name for name in asked if name not in there]
+    if unknown:
+        raise ConfigError(
+            f"partition {partition!r} has no node {', '.join(unknown)}",
+            hint=f"its nodes: {', '.join(sorted(there)[:20])}",
+        )
+
+
 def make_plan(partition: Partition, config: ClusterConfig, node_address: str, listen: str | None) -> SlurmPlan:
-    """Settings for harvesting in this partition; `node_address` is any node's, to find the way there."""
+    """Settings for harvesting in this partition; `node_address` is any node's, to find the way there.
+
+    Raises:
+        ConfigError: `listen` is an address of this host's own, or there is no way to the node.
+    """
+    if listen and (listen == "localhost" or listen.startswith(("127.", "::1"))):
+        raise ConfigError(
+            f"--listen {listen}: the nodes can't reach this host there",
+            hint="leave it out, or name an address they reach",
+        )
     grace_s = partition.grace_s if partition.grace_s > 0 else config.kill_wait_s
     return SlurmPlan(
         partition=partition.name,

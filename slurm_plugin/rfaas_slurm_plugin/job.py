@@ -14,6 +14,7 @@ from pathlib import Path
 from rfaas_slurm_plugin.cli_view import run
 from rfaas_slurm_plugin.policy import JOB_NAME, HarvestPolicy, Submit
 from rfaas_slurm_plugin.view import ClusterUnavailable
+from rfaas_transport.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,19 @@ async def submit(
     if not job_id.isdigit():
         raise ClusterUnavailable(f"sbatch answered {answer.strip()[:100]!r}, which is no job id")
     return int(job_id)
+
+
+async def refuse_wrong_options(partition: str, options: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Let sbatch itself judge options that a user passed on; nothing is submitted.
+
+    Raises:
+        ConfigError: sbatch refuses them; the message is its own.
+    """
+    command = ["sbatch", "--test-only", f"--partition={partition}", "--ntasks=1", *options]
+    try:
+        await run(command, environment, stdin="#!/bin/sh\n")
+    except ClusterUnavailable as error:
+        raise ConfigError(f"sbatch refuses the options passed on: {error}", hint="see man sbatch") from error
 
 
 async def cancel(job_ids: Iterable[int], environment: Mapping[str, str]) -> None:

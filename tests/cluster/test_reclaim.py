@@ -198,6 +198,22 @@ def test_no_preemptible_partition_is_refused_with_the_line_to_add(cluster, alice
     assert "PreemptMode=CANCEL" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--nodes=n99", "has no node n99"),
+        ("--listen=127.0.0.1", "can't reach this host there"),
+        ("--partition=nowhere", "no partition 'nowhere'"),
+        ("--partition=rigid", "not taken back for other jobs"),
+        ("--sbatch-option=--nonsense", "sbatch refuses"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_starts(cluster, alice, option, words):
+    refused = alice.run(HEAD, ["rfaas", "up", "--slurm", option], RUN_S, check=False)
+    assert refused.returncode == 78
+    assert words in refused.stderr
+
+
 def test_another_user_is_shut_out(cluster, alice, bob):
     with rfaas_up(cluster, alice):
         state_dir = f"{alice.account.home}/.local/state/rfaas"

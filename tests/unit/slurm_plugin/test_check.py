@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rfaas_slurm_plugin.check import choose_partition, make_plan
+from rfaas_slurm_plugin.check import choose_partition, make_plan, refuse_unknown_nodes
 from rfaas_slurm_plugin.view import ClusterConfig, Partition
 from rfaas_transport.errors import ConfigError
 
@@ -51,3 +51,18 @@ def test_grace_is_the_partitions_or_else_kill_wait():
 def test_a_node_without_a_way_there_is_named():
     with pytest.raises(ConfigError, match=r"no way to compute node 'no-such-node\.invalid'"):
         make_plan(HARVEST, CONFIG, "no-such-node.invalid", None)
+
+
+def test_nodes_that_are_not_there_are_refused_with_those_that_are():
+    refuse_unknown_nodes(("n1",), ("n1", "n2"), "harvest")
+    with pytest.raises(ConfigError, match=r"no node n7") as caught:
+        refuse_unknown_nodes(("n1", "n7"), ("n1", "n2"), "harvest")
+    assert "n1, n2" in caught.value.hint
+    with pytest.raises(ConfigError, match="has no nodes"):
+        refuse_unknown_nodes((), (), "harvest")
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1", "localhost", "::1"])
+def test_an_address_that_no_node_reaches_is_refused(listen):
+    with pytest.raises(ConfigError, match="can't reach"):
+        make_plan(HARVEST, CONFIG, "127.0.0.1", listen)
