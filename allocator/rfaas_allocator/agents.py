@@ -204,7 +204,7 @@ class AgentDesk:
         if message.clean:
             self._ledger.clear(entry, "lost", ReasonCode.AGENT_LOST, proof="new-agent")
         entry.slice, entry.instance = replace(message.slice, end_in_s=None), message.instance
-        entry.haunted = bool(entry.leases)
+        entry.haunted = not message.clean  # the old one may hold what we never heard of
 
     def _merge(self, entry: SliceEntry, held: tuple[HeldLease, ...]) -> None:
         """Make our leases those that the agent holds (002 section 7)."""

@@ -160,7 +160,7 @@ class AgentCore:
             case Registered(epoch):
                 if epoch > self.epoch:  # never backwards: what an older allocator says is stale
                     self.epoch = epoch
-                    self.record("epoch", epoch=epoch, node_epoch=epoch)
+                    self.record("epoch", epoch=epoch, node_epoch=epoch, clean=self.config.clean)
             case Propose():
                 self._on_proposal(message)
             case EndLease(lease_id, reason_code):

@@ -100,6 +100,7 @@ def cores_have_one_lease(by_kind: dict[str, list[Event]]) -> Iterator[Violation]
     freed_ns: dict[str, int] = {}
     for event in by_kind["free"]:
         freed_ns.setdefault(event["lease"], _time(event))
+    begun_ns = {_agent(event): _time(event) for event in reversed(by_kind["epoch"]) if event.get("clean")}
     held: dict[tuple[str, int], Event] = {}
     told: set[str] = set()
     for event in by_kind["grant_accepted"]:
@@ -109,10 +110,17 @@ def cores_have_one_lease(by_kind: dict[str, list[Event]]) -> Iterator[Violation]
         for core in event["cores"]:
             before = held.get((event["slice"], core))
             end_ns = None if before is None else freed_ns.get(before["lease"])
+            if before is not None and _agent(before) != _agent(event):
+                end_ns = end_ns or begun_ns.get(_agent(event))
             if before is not None and (end_ns is None or end_ns > _time(event)):
                 text = f"core {core} of slice {event['slice']} was given to a second lease while the first held it"
                 yield Violation("I1", text, (before, event))
             held[event["slice"], core] = event
+
+
+def _agent(event: Event) -> tuple[str, str, int]:
+    """One agent process on one slice."""
+    return event["slice"], event["host"], event["pid"]
 
 
 # --- I5: every call resolves exactly once --------------------------------------------------------

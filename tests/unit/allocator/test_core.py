@@ -636,6 +636,21 @@ def test_a_new_agent_of_the_same_slice_gets_a_higher_epoch_and_nothing_while_the
     assert len(world.view(successor).leases) == 1
 
 
+def test_nothing_is_granted_beside_what_a_dead_agent_may_have_accepted_unheard(world):
+    agent, holder = world.agent(cores=1, job_id="17"), world.holder()
+    world.cut(agent)
+    successor = Agent(agent.slice)
+    world.connect(successor)
+    holder.want(1)
+    world.settle()
+    assert successor.held == {}
+    world.cut(successor)
+    clean = Agent(agent.slice)
+    world.connect(clean, clean=True)
+    world.settle()
+    assert len(clean.held) == 1
+
+
 def test_a_new_agent_that_has_proven_the_old_ones_death_frees_its_leases(world):
     agent, holder, lease_id = reclaimable(world)
     world.cut(agent)

@@ -119,6 +119,15 @@ def test_what_a_dead_agent_held_is_free_when_the_allocator_says_so(story):
     assert story.found() == []
 
 
+@pytest.mark.parametrize(("clean", "found"), [(True, []), (False, ["I1"])])
+def test_what_a_dead_agent_had_accepted_unheard_ends_with_its_clean_successor(story, clean, found):
+    accepted = {"slice": "s1", "node": "n1", "node_epoch": 1, "cores": [0], "mem": 1}
+    story.add("agent", "grant_accepted", lease="l1", lease_seq=1, **accepted)
+    story.add("agent", "epoch", pid=2, slice="s1", node="n1", node_epoch=2, clean=clean)
+    story.add("agent", "grant_accepted", pid=2, lease="l2", lease_seq=2, **accepted | {"node_epoch": 2})
+    assert [invariant for invariant, _ in story.found()] == found
+
+
 def test_an_acceptance_that_was_logged_twice_is_one_lease(story):
     story.lease("l1", 1)
     story.events.append(dict(story.events[4]) | {"t_boot_ns": 99})
