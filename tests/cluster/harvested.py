@@ -4,7 +4,6 @@ The witness file is what the functions themselves wrote, so it is the truth of w
 """
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,12 +134,11 @@ class Stream:
         """Let it end once it has made its number of calls."""
         self.user.put("stop", "")
 
-    def nodes_lately(self, within_s: float) -> set[str]:
-        """Nodes on which a call began within the last seconds."""
+    def nodes_since(self, since_ns: int) -> set[str]:
+        """Nodes on which a call began after that moment (CLOCK_BOOTTIME)."""
         path = self.user.home / "witness"
         if not path.exists():
             return set()
-        since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - int(within_s * 1e9)
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 200_000))
             lines = file.read().decode().split("\n")[1:-1]

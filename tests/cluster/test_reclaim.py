@@ -55,7 +55,8 @@ def finish(stream: Stream) -> dict:
 
 def rigid_job(cluster, bob, probe, stream) -> RigidStart:
     """One rigid job onto nodes that are full of slices with calls running on them."""
-    wait_until(lambda: len(stream.nodes_lately(0.5)) == cluster.settings.nodes, RUN_S, "calls on all nodes")
+    now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)  # what ran before the last rigid job proves nothing
+    wait_until(lambda: len(stream.nodes_since(now_ns)) == cluster.settings.nodes, RUN_S, "calls on all nodes")
     return probe.rigid_start(bob, [f"-N{RIGID_NODES}", "--exclusive"], RUN_S, ["sleep", "0.3"])
 
 
