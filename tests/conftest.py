@@ -4,6 +4,7 @@ import os
 
 from hypothesis import settings
 
+from support.figures import FiguresAreShown
 from support.skips import SkipsAreFailures
 
 # No deadline per example: a shared machine may pause any of them.
@@ -12,5 +13,6 @@ settings.load_profile("rfaas")
 
 
 def pytest_configure(config):
+    config.pluginmanager.register(FiguresAreShown(), "figures-are-shown")
     if os.environ.get("CI") == "true":
         config.pluginmanager.register(SkipsAreFailures(), "skips-are-failures")

@@ -41,7 +41,7 @@ def status(state_dir: Path, as_json: bool) -> None:
         )
         return
     if not snapshot.slices:
-        click.echo("no slices yet: harvest jobs may be pending (squeue --name rfaas-slice), or nothing is idle")
+        click.echo(f"no slices: nothing is idle, harvest jobs are pending, or agents ended; see {state_dir}/log")
     else:
         headers = ("NODE", "STATE", "CORES", "FREE", "MEM_MIB", "FREE_MIB", "LEASES", "JOB")
         print_table(headers, [_slice_row(view) for view in sorted(snapshot.slices, key=lambda v: v.slice.node)])

@@ -4,7 +4,7 @@ import pytest
 
 from cluster.delay import Probe, build_probe, compare
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.figures]
 
 ROUNDS = 3
 RUN_S = 60.0

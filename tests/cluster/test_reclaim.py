@@ -19,7 +19,7 @@ from cluster.rig import HEAD
 from support.invariants import assert_kept
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.figures]
 
 RIGID_JOBS = 20
 BASELINE_JOBS = 10

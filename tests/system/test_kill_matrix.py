@@ -17,7 +17,7 @@ from support.stream import Stream, figures
 from support.waiting import wait_until
 from support.witness import Witness
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.figures]
 
 KILLS = 20
 SLACK = 3  # asserted deadline over goal

@@ -21,7 +21,7 @@ from support.stream import Stream
 from support.waiting import wait_until
 from support.witness import Witness, answer, witnessed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.figures]
 
 SLACK = 3  # asserted deadline over goal
 NO_OPS_GOAL_S = 0.1
