@@ -63,7 +63,7 @@ def test_an_allocator_without_slices_says_what_to_look_for(state_dir):
     with AllocatorProcess(state_dir) as allocator:
         allocator.start()
         assert rfaas("status", state_dir=state_dir)[:2][0] == 0
-        assert "no slices yet" in rfaas("status", state_dir=state_dir)[1]
+        assert "no slices: " in rfaas("status", state_dir=state_dir)[1]
         assert "no leases" in rfaas("leases", state_dir=state_dir)[1]
 
 
