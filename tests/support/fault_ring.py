@@ -25,7 +25,7 @@ from rfaas.control.dial import AdminClient
 from support.invariants import note_kill
 from support.leftovers import alive, children, parent
 from support.personal import Personal
-from support.residue import Residue, command
+from support.residue import Residue, command, descriptors
 from support.waiting import wait_until
 
 TTL_S = 2.0
@@ -172,15 +172,24 @@ class Ring(Personal):
         """Wait for a session process that is another one; returns its pid."""
         return wait_until(lambda: set(self.session_daemons()) - {other_than}, 20, "a session process").pop()
 
-    def wait_joined(self, count):
-        """Wait until a client has joined a session process so often, over all session processes."""
+    def joined(self):
+        """How often a client has joined a session process, over all session processes."""
         path = self.state_dir / "log" / "session.log"
-        wait_until(lambda: path.exists() and path.read_text().count("client joined") >= count, 20, f"join {count}")
+        return path.read_text().count("client joined") if path.exists() else 0
+
+    def wait_joined(self, count):
+        """Wait until a client has joined so often."""
+        wait_until(lambda: self.joined() >= count, 20, f"join {count}")
 
     def embedded_pids(self):
         """Pids of the session processes of this very process."""
         found = [pid for pid in self.residue.processes() if f"--client-pid {os.getpid()} " in command(pid)]
         return [pid for pid in found if parent(pid) not in (*found, os.getpid(), None)]
+
+    def descriptors(self):
+        """By pid of every daemon and template that lives, how many descriptors it has open."""
+        found = [pid for pid in self.residue.processes() if pid not in (program.pid for program in self.programs)]
+        return {pid: len(descriptors(pid)) for pid in found}
 
     # --- breaking -----------------------------------------------------------------------------------
 

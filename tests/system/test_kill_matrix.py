@@ -13,6 +13,7 @@ from support.fault_ring import CORES, TTL_S, WORKERS, long_ttl, pause, seeded, w
 from support.fault_ring import alone as alone  # fixtures: pytest finds them by name
 from support.fault_ring import ring as ring
 from support.leftovers import alive, children
+from support.residue import command, descriptors
 from support.stream import Stream, figures
 from support.waiting import wait_until
 from support.witness import Witness
@@ -32,6 +33,20 @@ def unseen_starts(stream, starts, victims):
     return [call for call in stream.errors if not set(starts[call.number]) & victims]
 
 
+def assert_no_more(ring, before):
+    """No process that lived through it all has more descriptors open than before."""
+
+    def more():
+        now = ring.descriptors()
+        return {pid: (count, now[pid]) for pid, count in before.items() if now.get(pid, 0) > count}
+
+    try:
+        wait_until(lambda: not more(), 5.0, "descriptors to be closed")
+    except AssertionError as error:
+        held = {command(pid): sorted(descriptors(pid).values()) for pid in more()}
+        raise AssertionError(f"{error}; {more()} {held}") from None
+
+
 def tell(stream, executor, *lines):
     print(*lines, f"{len(stream.calls)} calls, {len(stream.errors)} errors, {executor.statistics()}", sep="\n")
 
@@ -45,6 +60,7 @@ def kill_workers(ring, executor, source, agents, choose, kills=KILLS):
     with executor:
         stream = Stream(executor, ring.witness, source.random())
         ring.wait_workers(executor, WORKERS)
+        before = ring.descriptors()
         for _ in range(kills):
             pause(source)
             victim = source.choice(wait_until(lambda: [pid for agent in agents() for pid in choose(agent)], 10))
@@ -54,6 +70,7 @@ def kill_workers(ring, executor, source, agents, choose, kills=KILLS):
             resolved_s.append(stream.settle(pending, killed_s, SLACK * WORKER_GOAL_S))
         stream.wait_answers(50)
         ring.wait_workers(executor, WORKERS)
+        assert_no_more(ring, before)
         stream.finish()
     tell(stream, executor, figures("killed, futures resolved", resolved_s, WORKER_GOAL_S))
     starts = stream.check()
@@ -94,6 +111,8 @@ def test_agent(ring):
     victims, resolved_s, back_s = set(), [], []
     with ring.executor(WORKERS) as executor:
         stream = Stream(executor, ring.witness, source.random(), some_s=0.7)
+        ring.wait_workers(executor, WORKERS)
+        before = ring.descriptors()
         for _ in range(KILLS):
             ring.wait_workers(executor, WORKERS)
             pause(source)
@@ -108,6 +127,7 @@ def test_agent(ring):
             ring.wait_workers(executor, WORKERS)
             back_s.append(time.monotonic() - killed_s)
         stream.wait_answers(50)
+        assert_no_more(ring, before)
         stream.finish()
     starts = stream.check()
     unseen = unseen_starts(stream, starts, victims)
@@ -134,7 +154,7 @@ def test_session(ring):
     with ring.executor(WORKERS) as executor:
         stream = Stream(executor, ring.witness, source.random())
         ring.wait_workers(executor, WORKERS)
-        leases = ring.leases()
+        leases, before = ring.leases(), ring.descriptors()
         for round_ in range(KILLS):
             [victim] = ring.session_daemons()
             pause(source, 0.0)
@@ -146,6 +166,7 @@ def test_session(ring):
             back_s.append(time.monotonic() - killed_s)
         stream.wait_answers(50)
         assert ring.leases() == leases
+        assert_no_more(ring, before)
         stream.finish()
     tell(
         stream,
@@ -165,14 +186,16 @@ def test_session_while_it_starts(ring):
     with ring.executor(WORKERS) as executor:
         stream = Stream(executor, ring.witness, source.random(), longest_s=0.1)
         ring.wait_workers(executor, WORKERS)
-        for round_ in range(KILLS // 4):
-            ring.wait_joined(round_ + 1)
+        joined = 0
+        for _ in range(KILLS // 4):
+            ring.wait_joined(joined + 1)
             [victim] = ring.session_daemons()
             ring.kill(victim)
             for _ in range(2):
                 victim = ring.wait_session_daemon(other_than=victim)
                 pause(source, 0.0, 0.1)
                 ring.kill(victim)
+            joined = ring.joined()  # some of those that died had come so far
             stream.wait_answers(1)
         stream.wait_answers(50)
         stream.finish()
@@ -227,7 +250,7 @@ def test_allocator(ring):
     with ring.executor(WORKERS - 1) as executor:
         stream = Stream(executor, ring.witness, source.random())
         ring.wait_workers(executor, WORKERS - 1)
-        leases = ring.leases()
+        leases, before = ring.leases(), ring.descriptors()
         from_s = time.monotonic()
         for _ in range(KILLS):
             pause(source, 0.0)
@@ -242,6 +265,7 @@ def test_allocator(ring):
             assert other.submit(pow, 2, 10).result(20) == 1024
         wait_until(lambda: ring.leases() == leases, SLACK * (TTL_S + 1.0), "the end of the other program's lease")
         to_s = time.monotonic()
+        assert_no_more(ring, before)
         stream.finish()
     gap_s = stream.witness.longest_gap_s(from_s, to_s)
     tell(
@@ -266,7 +290,7 @@ def test_client(ring):
     with ring.executor(WORKERS - CORES) as executor:
         stream = Stream(executor, ring.witness, source.random())
         ring.wait_workers(executor, WORKERS - CORES)
-        leases = ring.leases()
+        leases, before = ring.leases(), {}
         for round_ in range(KILLS):
             witness = Witness(ring.directory / f"witness-{round_}")
             program, child = ring.start_client(witness.path, CORES, ("alone", "fork", "copy")[round_ % 3])
@@ -281,6 +305,8 @@ def test_client(ring):
             if child:
                 assert alive(child)
                 ring.kill(child)
+            before = before or ring.descriptors()  # with the template and connection that linger
+        assert_no_more(ring, before)
         stream.finish()
     tell(stream, executor, figures("client killed, cores free", free_s, TTL_S + 1.0))
     stream.check()

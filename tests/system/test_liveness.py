@@ -32,6 +32,11 @@ def no_op():
     """The shortest call."""
 
 
+def warm_up(seconds):
+    """Has each worker import this module."""
+    time.sleep(seconds)
+
+
 def test_a_client_that_holds_the_gil_keeps_its_lease_and_gets_its_results_afterwards(ring):
     witness = Witness(ring.witness)
     with ring.executor(CORES) as executor:
@@ -56,6 +61,7 @@ def test_short_calls_do_not_wait_behind_a_long_one(request, mode):
     with place.executor(2, "embedded" if mode == "embedded" else None) as executor:
         list(executor.map(time.sleep, [0.2] * 4))
         place.wait_workers(executor, 2)
+        list(executor.map(warm_up, [0.05] * 20))
         for _ in range(5):
             long = executor.submit(time.sleep, 1.0)
             began_s = time.monotonic()
