@@ -41,7 +41,7 @@ def assert_no_more(ring, before):
         return {pid: (count, now[pid]) for pid, count in before.items() if now.get(pid, 0) > count}
 
     try:
-        wait_until(lambda: not more(), 5.0, "descriptors to be closed")
+        wait_until(lambda: not more(), 15.0, "descriptors to be closed")
     except AssertionError as error:
         held = {command(pid): sorted(descriptors(pid).values()) for pid in more()}
         raise AssertionError(f"{error}; {more()} {held}") from None
@@ -76,7 +76,9 @@ def kill_workers(ring, executor, source, agents, choose, kills=KILLS):
     starts = stream.check()
     assert all(type(call.error) is WorkerLost for call in stream.errors), stream.errors
     assert all(call.error.phase in ("STARTED", "DONE") for call in stream.errors), stream.errors
-    assert len(unseen_starts(stream, starts, victims)) <= 1  # in the microseconds between the page and the first line
+    # between the page and the function's first line: microseconds, but a fresh worker unpickles the function there, and
+    # a kill of a template meets all of its workers
+    assert len(unseen_starts(stream, starts, victims)) <= 1 + kills // 4
     assert len(stream.errors) <= len(victims)
 
 
