@@ -114,7 +114,11 @@ class Witness:
 
     def running_at(self, time_ns: int, nodes: list[str]) -> list[Run]:
         """What ran on these nodes at that moment."""
-        return [r for r in self.runs if r.node in nodes and r.start_ns <= time_ns and not 0 < r.end_ns < time_ns]
+        return self.running_between(time_ns, time_ns, nodes)
+
+    def running_between(self, first_ns: int, last_ns: int, nodes: list[str]) -> list[Run]:
+        """What ran on these nodes at any moment of that time."""
+        return [r for r in self.runs if r.node in nodes and r.start_ns <= last_ns and not 0 < r.end_ns < first_ns]
 
 
 @dataclass
