@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 
 VERSION: Final = 1
 AGENTS_WORD_S: Final = 1.0  # how long the agent's own word may come later than the allocator's
+ALLOCATORS_WORD_S: Final = 2.0  # the same the other way round; then the agent's word to it was lost
 FIRST_LINK_S: Final = 1.5  # how long a client waits for the first link to the allocator, which may be restarting
 REMEMBERED: Final = 4096
 STOP_WITHIN_S: Final = 1.0  # for the farewells of what is given back at SIGTERM
@@ -100,6 +101,7 @@ class SessionCore:
         self._link_up = False
         self._link_was_up = False
         self._trouble = AllocatorDown("it does not answer")
+        self._unconfirmed: set[LeaseId] = set()  # their agents said that they ended, the allocator not yet
         self._unsaid: list[HolderMessage] = []  # releases and deaths while the link was broken
         self._given_back: OrderedDict[LeaseId, None] = OrderedDict()  # a late word of these grants nothing
         self._stopping = False
@@ -350,6 +352,7 @@ class SessionCore:
         self._agents.hold(lease)
 
     def _on_allocator_ended(self, ended: Ended) -> None:
+        self._unconfirmed.discard(ended.lease_id)
         client = self._clients.get(ended.holder)
         lease = client.leases.get(ended.lease_id) if client is not None else None
         if client is None or lease is None:
@@ -378,8 +381,18 @@ class SessionCore:
         if tell_allocator and not lease.released:
             # Else it would count the lease as serving us and give no other one for it.
             self._to_allocator(ReleaseLease(client.client, lease.lease_id, reason_code))
+        elif not lease.released:
+            self._unconfirmed.add(lease.lease_id)
+            self._out.after(ALLOCATORS_WORD_S, lambda: self._confirm(client, lease, reason_code))
         if self._stopping and not any(client.leases for client in self._clients.values()):
             self._leave()
+
+    def _confirm(self, client: Client, lease: Lease, reason_code: int) -> None:
+        """Give back a lease that has ended already: an agent that left may not have been heard by a slow allocator."""
+        if lease.lease_id in self._unconfirmed:
+            self._unconfirmed.discard(lease.lease_id)
+            if self._clients.get(client.client) is client:
+                self._to_allocator(ReleaseLease(client.client, lease.lease_id, reason_code))
 
     def _on_environment_failed(self, lease: Lease, hint: str) -> None:
         client = self._clients.get(lease.client)

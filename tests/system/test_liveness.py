@@ -148,6 +148,24 @@ def test_a_process_stopped_for_longer_than_the_ttl_loses_leases_but_nothing_else
     assert len(stream.errors) <= 2 * WORKERS
 
 
+def test_an_agent_that_leaves_unheard_by_a_stopped_allocator_is_replaced_by_another(ring):
+    """Its picture is wrong, and only the session process can say so: no harvester looks after local slices."""
+    source = seeded("unheard")
+    with ring.executor(CORES) as executor:
+        stream = Stream(executor, ring.witness, source.random())
+        ring.wait_workers(executor, CORES)
+        pause(source)
+        [mine] = [agent for agent in ring.agents if ring.workers_of(agent.pid)]
+        ring.kill(ring.allocator.pid, signal.SIGSTOP)
+        mine.terminate()
+        mine.wait(10)
+        ring.kill(ring.allocator.pid, signal.SIGCONT)
+        stream.wait_answers(50)
+        stream.finish()
+    stream.check()
+    assert not stream.errors, stream.errors
+
+
 # --- two at a time --------------------------------------------------------------------------------------------
 
 

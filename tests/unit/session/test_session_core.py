@@ -349,6 +349,18 @@ def test_what_was_released_meanwhile_is_not_held_on_the_next_link(h):
     ]
 
 
+@pytest.mark.parametrize(("heard", "told"), [(True, []), (False, [ReleaseLease(CLIENT, lease(1), 1)])])
+def test_a_lease_that_ended_is_given_back_if_the_allocator_did_not_hear_of_it(h, heard, told):
+    h.want(1)
+    h.serve()
+    h.agent_says("ended", 1, reason="reclaimed", reason_code=1)
+    if heard:
+        h.step(AllocatorSaid(Ended(CLIENT, lease(1), "reclaimed", 1)))
+    h.take()
+    h.advance(2.5)
+    assert to_allocator(h.take()) == told
+
+
 def test_the_allocator_s_ended_waits_for_the_agent_s_own_words(h):
     h.want(1)
     channel = h.serve()
