@@ -20,3 +20,22 @@ class Chunk:
     def __call__(self, chunk: list[tuple[Any, ...]]) -> list[Any]:
         """Call the function with each tuple of arguments; the first exception ends it."""
         return [self.function(*args) for args in chunk]
+
+
+class Initializer:
+    """A function that each worker calls once, before the first call; what it returns stays there."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any) -> None:  # noqa: ANN401
+        """Call it, and return nothing."""
+        self.function(*args)
+
+    def __repr__(self) -> str:
+        return f"initializer {self.function!r}"
+
+
+def leave() -> None:
+    """End this worker in order, as any function may by `sys.exit`."""
+    raise SystemExit(0)

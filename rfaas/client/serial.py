@@ -1,4 +1,4 @@
-"""How functions, arguments, results and exceptions travel: manifests, cloudpickle, pickle 5 with buffers out of band.
+"""How functions, arguments and results travel: manifests, cloudpickle, pickle 5 with buffers out of band.
 
 Must not touch sockets, threads or the core. A client unpickles only what its own workers sent it.
 Spec: docs/spec/001-invocation.md section 2 (DEFINE, CALL, RESULT) and section 4.
@@ -13,10 +13,10 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
 import cloudpickle
-import msgpack
 
 from rfaas.client.applying import Chunk, apply
-from rfaas_transport.errors import PayloadTooLarge, RemoteError, RfaasError, SerializationError
+from rfaas.client.failures import load_failure
+from rfaas_transport.errors import PayloadTooLarge, RfaasError, SerializationError
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, digest, encode_manifest
 
@@ -94,6 +94,17 @@ class FunctionCache:
         table[key] = (weakref.ref(function, forget), definition)
 
 
+def define_chore(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Definition, Segments]:
+    """Pickle a function of ours with its arguments, to be sent to many workers.
+
+    Raises:
+        SerializationError: the user's part of it can't be pickled.
+    """
+    # Copied: buffers would be read when a worker comes, long after the caller may have changed them.
+    segments: Segments = [bytes(segment) for segment in dump_arguments(args, {})]
+    return Definition(_dump_function(function)), segments
+
+
 def _is_lasting(function: Callable[..., Any]) -> bool:
     """True for plain functions, classes and builtins: one object, whose meaning doesn't change from call to call."""
     if isinstance(function, BuiltinFunctionType):  # methods of builtin objects are of this type too
@@ -143,17 +154,6 @@ def _dump_plain(value: object, buffers: list[pickle.PickleBuffer]) -> bytes | No
 # --- results ------------------------------------------------------------------------------------
 
 
-class _RemoteTraceback(Exception):
-    """Carries the text of a traceback made elsewhere, as in concurrent.futures.process."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
-
-
 def load_result(status: int, segments: Sequence[memoryview]) -> Any:  # noqa: ANN401
     """Rebuild what a RESULT frame brought.
 
@@ -177,44 +177,7 @@ def load_result(status: int, segments: Sequence[memoryview]) -> Any:  # noqa: AN
             ) from error
     if status == Status.TOO_LARGE:
         raise PayloadTooLarge("the result is larger than a channel takes", may_have_run=True, phase="DONE")
-    raise _load_failure(status, segments)
-
-
-_WHAT_WAS_BAD: Final[dict[int, str]] = {
-    Status.BAD_FUNCTION: "the function could not be unpickled or imported by the worker",
-    Status.BAD_ARGUMENTS: "the arguments could not be unpickled by the worker",
-    Status.BAD_RESULT: "the result could not be pickled by the worker",
-}
-
-
-def _load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
-    try:
-        about = msgpack.unpackb(segments[0])
-        kind, message, traceback = str(about["type"]), str(about["message"]), str(about["traceback"])
-    except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
-        return SerializationError(f"the worker's report of a failure can't be read: {error}", may_have_run=True)
-    if status != Status.EXCEPTION:
-        ran = status == Status.BAD_RESULT
-        text = f"{_WHAT_WAS_BAD.get(status, f'the call failed with status {status}')}: {kind}: {message}"
-        failure: BaseException = SerializationError(text, may_have_run=ran, phase="DONE" if ran else "STARTED")
-    else:
-        failure = _rebuild(segments, kind, message, traceback)
-    failure.__cause__ = _RemoteTraceback(traceback)
-    return failure
-
-
-def _rebuild(segments: Sequence[memoryview], kind: str, message: str, traceback: str) -> BaseException:
-    """The function's own exception, or RemoteError in its place."""
-    if len(segments) > 1 and segments[1].nbytes:
-        try:
-            failure = pickle.loads(segments[1])
-        except Exception:  # its class can't be imported here, or its __init__ takes other arguments
-            failure = None
-        if isinstance(failure, BaseException):
-            return failure
-    remote = RemoteError(f"{kind}: {message}", may_have_run=True, phase="DONE")
-    remote.remote_type, remote.remote_traceback = kind, traceback
-    return remote
+    raise load_failure(status, segments)
 
 
 def as_serialization_error(error: BaseException) -> RfaasError:
