@@ -85,9 +85,9 @@ def test_a_result_that_can_t_be_pickled_fails_its_future_only(pool):
 def test_submit_after_shutdown_says_so(make):
     executor = make(1)
     executor.shutdown()
-    with pytest.raises(RuntimeError, match="^cannot schedule new futures after shutdown$"):
+    with pytest.raises(RuntimeError, match=r"^cannot schedule new futures after shutdown$"):
         executor.submit(f.nothing)
-    with pytest.raises(RuntimeError, match="^cannot schedule new futures after shutdown$"):
+    with pytest.raises(RuntimeError, match=r"^cannot schedule new futures after shutdown$"):
         executor.map(f.add, [1])
     executor.shutdown()
     executor.shutdown(wait=False, cancel_futures=True)
