@@ -98,7 +98,8 @@ class Engine:
             max_calls=max_calls,
         )
         self._core = ClientCore(config.max_workers, config.acquire_timeout_s, chores=chores)
-        self._functions = FunctionCache()
+        # What an initializer of the main program sets there, on each worker, is for the functions that come after it.
+        self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__")
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
         self._history = History(self._client_id)
         self._numbers = itertools.count(1)  # of calls
@@ -139,7 +140,8 @@ class Engine:
         try:
             with self._functions_lock:
                 definition, applied = self._functions.define(function)
-            segments = dump_arguments((function, args, kwargs), {}) if applied else dump_arguments(args, kwargs)
+                passed = self._functions.as_argument(function)
+            segments = dump_arguments((passed, args, kwargs), {}) if applied else dump_arguments(args, kwargs)
         except Exception as error:  # as in the standard executors, what can't be pickled is the future's error
             future._end(None, as_serialization_error(error))
             return future

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import cloudpickle
 
-from rfaas.client.applying import Chunk, apply
+from rfaas.client.applying import Adopting, Chunk, apply
 from rfaas.client.failures import load_failure
 from rfaas_transport.errors import PayloadTooLarge, RfaasError, SerializationError
 from rfaas_transport.frame import Status
@@ -55,9 +55,13 @@ class FunctionCache:
     A function is pickled at its first call and never again while the object lives: closures and globals are those of
     that moment, as with a process that was forked then. A changed default, closure or global is seen after the function
     was defined anew (which makes another object). Keeps no function alive. Not thread-safe: the caller locks.
+
+    Args:
+        adopting: functions adopt what an initializer of the main program left (rfaas.client.applying.Initializer).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, adopting: bool = False) -> None:
+        self._adopting = adopting
         self._by_id: dict[int, tuple[weakref.ref[Any], Definition]] = {}
         self._apply: Definition | None = None
 
@@ -79,9 +83,13 @@ class FunctionCache:
         known = self._by_id.get(id(function))
         if known is not None and known[0]() is function:
             return known[1], False
-        definition = Definition(_dump_function(function))
+        definition = Definition(_dump_function(Adopting(function) if self._adopting else function))
         self._remember(function, definition)
         return definition, False
+
+    def as_argument(self, function: Callable[..., Any]) -> Callable[..., Any] | Adopting:
+        """What travels in a function's place as the first argument of `apply`."""
+        return Adopting(function) if self._adopting else function
 
     def _remember(self, function: Callable[..., Any], definition: Definition) -> None:
         key, table = id(function), self._by_id
@@ -112,7 +120,7 @@ def _is_lasting(function: Callable[..., Any]) -> bool:
     return isinstance(function, FunctionType | type | Chunk)
 
 
-def _dump_function(function: Callable[..., Any]) -> bytes:
+def _dump_function(function: object) -> bytes:
     try:
         return bytes(cloudpickle.dumps(function, protocol=PROTOCOL))
     except Exception as error:  # pickling runs the user's __reduce__ and friends: anything may come

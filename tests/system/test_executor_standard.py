@@ -535,8 +535,48 @@ except RuntimeError as error:
 """
 
 
+INITIALIZED = """
+from functools import partial
+
+handle, table, depth = None, {}, 1
+
+def open_handle(name):
+    global handle
+    handle = name.upper()
+    fill(2)
+
+def fill(n):
+    global depth
+    depth = 5
+    table["n"] = n
+
+def use(x):
+    return x, handle, table, depth
+
+class User:
+    def __init__(self, x):
+        self.seen = use(x)
+    def method(self, y):
+        return y, handle, self.seen
+
+def make(x):
+    return User(x).method(x)
+
+if __name__ == "__main__":
+    with Executor(2, initializer=open_handle, initargs=("disk",)) as ex:
+        print(ex.submit(use, 1).result())
+        print(list(ex.map(use, range(3), chunksize=2)))
+        print(ex.submit(partial(use, x=4)).result())
+        print(ex.submit(make, 5).result())
+        print(ex.submit(User(6).method, 7).result())
+    print(handle, table, depth)
+"""
+
+
 @pytest.mark.parametrize(
-    ("program", "status"), [(AT_EXIT, 0), (FAILS, 3), (THREADS, 0)], ids=["exit", "fails", "threads"]
+    ("program", "status"),
+    [(AT_EXIT, 0), (FAILS, 3), (THREADS, 0), (INITIALIZED, 0)],
+    ids=["exit", "fails", "threads", "initializer"],
 )
 def test_a_program_prints_the_same_with_either(tmp_path, program, status):
     import subprocess

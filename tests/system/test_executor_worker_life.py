@@ -1,5 +1,6 @@
 """Beyond the standard executor: initializers, lives of workers and their ends, where workers die and come back."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ import rfaas
 from support import functions as f
 from support import pool_functions as p
 from support.leftovers import alive, children
+from support.personal import Personal
 from support.waiting import wait_until
 
 TIMEOUT_S = 60
@@ -188,6 +190,48 @@ def test_a_view_ends_the_workers_of_its_executor(tmp_path):
     ex.options(call_timeout_s=5).terminate_workers()
     assert type(running.exception(TIMEOUT_S)) is rfaas.ExecutorBroken
     ex.shutdown()
+
+
+def test_the_cores_of_ended_workers_go_to_others_at_once(tmp_path):
+    cluster = Personal(tmp_path)
+    try:
+        cluster.start_allocator()
+        cluster.start_agent(cores=2)
+        ex = rfaas.Executor(2, allocator=cluster.state_dir)
+        running = [ex.submit(p.ignore_everything, tmp_path / "pids") for _ in range(2)]
+        pids = wait_until(lambda: len(p.lines(tmp_path / "pids")) == 2 and p.lines(tmp_path / "pids"), TIMEOUT_S)
+        ex.kill_workers()
+        assert {type(future.exception(TIMEOUT_S)) for future in running} == {rfaas.ExecutorBroken}
+        with rfaas.Executor(2, allocator=cluster.state_dir, acquire_timeout_s=20) as other:
+            assert list(other.map(f.add, range(10))) == list(range(10))
+        assert not any(alive(pid) for pid in pids)
+        ex.shutdown()
+    finally:
+        cluster.stop()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12 and later warn of threads
+def test_a_forked_child_can_t_end_its_parent_s_workers(tmp_path):
+    with ours(1) as ex:
+        running = ex.submit(f.witness_then_wait, tmp_path / "witness", tmp_path / "gate")
+        wait_until(lambda: f.runs(tmp_path / "witness"), TIMEOUT_S)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                ex.terminate_workers()
+                asyncio.run(ex.ashutdown())
+                ex.shutdown()
+                try:
+                    ex.submit(f.nothing)
+                except RuntimeError as error:
+                    status = 0 if "after fork" in str(error) else 2
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        (tmp_path / "gate").touch()
+        assert running.result(TIMEOUT_S) == "done"
+        assert ex.submit(f.add, 1).result(TIMEOUT_S) == 1
 
 
 # --- from the inside: finalizers and signal handlers interrupt a thread that holds the lock -----------
