@@ -33,7 +33,7 @@ def _deliver(ending: Deliver, future: Future[Any]) -> None:
     except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
         if isinstance(error, RfaasError) and not error.node:
             error.node, error.attempt = ending.info.node, ending.call.attempt
-        future._end(None, error)
+        future._end(None, error.with_traceback(None))  # frames of ours tell a user nothing
     else:
         future._end(value, None)
 
@@ -49,7 +49,7 @@ def why_broken(broke: Broke, name: str) -> ExecutorBroken:
         try:
             load_result(broke.frame.status, broke.frame.segments)
         except BaseException as raised_there:  # the initializer's own, whatever it is
-            cause = raised_there
+            cause = raised_there.with_traceback(None)
     raised = f"raised {type(cause).__name__}: {cause}" if broke.error is None else f"failed: {broke.error.message}"
     error = ExecutorBroken(
         f"the initializer {name} {raised}",
