@@ -22,6 +22,8 @@ TRANSPORTS: Final = ("auto", "tcp")
 
 MAX_WORKERS_LIMIT: Final = 65_535  # what a session process and an allocator are asked for fits 16 bits
 MAX_WORKERS_ALLOCATOR: Final = 1_000  # default ceiling where an allocator decides: it gives what is idle, not more
+NESTED_ACQUIRE_TIMEOUT_S: Final = 60.0  # inside a function: who holds the cores may be waiting for this very call
+SLICE_MARK: Final = "RFAAS_SLICE"  # in the environment of everything that runs on a slice, functions included
 RECLAIM_BUDGET: Final = 10  # docs/spec/001-invocation.md section 5
 
 
@@ -120,6 +122,9 @@ def make_config(
     if transport not in TRANSPORTS:
         raise ConfigError(f"transport={transport!r} is not one of {', '.join(TRANSPORTS)}", hint='leave it at "auto"')
     choice = choose_allocator(allocator, environ)
+    patience_s = _optional_duration("acquire_timeout_s", acquire_timeout_s)
+    if patience_s is None and isinstance(choice, StateDir) and environ.get(SLICE_MARK):
+        patience_s = NESTED_ACQUIRE_TIMEOUT_S
     return ExecutorConfig(
         max_workers=_max_workers(max_workers, choice),
         cores=_whole_number("cores", cores, 1, 65_535),
@@ -127,17 +132,34 @@ def make_config(
         choice=choice,
         transport=transport,
         hot_for_s=parse_duration_s(hot_for_s, name="hot_for_s"),
-        acquire_timeout_s=_optional_duration("acquire_timeout_s", acquire_timeout_s),
+        acquire_timeout_s=patience_s,
         daemon_python=_interpreter(daemon_python or environ.get("RFAAS_DAEMON_PYTHON") or None),
         calls=calls,
     )
+
+
+def check_worker_life(initializer: object, max_tasks_per_child: object) -> None:
+    """Check what workers are to do before their first call and after their last, as the standard executor does.
+
+    Raises:
+        TypeError: the initializer can't be called, or the number is none.
+        ConfigError: the number is below 1.
+    """
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be a callable, not {initializer!r}; pass its arguments as initargs")
+    if max_tasks_per_child is None:
+        return
+    if isinstance(max_tasks_per_child, bool) or not isinstance(max_tasks_per_child, int):
+        raise TypeError(f"max_tasks_per_child must be an integer, not {max_tasks_per_child!r}; None means no limit")
+    _whole_number("max_tasks_per_child", max_tasks_per_child, 1, 2**63)
 
 
 def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> AllocatorChoice:
     """Find the allocator that a program means.
 
     In this order: the argument, RFAAS_ALLOCATOR, the state directory of an allocator that runs, none (embedded).
-    "embedded" asks for none; anything else is the path of a state directory.
+    "embedded" asks for none; anything else is the path of a state directory. A function that runs on a slice has to
+    name an allocator if it means one: else its calls could wait for the cores that its own callers hold, for ever.
 
     Raises:
         ConfigError: the path named by argument or environment is no directory.
@@ -146,6 +168,8 @@ def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str,
     if value is None and environ.get("RFAAS_ALLOCATOR"):
         value, source = environ["RFAAS_ALLOCATOR"], "RFAAS_ALLOCATOR"
     if value is None:
+        if environ.get(SLICE_MARK):
+            return Embedded()
         default = state_dir(environ)
         return StateDir(default) if _is_served(default) else Embedded()
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):

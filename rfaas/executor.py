@@ -7,21 +7,23 @@ Must not start anything before the first call, and decides nothing: `rfaas.clien
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
 import os
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 
 from rfaas.client.applying import Chunk
 from rfaas.client.engine import Engine
 from rfaas.client.futures import Future
-from rfaas.config import CallSettings, make_call_settings, make_config
+from rfaas.client.mapping import check_sizes, chunks, flatten, in_order
+from rfaas.config import CallSettings, check_worker_life, make_call_settings, make_config
 from rfaas_transport.errors import ConfigError
+
+if TYPE_CHECKING:
+    import asyncio
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +64,7 @@ class Calls(concurrent.futures.Executor):
 
         Raises:
             RuntimeError: after shutdown, at interpreter exit, or in a forked child; nothing was queued.
+            ExecutorBroken: which is a RuntimeError too: the initializer failed on a worker; nothing was queued.
         """
         return self._engine.submit(fn, args, kwargs, self._settings)
 
@@ -81,6 +84,27 @@ class Calls(concurrent.futures.Executor):
         finally:
             del future  # an exception's traceback would keep it, and it the exception
 
+    def asubmit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
+        """Call a function on a worker from a coroutine: `value = await ex.asubmit(fn, 1, 2)`.
+
+        Submitted at once, not when it is awaited, so `asyncio.gather(*(ex.asubmit(fn, n) for n in numbers))` needs no
+        tasks. Pickling the arguments happens here, in the loop's thread; no call costs a thread. Cancelling what awaits
+        it, or the future itself, cancels the call if it was not sent; one that runs goes on, and its result is dropped.
+
+        Returns:
+            A future of the running loop, with the results and errors of `submit`; asyncio turns StopIteration into a
+            RuntimeError. It is cancelled too when the call is (`shutdown(cancel_futures=True)`).
+
+        Raises:
+            RuntimeError: no loop runs in this thread; or as for `submit`. Nothing was queued.
+        """
+        import asyncio  # with the first use: `import rfaas` stays without it
+
+        from rfaas.client.awaiting import awaitable
+
+        loop = asyncio.get_running_loop()
+        return awaitable(self.submit(fn, *args, **kwargs), loop)
+
     def map(
         self,
         fn: Callable[..., T],
@@ -98,21 +122,24 @@ class Calls(concurrent.futures.Executor):
             chunksize: arguments a call; more than 1 pays for short functions.
             buffersize: calls that may be under way, the results not yet taken included; arguments are read as needed.
 
+        Returns:
+            A generator. An exception of the function, of an iterable or of time ends it where it belongs; that, and
+            closing it, cancels the calls that were not sent.
+
         Raises:
-            ValueError: chunksize or buffersize is below 1; nothing was submitted.
+            ValueError, TypeError: chunksize or buffersize is below 1, or no number; nothing was submitted.
+            Exception: what an iterable raises while it is read here; calls submitted before go on.
+            RuntimeError: as for `submit`.
         """
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be >= 1 or None.")
+        check_sizes(chunksize, buffersize)
         deadline_s = None if timeout is None else time.monotonic() + timeout
         arguments = zip(*iterables, strict=False)
         if chunksize == 1:
             single = (self.submit(fn, *args) for args in arguments)
-            return _in_order(single, buffersize, deadline_s)
+            return in_order(single, buffersize, deadline_s)
         chunk: Callable[[list[tuple[Any, ...]]], Iterable[T]] = Chunk(fn)
-        futures: Iterator[Future[Iterable[T]]] = (self.submit(chunk, part) for part in _chunks(arguments, chunksize))
-        return itertools.chain.from_iterable(_in_order(futures, buffersize, deadline_s))
+        futures: Iterator[Future[Iterable[T]]] = (self.submit(chunk, part) for part in chunks(arguments, chunksize))
+        return flatten(in_order(futures, buffersize, deadline_s))
 
     def options(
         self,
@@ -155,6 +182,37 @@ class Calls(concurrent.futures.Executor):
         """
         self._engine.shutdown(wait=wait, cancel_queued=cancel_futures)
 
+    def terminate_workers(self) -> None:
+        """Take no more calls and end this executor's workers now, whatever runs; like `ProcessPoolExecutor`'s of 3.14.
+
+        Calls that were not sent are cancelled. Those that were fail at once with ExecutorBroken, `may_have_run=True`.
+        Returns at once; the workers are told to leave and killed 0.1 s later, and their cores go back. Repeatable;
+        `shutdown(wait=True)` afterwards waits until all that has happened here.
+        """
+        self._engine.terminate()
+
+    def kill_workers(self) -> None:
+        """Do what `terminate_workers` does.
+
+        The standard executor sends SIGKILL here and SIGTERM there. Functions on workers never see a SIGTERM, by which
+        Slurm announces that it takes a node back, so there is only one way to end them.
+        """
+        self._engine.terminate()
+
+    async def ashutdown(self, *, cancel_futures: bool = False) -> None:
+        """Shut down as `shutdown` does, and wait for the end without blocking the loop.
+
+        Being cancelled ends the waiting only: the calls are finished, or cancelled, all the same.
+        """
+        from rfaas.client.awaiting import wait_for
+
+        self.shutdown(wait=False, cancel_futures=cancel_futures)
+        await wait_for(self._engine.over)
+        self.shutdown(wait=True)  # the thread has said its last word: this takes no time
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an rfaas.Executor can't be pickled; make one inside the function if it needs one")
+
     def statistics(self) -> dict[str, int]:
         """Counters of calls since the start (submitted, answered, failed, …), and what queues, runs and serves now."""
         return self._engine.statistics()
@@ -176,26 +234,38 @@ class Executor(Calls):
     Args:
         max_workers: ceiling; workers are asked for as calls need them. None: the CPUs this process may use, or, with an
             allocator, as many as there are calls, at most 1,000.
+        initializer: called with `initargs` by each worker, those that replace others included, before its first call;
+            pickled here and now. If it raises, or three workers in a row die of it, the executor is broken: calls
+            that wait and all later ones get ExecutorBroken, with what it raised as the cause.
+        initargs: arguments of `initializer`.
+        max_tasks_per_child: calls after which a worker leaves and another takes its place; a chunk of `map` is one.
+            None: never.
         memory: of each worker, "512MiB" or bytes.
         cores: of each worker.
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
-            user runs, else embedded.
+            user runs, else embedded. Inside a function that runs on a worker, None is embedded, on that worker's
+            own cores: waiting for cores that one's own callers hold would never end.
         transport: medium to the workers: "auto" or "tcp" (which is a unix socket on the same node).
         hot_for_s: seconds that a worker polls for the next call before it sleeps. The media of this version always
             sleep.
         call_timeout_s, idempotent, retries: of every call; see `options`.
         acquire_timeout_s: seconds that a call waits while there is no worker at all, then AcquireTimeout; None: for
-            ever.
+            ever; inside a function that names an allocator, 60.
         daemon_python: interpreter of the helper process, if it should not be this one; also RFAAS_DAEMON_PYTHON.
 
     Raises:
         ConfigError: a value is wrong; nothing was started.
+        TypeError: `initializer` can't be called, or `max_tasks_per_child` is no number; nothing was started.
+        SerializationError: `initializer` or `initargs` can't be pickled; nothing was started.
     """
 
     def __init__(
         self,
         max_workers: int | None = None,
         *,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        max_tasks_per_child: int | None = None,
         memory: str | int = "1GiB",
         cores: int = 1,
         allocator: str | os.PathLike[str] | None = None,
@@ -221,7 +291,8 @@ class Executor(Calls):
             daemon_python=daemon_python,
             calls=calls,
         )
-        super().__init__(Engine(config), calls)
+        check_worker_life(initializer, max_tasks_per_child)
+        super().__init__(Engine(config, initializer, tuple(initargs), max_tasks_per_child), calls)
         # Not __del__: the I/O thread outlives this object and finishes the calls that others hold futures of.
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # exit waits for the calls by another way: rfaas.client.lifetime
@@ -235,32 +306,11 @@ class Executor(Calls):
         self.shutdown(wait=True)
         return False
 
+    async def __aenter__(self) -> Executor:
+        return self
 
-def _chunks(arguments: Iterator[tuple[Any, ...]], size: int) -> Iterator[list[tuple[Any, ...]]]:
-    while part := list(itertools.islice(arguments, size)):
-        yield part
-
-
-def _in_order(submitted: Iterator[Future[T]], buffersize: int | None, deadline_s: float | None) -> Iterator[T]:
-    """Submit now, all or `buffersize` of them; yield results in order; cancel the rest when the caller stops early."""
-    futures = deque(itertools.islice(submitted, buffersize))
-
-    def results() -> Iterator[T]:
-        try:
-            while futures:
-                # The deque lets the future go before its result is used: a long map keeps no old results.
-                yield _result_of(futures, deadline_s)
-                futures.extend(itertools.islice(submitted, 0 if buffersize is None else 1))
-        finally:
-            for future in futures:
-                future.cancel()
-
-    return results()
-
-
-def _result_of(futures: deque[Future[T]], deadline_s: float | None) -> T:
-    """The first future's result, taken out of the deque only once it is there: a timed-out one is cancelled too."""
-    rest_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-    result = futures[0].result(rest_s)
-    futures.popleft()
-    return result
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        await self.ashutdown()
+        return False

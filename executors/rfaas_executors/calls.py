@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import msgpack
 
+from rfaas_executors.chains import links
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, decode_manifest, digest
 
@@ -151,16 +152,25 @@ def dumps(value: object) -> list[Buffer]:
 
 
 def failure(status: int, error: BaseException) -> Outcome:
-    """Describe an exception as 001 section 2 says: text for everyone, and itself where it can be pickled."""
+    """Describe an exception as 001 section 2 says: text, itself where it can be pickled, and what stands behind it."""
     text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
-    described = {"type": _qualified_name(type(error)), "message": _message(error), "traceback": text}
-    try:
-        pickled = cloudpickle.dumps(error, protocol=5)
-    except Exception:  # its attributes can't travel; the text does
-        pickled = b""
+    described = {**_describe(error), "traceback": text}
+    behind = links(error, _pickled, _describe)
+    pickled = _pickled(error)
     # A frame that waits in the traceback would keep the call's arguments alive until the next call.
     error.__traceback__ = None
-    return Outcome(status, [msgpack.packb(described, unicode_errors="replace"), pickled])
+    return Outcome(status, [msgpack.packb(described, unicode_errors="replace"), pickled, *behind])
+
+
+def _pickled(error: BaseException) -> bytes:
+    try:
+        return bytes(cloudpickle.dumps(error, protocol=5))
+    except Exception:  # its attributes can't travel; the text does
+        return b""
+
+
+def _describe(error: BaseException) -> dict[str, str]:
+    return {"type": _qualified_name(type(error)), "message": _message(error)}
 
 
 def _users_part(trace: TracebackType | None) -> TracebackType | None:

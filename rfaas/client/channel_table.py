@@ -24,6 +24,10 @@ class Channel:
         granted: credits that it ever gave.
         answered: calls that it has answered.
         verdict: why nothing will come any more, once somebody said so.
+        ready: its worker may have the user's calls: it is initialized.
+        chore: what the worker does beside the user's calls now (rfaas.client.chores).
+        n_calls: calls of the user's that were sent.
+        spent: it gets no further call: it had as many as a worker takes.
     """
 
     info: ChannelInfo
@@ -35,6 +39,10 @@ class Channel:
     verdict: Verdict | None = None
     granted: int = 0
     answered: int = 0
+    ready: bool = True
+    chore: Call | None = None
+    n_calls: int = 0
+    spent: bool = False
 
 
 class ChannelTable:
@@ -51,9 +59,9 @@ class ChannelTable:
         """The channel of this number, if it is open."""
         return self._by_number.get(number)
 
-    def open(self, info: ChannelInfo) -> None:
+    def open(self, info: ChannelInfo, *, ready: bool = True) -> None:
         """Add a channel; it has no credit yet."""
-        self._by_number[info.number] = Channel(info)
+        self._by_number[info.number] = Channel(info, ready=ready)
 
     def remove(self, number: int) -> Channel | None:
         """Forget a channel; None if it was forgotten before."""
@@ -74,15 +82,21 @@ class ChannelTable:
         self._add_credits(channel, 1)
 
     def _add_credits(self, channel: Channel, credits: int) -> None:
-        if channel.credits == 0:
+        if channel.credits == 0 and channel.ready:
             self._idle.append(channel)
         channel.credits += credits
+
+    def spend(self, channel: Channel) -> None:
+        """Spend a credit of this channel, for a chore."""
+        channel.credits -= 1
+        if channel.credits == 0 and channel in self._idle:
+            self._idle.remove(channel)
 
     def take_idle(self) -> Channel | None:
         """Spend a credit of the idle channel that was used last; None if all are busy."""
         while self._idle:
             channel = self._idle[-1]
-            if channel.usable:
+            if channel.usable and not channel.spent:
                 channel.credits -= 1
                 if channel.credits == 0:
                     self._idle.pop()
@@ -101,7 +115,7 @@ class ChannelTable:
             for call_id in list(channel.running)[n_sent:]:
                 del channel.running[call_id]
             channel.credits = left
-        self._idle = [channel for channel in self._by_number.values() if channel.credits]
+        self._idle = [channel for channel in self._by_number.values() if channel.credits and channel.ready]
 
     def any_serving(self) -> bool:
         """True if at least one worker is there, idle or busy."""

@@ -13,7 +13,10 @@ from typing import Any, Final
 
 from rfaas.client.call_queue import CallQueue
 from rfaas.client.channel_table import Channel, ChannelTable
+from rfaas.client.chores import Chores
 from rfaas.client.events import (
+    Break,
+    Broke,
     Call,
     Cancel,
     ChannelEnded,
@@ -42,6 +45,7 @@ from rfaas.client.events import (
     SessionUp,
     Shutdown,
     Submit,
+    Terminate,
     Tick,
     Verdict,
     Withdrawn,
@@ -53,6 +57,7 @@ from rfaas_transport.errors import (
     Cancelled,
     DeadlineExceeded,
     EnvironmentFailed,
+    ExecutorBroken,
     LeaseDenied,
     Phase,
     ProtocolError,
@@ -84,12 +89,22 @@ class ClientCore:
         max_workers: ceiling of the standing target.
         acquire_timeout_s: how long a call may wait while there is no worker; None: for ever.
         seed: of the jitter between retries; None: random.
+        chores: what workers do before their first call and after their last; None: nothing.
     """
 
-    def __init__(self, max_workers: int, acquire_timeout_s: float | None = None, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        max_workers: int,
+        acquire_timeout_s: float | None = None,
+        seed: int | None = None,
+        chores: Chores | None = None,
+    ) -> None:
         self._max_workers = max_workers
         self._acquire_timeout_s = acquire_timeout_s
         self._random = random.Random(seed)
+        self._chores = chores or Chores()
+        self._broke = False  # no worker can be initialized
+        self._broken_by: RfaasError | None = None  # known a little later
         self._queue = CallQueue()
         self._outstanding = 0
         self._last_call_id = 0
@@ -137,7 +152,7 @@ class ClientCore:
         return {
             **self.counters,
             "queued": len(self._queue),
-            "running": sum(len(c.running) for c in channels),
+            "running": sum(1 for c in channels for call in c.running.values() if call is not c.chore),
             "workers": sum(1 for c in channels if c.usable and c.greeted),
             "want": self._want,
         }
@@ -165,6 +180,8 @@ class ClientCore:
         for call in unresolved:
             if id(call) not in elsewhere:
                 self._readmit(call, now_s, out)
+        for channel in self._channels:
+            self._do_chore(channel, now_s, out)
         self._want_told = 0
         if self._session == "joining" and not is_joining:
             self._session = "down"
@@ -213,6 +230,21 @@ class ClientCore:
             else:
                 self._withdraw(call, out)
 
+    def _on_terminate(self, event: Terminate, now_s: float, out: list[Effect]) -> None:
+        self._on_shutdown(Shutdown(cancel_queued=True), now_s, out)
+        for channel in list(self._channels):
+            self._channels.remove(channel.info.number)
+            out.append(CloseChannel(channel.info.number))
+            for call in channel.running.values():
+                if call is not channel.chore and not call.resolved:
+                    call.may_have_run = True
+                    message = f"its worker on {channel.info.node or 'an unnamed node'} was ended by its own executor"
+                    self._fail(call, self._unsent_error(ExecutorBroken, call, message, "SENT"), out)
+
+    def _on_break(self, event: Break, now_s: float, out: list[Effect]) -> None:
+        self._closing = self._broke = True
+        self._broken_by = event.error  # calls fail at the end of the step, those that come back later too
+
     def _resolve(self, call: Call) -> None:
         assert not call.resolved
         self._queue.remove(call)
@@ -234,6 +266,7 @@ class ClientCore:
         for call in [*self._queue, *self._timers.pending(self._on_pause_over)]:
             if not call.resolved:
                 own = copy.copy(error)
+                own.__cause__ = error.__cause__
                 own.may_have_run, own.attempt, own.phase = call.may_have_run, call.attempt, "QUEUED"
                 self._fail(call, own, out)
 
@@ -262,7 +295,9 @@ class ClientCore:
 
     def _feed_workers(self, now_s: float, out: list[Effect]) -> None:
         """Hand waiting calls to idle workers, oldest first; the worker that was busy last comes first."""
-        while self._queue and (channel := self._channels.take_idle()) is not None:
+        if self._broken_by is not None:
+            self._fail_queued(self._broken_by, out)
+        while self._queue and not self._broke and (channel := self._channels.take_idle()) is not None:
             self._dispatch(channel, self._queue.take(), now_s, out)
 
     def _dispatch(self, channel: Channel, call: Call, now_s: float, out: list[Effect]) -> None:
@@ -270,12 +305,27 @@ class ClientCore:
         call.call_id = self._last_call_id
         call.dispatches += 1
         channel.running[call.call_id] = call
-        self.counters["dispatched"] += 1
+        if call is not channel.chore:
+            self.counters["dispatched"] += 1
+            self._chores.count(channel)
         remaining_s = None if call.deadline_s is None else max(0.0, call.deadline_s - now_s)
         out.append(Dispatch(channel.info.number, call, call.call_id, remaining_s))
 
+    def _do_chore(self, channel: Channel, now_s: float, out: list[Effect]) -> None:
+        """Have a worker that idles do what it owes before its first call or after its last."""
+        chore = None if self._broke else self._chores.due(channel)
+        if chore is not None:
+            self._channels.spend(channel)
+            self._dispatch(channel, chore, now_s, out)
+
+    def _end_chore(self, broke: Broke | None, out: list[Effect]) -> None:
+        """Go on after a chore; with a failed initializer, send nothing any more until it is known what it raised."""
+        if broke is not None and not self._broke:
+            self._broke = True
+            out.append(broke)
+
     def _on_channel_opened(self, event: ChannelOpened, now_s: float, out: list[Effect]) -> None:
-        self._channels.open(event.info)
+        self._channels.open(event.info, ready=self._chores.is_ready(event.info))
         if self._drained:
             self._channels.remove(event.info.number)
             out.append(CloseChannel(event.info.number))
@@ -290,14 +340,20 @@ class ClientCore:
         elif frame.kind == ERROR and frame.call_id in channel.running:
             call = channel.running.pop(frame.call_id)
             channel.answered += 1
-            if not call.resolved:
+            if call is channel.chore:
+                self._end_chore(self._chores.answered(channel, call, frame), out)
+            elif not call.resolved:
                 error = self._unsent_error(ProtocolError, call, f"the worker refused the call: {frame.text}", "SENT")
                 self._fail(call, error, out)
         self._channels.grant(channel, frame.credits)
+        self._do_chore(channel, now_s, out)
 
     def _on_result(self, channel: Channel, event: FrameArrived, out: list[Effect]) -> None:
         call = channel.running.pop(event.frame.call_id, None)
         channel.answered += call is not None
+        if call is not None and call is channel.chore:
+            self._end_chore(self._chores.answered(channel, call, event.frame), out)
+            return
         if call is None or call.resolved:  # I7: a result reaches the dispatch it belongs to, or nobody
             self.counters["late_results"] += 1
             return
@@ -323,7 +379,9 @@ class ClientCore:
         if channel is None or call is None:
             return
         call.dispatches -= 1  # nothing was sent
-        if event.broken:
+        if call is channel.chore:
+            self._end_chore(self._chores.not_sent(channel, call, event.error, broken=event.broken), out)
+        elif event.broken:
             channel.usable = False
             self._dispatch_again(call, out)
         else:
@@ -376,7 +434,9 @@ class ClientCore:
         out.append(CloseChannel(channel.info.number))
         again = []
         for call in channel.running.values():
-            if not call.resolved and self._judge(call, channel, verdict, now_s, out):
+            if call is channel.chore:
+                self._end_chore(self._chores.lost(channel, call, verdict), out)
+            elif not call.resolved and self._judge(call, channel, verdict, now_s, out):
                 again.append(call)
         for call in reversed(again):  # each goes to the front: the oldest ends up first
             self._dispatch_again(call, out)
@@ -475,6 +535,8 @@ class ClientCore:
     # --- the standing target, and waiting without a worker ------------------------------------
 
     def _ask_for_workers(self, now_s: float, out: list[Effect]) -> None:
+        if self._broke:
+            return
         if now_s >= self._content_until_s or not self._channels.any_serving():
             self._want = max(self._want, min(self._max_workers, self._outstanding))
         if self._session == "down" and (self._queue or (self._leases and self._outstanding)):
@@ -556,6 +618,8 @@ _HANDLERS: Final[dict[type, Callable[[ClientCore, Any, float, list[Effect]], Non
     Submit: ClientCore._on_submit,
     Cancel: ClientCore._on_cancel,
     Shutdown: ClientCore._on_shutdown,
+    Terminate: ClientCore._on_terminate,
+    Break: ClientCore._on_break,
     Tick: ClientCore._on_tick,
     SessionUp: ClientCore._on_session_up,
     SessionLost: ClientCore._on_session_lost,

@@ -6,11 +6,14 @@ calls: `rfaas.client.core` does. Locks: this one first, then a future's; user co
 
 A KeyboardInterrupt can hit the main thread between any two lines, while it holds the lock too. Then `_mid_step` stays
 set, and whoever steps next puts the books in order (`_recover`) from what is certain: the futures that have no end, and
-the credits that the channels have really spent.
+the credits that the channels have really spent. A finalizer or a signal handler can hit there too, and submit or cancel
+by itself: what comes from inside is left as a note to the I/O thread.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
 import logging
 import os
@@ -18,11 +21,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future as StandardFuture
+from concurrent.futures import InvalidStateError
 from typing import Any
 
 from rfaas.client import lifetime, session_events
+from rfaas.client.applying import Initializer, leave
+from rfaas.client.chores import Chores
 from rfaas.client.core import ClientCore
+from rfaas.client.endings import Ending, resolve, why_broken
 from rfaas.client.events import (
+    Break,
+    Broke,
     Call,
     Cancel,
     ChannelEnded,
@@ -41,6 +51,7 @@ from rfaas.client.events import (
     SendWant,
     Shutdown,
     Submit,
+    Terminate,
     Tick,
     Withdrawn,
 )
@@ -48,7 +59,7 @@ from rfaas.client.futures import Future
 from rfaas.client.history import History
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports, Work
-from rfaas.client.serial import FunctionCache, as_serialization_error, dump_arguments, load_result
+from rfaas.client.serial import FunctionCache, as_serialization_error, define_chore, dump_arguments
 from rfaas.client.session_link import SessionLink
 from rfaas.config import CallSettings, ExecutorConfig
 from rfaas_transport._core import Channel, Poller
@@ -57,28 +68,48 @@ from rfaas_transport.frame import Kind
 
 _log = logging.getLogger(__name__)
 
-Ending = Deliver | Fail | Withdrawn  # effects that resolve a future
-
 
 class Engine:
     """Runs the calls of one executor.
 
     Args:
         config: of the executor.
+        initializer: what each worker calls with `initargs` before its first call.
+        max_calls: calls that a worker takes before another takes its place; None: any number.
+
+    Raises:
+        SerializationError: the initializer or its arguments can't be pickled.
     """
 
-    def __init__(self, config: ExecutorConfig) -> None:
+    def __init__(
+        self,
+        config: ExecutorConfig,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_calls: int | None = None,
+    ) -> None:
         self._client_id = os.urandom(16)
         self._config = config
-        self._lock = threading.Lock()
-        self._core = ClientCore(config.max_workers, config.acquire_timeout_s)
-        self._functions = FunctionCache()
+        self._lock = threading.RLock()
+        self._initializer_name = getattr(initializer, "__qualname__", repr(initializer))
+        chores = Chores(
+            initializer=None if initializer is None else Work(None, *define_chore(Initializer(initializer), initargs)),
+            leave=None if max_calls is None else Work(None, *define_chore(leave, ())),
+            max_calls=max_calls,
+        )
+        self._core = ClientCore(config.max_workers, config.acquire_timeout_s, chores=chores)
+        # What an initializer of the main program sets there, on each worker, is for the functions that come after it.
+        self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__")
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
         self._history = History(self._client_id)
         self._numbers = itertools.count(1)  # of calls
         self._calls: dict[Future[Any], Call] = {}  # every future that is not resolved
         self._endings: deque[Ending] = deque()  # for the I/O thread to carry out
         self._resolving: list[Ending] = []  # which it carries out now
+        self._notes: deque[Event] = deque()  # from inside, see above
+        self._broke: Broke | None = None  # not looked into yet
+        self._broken: RfaasError | None = None
+        self.over: StandardFuture[None] = StandardFuture()  # done when the I/O thread has done its last
         self._mid_step = False
         self._suspect = False  # as _mid_step, set without the lock
         self._want: int | None = None  # not told yet
@@ -102,18 +133,23 @@ class Engine:
 
         Raises:
             RuntimeError: the executor, or the interpreter, shuts down; or this is a forked child. Nothing was queued.
+            ExecutorBroken: no worker can be initialized. Nothing was queued.
         """
         self._refuse_if_shut()
         future: Future[Any] = Future()
         try:
             with self._functions_lock:
                 definition, applied = self._functions.define(function)
-            segments = dump_arguments((function, args, kwargs), {}) if applied else dump_arguments(args, kwargs)
+                passed = self._functions.as_argument(function)
+            segments = dump_arguments((passed, args, kwargs), {}) if applied else dump_arguments(args, kwargs)
         except Exception as error:  # as in the standard executors, what can't be pickled is the future's error
             future._end(None, as_serialization_error(error))
             return future
         call = Call(next(self._numbers), Work(future, definition, segments), settings)
         future._withdraw = lambda: self._withdraw(call)
+        if self._inside():
+            self._note(Submit(call))
+            return future
         with self._lock:
             self._refuse_if_shut()
             if self._thread is None or self._thread.ident is None:  # not started, or interrupted before it was
@@ -122,12 +158,28 @@ class Engine:
             self._apply(Submit(call))
         return future
 
+    def _inside(self) -> bool:
+        """True if this thread holds the lock: a finalizer or a signal handler has interrupted it."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # as threading.Condition itself does
+
+    def _note(self, event: Event) -> None:
+        """Leave an event to the I/O thread."""
+        self._notes.append(event)
+        if self._thread is not None:
+            self._poller.wake()
+
     def _refuse_if_shut(self) -> None:
+        if self._broken is not None:
+            refusal = copy.copy(self._broken)
+            raise refusal from self._broken.__cause__
         if self._shut:
             raise RuntimeError(f"cannot schedule new futures after {self._shut}")
 
     def _withdraw(self, call: Call) -> bool:
-        """Cancel a call that can't have run, its callbacks included; False if it is too late for that."""
+        """Cancel a call that can't have run, its callbacks included; False if it is too late, or not sure yet."""
+        if self._inside():
+            self._note(Cancel(call))
+            return False
         try:
             with self._lock:
                 self._check_books()
@@ -154,14 +206,35 @@ class Engine:
             cancel_queued: calls that were not sent are cancelled.
             why: for the message that refuses later calls.
         """
+        self._end(Shutdown(cancel_queued), why)
+        thread = self._thread
+        if wait and thread is not None and thread.ident not in (None, threading.get_ident()) and not self._inside():
+            thread.join()
+
+    def terminate(self) -> None:
+        """Take no more calls, and end those that are there: what was not sent is cancelled, the rest fails. Repeatable.
+
+        Returns at once; the workers end a moment later, and the I/O thread with them.
+        """
+        self._end(Terminate(), "shutdown")
+
+    def _end(self, event: Shutdown | Terminate, why: str) -> None:
+        if self._inside():
+            self._shut = self._shut or why
+            self._note(event)
+            return
         with self._lock:
             self._shut = self._shut or why
             thread = self._thread
             if thread is not None and not self._drained:
                 self._check_books()
-                self._apply(Shutdown(cancel_queued))
-        if wait and thread is not None and thread.ident not in (None, threading.get_ident()):
-            thread.join()
+                self._apply(event)
+        if thread is None:
+            self._say_over()
+
+    def _say_over(self) -> None:
+        with contextlib.suppress(InvalidStateError):
+            self.over.set_result(None)
 
     def abandon(self) -> None:
         """Shut down without waiting; safe in a garbage collection, which may come while this thread holds the lock."""
@@ -207,7 +280,7 @@ class Engine:
             elif isinstance(effect, Deliver | Fail | Withdrawn):
                 self._endings.append(effect)
             else:
-                self._note(effect)
+                self._keep(effect)
         if self._asleep and self._is_wanted_by_s(self._wake_by_s):
             self._asleep = False
             self._poller.wake()
@@ -217,12 +290,15 @@ class Engine:
         if port is None:
             return SendFailed(dispatch.channel, dispatch.call_id, ChannelClosed("the channel is closed"), broken=True)
         work: Work = dispatch.call.work
-        work.future._mark_running()
-        self._history.sent(dispatch, port.info)
+        if work.future is not None:
+            work.future._mark_running()
+            self._history.sent(dispatch, port.info)
         return self._ports.send(port, dispatch, work)
 
-    def _note(self, effect: Effect) -> None:
-        if isinstance(effect, Requeued):
+    def _keep(self, effect: Effect) -> None:
+        if isinstance(effect, Broke):
+            self._broke = effect
+        elif isinstance(effect, Requeued):
             effect.call.work.future._mark_pending()
         elif isinstance(effect, SendWant):
             self._want = effect.workers
@@ -235,7 +311,9 @@ class Engine:
 
     def _is_wanted_by_s(self, time_s: float) -> bool:
         """True if the I/O thread has something to do before this time."""
-        if self._endings or self._want is not None or self._connect is not None or self._drained:
+        if self._endings or self._notes or self._drained or self._broke is not None:
+            return True
+        if self._want is not None or self._connect is not None:
             return True
         due_s = self._core.next_due_s()
         return due_s is not None and due_s < time_s
@@ -285,6 +363,7 @@ class Engine:
             self._fail_all(error)
         finally:
             self._leave()
+            self._say_over()
 
     def _turn(self) -> bool:
         """Do what is due, then wait for what comes; True: nothing is left to do."""
@@ -292,6 +371,10 @@ class Engine:
             self._abandoned = False
             self._step(Shutdown())
         self._step(Tick())
+        while self._notes:
+            self._step(self._notes.popleft())
+        if self._broke is not None:
+            self._look_into(self._broke)
         self._tell_session()
         if self._drained and not self._endings:
             return True
@@ -330,14 +413,18 @@ class Engine:
             future: Future[Any] = ending.call.work.future
             ending.call.work = None  # its arguments go, though a timer may still know the call
             self._history.resolved(ending)
-            if isinstance(ending, Withdrawn):
-                future._end_cancelled()
-            elif isinstance(ending, Fail):
-                future._end(None, ending.error)
-            else:
-                _deliver(ending, future)
+            resolve(ending, future)
             self._calls.pop(future, None)
         self._resolving = []
+
+    def _look_into(self, broke: Broke) -> None:
+        """Find out why no worker can be initialized, and end what waits with that."""
+        error = why_broken(broke, self._initializer_name)
+        _log.error("%s", error.message)
+        with self._lock:
+            self._broke = None
+            self._broken = error
+        self._step(Break(error))
 
     def _serve_channel(self, token: int) -> None:
         with self._lock:
@@ -411,6 +498,9 @@ class Engine:
         with self._lock:
             self._drained = True
             self._ports.close_all()
+        for event in self._notes:  # from the inside of the last step: nobody will do them
+            if isinstance(event, Submit):
+                event.call.work.future._end(None, RuntimeError(f"cannot schedule new futures after {self._shut}"))
         self._session.leave()
         self._poller.close()
 
@@ -419,7 +509,8 @@ class Engine:
 
         The parent's lock may be held by a thread that does not exist here, so nothing waits for it.
         """
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self.over = StandardFuture()
         self._functions_lock = threading.RLock()
         self._shut = lifetime.FORKED
         if self._thread is None:
@@ -430,15 +521,3 @@ class Engine:
         self._poller.close()
         for future in self._calls:
             future._fail_in_forked_child(error)
-
-
-def _deliver(ending: Deliver, future: Future[Any]) -> None:
-    """Decode a result and resolve its future."""
-    try:
-        value = load_result(ending.frame.status, ending.frame.segments)
-    except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
-        if isinstance(error, RfaasError) and not error.node:
-            error.node, error.attempt = ending.info.node, ending.call.attempt
-        future._end(None, error)
-    else:
-        future._end(value, None)

@@ -143,6 +143,18 @@ class Shutdown:
 
 
 @dataclass(slots=True, eq=False)
+class Terminate:
+    """Shut down at once: what was not sent is withdrawn, what was sent fails, the workers are given back."""
+
+
+@dataclass(slots=True, eq=False)
+class Break:
+    """What Broke means to calls: those that wait fail with this error, no other is sent."""
+
+    error: RfaasError
+
+
+@dataclass(slots=True, eq=False)
 class Tick:
     """Time has passed."""
 
@@ -250,6 +262,8 @@ Event = (
     Submit
     | Cancel
     | Shutdown
+    | Terminate
+    | Break
     | Tick
     | SessionUp
     | SessionLost
@@ -305,6 +319,16 @@ class Withdrawn:
 
 
 @dataclass(slots=True, eq=False)
+class Broke:
+    """Workers can't be initialized: find out why, from the answer or the error, and say Break. Nothing is sent now."""
+
+    call: Call
+    info: ChannelInfo
+    frame: FrameLike | None = None
+    error: RfaasError | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Requeued:
     """The call is proven not started and in the queue again; it may be cancelled again."""
 
@@ -337,4 +361,4 @@ class Drained:
     """Shut down, and every call is resolved."""
 
 
-Effect = Dispatch | Deliver | Fail | Withdrawn | Requeued | SendWant | CloseChannel | Connect | Drained
+Effect = Dispatch | Deliver | Fail | Withdrawn | Broke | Requeued | SendWant | CloseChannel | Connect | Drained

@@ -15,6 +15,7 @@ from typing import TypeVar
 R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
+_standard_log = logging.getLogger("concurrent.futures")  # whoever silences or watches callbacks looks there
 
 
 class Future(concurrent.futures.Future[R]):
@@ -55,6 +56,22 @@ class Future(concurrent.futures.Future[R]):
                 self.set_exception(error)
         except concurrent.futures.InvalidStateError:
             _log.warning("a future was resolved by somebody else; what its call brought is dropped")
+
+    def _invoke_callbacks(self) -> None:
+        """Run each callback, whatever the others raise; all is logged by the standard executors' logger.
+
+        A KeyboardInterrupt or SystemExit goes on where somebody can see it, in the main thread. Elsewhere it is logged
+        too: it would end the thread that serves every other call.
+        """
+        for callback in self._done_callbacks:  # type: ignore[attr-defined]  # not in the stubs, but there since 3.2
+            try:
+                callback(self)
+            except Exception:
+                _standard_log.exception("exception calling callback for %r", self)
+            except BaseException:
+                if threading.current_thread() is threading.main_thread():
+                    raise
+                _standard_log.exception("exception calling callback for %r", self)
 
     def _mark_running(self) -> None:
         with self._condition:

@@ -21,11 +21,11 @@ SESSION_TOKEN: Final = 0  # the poller's token of the session connection; channe
 
 
 class Work:
-    """What a call needs on this side: its future, and what is sent."""
+    """What a call needs on this side: its future, and what is sent. A chore has no future."""
 
     __slots__ = ("definition", "future", "segments")
 
-    def __init__(self, future: Future[Any], definition: Definition, segments: Segments) -> None:
+    def __init__(self, future: Future[Any] | None, definition: Definition, segments: Segments) -> None:
         self.future = future
         self.definition = definition
         self.segments = segments

@@ -1,4 +1,4 @@
-"""How functions, arguments, results and exceptions travel: manifests, cloudpickle, pickle 5 with buffers out of band.
+"""How functions, arguments and results travel: manifests, cloudpickle, pickle 5 with buffers out of band.
 
 Must not touch sockets, threads or the core. A client unpickles only what its own workers sent it.
 Spec: docs/spec/001-invocation.md section 2 (DEFINE, CALL, RESULT) and section 4.
@@ -15,10 +15,10 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, ClassVar, Final
 
 import cloudpickle
-import msgpack
 
-from rfaas.client.applying import Chunk, apply
-from rfaas_transport.errors import PayloadTooLarge, RemoteError, RfaasError, SerializationError
+from rfaas.client.applying import Adopting, Chunk, apply
+from rfaas.client.failures import load_failure
+from rfaas_transport.errors import PayloadTooLarge, RfaasError, SerializationError
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, digest, encode_manifest
 
@@ -57,9 +57,13 @@ class FunctionCache:
     A function is pickled at its first call and never again while the object lives: closures and globals are those of
     that moment, as with a process that was forked then. A changed default, closure or global is seen after the function
     was defined anew (which makes another object). Keeps no function alive. Not thread-safe: the caller locks.
+
+    Args:
+        adopting: functions adopt what an initializer of the main program left (rfaas.client.applying.Initializer).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, adopting: bool = False) -> None:
+        self._adopting = adopting
         self._by_id: dict[int, tuple[weakref.ref[Any], Definition]] = {}
         self._apply: Definition | None = None
 
@@ -81,9 +85,13 @@ class FunctionCache:
         known = self._by_id.get(id(function))
         if known is not None and known[0]() is function:
             return known[1], False
-        definition = Definition(_dump_function(function))
+        definition = Definition(_dump_function(Adopting(function) if self._adopting else function))
         self._remember(function, definition)
         return definition, False
+
+    def as_argument(self, function: Callable[..., Any]) -> Callable[..., Any] | Adopting:
+        """What travels in a function's place as the first argument of `apply`."""
+        return Adopting(function) if self._adopting else function
 
     def _remember(self, function: Callable[..., Any], definition: Definition) -> None:
         key, table = id(function), self._by_id
@@ -94,6 +102,17 @@ class FunctionCache:
                 table.pop(key, None)
 
         table[key] = (weakref.ref(function, forget), definition)
+
+
+def define_chore(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Definition, Segments]:
+    """Pickle a function of ours with its arguments, to be sent to many workers.
+
+    Raises:
+        SerializationError: the user's part of it can't be pickled.
+    """
+    # Copied: buffers would be read when a worker comes, long after the caller may have changed them.
+    segments: Segments = [bytes(segment) for segment in dump_arguments(args, {})]
+    return Definition(_dump_function(function)), segments
 
 
 def _is_lasting(function: Callable[..., Any]) -> bool:
@@ -121,7 +140,7 @@ def _dump_by_value(value: object, buffer_callback: Callable[[pickle.PickleBuffer
         return file.getvalue()
 
 
-def _dump_function(function: Callable[..., Any]) -> bytes:
+def _dump_function(function: object) -> bytes:
     try:
         return _dump_by_value(function)
     except Exception as error:  # pickling runs the user's __reduce__ and friends: anything may come
@@ -163,17 +182,6 @@ def _dump_plain(value: object, buffers: list[pickle.PickleBuffer]) -> bytes | No
 # --- results ------------------------------------------------------------------------------------
 
 
-class _RemoteTraceback(Exception):
-    """Carries the text of a traceback made elsewhere, as in concurrent.futures.process."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
-
-
 def load_result(status: int, segments: Sequence[memoryview]) -> Any:  # noqa: ANN401
     """Rebuild what a RESULT frame brought.
 
@@ -197,44 +205,7 @@ def load_result(status: int, segments: Sequence[memoryview]) -> Any:  # noqa: AN
             ) from error
     if status == Status.TOO_LARGE:
         raise PayloadTooLarge("the result is larger than a channel takes", may_have_run=True, phase="DONE")
-    raise _load_failure(status, segments)
-
-
-_WHAT_WAS_BAD: Final[dict[int, str]] = {
-    Status.BAD_FUNCTION: "the function could not be unpickled or imported by the worker",
-    Status.BAD_ARGUMENTS: "the arguments could not be unpickled by the worker",
-    Status.BAD_RESULT: "the result could not be pickled by the worker",
-}
-
-
-def _load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
-    try:
-        about = msgpack.unpackb(segments[0])
-        kind, message, traceback = str(about["type"]), str(about["message"]), str(about["traceback"])
-    except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
-        return SerializationError(f"the worker's report of a failure can't be read: {error}", may_have_run=True)
-    if status != Status.EXCEPTION:
-        ran = status == Status.BAD_RESULT
-        text = f"{_WHAT_WAS_BAD.get(status, f'the call failed with status {status}')}: {kind}: {message}"
-        failure: BaseException = SerializationError(text, may_have_run=ran, phase="DONE" if ran else "STARTED")
-    else:
-        failure = _rebuild(segments, kind, message, traceback)
-    failure.__cause__ = _RemoteTraceback(traceback)
-    return failure
-
-
-def _rebuild(segments: Sequence[memoryview], kind: str, message: str, traceback: str) -> BaseException:
-    """The function's own exception, or RemoteError in its place."""
-    if len(segments) > 1 and segments[1].nbytes:
-        try:
-            failure = pickle.loads(segments[1])
-        except Exception:  # its class can't be imported here, or its __init__ takes other arguments
-            failure = None
-        if isinstance(failure, BaseException):
-            return failure
-    remote = RemoteError(f"{kind}: {message}", may_have_run=True, phase="DONE")
-    remote.remote_type, remote.remote_traceback = kind, traceback
-    return remote
+    raise load_failure(status, segments)
 
 
 def as_serialization_error(error: BaseException) -> RfaasError:

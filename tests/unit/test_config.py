@@ -122,6 +122,22 @@ def test_what_a_killed_allocator_left_is_passed_over(tmp_path):
     assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == Embedded()
 
 
+def test_a_function_that_names_no_allocator_means_its_own_cores(tmp_path, listener):
+    write_allocator_json(tmp_path / "state", listener)
+    environ = {"RFAAS_STATE_DIR": str(tmp_path / "state"), "RFAAS_SLICE": "0011"}
+    assert choose_allocator(None, environ) == Embedded()
+    assert choose_allocator(tmp_path / "state", environ) == StateDir(tmp_path / "state")
+
+
+def test_a_function_that_names_an_allocator_waits_for_cores_a_limited_time(tmp_path):
+    inside = {"RFAAS_SLICE": "0011"}
+    asked = {**DEFAULTS, "allocator": tmp_path, "environ": inside}
+    assert make_config(**asked).acquire_timeout_s == 60.0
+    assert make_config(**{**asked, "acquire_timeout_s": 5}).acquire_timeout_s == 5.0
+    assert make_config(**{**asked, "environ": {}}).acquire_timeout_s is None
+    assert make_config(**{**asked, "allocator": "embedded"}).acquire_timeout_s is None
+
+
 def test_an_allocator_of_another_host_is_believed(tmp_path):
     write_allocator_json(tmp_path, tmp_path / "gone", host="elsewhere")
     assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == StateDir(tmp_path)

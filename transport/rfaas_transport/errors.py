@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor
 from enum import IntEnum
 from typing import Any, ClassVar, Literal
 
@@ -194,6 +195,15 @@ class PoisonFunction(RfaasError):
     """The function ended three workers; it is not dispatched again."""
 
     code = "poison-function"
+
+
+class ExecutorBroken(RfaasError, BrokenExecutor):
+    """The executor can't run the call: its initializer failed, or its workers were ended by `terminate_workers`.
+
+    `__cause__` is what the initializer raised. The executor stays as it is: it refuses every later call.
+    """
+
+    code = "executor-broken"
 
 
 class Cancelled(RfaasError):

@@ -4,14 +4,19 @@ The world below knows the truth: which worker really ran what. It crashes, recla
 tells the truth in farewells or says nothing, and lets results overtake verdicts.
 """
 
+import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from rfaas.client.chores import Chores
 from rfaas.client.core import NOT_STARTED, RESULT, ClientCore
 from rfaas.client.events import (
+    Break,
+    Broke,
     Call,
     Cancel,
     ChannelEnded,
@@ -37,7 +42,7 @@ from rfaas.client.events import (
     Withdrawn,
 )
 from rfaas.config import RECLAIM_BUDGET, CallSettings
-from rfaas_transport.errors import AllocatorUnavailable, ChannelBroken, PayloadTooLarge, ReasonCode
+from rfaas_transport.errors import AllocatorUnavailable, ChannelBroken, ExecutorBroken, PayloadTooLarge, ReasonCode
 
 HELLO = 96
 LEASE = b"l" * 16
@@ -69,17 +74,21 @@ class Worker:
     dead: bool = False
     ended: bool = False  # the client has read the end
     credits: int = 0  # what its channel really has left
+    sent: list = field(default_factory=list)  # what was asked of it, in order
 
 
 class World(RuleBasedStateMachine):
+    def make_chores(self):
+        return Chores()
+
     def __init__(self):
         super().__init__()
-        self.core = ClientCore(max_workers=4, acquire_timeout_s=None, seed=0)
+        self.core = ClientCore(max_workers=4, acquire_timeout_s=None, seed=0, chores=self.make_chores())
         self.now_s = 0.0
         self.workers = {}
         self.next_channel = 1
         self.calls = []
-        self.executions = {}
+        self.executions = Counter()
         self.endings = {}
         self.refuse_next = None  # an error for the next dispatch
         self.connecting = False
@@ -104,6 +113,8 @@ class World(RuleBasedStateMachine):
                     events += self.dispatch(effect)
                 elif isinstance(effect, Deliver | Fail | Withdrawn):
                     self.endings.setdefault(effect.call, []).append(effect)
+                elif isinstance(effect, Broke):
+                    events.append(Break(ExecutorBroken("no worker can be initialized")))
                 elif isinstance(effect, CloseChannel):
                     self.workers.pop(effect.channel, None)
                 elif isinstance(effect, Connect):
@@ -119,9 +130,23 @@ class World(RuleBasedStateMachine):
         worker = self.workers[effect.channel]
         assert not worker.ended, "sent on a channel that was read to its end"
         worker.inbox.append(effect)
+        worker.sent.append(effect.call.work)
         worker.credits -= 1
         assert worker.credits >= 0
         return []
+
+    def start(self, worker):
+        worker.running = worker.inbox.pop(0)
+        worker.started = worker.running.call_id
+        self.executions[worker.running.call] += 1
+
+    def answer(self, worker, credits):
+        if worker.running.call.work == "leave":
+            worker.dead = True
+            return
+        worker.done = worker.running.call_id
+        worker.outbox.append(Frame(RESULT, worker.running.call_id, credits=credits))
+        worker.running = None
 
     def pick(self, data, predicate):
         found = [w for w in self.workers.values() if predicate(w)]
@@ -133,7 +158,6 @@ class World(RuleBasedStateMachine):
     def submit(self, idempotent, retries, timeout_s):
         call = Call(len(self.calls), "work", CallSettings(idempotent, retries if idempotent else 0, timeout_s))
         self.calls.append(call)
-        self.executions[call] = 0
         self.step(Submit(call))
 
     @rule(idempotent=st.booleans())
@@ -141,8 +165,9 @@ class World(RuleBasedStateMachine):
         """None of the step's effects is carried out; then the core is told what is true."""
         call = Call(len(self.calls), "work", CallSettings(idempotent, 0, 30.0))
         self.calls.append(call)
-        self.executions[call] = 0
         self.core.step(Submit(call), self.now_s)
+        if call.resolved:  # a broken executor's; the engine ends what lost its end like this
+            self.endings[call] = [Withdrawn(call)]
         unresolved = [call for call in self.calls if not call.resolved]
         credits = {worker.number: worker.credits for worker in self.workers.values()}
         self.do(self.core.recover(unresolved, credits, self.now_s, is_joining=self.connecting))
@@ -172,25 +197,21 @@ class World(RuleBasedStateMachine):
     @rule(greets=st.booleans())
     def some_worker_comes(self, greets):
         self.worker_comes()
-        worker = self.workers[self.next_channel - 1]
-        if greets:
+        worker = self.workers.get(self.next_channel - 1)
+        if greets and worker is not None:
             self.step(FrameArrived(worker.number, worker.outbox.pop(0)))
 
     @precondition(lambda self: any(w.inbox and not w.running and not w.dead for w in self.workers.values()))
     @rule(data=st.data())
     def worker_starts(self, data):
         worker = self.pick(data, lambda w: w.inbox and not w.running and not w.dead)
-        worker.running = worker.inbox.pop(0)
-        worker.started = worker.running.call_id
-        self.executions[worker.running.call] += 1
+        self.start(worker)
 
     @rule(data=st.data(), last=st.booleans())
     def worker_answers(self, data, last):
         worker = self.pick(data, lambda w: w.running and not w.dead)
         if worker is not None:
-            worker.done = worker.running.call_id
-            worker.outbox.append(Frame(RESULT, worker.running.call_id, credits=0 if last else 1))
-            worker.running = None
+            self.answer(worker, credits=0 if last else 1)
 
     @rule(data=st.data())
     def worker_gives_back(self, data):
@@ -312,14 +333,17 @@ class World(RuleBasedStateMachine):
             verdict = Verdict(ReasonCode.ADMIN, last_started=worker.started, last_done=worker.done)
             self.step(ChannelsCondemned((worker.number,), verdict))
             return
+        while worker.outbox and worker.number in self.workers:
+            self.step(FrameArrived(worker.number, worker.outbox.pop(0)))
         if worker.inbox and not worker.running:
-            worker.running = worker.inbox.pop(0)
-            worker.started = worker.running.call_id
-            self.executions[worker.running.call] += 1
+            self.start(worker)
+        if worker.running and worker.running.call.work == "init":  # what waits needs it alive
+            self.answer(worker, credits=1)
+            self.step(FrameArrived(worker.number, worker.outbox.pop()))
+            return
         if worker.running:
-            worker.done = worker.running.call_id
-            worker.outbox.append(Frame(RESULT, worker.running.call_id, credits=0))
-            worker.running, worker.dead = None, True
+            self.answer(worker, credits=0)
+            worker.dead = True
         self.end_channel(worker, loses_tail=False)
 
     def check_all(self):
@@ -349,12 +373,33 @@ class World(RuleBasedStateMachine):
         core = self.core
         found = list(core._queue)
         found += [call for call in core._timers.pending(core._on_pause_over) if not call.resolved]
-        found += [call for channel in core._channels for call in channel.running.values() if not call.resolved]
+        found += [
+            call
+            for channel in core._channels
+            for call in channel.running.values()
+            if not call.resolved and call is not channel.chore
+        ]
         assert len(found) == len(set(found))
         assert set(found) == {call for call in self.calls if not call.resolved}
         assert core._outstanding == len(found)
         assert len(core._queue) == sum(call.queued for call in found)
 
+
+class WorldWithChores(World):
+    """Each worker is initialized before its first call and leaves after its third."""
+
+    def make_chores(self):
+        return Chores(initializer="init", leave="leave", max_calls=3)
+
+    @invariant()
+    def workers_are_asked_in_order(self):
+        for worker in self.workers.values():
+            asked = "".join(word[0] for word in worker.sent)  # i, w, l
+            assert re.fullmatch("(i(w{0,3}|w{1,3}l)?)?", asked), asked
+
+
+WorldWithChores.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestSchedulesWithChores = WorldWithChores.TestCase
 
 World.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestSchedules = World.TestCase

@@ -1,0 +1,60 @@
+"""How a call's end becomes its future's: results decoded, exceptions rebuilt, callbacks run. User code runs here.
+
+For whoever holds no lock. Must not decide anything: the core said what the end is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rfaas.client.events import Broke, Deliver, Fail, Withdrawn
+from rfaas.client.futures import Future
+from rfaas.client.serial import load_result
+from rfaas_transport.errors import ExecutorBroken, RfaasError
+
+Ending = Deliver | Fail | Withdrawn
+"""Effects that resolve a future."""
+
+
+def resolve(ending: Ending, future: Future[Any]) -> None:
+    """Give a future its result, its error or its cancellation, and run its callbacks."""
+    if isinstance(ending, Withdrawn):
+        future._end_cancelled()
+    elif isinstance(ending, Fail):
+        future._end(None, ending.error)
+    else:
+        _deliver(ending, future)
+
+
+def _deliver(ending: Deliver, future: Future[Any]) -> None:
+    """Decode a result and resolve its future."""
+    try:
+        value = load_result(ending.frame.status, ending.frame.segments)
+    except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
+        if isinstance(error, RfaasError) and not error.node:
+            error.node, error.attempt = ending.info.node, ending.call.attempt
+        future._end(None, error.with_traceback(None))  # frames of ours tell a user nothing
+    else:
+        future._end(value, None)
+
+
+def why_broken(broke: Broke, name: str) -> ExecutorBroken:
+    """The error of every call that finds no initialized worker; its cause is what the initializer raised.
+
+    Args:
+        name: of the initializer.
+    """
+    cause: BaseException | None = broke.error
+    if broke.frame is not None:
+        try:
+            load_result(broke.frame.status, broke.frame.segments)
+        except BaseException as raised_there:  # the initializer's own, whatever it is
+            cause = raised_there.with_traceback(None)
+    raised = f"raised {type(cause).__name__}: {cause}" if broke.error is None else f"failed: {broke.error.message}"
+    error = ExecutorBroken(
+        f"the initializer {name} {raised}",
+        node=broke.info.node,
+        hint="no worker can be made; set right what the initializer needs, then make a new executor",
+    )
+    error.__cause__ = cause
+    return error
