@@ -11,7 +11,9 @@ import itertools
 import logging
 import os
 import random
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -579,12 +581,12 @@ if __name__ == "__main__":
     ids=["exit", "fails", "threads", "initializer"],
 )
 def test_a_program_prints_the_same_with_either(tmp_path, program, status):
-    import subprocess
-
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     outputs = {}
     for name, head in MAKE.items():
         path = tmp_path / f"{name}.py"
+        if "__main__" not in program:  # start methods that import the main program again need that
+            program = 'if __name__ == "__main__":\n' + textwrap.indent(program, "    ")
         path.write_text(head + program)
         command = [sys.executable, "-W", "error", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=tmp_path, env=environment)
