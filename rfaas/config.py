@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -138,20 +138,24 @@ def make_config(
     )
 
 
-def check_worker_life(initializer: object, max_tasks_per_child: object) -> None:
+def check_worker_life(initializer: object, initargs: object, max_tasks_per_child: object) -> None:
     """Check what workers are to do before their first call and after their last, as the standard executor does.
 
     Raises:
-        TypeError: the initializer can't be called, or the number is none.
+        TypeError: the initializer can't be called, its arguments are no sequence, or the number is none.
         ConfigError: the number is below 1.
     """
     if initializer is not None and not callable(initializer):
         raise TypeError(f"initializer must be a callable, not {initializer!r}; pass its arguments as initargs")
+    if not isinstance(initargs, Iterable):
+        raise TypeError(
+            f"initargs must be a tuple of arguments, not {initargs!r}; a single one is written ({initargs!r},)"
+        )
     if max_tasks_per_child is None:
         return
     if isinstance(max_tasks_per_child, bool) or not isinstance(max_tasks_per_child, int):
         raise TypeError(f"max_tasks_per_child must be an integer, not {max_tasks_per_child!r}; None means no limit")
-    _whole_number("max_tasks_per_child", max_tasks_per_child, 1, 2**63)
+    _whole_number("max_tasks_per_child", max_tasks_per_child, 1, 1_000_000_000)
 
 
 def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> AllocatorChoice:

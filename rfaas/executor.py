@@ -255,7 +255,8 @@ class Executor(Calls):
 
     Raises:
         ConfigError: a value is wrong; nothing was started.
-        TypeError: `initializer` can't be called, or `max_tasks_per_child` is no number; nothing was started.
+        TypeError: `initializer` can't be called, `initargs` is no tuple, `max_tasks_per_child` no number; nothing was
+                started.
         SerializationError: `initializer` or `initargs` can't be pickled; nothing was started.
     """
 
@@ -291,7 +292,7 @@ class Executor(Calls):
             daemon_python=daemon_python,
             calls=calls,
         )
-        check_worker_life(initializer, max_tasks_per_child)
+        check_worker_life(initializer, initargs, max_tasks_per_child)
         super().__init__(Engine(config, initializer, tuple(initargs), max_tasks_per_child), calls)
         # Not __del__: the I/O thread outlives this object and finishes the calls that others hold futures of.
         finalizer = weakref.finalize(self, self._engine.abandon)

@@ -362,8 +362,10 @@ class Engine:
             _log.exception("the I/O thread of an executor failed; its calls fail with it")
             self._fail_all(error)
         finally:
-            self._leave()
-            self._say_over()
+            try:
+                self._leave()
+            finally:
+                self._say_over()  # whatever went wrong: somebody may await it
 
     def _turn(self) -> bool:
         """Do what is due, then wait for what comes; True: nothing is left to do."""

@@ -11,7 +11,9 @@ import itertools
 import logging
 import os
 import random
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -282,8 +284,10 @@ def test_map_is_over_after_an_exception(pool):
 @pytest.mark.parametrize("how", ["close", "timeout"])
 def test_leaving_a_map_early_cancels_what_was_not_sent(make, tmp_path, chunksize, how):
     with make(1) as executor:
-        gates = [tmp_path / "gate"] * 60
-        results = executor.map(f.witness_then_wait, [tmp_path / "ran"] * 60, gates, timeout=1.5, chunksize=chunksize)
+        gates, timeout = [tmp_path / "gate"] * 60, 0.5 if how == "timeout" else None
+        results = executor.map(
+            f.witness_then_wait, [tmp_path / "ran"] * 60, gates, timeout=timeout, chunksize=chunksize
+        )
         wait_until(lambda: f.runs(tmp_path / "ran"), TIMEOUT_S)
         if how == "close":
             (tmp_path / "gate").touch()
@@ -579,12 +583,12 @@ if __name__ == "__main__":
     ids=["exit", "fails", "threads", "initializer"],
 )
 def test_a_program_prints_the_same_with_either(tmp_path, program, status):
-    import subprocess
-
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     outputs = {}
     for name, head in MAKE.items():
         path = tmp_path / f"{name}.py"
+        if "__main__" not in program:  # start methods that import the main program again need that
+            program = 'if __name__ == "__main__":\n' + textwrap.indent(program, "    ")
         path.write_text(head + program)
         command = [sys.executable, "-W", "error", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=tmp_path, env=environment)

@@ -11,6 +11,7 @@ from rfaas.config import (
     CallSettings,
     Embedded,
     StateDir,
+    check_worker_life,
     choose_allocator,
     make_call_settings,
     make_config,
@@ -120,6 +121,22 @@ def test_an_allocator_that_runs_is_found(tmp_path, listener):
 def test_what_a_killed_allocator_left_is_passed_over(tmp_path):
     write_allocator_json(tmp_path, tmp_path / "gone")
     assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == Embedded()
+
+
+@pytest.mark.parametrize(
+    ("initializer", "initargs", "max_tasks", "kind", "said"),
+    [
+        (3, (), None, TypeError, "pass its arguments as initargs"),
+        (print, 5, None, TypeError, r"written \(5,\)"),
+        (None, (), 1.5, TypeError, "None means no limit"),
+        (None, (), True, TypeError, "None means no limit"),
+        (None, (), 0, ConfigError, "whole number from 1"),
+    ],
+)
+def test_a_wrong_worker_s_life_is_named_with_its_remedy(initializer, initargs, max_tasks, kind, said):
+    with pytest.raises(kind, match=said):
+        check_worker_life(initializer, initargs, max_tasks)
+    check_worker_life(print, [1, 2], 3)
 
 
 def test_a_function_that_names_no_allocator_means_its_own_cores(tmp_path, listener):
