@@ -133,8 +133,10 @@ class Agent:
                 self._hosts[number].stop()
             case on.StartWorker():
                 self._start_worker(effect)
-            case on.DrainWorker(worker):
-                self._host_of[worker].drain(worker)
+            case on.DrainWorker(worker, kill_at_s):
+                self._host_of[worker].drain(worker, kill_at_s)
+            case on.InterruptCall(worker, page_slot, call_id):
+                self._host_of[worker].interrupt(worker, page_slot, call_id)
             case on.KillWorker(worker):
                 self._host_of[worker].kill(worker)
             case on.Record(event, fields):

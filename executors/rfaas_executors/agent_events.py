@@ -139,6 +139,13 @@ class CallOverdue:
 
 
 @dataclass(frozen=True, slots=True)
+class CallInterrupted:
+    """The call that a client took back runs on this worker, which will start no other (001 section 5)."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReclaimAsked:
     """The owner wants the slice back: Slurm's SIGTERM, the end of the slice, the allocator or the host program."""
 
@@ -163,6 +170,7 @@ Event = (
     | WorkerDead
     | ChannelEnded
     | CallOverdue
+    | CallInterrupted
     | ReclaimAsked
     | Tick
 )
@@ -221,9 +229,19 @@ class StartWorker:
 
 @dataclass(frozen=True, slots=True)
 class DrainWorker:
-    """Tell a worker to finish its call and exit."""
+    """Tell a worker to finish its call and exit; `kill_at_s`: by when."""
 
     worker: int
+    kill_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptCall:
+    """Kill a worker if it runs this call of this page slot; answered by CallInterrupted if it does."""
+
+    worker: int
+    page_slot: int
+    call_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +295,7 @@ Effect = (
     | StopTemplate
     | StartWorker
     | DrainWorker
+    | InterruptCall
     | KillWorker
     | HandOver
     | TurnAway

@@ -108,6 +108,9 @@ class WorkerBook:
             case on.CallOverdue(number):
                 if number in self.workers:
                     self._kill(self.workers[number], ReasonCode.CALL_TIMEOUT)
+            case on.CallInterrupted(number):
+                if number in self.workers:
+                    self._kill(self.workers[number], ReasonCode.CALL_INTERRUPTED)
             case on.TemplateFailed():
                 self._on_template_failed(event)
             case on.TemplateGone(number):
@@ -141,6 +144,13 @@ class WorkerBook:
                     terms.holder.hex(),
                 )
             )
+
+    def interrupt(self, held: Held, slot: int, generation: int, channel: int, call_id: int) -> None:
+        """Take back a call that may run on this worker; nothing if the worker or the channel is gone."""
+        seat = held.seat(slot)
+        worker = seat.worker if seat is not None else None
+        if worker is not None and worker.generation == generation and channel in worker.channels:
+            self._core.do(on.InterruptCall(worker.number, worker.channels[channel], call_id))
 
     def _turn_away(self, offer: on.DataOffered, hint: str) -> None:
         self._core.do(on.TurnAway(offer.connection, "not-found", hint))
@@ -221,10 +231,10 @@ class WorkerBook:
 
     # --- ending ---------------------------------------------------------------------------------
 
-    def drain(self, held: Held) -> None:
-        """Tell the workers of a lease to finish and leave."""
+    def drain(self, held: Held, kill_at_s: float) -> None:
+        """Tell the workers of a lease to finish and leave by then."""
         for worker in held.workers:
-            self._core.do(on.DrainWorker(worker.number))
+            self._core.do(on.DrainWorker(worker.number, kill_at_s))
 
     def kill(self, held: Held, reason_code: int) -> None:
         """End the workers of a lease now."""

@@ -17,6 +17,7 @@ from rfaas.client.events import (
     Call,
     Cancel,
     ChannelEnded,
+    ChannelInfo,
     ChannelOpened,
     ChannelsCondemned,
     CloseChannel,
@@ -27,8 +28,11 @@ from rfaas.client.events import (
     Drained,
     Effect,
     Event,
+    Examine,
+    Examined,
     Fail,
     FrameArrived,
+    FrameLike,
     Lease,
     LeaseEnded,
     LeaseGranted,
@@ -36,17 +40,19 @@ from rfaas.client.events import (
     Queued,
     Requeued,
     SendFailed,
+    SendInterrupt,
     SendWant,
     SessionFailed,
     SessionLost,
     SessionUp,
     Shutdown,
     Submit,
+    TellReclaim,
     Tick,
     Verdict,
     Withdrawn,
 )
-from rfaas.client.losses import Fate, judge, make_error
+from rfaas.client.losses import Fate, charge_retry, judge, make_error
 from rfaas.client.timers import Timers
 from rfaas_transport.errors import (
     AcquireTimeout,
@@ -63,13 +69,16 @@ from rfaas_transport.frame import Kind, Status
 
 RESULT: Final = int(Kind.RESULT)  # plain integers: comparing with an IntEnum costs a call
 ERROR: Final = int(Kind.ERROR)
+CHECKPOINT: Final = int(Kind.CHECKPOINT)
 STALE: Final = int(Status.STALE)
 NOT_STARTED: Final = int(Status.NOT_STARTED)
+EXCEPTION: Final = int(Status.EXCEPTION)
 
 FAREWELL_WAIT_S: Final = 2.0  # a channel that ended gets no farewell later than this (spec 001 section 5)
 END_WAIT_S: Final = 0.5  # after a farewell: what the worker had sent is on its way, and then the end of the channel
 LOST_WAIT_S: Final = 0.25  # the same after a loss, of which the session process tells only after 1.5 s
 KILL_WAIT_S: Final = 0.9  # the agent kills an overdue call; without word of it the future fails within a second
+INTERRUPT_WAIT_S: Final = 2.0  # the agent ends an interrupted call; without word of it the future fails by then
 LOWER_WANT_AFTER_S: Final = 5.0  # without a waiting call, nothing is worth asking for again after a reclaim
 RETRY_PAUSE_S: Final = 0.05
 RETRY_PAUSE_MAX_S: Final = 5.0
@@ -94,6 +103,7 @@ class ClientCore:
         self._last_call_id = 0
         self._channels = ChannelTable()
         self._leases: dict[bytes, Lease] = {}
+        self._noticed: set[bytes] = set()  # leases whose notice was passed on
         self._timers = Timers()
         self._session = "down"  # down, joining, up, pausing (after a failure, while there are leases)
         self._embedded = False
@@ -167,6 +177,7 @@ class ClientCore:
         if self._session == "joining" and not is_joining:
             self._session = "down"
         self._drained = False
+        self._interrupt_again(out)
         self._finish_step(now_s, out)
         return out
 
@@ -196,8 +207,39 @@ class ClientCore:
             self._timers.drop_stale(_is_stale, self._outstanding)
 
     def _on_cancel(self, event: Cancel, now_s: float, out: list[Effect]) -> None:
-        if event.call.queued and not event.call.may_have_run:
-            self._withdraw(event.call, out)
+        call = event.call
+        if call.resolved:
+            return
+        if call.queued and not call.may_have_run:
+            self._withdraw(call, out)
+        elif event.interrupt and call.call_id == 0:  # it ran before, and waits to run again
+            self._fail(call, self._unsent_error(Cancelled, call, "cancelled between two runs"), out)
+        elif event.interrupt and not call.interrupted:
+            call.interrupted = True
+            self._timers.add(now_s + INTERRUPT_WAIT_S, self._on_interrupt_overdue, call)
+            if self._session == "up":
+                out.append(SendInterrupt(call.channel, call.call_id))
+
+    def _interrupt_again(self, out: list[Effect]) -> None:
+        """Ask for what may not have been heard: whoever was to pass it on may be gone. Repeating does no harm."""
+        for channel in self._channels:
+            for call_id, call in channel.running.items():
+                if call.interrupted and self._session == "up":
+                    out.append(SendInterrupt(channel.info.number, call_id))
+
+    def _on_interrupt_overdue(self, call: Call, now_s: float, out: list[Effect]) -> None:
+        if not call.resolved:
+            call.may_have_run = True
+            message = "cancelled while it ran, and no word came from the agent: it may run on"
+            self._fail(call, self._unsent_error(Cancelled, call, message, phase="SENT"), out)
+
+    def _end_interrupted(self, call: Call, out: list[Effect]) -> None:
+        """Resolve an interrupted call that is proven not started."""
+        if call.may_have_run:
+            self._fail(call, self._unsent_error(Cancelled, call, "cancelled between two runs"), out)
+        else:
+            out.append(Requeued(call))
+            self._withdraw(call, out)
 
     def _on_shutdown(self, event: Shutdown, now_s: float, out: list[Effect]) -> None:
         self._closing = True
@@ -220,6 +262,7 @@ class ClientCore:
     def _fail(self, call: Call, error: RfaasError, out: list[Effect]) -> None:
         self.counters["failed"] += 1
         self._resolve(call)
+        error.checkpoint = call.checkpoint
         out.append(Fail(call, error))
 
     def _withdraw(self, call: Call, out: list[Effect]) -> None:
@@ -266,6 +309,8 @@ class ClientCore:
     def _dispatch(self, channel: Channel, call: Call, now_s: float, out: list[Effect]) -> None:
         self._last_call_id += 1
         call.call_id = self._last_call_id
+        call.first_call_id = call.first_call_id or call.call_id
+        call.channel = channel.info.number
         call.dispatches += 1
         channel.running[call.call_id] = call
         self.counters["dispatched"] += 1
@@ -285,6 +330,8 @@ class ClientCore:
         frame = event.frame
         if frame.kind == RESULT:
             self._on_result(channel, event, out)
+        elif frame.kind == CHECKPOINT and frame.call_id in channel.running:
+            channel.running[frame.call_id].checkpoint = b"".join(frame.segments)
         elif frame.kind == ERROR and frame.call_id in channel.running:
             call = channel.running.pop(frame.call_id)
             channel.answered += 1
@@ -303,13 +350,31 @@ class ClientCore:
             channel.usable = False  # the worker belongs to another lease by now
         if event.frame.status in (STALE, NOT_STARTED):
             self._dispatch_again(call, out)
-            return
+        elif event.frame.status == EXCEPTION and call.settings.retry_on and not call.interrupted:
+            call.may_have_run, call.call_id = True, 0
+            out.append(Examine(call, event.frame, channel.info))
+        else:
+            self._deliver(call, event.frame, channel.info, out)
+
+    def _deliver(self, call: Call, frame: FrameLike, info: ChannelInfo, out: list[Effect]) -> None:
         self.counters["answered"] += 1
         self._resolve(call)
-        out.append(Deliver(call, event.frame, channel.info))
+        out.append(Deliver(call, frame, info))
+
+    def _on_examined(self, event: Examined, now_s: float, out: list[Effect]) -> None:
+        call = event.call
+        if call.resolved or call.queued or call.call_id:  # by its deadline, or after a recovery
+            return
+        if event.again and charge_retry(call) is Fate.LATER:
+            self._pause(call, now_s)
+        else:
+            self._deliver(call, event.frame, event.info, out)
 
     def _dispatch_again(self, call: Call, out: list[Effect]) -> None:
         """Queue a call again that is proven not started; it costs nothing and goes first."""
+        if call.interrupted:
+            self._end_interrupted(call, out)
+            return
         self.counters["redispatched"] += 1
         self._queue.add(call, front=True)
         if not call.may_have_run:
@@ -388,13 +453,17 @@ class ClientCore:
         if fate is Fate.FAIL:
             self._fail(call, make_error(call, verdict, channel.info), out)
         elif fate is Fate.LATER:
-            call.call_id = 0
-            pause_s = min(RETRY_PAUSE_MAX_S, RETRY_PAUSE_S * 2 ** (call.retries_used - 1))
-            self.counters["retried"] += 1
-            self._timers.add(now_s + pause_s * self._random.uniform(0.5, 1.5), self._on_pause_over, call)
+            self._pause(call, now_s)
         elif fate is Fate.AT_ONCE:
             self.counters["reclaimed"] += 1
         return fate in (Fate.FREE, Fate.AT_ONCE)
+
+    def _pause(self, call: Call, now_s: float) -> None:
+        """Let a call wait before it is dispatched again within `retries`."""
+        call.call_id = 0
+        pause_s = min(RETRY_PAUSE_MAX_S, RETRY_PAUSE_S * 2 ** (call.retries_used - 1))
+        self.counters["retried"] += 1
+        self._timers.add(now_s + pause_s * self._random.uniform(0.5, 1.5), self._on_pause_over, call)
 
     def _on_pause_over(self, call: Call, now_s: float, out: list[Effect]) -> None:
         if not call.resolved:
@@ -408,12 +477,16 @@ class ClientCore:
 
     def _on_lease_ended(self, event: LeaseEnded, now_s: float, out: list[Effect]) -> None:
         self._leases.pop(event.lease, None)
+        self._noticed.discard(event.lease)
 
     def _on_notice(self, event: Notice, now_s: float, out: list[Effect]) -> None:
         self.counters["notices"] += 1
         for channel in self._channels:
             if channel.info.number in event.channels or channel.info.lease == event.lease:
                 channel.usable = False
+        if event.lease not in self._noticed:  # an agent that is reached again says it again
+            self._noticed.add(event.lease)
+            out.append(TellReclaim(event))
 
     def _on_queued(self, event: Queued, now_s: float, out: list[Effect]) -> None:
         self._why_waiting, self._why_more = event.reason, f": {event.hint}" if event.hint else ""
@@ -431,6 +504,7 @@ class ClientCore:
         self._session = "up"
         self._embedded = event.embedded
         self._want_told = 0
+        self._interrupt_again(out)
 
     def _on_session_lost(self, event: SessionLost, now_s: float, out: list[Effect]) -> None:
         if self._session == "down":
@@ -439,6 +513,7 @@ class ClientCore:
         self.counters["sessions_lost"] += 1
         if self._embedded:  # agent and workers died with it
             self._leases.clear()
+            self._noticed.clear()
             self._want = 0
             verdict = Verdict(reason_code=ReasonCode.AGENT_LOST, hint="the embedded session process ended")
             for channel in list(self._channels):
@@ -555,6 +630,7 @@ _HANDLERS: Final[dict[type, Callable[[ClientCore, Any, float, list[Effect]], Non
     SendFailed: ClientCore._on_send_failed,
     ChannelsCondemned: ClientCore._on_condemned,
     Notice: ClientCore._on_notice,
+    Examined: ClientCore._on_examined,
     Queued: ClientCore._on_queued,
     Denied: ClientCore._on_denied,
 }

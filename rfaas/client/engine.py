@@ -34,13 +34,17 @@ from rfaas.client.events import (
     Drained,
     Effect,
     Event,
+    Examine,
+    Examined,
     Fail,
     FrameArrived,
     Requeued,
     SendFailed,
+    SendInterrupt,
     SendWant,
     Shutdown,
     Submit,
+    TellReclaim,
     Tick,
     Withdrawn,
 )
@@ -48,6 +52,7 @@ from rfaas.client.futures import Future
 from rfaas.client.history import History
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports, Work
+from rfaas.client.reclaims import Reclaims
 from rfaas.client.serial import FunctionCache, as_serialization_error, dump_arguments, load_result
 from rfaas.client.session_link import SessionLink
 from rfaas.config import CallSettings, ExecutorConfig
@@ -79,6 +84,9 @@ class Engine:
         self._calls: dict[Future[Any], Call] = {}  # every future that is not resolved
         self._endings: deque[Ending] = deque()  # for the I/O thread to carry out
         self._resolving: list[Ending] = []  # which it carries out now
+        self._examinations: deque[Examine] = deque()  # exceptions for the I/O thread to look at
+        self._interrupts: deque[SendInterrupt] = deque()  # not told yet
+        self.reclaims = Reclaims()
         self._mid_step = False
         self._suspect = False  # as _mid_step, set without the lock
         self._want: int | None = None  # not told yet
@@ -113,7 +121,7 @@ class Engine:
             future._end(None, as_serialization_error(error))
             return future
         call = Call(next(self._numbers), Work(future, definition, segments), settings)
-        future._withdraw = lambda: self._withdraw(call)
+        future._withdraw = lambda interrupt: self._withdraw(call, interrupt)
         with self._lock:
             self._refuse_if_shut()
             if self._thread is None or self._thread.ident is None:  # not started, or interrupted before it was
@@ -126,15 +134,19 @@ class Engine:
         if self._shut:
             raise RuntimeError(f"cannot schedule new futures after {self._shut}")
 
-    def _withdraw(self, call: Call) -> bool:
-        """Cancel a call that can't have run, its callbacks included; False if it is too late for that."""
+    def _withdraw(self, call: Call, interrupt: bool) -> bool:
+        """Cancel a call that can't have run, its callbacks included; False if it is too late for that.
+
+        With `interrupt`, True too if it was sent and is being ended.
+        """
         try:
             with self._lock:
                 self._check_books()
-                self._apply(Cancel(call))
+                was_over = call.resolved
+                self._apply(Cancel(call, interrupt))
                 ending = next((e for e in self._endings if e.call is call and isinstance(e, Withdrawn)), None)
                 if ending is None:
-                    return False
+                    return interrupt and not was_over
                 self._endings.remove(ending)  # here and now, as with the standard executors
             self._history.resolved(ending)
             future: Future[Any] = call.work.future
@@ -206,6 +218,8 @@ class Engine:
                     effects += self._core.step(failed, time.monotonic())
             elif isinstance(effect, Deliver | Fail | Withdrawn):
                 self._endings.append(effect)
+            elif isinstance(effect, Examine):
+                self._examinations.append(effect)
             else:
                 self._note(effect)
         if self._asleep and self._is_wanted_by_s(self._wake_by_s):
@@ -226,6 +240,10 @@ class Engine:
             effect.call.work.future._mark_pending()
         elif isinstance(effect, SendWant):
             self._want = effect.workers
+        elif isinstance(effect, SendInterrupt):
+            self._interrupts.append(effect)
+        elif isinstance(effect, TellReclaim):
+            self.reclaims.tell(effect.notice)
         elif isinstance(effect, CloseChannel):
             self._ports.close(effect.channel)
         elif isinstance(effect, Connect):
@@ -235,7 +253,9 @@ class Engine:
 
     def _is_wanted_by_s(self, time_s: float) -> bool:
         """True if the I/O thread has something to do before this time."""
-        if self._endings or self._want is not None or self._connect is not None or self._drained:
+        if self._endings or self._examinations or self._interrupts:
+            return True
+        if self._want is not None or self._connect is not None or self._drained:
             return True
         due_s = self._core.next_due_s()
         return due_s is not None and due_s < time_s
@@ -335,6 +355,17 @@ class Engine:
                 _deliver(ending, future)
             self._calls.pop(future, None)
         self._resolving = []
+        while self._examinations:
+            self._examine(self._examinations.popleft())
+
+    def _examine(self, question: Examine) -> None:
+        """See whether a function raised what its call is run again for: unpickles, so no lock is held."""
+        again = False
+        try:
+            load_result(question.frame.status, question.frame.segments)
+        except BaseException as error:
+            again = isinstance(error, question.call.settings.retry_on)
+        self._step(Examined(question.call, question.frame, question.info, again))
 
     def _serve_channel(self, token: int) -> None:
         with self._lock:
@@ -372,6 +403,8 @@ class Engine:
         with self._lock:
             workers, self._want = self._want, None
         lost = self._session.want(workers) if workers is not None else None
+        while self._interrupts and lost is None:
+            lost = self._session.interrupt(self._interrupts.popleft())
         if lost is not None:
             self._step(lost)
 
@@ -408,6 +441,7 @@ class Engine:
         with self._lock:
             self._drained = True
             self._ports.close_all()
+        self.reclaims.close()
         self._session.leave()
         self._poller.close()
 
@@ -436,6 +470,7 @@ def _deliver(ending: Deliver, future: Future[Any]) -> None:
     except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
         if isinstance(error, RfaasError) and not error.node:
             error.node, error.attempt = ending.info.node, ending.call.attempt
+            error.checkpoint = ending.call.checkpoint
         future._end(None, error)
     else:
         future._end(value, None)

@@ -91,6 +91,17 @@ class AgentSide:
             )
         # Without a connection the agent hears it from the allocator, or the lease expires there.
 
+    def interrupt(self, client: Client, number: int, call_id: int) -> None:
+        """Have a call of a client's channel ended, if it runs; nothing if the channel is gone or another client's."""
+        lease = self._by_channel.get(number)
+        if lease is None or lease.client != client.client:
+            return
+        channel = lease.channels[number]
+        channel.interrupted = call_id
+        agent = self._agents[lease.address]
+        if agent.up:
+            self._out.emit(ToAgent(agent.address, _interrupt(lease, channel)))
+
     def forget(self, lease: Lease) -> None:
         """Drop all knowledge of a lease, with its channels."""
         self._redials.pop(lease.lease_id, None)
@@ -182,6 +193,9 @@ class AgentSide:
             "ttl_s": lease.ttl_s,
         }
         self._out.emit(ToAgent(agent.address, attach))
+        for channel in lease.channels.values():
+            if channel.interrupted:
+                self._out.emit(ToAgent(agent.address, _interrupt(lease, channel)))
         self._start_beating(agent)
 
     def _start_beating(self, agent: Agent) -> None:
@@ -398,3 +412,14 @@ class AgentSide:
         client = self._client_of(lease.client)
         if client is not None:
             self._out.emit(ToClient(client.conn, message))
+
+
+def _interrupt(lease: Lease, channel: Channel) -> Message:
+    return {
+        "m": "interrupt",
+        "lease": lease.lease_id,
+        "slot": channel.slot,
+        "generation": channel.generation,
+        "channel": channel.number,
+        "call_id": channel.interrupted,
+    }

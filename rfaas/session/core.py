@@ -221,6 +221,8 @@ class SessionCore:
             lease = client.leases.get(LeaseId(message["lease"]))
             if lease is not None:
                 self._release(client, lease, ReasonCode.OWNER_RELEASE)
+        elif kind == "interrupt":
+            self._agents.interrupt(client, int(message["channel"]), int(message["call_id"]))
         elif kind == "leave":
             self._on_client_gone(conn)
         else:
