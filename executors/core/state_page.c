@@ -23,8 +23,12 @@ bool rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline
 {
     store(&slot->deadline_boot_ns, deadline_boot_ns);
     store(&slot->started_boot_ns, now_boot_ns);
+    uint64_t before = slot->started; /* our own store */
     publish(&slot->started, call_id);
-    return observe(&slot->interrupted) != call_id;
+    if (observe(&slot->interrupted) != call_id)
+        return true;
+    store(&slot->started, before); /* it never runs: should this process be killed now, the page says so */
+    return false;
 }
 
 bool rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
@@ -36,6 +40,8 @@ bool rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
 
 bool rfaas_page_interrupt(rfaas_page_slot *slot, uint64_t call_id)
 {
+    if (call_id < slot->interrupted)
+        return false;
     publish(&slot->interrupted, call_id);
     return observe(&slot->started) == call_id && observe(&slot->done) != call_id;
 }

@@ -39,7 +39,8 @@ bool rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline
 bool rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id);
 
 /* The agent's: take a call back. True: it runs, or is about to end; kill the worker, which starts no other call. False:
- * it is over, or has not started and never will. */
+ * it is over, or has not started and never will. Ids rise, and a channel has one call at a time: a lower id than that of
+ * the last interrupt is of a call that is over, and must not hide the later one from the worker. */
 bool rfaas_page_interrupt(rfaas_page_slot *slot, uint64_t call_id);
 
 /* Copy a slot. While the worker lives the copy may mix two calls; `started` is read first, `done` second. */

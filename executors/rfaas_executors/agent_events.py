@@ -125,10 +125,14 @@ class WorkerDead:
 
 @dataclass(frozen=True, slots=True)
 class ChannelEnded:
-    """A worker closed a channel, because the client had."""
+    """A worker that lives on closed a channel that its peer closed or that broke: it reads nothing more from it.
+
+    `calls`: what its page says of that channel (last started, last done); None: the worker never had it.
+    """
 
     worker: int
     channel: int
+    calls: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,9 +102,8 @@ class WorkerBook:
                     self._core.say(self._core.leases[worker.lease_id], _worker_up(worker))
             case on.WorkerDead():
                 self._on_dead(event)
-            case on.ChannelEnded(number, channel):
-                if number in self.workers:
-                    self.workers[number].channels.pop(channel, None)
+            case on.ChannelEnded():
+                self._on_channel_ended(event)
             case on.CallOverdue(number):
                 if number in self.workers:
                     self._kill(self.workers[number], ReasonCode.CALL_TIMEOUT)
@@ -154,6 +153,28 @@ class WorkerBook:
 
     def _turn_away(self, offer: on.DataOffered, hint: str) -> None:
         self._core.do(on.TurnAway(offer.connection, "not-found", hint))
+
+    def _on_channel_ended(self, event: on.ChannelEnded) -> None:
+        """Say farewell for a channel whose worker lives on: the client may not have closed it."""
+        worker = self.workers.get(event.worker)
+        if worker is None or worker.channels.pop(event.channel, None) is None or event.calls is None:
+            return
+        started, done = event.calls
+        words = {
+            "m": "farewell",
+            "lease": worker.lease_id,
+            "slot": worker.slot,
+            "generation": worker.generation,
+            "channel": event.channel,
+            "last_started": started,
+            "last_done": done,
+            "reason_code": int(ReasonCode.NONE),
+            "exit_status": None,
+            "signal": None,
+            "grace_s": None,
+            "hint": "the connection ended, its worker lives on",
+        }
+        self._core.say(self._core.leases[worker.lease_id], words)
 
     def _on_dead(self, death: on.WorkerDead) -> None:
         """Say farewell for each channel, then that it is down, and seat another or see whether its lease is free."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
@@ -83,8 +84,12 @@ class WorkerHandle:
 
     def interrupt(self, page_slot: int, call_id: int) -> None:
         """Take a call back: report it if it runs, in which case the worker starts no other (001 section 5)."""
-        if self._page is not None and self._page.interrupt(page_slot, call_id):
+        if self._page is not None and self._page.interrupt(page_slot, call_id) and not self._has_ended():
             self._post(on.CallInterrupted(self.number))
+
+    def _has_ended(self) -> bool:
+        """True for a zombie: it died before, of something else."""
+        return self._pidfd >= 0 and bool(select.select([self._pidfd], [], [], 0)[0])
 
     def kill(self) -> None:
         """SIGKILL, now or as soon as it exists."""
@@ -177,8 +182,9 @@ class WorkerHandle:
                 return
             message, _ = received
             if message["m"] == "closed":
+                calls = self.calls().get(message["channel"])
                 self._page_slots.pop(message["channel"], None)
-                self._post(on.ChannelEnded(self.number, message["channel"]))
+                self._post(on.ChannelEnded(self.number, message["channel"], calls))
             elif message["m"] == "deadlines":
                 self._watch()
 

@@ -75,6 +75,7 @@ NOT_STARTED: Final = int(Status.NOT_STARTED)
 EXCEPTION: Final = int(Status.EXCEPTION)
 
 FAREWELL_WAIT_S: Final = 2.0  # a channel that ended gets no farewell later than this (spec 001 section 5)
+ASK_WAIT_S: Final = 0.25  # its farewell is on the way if its worker died; else the agent is asked to end the call
 END_WAIT_S: Final = 0.5  # after a farewell: what the worker had sent is on its way, and then the end of the channel
 LOST_WAIT_S: Final = 0.25  # the same after a loss, of which the session process tells only after 1.5 s
 KILL_WAIT_S: Final = 0.9  # the agent kills an overdue call; without word of it the future fails within a second
@@ -186,6 +187,7 @@ class ClientCore:
         if call.call_id and not call.may_have_run:
             out.append(Requeued(call))
         call.submitted_at_s = call.submitted_at_s or now_s
+        call.examining = None
         self._set_deadline(call)
         self._queue.add(call, front=False)
 
@@ -289,7 +291,8 @@ class ClientCore:
         assert call.deadline_s is not None
         timeout_s = call.settings.call_timeout_s
         if call.call_id == 0:
-            message = f"call_timeout_s={timeout_s} passed before a worker could take the call"
+            again = " again" if call.may_have_run else ""
+            message = f"call_timeout_s={timeout_s} passed before a worker could take the call{again}"
             message += f" ({self._why_waiting})" if self._why_waiting else ""
             self._fail(call, self._unsent_error(DeadlineExceeded, call, message), out)
         elif now_s < call.deadline_s + KILL_WAIT_S:
@@ -351,7 +354,7 @@ class ClientCore:
         if event.frame.status in (STALE, NOT_STARTED):
             self._dispatch_again(call, out)
         elif event.frame.status == EXCEPTION and call.settings.retry_on and not call.interrupted:
-            call.may_have_run, call.call_id = True, 0
+            call.may_have_run, call.call_id, call.examining = True, 0, event.frame
             out.append(Examine(call, event.frame, channel.info))
         else:
             self._deliver(call, event.frame, channel.info, out)
@@ -363,8 +366,9 @@ class ClientCore:
 
     def _on_examined(self, event: Examined, now_s: float, out: list[Effect]) -> None:
         call = event.call
-        if call.resolved or call.queued or call.call_id:  # by its deadline, or after a recovery
+        if call.resolved or call.examining is not event.frame:  # by its deadline; or it was queued by a recovery
             return
+        call.examining = None
         if event.again and charge_retry(call) is Fate.LATER:
             self._pause(call, now_s)
         else:
@@ -405,7 +409,13 @@ class ClientCore:
         if channel.verdict is not None:
             self._settle(channel, channel.verdict, now_s, out)
         else:
+            self._timers.add(now_s + ASK_WAIT_S, self._on_no_word, channel)
             self._timers.add(now_s + FAREWELL_WAIT_S, self._on_no_farewell, channel)
+
+    def _on_no_word(self, channel: Channel, now_s: float, out: list[Effect]) -> None:
+        """The worker of a channel that ended may live: have its agent end what runs there, and say what it knows."""
+        if channel.verdict is None and self._session == "up":
+            out.extend(SendInterrupt(channel.info.number, call_id) for call_id in channel.running)
 
     def _on_no_farewell(self, channel: Channel, now_s: float, out: list[Effect]) -> None:
         if channel.verdict is None:

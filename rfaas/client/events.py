@@ -56,6 +56,7 @@ class Call:
         first_call_id: number of the first dispatch, which names the invocation for good.
         checkpoint: what its function saved last, in any attempt.
         interrupted: its client wants it ended.
+        examining: the answer about which an Examine is under way.
     """
 
     inv: int
@@ -75,6 +76,7 @@ class Call:
     first_call_id: int = 0
     checkpoint: bytes | None = None
     interrupted: bool = False
+    examining: FrameLike | None = None
 
     @property
     def attempt(self) -> int:

@@ -36,7 +36,8 @@ class Fate(Enum):
     FAIL = "fail"
 
 
-_WORKER_DIED: Final = frozenset({ReasonCode.NONE, ReasonCode.WORKER_CRASHED, ReasonCode.WORKER_EXITED})
+_WORKER_DIED: Final = frozenset({ReasonCode.WORKER_CRASHED, ReasonCode.WORKER_EXITED})
+_CONNECTION_ENDED: Final = frozenset({ReasonCode.NONE, ReasonCode.CALL_INTERRUPTED})
 _LOST: Final[dict[int, type[RfaasError]]] = {
     ReasonCode.AGENT_LOST: AgentLost,
     ReasonCode.NODE_DOWN: NodeLost,
@@ -45,8 +46,8 @@ _LOST: Final[dict[int, type[RfaasError]]] = {
 
 
 def error_class(verdict: Verdict) -> type[RfaasError]:
-    """Name the error that a verdict means for a call that may have run."""
-    if verdict.silent:
+    """Name the error that a verdict means for a call that may have run, and that nobody wanted to end."""
+    if verdict.silent or verdict.reason_code in _CONNECTION_ENDED:
         return ConnectionLost
     if verdict.reason_code == ReasonCode.CALL_TIMEOUT:
         return DeadlineExceeded
@@ -119,6 +120,8 @@ def _message(kind: type[RfaasError], call: Call, verdict: Verdict, reason: Reaso
     if kind is Cancelled:
         return f"the call was cancelled {where} after it had started ({reason.text})"
     if kind is ConnectionLost:
+        if not verdict.silent:
+            return f"the connection to the worker {where} broke before the result came"
         return f"the connection to the worker {where} broke, and nobody could say what became of the call"
     if kind is AgentLost:
         return f"the agent {where} died, and its workers with it" + (f" ({verdict.hint})" if verdict.hint else "")

@@ -326,6 +326,9 @@ class AgentSide:
         self._drop_channel(lease, number)
         if channel.handed:
             self._tell(lease, farewell)
+        alive = lease.living.get(channel.slot) == channel.generation
+        if farewell["reason_code"] == ReasonCode.NONE and alive:  # the connection alone ended
+            self._open_channel(lease, channel.slot, channel.generation)
 
     def _on_ended(self, lease: Lease, message: Message) -> None:
         reason_code = int(message["reason_code"])
