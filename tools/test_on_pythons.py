@@ -2,9 +2,9 @@
 
 usage: python tools/test_on_pythons.py [VERSION...]      e.g. 3.12.1; default: all that tools/find-pythons.sh lists
 
-Each interpreter has a venv in `.cache/pythons/` with the wheel and the `test` extra, and a copy of the tests, so that
-nothing can be imported from the checkout. The oldest interpreter also gets the oldest protobuf
-that users pin. Must run on the standard library and pip alone.
+As many interpreters at a time as there are CPUs; what a step printed is shown when it is over. Each has a venv in
+`.cache/pythons/` with the wheel and the `test` extra, and a copy of the tests, so that nothing can be imported from the
+checkout. The oldest also gets the oldest protobuf that users pin. Must run on the standard library and pip alone.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from build_wheel import ROOT, build, interpreter_id
@@ -66,15 +67,20 @@ def prepare_venv(folder: Path, python: str, pins: tuple[str, ...]) -> Path:
 
 
 def run(what: str, command: list[str], tree: Path, timeout_s: float) -> bool:
-    """Run one step; say how it went, and True when it went well."""
+    """Run one step; show what it printed and how it went, and True when it went well."""
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     started_s = time.monotonic()
     try:
-        passed = subprocess.run(command, cwd=tree, env=env, timeout=timeout_s).returncode == 0
+        done = subprocess.run(
+            command, cwd=tree, env=env, timeout=timeout_s, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        passed, output = done.returncode == 0, done.stdout
         verdict = "passed" if passed else "FAILED"
-    except subprocess.TimeoutExpired:
-        passed, verdict = False, f"FAILED: still running after {timeout_s:.0f} s"
-    print(f"== {what}: {verdict} in {time.monotonic() - started_s:.1f} s", flush=True)
+    except subprocess.TimeoutExpired as late:
+        passed, output = False, late.output or b""
+        verdict = f"FAILED: still running after {timeout_s:.0f} s"
+    text = output.decode(errors="replace")
+    print(f"{text}== {what}: {verdict} in {time.monotonic() - started_s:.1f} s", flush=True)
     return passed
 
 
@@ -96,12 +102,13 @@ def test_on(python: str, version: str, pins: tuple[str, ...]) -> bool:
 
 def main() -> None:
     """Test every interpreter, also after one failed; exit status 1 when any did."""
-    results = {}
-    for nth, (python, version) in enumerate(found_pythons(sys.argv[1:])):
-        results[f"{version} ({python})"] = test_on(python, version, () if nth else PINNED_IN_OLDEST)
-    for name, passed in results.items():
-        print(f"{'passed' if passed else 'FAILED'}  Python {name}")
-    sys.exit(0 if all(results.values()) else 1)
+    found = found_pythons(sys.argv[1:])
+    pins = [PINNED_IN_OLDEST, *[()] * (len(found) - 1)]
+    with ThreadPoolExecutor(os.cpu_count()) as at_a_time:
+        results = list(at_a_time.map(lambda pair, pinned: test_on(*pair, pinned), found, pins))
+    for (python, version), passed in zip(found, results, strict=True):
+        print(f"{'passed' if passed else 'FAILED'}  Python {version} ({python})")
+    sys.exit(0 if all(results) else 1)
 
 
 if __name__ == "__main__":

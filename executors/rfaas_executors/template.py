@@ -74,6 +74,7 @@ def main(agent: socket.socket, setup: dict[str, Any]) -> NoReturn:
         agent.close()
         agent, page = socket.socket(fileno=setup["agent_fd"]), StatePage.from_fd(setup["page_fd"])
         _be_worker(agent, page, setup["worker"], setup["parent_pid"])
+    _load_what_workers_need()
     family.adopt_orphans()
     gc.collect()
     gc.freeze()  # what is shared now stays shared: no collection writes to it in the workers
@@ -100,6 +101,16 @@ def _enter(setup: dict[str, Any]) -> None:
     if not faulthandler.is_enabled():
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             faulthandler.enable(all_threads=False)
+
+
+def _load_what_workers_need() -> None:
+    """Import once, and before the freeze, what else each worker would import into memory of its own."""
+    import cloudpickle  # noqa: F401
+
+    import rfaas_executors.worker  # noqa: F401
+
+    if os.environ.get("RFAAS_EVENT_LOG"):
+        import rfaas.control.eventlog  # noqa: F401
 
 
 def _show_errors_again(stderr_fd: int) -> None:
@@ -138,8 +149,6 @@ class Template:
     def run(self) -> int:
         """Fork and reap until the agent closes the socket; then no worker is left."""
         import cloudpickle
-
-        import rfaas_executors.worker  # noqa: F401  # loaded once here instead of in each worker
 
         self._tell(
             {

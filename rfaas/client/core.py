@@ -84,6 +84,7 @@ LOWER_WANT_AFTER_S: Final = 5.0  # without a waiting call, nothing is worth aski
 RETRY_PAUSE_S: Final = 0.05
 RETRY_PAUSE_MAX_S: Final = 5.0
 RECONNECT_PAUSE_S: Final = 0.5
+DENIED_PAUSE_S: Final = 5.0  # while workers serve, more of them are not asked for so soon after a denial
 
 
 class ClientCore:
@@ -112,6 +113,7 @@ class ClientCore:
         self._drained = False
         self._want = 0
         self._want_told = 0
+        self._content_until_s = 0.0  # with the workers that serve, if there are any
         self._nothing_waits_since_s: float | None = None
         self._starved_since_s: float | None = None
         self._why_waiting = ""
@@ -502,13 +504,16 @@ class ClientCore:
         self._why_waiting, self._why_more = event.reason, f": {event.hint}" if event.hint else ""
 
     def _on_denied(self, event: Denied, now_s: float, out: list[Effect]) -> None:
-        if event.code == EnvironmentFailed.code:  # the hint is what the interpreter said
-            message = f"this program's interpreter and modules could not be started for its functions: {event.hint}"
-            denial: RfaasError = EnvironmentFailed(message, hint="they must be reachable from where functions run")
-        else:
-            denial = LeaseDenied(f"no lease is given ({event.code})", hint=event.hint)
-        self._fail_queued(denial, out)
         self._want = self._want_told = 0  # the session process dropped the target with its answer
+        if self._channels.any_serving():  # one node without the user's modules says nothing about the others
+            self._why_waiting, self._why_more = f"more workers were denied ({event.code})", f": {event.hint}"
+            self._content_until_s = now_s + DENIED_PAUSE_S
+            self._timers.add(self._content_until_s, self._on_content_no_more, None)
+        else:
+            self._fail_queued(_denial(event), out)
+
+    def _on_content_no_more(self, _: None, now_s: float, out: list[Effect]) -> None:
+        """The end of this step asks for workers again."""
 
     def _on_session_up(self, event: SessionUp, now_s: float, out: list[Effect]) -> None:
         self._session = "up"
@@ -555,7 +560,8 @@ class ClientCore:
     # --- the standing target, and waiting without a worker ------------------------------------
 
     def _ask_for_workers(self, now_s: float, out: list[Effect]) -> None:
-        self._want = max(self._want, min(self._max_workers, self._outstanding))
+        if now_s >= self._content_until_s or not self._channels.any_serving():
+            self._want = max(self._want, min(self._max_workers, self._outstanding))
         if self._session == "down" and (self._queue or (self._leases and self._outstanding)):
             self._connect(out)
         self._watch_for_quiet(now_s)
@@ -604,6 +610,13 @@ class ClientCore:
     def _on_tick(self, event: Tick, now_s: float, out: list[Effect]) -> None:
         for handler, subject in self._timers.pop_due(now_s):
             handler(subject, now_s, out)
+
+
+def _denial(event: Denied) -> RfaasError:
+    if event.code == EnvironmentFailed.code:  # the hint is what the interpreter said
+        message = f"this program's interpreter and modules could not be started for its functions: {event.hint}"
+        return EnvironmentFailed(message, hint="they must be reachable from where functions run")
+    return LeaseDenied(f"no lease is given ({event.code})", hint=event.hint)
 
 
 def _is_stale(handler: Callable[..., None], subject: object) -> bool:

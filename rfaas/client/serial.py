@@ -6,11 +6,13 @@ Spec: docs/spec/001-invocation.md section 2 (DEFINE, CALL, RESULT) and section 4
 
 from __future__ import annotations
 
+import io
 import pickle
 import weakref
+from collections import ChainMap
 from collections.abc import Callable, Sequence
-from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, Final
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any, ClassVar, Final
 
 import cloudpickle
 import msgpack
@@ -101,9 +103,27 @@ def _is_lasting(function: Callable[..., Any]) -> bool:
     return isinstance(function, FunctionType | type | Chunk)
 
 
+def _code_with_its_file(code: CodeType) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
+    """Pickle code as cloudpickle does, with the name of its file."""
+    make, args = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
+    """Keeps file names, which cloudpickle 3.1.3 drops: without them a remote traceback shows no line of the user's."""
+
+    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _code_with_its_file}, cloudpickle.Pickler.dispatch_table)
+
+
+def _dump_by_value(value: object, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> bytes:
+    with io.BytesIO() as file:
+        _Pickler(file, protocol=PROTOCOL, buffer_callback=buffer_callback).dump(value)
+        return file.getvalue()
+
+
 def _dump_function(function: Callable[..., Any]) -> bytes:
     try:
-        return bytes(cloudpickle.dumps(function, protocol=PROTOCOL))
+        return _dump_by_value(function)
     except Exception as error:  # pickling runs the user's __reduce__ and friends: anything may come
         raise SerializationError(f"the function {function!r} can't be pickled: {_one_line(error)}") from error
 
@@ -123,7 +143,7 @@ def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Segments:
         data = _dump_plain(value, buffers)
         if data is None:
             buffers.clear()
-            data = cloudpickle.dumps(value, protocol=PROTOCOL, buffer_callback=buffers.append)
+            data = _dump_by_value(value, buffers.append)
         return [data, *(buffer.raw() for buffer in buffers)]  # pickle takes contiguous ones only
     except Exception as error:  # as above: the user's code runs here
         raise SerializationError(f"the arguments can't be pickled: {_one_line(error)}") from error

@@ -3,6 +3,7 @@
 import pytest
 
 from rfaas.client.core import (
+    DENIED_PAUSE_S,
     END_WAIT_S,
     ERROR,
     FAREWELL_WAIT_S,
@@ -583,6 +584,29 @@ def test_an_environment_that_can_t_start_is_named(client):
     client.submit()
     error = only(client.step(Denied("environment-failed", "No module named 'x'")), Fail).error
     assert type(error) is EnvironmentFailed
+
+
+def test_a_denial_fails_nothing_while_workers_serve(client):
+    """One node that lacks the user's modules says nothing about the others; more are asked for later."""
+    client.worker(1)
+    client.submit()
+    client.submit()
+    effects = client.step(Denied("environment-failed", "No module named 'x'"))
+    none(effects, Fail)
+    none(effects, SendWant)
+    none(client.wait(DENIED_PAUSE_S - 0.1), SendWant)
+    assert only(client.wait(0.2), SendWant).workers == 2
+
+
+def test_after_a_denial_workers_are_asked_for_when_the_last_one_goes(client):
+    client.worker(1)
+    running, _ = client.submit()
+    waiting, _ = client.submit()
+    client.step(Denied("environment-failed", "No module named 'x'"))
+    effects = client.step(ChannelsCondemned((1,), Verdict(ReasonCode.WORKER_CRASHED, last_started=running.call_id)))
+    assert only(effects, SendWant).workers == 2
+    fails = [e for e in client.step(Denied("environment-failed", "No module named 'x'")) if isinstance(e, Fail)]
+    assert [type(e.error) for e in fails if e.call is waiting] == [EnvironmentFailed]
 
 
 def test_each_failed_call_has_an_error_of_its_own(client):

@@ -85,6 +85,16 @@ def test_a_function_defined_anew_is_another():
     assert cache.define(make_adder(1))[0].identity != cache.define(make_adder(2))[0].identity
 
 
+def test_code_keeps_the_name_of_its_file_for_tracebacks():
+    """Inner functions and arguments too, and as pickled by the C pickler where code travels by value."""
+    code = pickle.loads(FunctionCache().define(make_adder(1))[0].blob).__code__
+    assert code.co_filename == __file__
+    ((argument,), _) = load_arguments(dump_arguments((make_adder(1),), {}))
+    assert argument.__code__.co_filename == __file__
+    outer = pickle.loads(FunctionCache().define(lambda: lambda: 1)[0].blob)
+    assert outer().__code__.co_filename == __file__
+
+
 def test_the_cache_keeps_no_function_alive():
     cache = FunctionCache()
     function = make_adder(1)
