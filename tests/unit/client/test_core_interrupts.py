@@ -3,14 +3,9 @@
 import pytest
 from unit.client.test_core import IDEMPOTENT, LEASE, Client, Frame, none, only
 
-from rfaas.client.core import (
-    ASK_WAIT_S,
-    CHECKPOINT,
-    EXCEPTION,
-    FAREWELL_WAIT_S,
-    INTERRUPT_WAIT_S,
-    NOT_STARTED,
-)
+from rfaas.client.call_book import INTERRUPT_WAIT_S
+from rfaas.client.channel_ends import ASK_WAIT_S, FAREWELL_WAIT_S
+from rfaas.client.core import CHECKPOINT, EXCEPTION, NOT_STARTED
 from rfaas.client.events import (
     Cancel,
     ChannelEnded,

@@ -403,14 +403,14 @@ class World(RuleBasedStateMachine):
     @invariant()
     def unresolved_calls_are_somewhere(self):
         core = self.core
-        found = list(core._queue)
-        found += [call for call in core._timers.pending(core._on_pause_over) if not call.resolved]
+        found = list(core._calls.queue)
+        found += [call for call in core._timers.pending(core._calls.on_pause_over) if not call.resolved]
         found += [call for channel in core._channels for call in channel.running.values() if not call.resolved]
         found += [e.call for e in self.examining if e.call.examining is e.frame and not e.call.resolved]
         assert len(found) == len(set(found))
         assert set(found) == {call for call in self.calls if not call.resolved}
-        assert core._outstanding == len(found)
-        assert len(core._queue) == sum(call.queued for call in found)
+        assert core._calls.outstanding == len(found)
+        assert len(core._calls.queue) == sum(call.queued for call in found)
 
 
 World.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
