@@ -11,12 +11,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rfaas_executors.agent_line import AgentLine, NoticeWatch
 from rfaas_transport._core import Channel, Frame
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge
 from rfaas_transport.frame import Kind
+
+if TYPE_CHECKING:
+    from rfaas.context import Context
 
 LIMIT_BYTES = 8 << 20
 SEND_S = 30.0  # for a client to take a checkpoint
@@ -182,6 +185,10 @@ class CallContext:
         for thread in self._late:
             thread.join(HANDLERS_S)
         self._frame = None
+
+
+if TYPE_CHECKING:
+    _keeps_its_promise: type[Context] = CallContext
 
 
 def is_delivered(channel: Channel) -> bool:
