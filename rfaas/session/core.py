@@ -153,9 +153,9 @@ class SessionCore:
             case AgentSaid(address, message):
                 self._agents.on_message(address, message)
             case DataUp(channel):
-                self._agents.on_data_up(channel)
+                self._agents.channels.on_up(channel)
             case DataDown():
-                self._agents.on_data_down(event)
+                self._agents.channels.on_down(event)
             case Stop():
                 self._on_stop()
             case Tick():
