@@ -29,9 +29,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from mpi4py import MPI
+try:
+    import numpy as np
+    import numpy.typing as npt
+    from mpi4py import MPI
+except (ModuleNotFoundError, RuntimeError) as missing:  # RuntimeError: mpi4py finds no MPI library
+    sys.exit(f"this example needs MPI ({missing}): pip install '.[demo,mpi]' and an MPI library, e.g. libopenmpi3")
 
 Field = npt.NDArray[np.float64]
 SWEEPS_BETWEEN_CHECKS = 100  # asking all ranks costs about as much as a sweep, so it is done now and then

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-from sklearn.datasets import load_digits
-from sklearn.model_selection import StratifiedKFold
-from sklearn.svm import SVC
+try:
+    import numpy as np
+    import numpy.typing as npt
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.svm import SVC
+except ModuleNotFoundError as missing:
+    sys.exit(f"this example needs {missing.name}: pip install '.[examples]'")
 
 N_FOLDS = 5
 COSTS = (0.1, 1.0, 10.0, 100.0)

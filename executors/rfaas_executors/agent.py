@@ -127,22 +127,30 @@ class Agent:
             case on.HandOver() | on.TurnAway():
                 self._doors.decide(effect)
             case on.StartTemplate(number, environment):
-                self._hosts[number] = TemplateHost(number, environment, self._surroundings, self._from_host)
-                self._hosts[number].start()
+                self._start_template(number, environment)
             case on.StopTemplate(number):
                 self._hosts[number].stop()
             case on.StartWorker():
                 self._start_worker(effect)
-            case on.DrainWorker(worker, kill_at_s):
+            case on.DrainWorker(worker, kill_at_s) if worker in self._host_of:  # else it never was, as the core hears
                 self._host_of[worker].drain(worker, kill_at_s)
-            case on.InterruptCall(worker, page_slot, call_id):
+            case on.InterruptCall(worker, page_slot, call_id) if worker in self._host_of:
                 self._host_of[worker].interrupt(worker, page_slot, call_id)
-            case on.KillWorker(worker):
+            case on.KillWorker(worker) if worker in self._host_of:
                 self._host_of[worker].kill(worker)
             case on.Record(event, fields):
                 self._event_log.write(event, **fields)
             case on.Leave():
                 self._left.set()
+
+    def _start_template(self, number: int, environment: on.Environment) -> None:
+        try:
+            host = TemplateHost(number, environment, self._surroundings, self._from_host)
+            host.start()
+        except OSError as error:  # no descriptor or memory is left for it
+            self._post(on.TemplateFailed(number, f"the agent can't start an interpreter: {error}"))
+        else:
+            self._hosts[number] = host
 
     def _start_worker(self, order: on.StartWorker) -> None:
         host = self._hosts.get(order.template)

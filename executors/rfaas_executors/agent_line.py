@@ -58,7 +58,9 @@ class AgentLine:
             self.kill_at_s = time.clock_gettime(time.CLOCK_BOOTTIME) + LAST_S
             return False
         message, descriptors = received
-        if message["m"] == "channel" and not self.draining:
+        if message["m"] == "channel" and not descriptors:  # this process has no descriptor left for it
+            self.tell({"m": "closed", "channel": message["channel"]})
+        elif message["m"] == "channel" and not self.draining:
             self._handed.append((message, descriptors.pop(0)))
         elif message["m"] == "drain":
             self.draining = True

@@ -20,6 +20,7 @@ sockets join processes of one user that start each other; nothing of a client is
 from __future__ import annotations
 
 import array
+import os
 import socket
 from typing import Any, Final
 
@@ -67,18 +68,24 @@ def send_packet(control: socket.socket, packet: bytes, descriptors: tuple[int, .
 def receive(control: socket.socket, *, block: bool = True) -> tuple[Message, list[int]] | None:
     """Receive one message with its descriptors, which are the caller's then; None at the peer's end.
 
+    A process that has no descriptor left gets the message without any.
+
     Raises:
         BlockingIOError: nothing is there (and `block` is False or the socket is non-blocking).
         OSError: the peer is gone.
     """
     flags = socket.MSG_CMSG_CLOEXEC | (0 if block else socket.MSG_DONTWAIT)
-    packet, ancillary, _, _ = control.recvmsg(
+    packet, ancillary, result, _ = control.recvmsg(
         PACKET_LIMIT_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize), flags
     )
     descriptors = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    if result & socket.MSG_CTRUNC:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        del descriptors[:]
     if not packet:
         return None
     return msgpack.unpackb(packet), list(descriptors)

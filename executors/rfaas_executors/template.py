@@ -28,6 +28,7 @@ from rfaas_executors import control, family
 from rfaas_executors._process import StatePage
 
 BOOTSTRAP = """\
+"rfaas: template or worker of a slice"
 import json, socket, sys
 control = socket.socket(fileno=int(sys.argv[1]))
 setup = json.loads(control.recv(1 << 20))
@@ -35,7 +36,10 @@ sys.path[:] = setup["path"]
 from rfaas_executors.template import main
 main(control, setup)
 """
-"""`python -P -c` of a template and of a spawned worker: the first packet is JSON, since msgpack comes with the path."""
+"""`python -P -c` of a template and of a spawned worker; `ps` shows its first line.
+
+The first packet is JSON, since msgpack comes with the path.
+"""
 
 NEVER_PRELOADED = frozenset({"cupy", "jax", "mpi4py", "tensorflow", "torch"})
 """MPI and CUDA don't survive a fork: a function that needs them imports them in its worker."""

@@ -34,6 +34,7 @@ MARKER = "RFAAS_SLICE"  # in the environment of everything that runs here, so th
 START_LIMIT_S = 300.0  # a cold parallel file system takes minutes for a large environment; for ever is a hang
 STOP_LIMIT_S = 2.0  # for an idle template to leave by itself
 STDERR_KEPT_BYTES = 8192
+EX_OSERR = os.EX_OSERR  # sysexits.h: what a worker that could not be made counts as having ended with
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ class TemplateHost:
     def start_worker(self, order: on.StartWorker) -> None:
         """Have a worker made, now or when the template is up; WorkerForked or WorkerDead follows."""
         if self._process is None or (self._pidfd < 0 and self._ready):
-            self._post(on.WorkerDead(order.worker, 71, 0, hint="its template has ended"))
+            self._post(on.WorkerDead(order.worker, EX_OSERR, 0, hint="its template has ended"))
             return
         self.workers[order.worker] = WorkerHandle(order.worker, self._post)
         if self._ready:
@@ -172,7 +173,11 @@ class TemplateHost:
 
     def _fork(self, order: on.StartWorker) -> None:
         handle = self.workers[order.worker]
-        agent_end = handle.open()
+        try:
+            agent_end = handle.open()
+        except OSError as error:  # no descriptor, memory or file size is left for it
+            self._give_up_on(handle, f"the agent can't make another worker: {error}")
+            return
         message = {
             "m": "fork",
             "worker": order.worker,
@@ -184,6 +189,13 @@ class TemplateHost:
         descriptors = (agent_end.detach(), handle.page.detach())  # its mapping is enough here
         self._unsent.append((control.pack(message), descriptors))
         self._send_waiting()
+
+    def _give_up_on(self, handle: WorkerHandle, hint: str) -> None:
+        """A worker can't be had, and no process of it exists or matters."""
+        self.workers.pop(handle.number, None)
+        handle.close()
+        log.error("worker not made worker=%d why=%s", handle.number, hint)
+        self._post(on.WorkerDead(handle.number, EX_OSERR, 0, hint=hint))
 
     def _send_waiting(self) -> None:
         while self._unsent:
@@ -287,12 +299,22 @@ class TemplateHost:
                 log.warning(
                     "worker spawned worker=%d pid=%d why=%s", message["worker"], message["pid"], message["spawned"]
                 )
-            self.workers[message["worker"]].forked(message["pid"], descriptors[0])
-            self._post(on.WorkerForked(message["worker"], message["pid"], message["spawned"]))
+            self._on_forked(message, descriptors)
         elif message["m"] == "exited":
             handle = self.workers.pop(message["worker"])
             hint = message.get("hint", "")
             self._post(on.WorkerDead(handle.number, message["exit_status"], message["signal"], handle.calls(), hint))
+            handle.close()
+
+    def _on_forked(self, message: control.Message, descriptors: list[int]) -> None:
+        handle = self.workers[message["worker"]]
+        if descriptors:
+            handle.forked(message["pid"], descriptors[0])
+            self._post(on.WorkerForked(handle.number, message["pid"], message["spawned"]))
+        else:  # a worker that can't be killed must not serve; it ends with its control connection
+            log.error(
+                "worker lost worker=%d pid=%d: this process has no descriptor left", handle.number, message["pid"]
+            )
             handle.close()
 
     # --- its end --------------------------------------------------------------------------------

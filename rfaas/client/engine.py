@@ -308,7 +308,10 @@ class Engine:
 
     def _turn(self) -> bool:
         """Do what is due, then wait for what comes; True: nothing is left to do."""
-        self._step(Shutdown() if self._abandoned else Tick())
+        if self._abandoned:
+            self._abandoned = False
+            self._step(Shutdown())
+        self._step(Tick())
         self._tell_session()
         if self._drained and not self._endings:
             return True

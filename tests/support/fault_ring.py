@@ -178,8 +178,13 @@ class Ring(Personal):
         return path.read_text().count("client joined") if path.exists() else 0
 
     def wait_joined(self, count):
-        """Wait until a client has joined so often."""
-        wait_until(lambda: self.joined() >= count, 20, f"join {count}")
+        """Wait until a client has joined so often; says what session processes logged if none does."""
+        try:
+            wait_until(lambda: self.joined() >= count, 20, f"join {count}")
+        except AssertionError as error:
+            log = (self.state_dir / "log" / "session.log").read_text()[-4000:]
+            alive = {pid: command(pid) for pid in self.session_pids()}
+            raise AssertionError(f"{error}; processes {alive}; log:\n{log}") from None
 
     def embedded_pids(self):
         """Pids of the session processes of this very process."""

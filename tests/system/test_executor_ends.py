@@ -368,3 +368,41 @@ def test_ctrl_c_reaches_the_program_and_not_its_workers(tmp_path):
     finally:
         process.kill()
     assert stdout == "not interrupted 8\n"
+
+
+# --- executors that nobody holds any more -------------------------------------------------------------
+
+
+def dropped(**settings):
+    """The future of a call that no worker will ever take, whose executor is collected."""
+    return rfaas.Executor(1, cores=5000, allocator="embedded", **settings).submit(f.nothing)
+
+
+def test_a_collected_executor_keeps_its_times_and_costs_no_cpu():
+    starved, late = dropped(acquire_timeout_s=1), dropped(call_timeout_s=1)
+    busy_s = time.process_time()
+    assert type(starved.exception(TIMEOUT_S)) is rfaas.AcquireTimeout
+    assert type(late.exception(TIMEOUT_S)) is rfaas.DeadlineExceeded
+    assert time.process_time() - busy_s < 0.5
+
+
+def test_a_collected_executor_retries(tmp_path):
+    executor = rfaas.Executor(1, allocator="embedded", idempotent=True, retries=1)
+    future = executor.submit(f.die_at_first, tmp_path / "witness")
+    del executor
+    assert future.result(TIMEOUT_S) == 2
+
+
+def test_an_agent_without_descriptors_says_so_and_serves_with_the_workers_it_has(tmp_path):
+    program = """
+        import rfaas, time
+        with rfaas.Executor(40, allocator="embedded") as ex:
+            print(len(list(ex.map(time.sleep, [0.1] * 100))))
+    """
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(program))
+    limited = f"ulimit -n 64; exec {sys.executable} {path}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (done.returncode, done.stdout) == (0, "100\n")
+    assert "Traceback" not in done.stderr
+    assert "Too many open files" in done.stderr or "no descriptor left" in done.stderr

@@ -193,3 +193,14 @@ def test_an_agent_that_ends_is_a_notice_too(rig):
     rig.agent.close()
     _, after = pickle.loads(rig.receive(channel).segments[0])
     assert after <= LAST_S
+
+
+def test_a_connection_that_came_without_its_descriptor_is_given_up(rig):
+    channel = rig.channel()
+    rig.thread.start()
+    rig.receive(channel)
+    terms = {"lease_seq": 7, "epoch": 1, "lease": "aa", "holder": "bb"}
+    control.send(rig.agent, {"m": "channel", "channel": 6, "page_slot": 1, **terms})
+    assert control.receive(rig.agent)[0] == {"m": "closed", "channel": 6}
+    rig.call(channel, os.getpid, call_id=1)
+    assert rig.receive(channel).status == Status.OK
