@@ -321,7 +321,7 @@ class AgentSide:
         if channel.handed:
             self.channels.tell(lease, farewell)
         if farewell["reason_code"] == ReasonCode.NONE:  # the connection alone ended
-            self.channels.open_again(lease, channel)
+            self.channels.dial_again(lease, channel)
 
     def _on_ended(self, lease: Lease, message: Message) -> None:
         reason_code = int(message["reason_code"])

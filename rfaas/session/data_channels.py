@@ -105,16 +105,15 @@ class DataChannels:
         if slow:
             reason = f"workers on {lease.node} are there, but no data connection can be made: {event.why}"
             self.tell(lease, {"m": "queued", "executor": lease.executor, "reason": reason, "hint": ""})
-        delay_s = SLOW_REDIAL_DATA_S if slow else REDIAL_DATA_S
+        self.dial_again(lease, channel, SLOW_REDIAL_DATA_S if slow else REDIAL_DATA_S)
+
+    def dial_again(self, lease: Lease, channel: Channel, delay_s: float = REDIAL_DATA_S) -> None:
+        """Dial the worker of a channel that is gone, a little later, if it lives then and has none."""
         self._out.after(delay_s, lambda: self._redial(lease, channel))
 
     def _redial(self, lease: Lease, channel: Channel) -> None:
-        if self._is_held(lease) and lease.channel_of(channel.slot, channel.generation) is None:
-            self.open_again(lease, channel)
-
-    def open_again(self, lease: Lease, channel: Channel) -> None:
-        """Dial the worker of a channel that is gone, if it lives."""
-        if lease.living.get(channel.slot) == channel.generation:
+        current = lease.living.get(channel.slot) == channel.generation
+        if self._is_held(lease) and current and lease.channel_of(channel.slot, channel.generation) is None:
             self.open(lease, channel.slot, channel.generation)
 
     # --- ends -----------------------------------------------------------------------------------------------

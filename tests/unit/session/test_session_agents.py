@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfaas.control.messages import ReleaseLease
+from rfaas.session.data_channels import REDIAL_DATA_S
 from rfaas.session.events import (
     AgentDown,
     CloseAgent,
@@ -384,9 +385,9 @@ def test_a_channel_that_ended_alone_is_made_anew(h, channel):
     facts = {"exit_status": None, "signal": None, "grace_s": None, "hint": ""}
     ended = {"slot": 0, "generation": 1, "last_started": 7, "last_done": 6, "reason_code": 0}
     h.agent_says("farewell", 1, channel=channel, **ended, **facts)
-    effects = h.take()
-    assert [e.message["m"] for e in effects if isinstance(e, ToClient)] == ["farewell"]
-    [wish] = [e for e in effects if isinstance(e, DialData)]
+    assert [e.message["m"] for e in h.take() if isinstance(e, ToClient)] == ["farewell"]
+    h.advance(REDIAL_DATA_S)
+    [wish] = h.take(DialData)
     assert (wish.params["slot"], wish.params["generation"]) == (0, 1)
     assert wish.channel != channel
 
@@ -395,4 +396,5 @@ def test_a_channel_of_a_lease_that_goes_back_is_not_made_anew(h, channel):
     h.client_says("cancel-lease", lease=lease(1))
     h.take()
     h.agent_says("farewell", 1, slot=0, generation=1, channel=channel, last_started=0, last_done=0, reason_code=0)
+    h.advance(REDIAL_DATA_S)
     assert h.take(DialData) == []
