@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from rfaas_executors import control
 
+_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 LAST_S = 0.2  # an orphaned worker's, until its template kills it (template.ORPHAN_S)
 
 
@@ -27,12 +28,13 @@ class AgentLine:
         draining: no further call is to be taken.
         lost: the agent is gone.
         kill_at_s: when what still runs is killed, on CLOCK_BOOTTIME; None: nobody has said so.
+        handed: connections that came; see `take_handed`.
     """
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._lock = threading.Lock()
-        self._handed: list[tuple[control.Message, int]] = []
+        self.handed: list[tuple[control.Message, int]] = []
         self.draining = self.lost = False
         self.kill_at_s: float | None = None
 
@@ -41,7 +43,13 @@ class AgentLine:
         return self._end.fileno()
 
     def read(self) -> None:
-        """Take every message that waits; never blocks."""
+        """Take every message that waits; never blocks. Cheap when there is none, as after nearly every call."""
+        try:
+            self._end.recv(1, _PEEK)  # receiving makes room for a whole packet first, which costs more than a call
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # the end of the connection is found out below
         with self._lock:
             while not self.lost and self._read_one():
                 pass
@@ -61,7 +69,7 @@ class AgentLine:
         if message["m"] == "channel" and not descriptors:  # this process has no descriptor left for it
             self.tell({"m": "closed", "channel": message["channel"]})
         elif message["m"] == "channel" and not self.draining:
-            self._handed.append((message, descriptors.pop(0)))
+            self.handed.append((message, descriptors.pop(0)))
         elif message["m"] == "drain":
             self.draining = True
             self.kill_at_s = message.get("kill_at_s")
@@ -72,7 +80,7 @@ class AgentLine:
     def take_handed(self) -> list[tuple[control.Message, int]]:
         """The connections that came since the last time, each message with its descriptor, the caller's now."""
         with self._lock:
-            handed, self._handed = self._handed, []
+            handed, self.handed = self.handed, []
         return handed
 
     def tell(self, message: control.Message) -> None:

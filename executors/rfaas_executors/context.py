@@ -36,10 +36,12 @@ class CallContext:
         holder: the client's id, hex.
         frame: the CALL.
         remaining_ns: what is left to it now; 0: it has no deadline.
+        pid: of the worker.
     """
 
     __slots__ = (
         "_channel",
+        "_deadline_ns",
         "_event",
         "_frame",
         "_handlers",
@@ -49,19 +51,18 @@ class CallContext:
         "_lock",
         "_over",
         "_pid",
-        "_remaining_ns",
-        "_started_ns",
         "_watch",
     )
 
-    def __init__(self, line: AgentLine, channel: Channel, holder: str, frame: Frame, remaining_ns: int) -> None:
+    def __init__(
+        self, line: AgentLine, channel: Channel, holder: str, frame: Frame, remaining_ns: int, pid: int
+    ) -> None:
         self._line = line
         self._channel = channel
         self._holder = holder
         self._frame: Frame | None = frame
-        self._remaining_ns = remaining_ns
-        self._started_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._pid = os.getpid()
+        self._deadline_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + remaining_ns if remaining_ns else 0
+        self._pid = pid
         self._lock = threading.Lock()
         self._over = False
         self._event: threading.Event | None = None
@@ -106,7 +107,7 @@ class CallContext:
         assert self._call
         self._line.read()
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        ends_ns = [self._started_ns + self._remaining_ns] if self._remaining_ns else []
+        ends_ns = [self._deadline_ns] if self._deadline_ns else []
         if self._line.kill_at_s is not None:
             ends_ns.append(int(self._line.kill_at_s * 1e9))
         return max(0, min(ends_ns) - now_ns) / 1e9 if ends_ns else None

@@ -91,7 +91,7 @@ class Worker:
     def _read_control(self) -> None:
         """Take every message that waits, and the connections that came; never blocks."""
         self._line.read()
-        for message, descriptor in self._line.take_handed():
+        for message, descriptor in self._line.take_handed() if self._line.handed else ():
             if self._line.draining:
                 os.close(descriptor)
             else:
@@ -190,7 +190,7 @@ class Worker:
             self._reply(connection, frame, Outcome(Status.NOT_STARTED, []))
             return
         self._log("started", connection, frame)
-        context = CallContext(self._line, connection.channel, connection.holder, frame, remaining_ns)
+        context = CallContext(self._line, connection.channel, connection.holder, frame, remaining_ns, self._pid)
         set_current(context)
         try:
             outcome = self._functions.run(identity, _arguments(frame))
