@@ -105,7 +105,7 @@ def main() -> None:
     found = found_pythons(sys.argv[1:])
     pins = [PINNED_IN_OLDEST, *[()] * (len(found) - 1)]
     with ThreadPoolExecutor(os.cpu_count()) as at_a_time:
-        results = list(at_a_time.map(lambda pair, pinned: test_on(pair[0], pair[1], pinned), found, pins))
+        results = list(at_a_time.map(test_on, *zip(*found, strict=True), pins))
     for (python, version), passed in zip(found, results, strict=True):
         print(f"{'passed' if passed else 'FAILED'}  Python {version} ({python})")
     sys.exit(0 if all(results) else 1)
