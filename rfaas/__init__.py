@@ -5,6 +5,8 @@ and must not import the packages above it: allocator, executors, slurm_plugin. N
 """
 
 from rfaas.client.futures import Future
+from rfaas.client.reclaims import ReclaimNotice
+from rfaas.context import Context, current
 from rfaas.executor import Executor
 from rfaas_transport.errors import (
     AcquireTimeout,
@@ -46,6 +48,7 @@ __all__ = [
     "ChannelClosed",
     "ConfigError",
     "ConnectionLost",
+    "Context",
     "DeadlineExceeded",
     "EnvironmentFailed",
     "Executor",
@@ -58,6 +61,7 @@ __all__ = [
     "PoisonFunction",
     "ProtocolError",
     "ReasonCode",
+    "ReclaimNotice",
     "Reclaimed",
     "RemoteError",
     "RfaasError",
@@ -65,4 +69,5 @@ __all__ = [
     "VersionMismatch",
     "WorkerLost",
     "__version__",
+    "current",
 ]

@@ -51,11 +51,13 @@ class CallSettings:
         retries: how often a lost worker, agent, node or connection may cost an idempotent call another run.
             Reclaims have a budget of their own (10).
         call_timeout_s: life of a call in seconds, from submit, queue included; None: no limit.
+        retry_on: exceptions of the function that cost a retry like a loss, if the call is idempotent.
     """
 
     idempotent: bool = False
     retries: int = 0
     call_timeout_s: float | None = None
+    retry_on: tuple[type[BaseException], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,17 @@ class ExecutorConfig:
     calls: CallSettings
 
 
-def make_call_settings(*, idempotent: bool, retries: int, call_timeout_s: float | str | None) -> CallSettings:
+def make_call_settings(
+    *,
+    idempotent: bool,
+    retries: int,
+    call_timeout_s: float | str | None,
+    retry_on: type[BaseException] | Iterable[type[BaseException]] = (),
+) -> CallSettings:
     """Check what is said about calls.
 
     Raises:
-        ConfigError: a value is out of range; or `retries` is asked for without `idempotent`.
+        ConfigError: a value is out of range; or `retries` without `idempotent`, or `retry_on` without `retries`.
     """
     retries = _whole_number("retries", retries, 0, 1_000_000)
     if retries and not idempotent:
@@ -97,8 +105,14 @@ def make_call_settings(*, idempotent: bool, retries: int, call_timeout_s: float 
             "retries needs idempotent=True: a call that may have run is only run again if that does no harm",
             hint="pass idempotent=True if the function may run twice, or leave retries out",
         )
+    kinds = _exceptions("retry_on", retry_on)
+    if kinds and not retries:
+        raise ConfigError(
+            "retry_on needs idempotent=True and retries: an exception costs a retry like a lost worker",
+            hint="pass idempotent=True, retries=3 if the function may run again, or leave retry_on out",
+        )
     timeout_s = _optional_duration("call_timeout_s", call_timeout_s)
-    return CallSettings(idempotent=bool(idempotent), retries=retries, call_timeout_s=timeout_s)
+    return CallSettings(idempotent=bool(idempotent), retries=retries, call_timeout_s=timeout_s, retry_on=kinds)
 
 
 def make_config(
@@ -227,6 +241,14 @@ def _whole_number(name: str, value: object, minimum: int, maximum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
         raise ConfigError(f"{name}={value!r} is not possible", hint=f"write a whole number from {minimum} to {maximum}")
     return value
+
+
+def _exceptions(name: str, value: object) -> tuple[type[BaseException], ...]:
+    kinds = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | type) else (value,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise ConfigError(f"{name}={value!r}: {kind!r} is no exception class", hint=f"write {name}=[OSError]")
+    return kinds
 
 
 def _optional_duration(name: str, value: float | str | None) -> float | None:

@@ -19,6 +19,7 @@ from rfaas.client.applying import Chunk
 from rfaas.client.engine import Engine
 from rfaas.client.futures import Future
 from rfaas.client.mapping import check_sizes, chunks, flatten, in_order
+from rfaas.client.reclaims import ReclaimNotice, Subscription
 from rfaas.config import CallSettings, check_worker_life, make_call_settings, make_config
 from rfaas_transport.errors import ConfigError
 
@@ -147,6 +148,7 @@ class Calls(concurrent.futures.Executor):
         idempotent: bool | _Unset = _UNSET,
         retries: int | _Unset = _UNSET,
         call_timeout_s: float | str | _Unset | None = _UNSET,
+        retry_on: type[BaseException] | Iterable[type[BaseException]] | _Unset = _UNSET,
     ) -> Calls:
         """Make a view of this executor whose calls are treated differently; the workers are the same.
 
@@ -156,16 +158,22 @@ class Calls(concurrent.futures.Executor):
                 budget of 10.
             call_timeout_s: seconds, or "30s", from submit to result, queue included; None: no limit. A call that runs
                 then is killed with its worker: DeadlineExceeded.
+            retry_on: exceptions of the function that cost a retry like a loss; of others the call is not run again.
 
         Raises:
-            ConfigError: a value is out of range, or retries without idempotent.
+            ConfigError: a value is out of range, retries without idempotent, or retry_on without retries.
         """
         old = self._settings
         keeps_idempotent = old.idempotent if isinstance(idempotent, _Unset) else idempotent
         keeps_retries = old.retries if isinstance(retries, _Unset) else retries
         if isinstance(retries, _Unset) and not keeps_idempotent:
             keeps_retries = 0
-        settings = make_call_settings(idempotent=keeps_idempotent, retries=keeps_retries, call_timeout_s=None)
+        keeps_retry_on = old.retry_on if isinstance(retry_on, _Unset) else retry_on
+        if isinstance(retry_on, _Unset) and not keeps_retries:
+            keeps_retry_on = ()
+        settings = make_call_settings(
+            idempotent=keeps_idempotent, retries=keeps_retries, call_timeout_s=None, retry_on=keeps_retry_on
+        )
         if isinstance(call_timeout_s, _Unset):
             settings = replace(settings, call_timeout_s=old.call_timeout_s)
         else:
@@ -248,7 +256,7 @@ class Executor(Calls):
         transport: medium to the workers: "auto" or "tcp" (which is a unix socket on the same node).
         hot_for_s: seconds that a worker polls for the next call before it sleeps. The media of this version always
             sleep.
-        call_timeout_s, idempotent, retries: of every call; see `options`.
+        call_timeout_s, idempotent, retries, retry_on: of every call; see `options`.
         acquire_timeout_s: seconds that a call waits while there is no worker at all, then AcquireTimeout; None: for
             ever; inside a function that names an allocator, 60.
         daemon_python: interpreter of the helper process, if it should not be this one; also RFAAS_DAEMON_PYTHON.
@@ -276,11 +284,14 @@ class Executor(Calls):
         acquire_timeout_s: float | str | None = None,
         idempotent: bool = False,
         retries: int = 0,
+        retry_on: type[BaseException] | Iterable[type[BaseException]] = (),
         daemon_python: str | os.PathLike[str] | None = None,
     ) -> None:
         if callable(max_workers):
             raise ConfigError("max_workers is a function", hint="make the executor first, then ex.submit(function, …)")
-        calls = make_call_settings(idempotent=idempotent, retries=retries, call_timeout_s=call_timeout_s)
+        calls = make_call_settings(
+            idempotent=idempotent, retries=retries, call_timeout_s=call_timeout_s, retry_on=retry_on
+        )
         config = make_config(
             max_workers=max_workers,
             memory=memory,
@@ -297,6 +308,21 @@ class Executor(Calls):
         # Not __del__: the I/O thread outlives this object and finishes the calls that others hold futures of.
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # exit waits for the calls by another way: rfaas.client.lifetime
+
+    def on_reclaim(self, callback: Callable[[ReclaimNotice], object]) -> Subscription:
+        """Have `callback(notice)` called when cores of this executor go back to their owner, before calls fail there.
+
+        Calls that have not started move to other workers by themselves; those that run may use the grace. A program
+        that can rebalance learns here how many cores it loses, where, and when. Callbacks run one after the other in a
+        thread of their own: what they do delays no call. What they raise is logged. After `shutdown` nothing is told.
+
+        Returns:
+            A handle; its `cancel()` ends the calls.
+
+        Raises:
+            TypeError: `callback` is no function.
+        """
+        return self._engine.reclaims.subscribe(callback)
 
     def __enter__(self) -> Executor:
         return self

@@ -1,4 +1,4 @@
-"""Checks that links between the Markdown files lead somewhere; with --run, also runs the README's programs.
+"""Checks that links between the Markdown files lead somewhere; with --run, also runs the programs in them.
 
 usage: python tools/check_docs.py [--run]
 
@@ -98,7 +98,7 @@ def main() -> None:
     documents = [p for p in sorted(ROOT.rglob("*.md")) if not SKIPPED_FOLDERS & set(p.relative_to(ROOT).parts)]
     problems = [problem for path in documents for problem in check_links(path)]
     if "--run" in sys.argv[1:]:
-        problems += check_programs(ROOT / "README.md")
+        problems += [problem for path in documents for problem in check_programs(path)]
     for problem in problems:
         print(problem)
     print(f"{len(documents)} documents, {len(problems)} problems")

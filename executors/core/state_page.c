@@ -4,26 +4,46 @@
 static void store(uint64_t *field, uint64_t value) { __atomic_store_n(field, value, __ATOMIC_RELEASE); }
 static uint64_t load(const uint64_t *field) { return __atomic_load_n(field, __ATOMIC_ACQUIRE); }
 
+/* Worker and agent each write one field, then read the other's. In one order of all these four (as in Dekker's
+ * algorithm) at least one of them sees what the other wrote. */
+static void publish(uint64_t *field, uint64_t value) { __atomic_store_n(field, value, __ATOMIC_SEQ_CST); }
+static uint64_t observe(const uint64_t *field) { return __atomic_load_n(field, __ATOMIC_SEQ_CST); }
+
 void rfaas_page_open(rfaas_page_slot *slot, uint64_t channel)
 {
     store(&slot->started, 0);
     store(&slot->done, 0);
     store(&slot->deadline_boot_ns, 0);
     store(&slot->started_boot_ns, 0);
+    store(&slot->interrupted, 0);
     store(&slot->channel, channel);
 }
 
-void rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline_boot_ns, uint64_t now_boot_ns)
+bool rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline_boot_ns, uint64_t now_boot_ns)
 {
     store(&slot->deadline_boot_ns, deadline_boot_ns);
     store(&slot->started_boot_ns, now_boot_ns);
-    store(&slot->started, call_id);
+    uint64_t before = slot->started; /* our own store */
+    publish(&slot->started, call_id);
+    if (observe(&slot->interrupted) != call_id)
+        return true;
+    store(&slot->started, before); /* it never runs: should this process be killed now, the page says so */
+    return false;
 }
 
-void rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
+bool rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
 {
-    store(&slot->done, call_id);
+    publish(&slot->done, call_id);
     store(&slot->deadline_boot_ns, 0);
+    return observe(&slot->interrupted) != call_id;
+}
+
+bool rfaas_page_interrupt(rfaas_page_slot *slot, uint64_t call_id)
+{
+    if (call_id < slot->interrupted)
+        return false;
+    publish(&slot->interrupted, call_id);
+    return observe(&slot->started) == call_id && observe(&slot->done) != call_id;
 }
 
 void rfaas_page_read(const rfaas_page_slot *slot, rfaas_page_slot *copy)

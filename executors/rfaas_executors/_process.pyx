@@ -20,8 +20,9 @@ cdef extern from "state_page.h" nogil:
         uint64_t deadline_boot_ns
         uint64_t started_boot_ns
     void rfaas_page_open(rfaas_page_slot *slot, uint64_t channel)
-    void rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline_boot_ns, uint64_t now_boot_ns)
-    void rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
+    bint rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline_boot_ns, uint64_t now_boot_ns)
+    bint rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
+    bint rfaas_page_interrupt(rfaas_page_slot *slot, uint64_t call_id)
     void rfaas_page_read(const rfaas_page_slot *slot, rfaas_page_slot *copy)
 
 cdef extern from "quiet_signals.h" nogil:
@@ -139,16 +140,31 @@ cdef class StatePage:
 
         Args:
             remaining_ns: what is left to the call from now on; 0: it has no deadline.
+        Returns:
+            False if the call was interrupted before: it must not run.
         """
         cdef rfaas_page_slot *here = self.at(slot)
         cdef timespec now
         clock_gettime(CLOCK_BOOTTIME, &now)
         cdef uint64_t now_boot_ns = <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
-        rfaas_page_start(here, call_id, now_boot_ns + remaining_ns if remaining_ns else 0, now_boot_ns)
+        return bool(rfaas_page_start(here, call_id, now_boot_ns + remaining_ns if remaining_ns else 0, now_boot_ns))
 
     def finish(self, int slot, uint64_t call_id):
-        """Say that the call is over: its result is serialised and nothing of it was sent yet."""
-        rfaas_page_finish(self.at(slot), call_id)
+        """Say that the call is over: its result is serialised and nothing of it was sent yet.
+
+        Returns:
+            False if the call was interrupted: the agent may be about to kill this process, which starts no other call.
+        """
+        return bool(rfaas_page_finish(self.at(slot), call_id))
+
+    def interrupt(self, int slot, uint64_t call_id):
+        """Take a call back, as the agent.
+
+        Returns:
+            True if it runs or is about to end: kill the worker, which starts no other call. False if it is over, or has
+            not started and never will.
+        """
+        return bool(rfaas_page_interrupt(self.at(slot), call_id))
 
     def read(self, int slot):
         """Return (channel, started, done, deadline_boot_ns, started_boot_ns); exact once the worker is dead."""

@@ -132,8 +132,10 @@ class Agent:
                 self._hosts[number].stop()
             case on.StartWorker():
                 self._start_worker(effect)
-            case on.DrainWorker(worker) if worker in self._host_of:  # else it was never made, and the core hears so
-                self._host_of[worker].drain(worker)
+            case on.DrainWorker(worker, kill_at_s) if worker in self._host_of:  # else it never was, as the core hears
+                self._host_of[worker].drain(worker, kill_at_s)
+            case on.InterruptCall(worker, page_slot, call_id) if worker in self._host_of:
+                self._host_of[worker].interrupt(worker, page_slot, call_id)
             case on.KillWorker(worker) if worker in self._host_of:
                 self._host_of[worker].kill(worker)
             case on.Record(event, fields):

@@ -238,6 +238,12 @@ class AgentCore:
                     held = self.leases.get(_name(words["lease"]))
                     if held is not None and held.session == session:
                         self.end(held, LeaseEvent.RELEASE, int(words["reason_code"]))
+                case "interrupt":
+                    held = self.leases.get(_name(words["lease"]))
+                    numbers = (int(words[key]) for key in ("slot", "generation", "channel", "call_id"))
+                    slot, generation, channel, call_id = numbers
+                    if held is not None and held.session == session:
+                        self._book.interrupt(held, slot, generation, channel, call_id)
         except (KeyError, TypeError, ValueError) as error:
             self.do(on.HangUp(session, f"{words.get('m')}: {error!r}"))
 
@@ -323,7 +329,8 @@ class AgentCore:
         if after is not before:
             held.kill_at_s = None
             if after is LeaseState.DRAINING or event is LeaseEvent.RELEASE:
-                self._book.drain(held)
+                until_s = self._drain_until_s if after is LeaseState.DRAINING else self._now_s + RELEASE_S
+                self._book.drain(held, until_s)
             if after is LeaseState.DRAINING:
                 self.record("drain", lease=held.terms.lease_id)
                 held.kill_at_s = self._drain_until_s

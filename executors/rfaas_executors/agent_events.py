@@ -125,15 +125,26 @@ class WorkerDead:
 
 @dataclass(frozen=True, slots=True)
 class ChannelEnded:
-    """A worker closed a channel, because the client had."""
+    """A worker that lives on closed a channel that its peer closed or that broke: it reads nothing more from it.
+
+    `calls`: what its page says of that channel (last started, last done); None: the worker never had it.
+    """
 
     worker: int
     channel: int
+    calls: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CallOverdue:
     """The running call of a worker is past its deadline; the worker is stopped (SIGSTOP) in it."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallInterrupted:
+    """The call that a client took back runs on this worker, which will start no other (001 section 5)."""
 
     worker: int
 
@@ -163,6 +174,7 @@ Event = (
     | WorkerDead
     | ChannelEnded
     | CallOverdue
+    | CallInterrupted
     | ReclaimAsked
     | Tick
 )
@@ -221,9 +233,19 @@ class StartWorker:
 
 @dataclass(frozen=True, slots=True)
 class DrainWorker:
-    """Tell a worker to finish its call and exit."""
+    """Tell a worker to finish its call and exit; `kill_at_s`: by when."""
 
     worker: int
+    kill_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptCall:
+    """Kill a worker if it runs this call of this page slot; answered by CallInterrupted if it does."""
+
+    worker: int
+    page_slot: int
+    call_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +299,7 @@ Effect = (
     | StopTemplate
     | StartWorker
     | DrainWorker
+    | InterruptCall
     | KillWorker
     | HandOver
     | TurnAway

@@ -102,12 +102,14 @@ class WorkerBook:
                     self._core.say(self._core.leases[worker.lease_id], _worker_up(worker))
             case on.WorkerDead():
                 self._on_dead(event)
-            case on.ChannelEnded(number, channel):
-                if number in self.workers:
-                    self.workers[number].channels.pop(channel, None)
+            case on.ChannelEnded():
+                self._on_channel_ended(event)
             case on.CallOverdue(number):
                 if number in self.workers:
                     self._kill(self.workers[number], ReasonCode.CALL_TIMEOUT)
+            case on.CallInterrupted(number):
+                if number in self.workers:
+                    self._kill(self.workers[number], ReasonCode.CALL_INTERRUPTED)
             case on.TemplateFailed():
                 self._on_template_failed(event)
             case on.TemplateGone(number):
@@ -142,8 +144,37 @@ class WorkerBook:
                 )
             )
 
+    def interrupt(self, held: Held, slot: int, generation: int, channel: int, call_id: int) -> None:
+        """Take back a call that may run on this worker; nothing if the worker or the channel is gone."""
+        seat = held.seat(slot)
+        worker = seat.worker if seat is not None else None
+        if worker is not None and worker.generation == generation and channel in worker.channels:
+            self._core.do(on.InterruptCall(worker.number, worker.channels[channel], call_id))
+
     def _turn_away(self, offer: on.DataOffered, hint: str) -> None:
         self._core.do(on.TurnAway(offer.connection, "not-found", hint))
+
+    def _on_channel_ended(self, event: on.ChannelEnded) -> None:
+        """Say farewell for a channel whose worker lives on: the client may not have closed it."""
+        worker = self.workers.get(event.worker)
+        if worker is None or worker.channels.pop(event.channel, None) is None or event.calls is None:
+            return
+        started, done = event.calls
+        words = {
+            "m": "farewell",
+            "lease": worker.lease_id,
+            "slot": worker.slot,
+            "generation": worker.generation,
+            "channel": event.channel,
+            "last_started": started,
+            "last_done": done,
+            "reason_code": int(ReasonCode.NONE),
+            "exit_status": None,
+            "signal": None,
+            "grace_s": None,
+            "hint": "the connection ended, its worker lives on",
+        }
+        self._core.say(self._core.leases[worker.lease_id], words)
 
     def _on_dead(self, death: on.WorkerDead) -> None:
         """Say farewell for each channel, then that it is down, and seat another or see whether its lease is free."""
@@ -221,10 +252,10 @@ class WorkerBook:
 
     # --- ending ---------------------------------------------------------------------------------
 
-    def drain(self, held: Held) -> None:
-        """Tell the workers of a lease to finish and leave."""
+    def drain(self, held: Held, kill_at_s: float) -> None:
+        """Tell the workers of a lease to finish and leave by then."""
         for worker in held.workers:
-            self._core.do(on.DrainWorker(worker.number))
+            self._core.do(on.DrainWorker(worker.number, kill_at_s))
 
     def kill(self, held: Held, reason_code: int) -> None:
         """End the workers of a lease now."""

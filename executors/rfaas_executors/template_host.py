@@ -213,10 +213,15 @@ class TemplateHost:
         if self._control.fileno() >= 0:
             self._loop.remove_writer(self._control)
 
-    def drain(self, number: int) -> None:
+    def drain(self, number: int, kill_at_s: float | None) -> None:
         """Tell a worker to finish and leave; one that does not exist yet never will."""
         if not self._cancel(number) and number in self.workers:
-            self.workers[number].drain()
+            self.workers[number].drain(kill_at_s)
+
+    def interrupt(self, number: int, page_slot: int, call_id: int) -> None:
+        """Take a call back; CallInterrupted follows if it runs."""
+        if number in self.workers:
+            self.workers[number].interrupt(page_slot, call_id)
 
     def kill(self, number: int) -> None:
         """SIGKILL a worker; WorkerDead follows."""

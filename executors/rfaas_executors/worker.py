@@ -12,6 +12,7 @@ import platform
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,11 @@ import msgpack
 
 from rfaas_executors import control
 from rfaas_executors._process import StatePage, install_quiet_signals
+from rfaas_executors.agent_line import AgentLine
 from rfaas_executors.calls import Functions, Outcome, WorkerExit, failure, still_this_process
+from rfaas_executors.context import CallContext, is_delivered
 from rfaas_transport._core import Channel, Frame, Poller
+from rfaas_transport.current_call import set_current
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError
 from rfaas_transport.frame import Kind, Status
 
@@ -53,29 +57,28 @@ class Worker:
     """
 
     def __init__(self, agent: socket.socket, page: StatePage, identity: dict[str, Any]) -> None:
-        self._agent = agent
+        self._line = AgentLine(agent)
         self._page = page
         self._identity = identity
         self._pid = os.getpid()
         self._functions = Functions()
         self._connections: dict[int, Connection] = {}  # by descriptor
         self._poller = Poller()
-        self._draining = self._orphaned = False
         self._told_of_deadlines = False
         self._event_log: Any = _event_log()
 
     def run(self) -> int:
         """Serve until drained or the agent is lost; return the exit status."""
-        self._poller.add(self._agent.fileno(), _CONTROL)
+        self._poller.add(self._line.fileno(), _CONTROL)
         try:
-            while not self._draining:
+            while not self._line.draining:
                 tokens = self._poller.wait(None)
                 if _CONTROL in tokens:  # before any call: it may say that none is to be taken
                     self._read_control()
                 for token in tokens:
-                    if token in self._connections and not self._draining:
+                    if token in self._connections and not self._line.draining:
                         self._serve(self._connections[token])
-            if self._orphaned:
+            if self._line.lost:
                 self._give_back()
             self._flush()
             return 0
@@ -86,25 +89,13 @@ class Worker:
     # --- the agent's side -----------------------------------------------------------------------
 
     def _read_control(self) -> None:
-        """Take every message that waits; never blocks."""
-        while True:
-            try:
-                received = control.receive(self._agent, block=False)
-            except BlockingIOError:
-                return
-            except OSError:
-                received = None
-            if received is None:  # the agent is gone: nobody could say farewell for what would start now
-                self._orphaned = self._draining = True
-                return
-            message, descriptors = received
-            if message["m"] == "channel" and not self._draining:
-                self._adopt(message, descriptors[0])
+        """Take every message that waits, and the connections that came; never blocks."""
+        self._line.read()
+        for message, descriptor in self._line.take_handed() if self._line.handed else ():
+            if self._line.draining:
+                os.close(descriptor)
             else:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-            if message["m"] == "drain":
-                self._draining = True
+                self._adopt(message, descriptor)
 
     def _adopt(self, message: control.Message, descriptor: int) -> None:
         channel = Channel.from_fd(descriptor)
@@ -123,10 +114,6 @@ class Worker:
         hello = {**self._identity, "pid": self._pid, "python": platform.python_version()}
         self._send(connection, Kind.HELLO, credits=CREDITS, segments=[msgpack.packb(hello)])
 
-    def _tell(self, message: control.Message) -> None:
-        with contextlib.suppress(OSError):  # gone; reading its socket will tell
-            control.send(self._agent, message)
-
     # --- frames ---------------------------------------------------------------------------------
 
     def _serve(self, connection: Connection) -> None:
@@ -138,7 +125,7 @@ class Worker:
                     self._poller.want_write(connection.channel.fileno(), connection.channel.wants_write)
                     return
                 self._handle(connection, frame)
-                if self._draining:  # found out after a call, before its result went
+                if self._line.draining:  # found out after a call, before its result went
                     return
         except (ChannelClosed, ChannelBroken):
             self._drop(connection)
@@ -197,22 +184,30 @@ class Worker:
         """Run one call between STARTED and DONE, then send its result."""
         if remaining_ns and not self._told_of_deadlines:
             self._told_of_deadlines = True
-            self._tell({"m": "deadlines"})
-        self._page.start(connection.page_slot, frame.call_id, remaining_ns)
+            self._line.tell({"m": "deadlines"})
+        if not self._page.start(connection.page_slot, frame.call_id, remaining_ns):
+            self._line.draining = True  # the agent may be about to kill this process for it: no other call is to be met
+            self._reply(connection, frame, Outcome(Status.NOT_STARTED, []))
+            return
         self._log("started", connection, frame)
+        context = CallContext(self._line, connection.channel, connection.holder, frame, remaining_ns, self._pid)
+        set_current(context)
         try:
-            outcome = self._functions.run(identity, frame.segments)
+            outcome = self._functions.run(identity, _arguments(frame))
         finally:
             still_this_process(self._pid)
+            context.close()
+            set_current(None)
             install_quiet_signals()  # the function may have put its own in place
             _flush_prints()
-        self._page.finish(connection.page_slot, frame.call_id)
+        if not self._page.finish(connection.page_slot, frame.call_id):
+            self._line.draining = True
         self._log("done", connection, frame)
         self._read_control()
         self._reply(connection, frame, outcome)
 
     def _reply(self, connection: Connection, frame: Frame, outcome: Outcome) -> None:
-        credits = 0 if self._draining else CREDITS
+        credits = 0 if self._line.draining else CREDITS
         fields = {"call_id": frame.call_id, "function": frame.function, "attempt": frame.attempt, "credits": credits}
         try:
             if frame.out_size and outcome.size_bytes > frame.out_size:
@@ -238,7 +233,7 @@ class Worker:
         self._poller.remove(descriptor)
         del self._connections[descriptor]
         connection.channel.close()
-        self._tell({"m": "closed", "channel": connection.number})
+        self._line.tell({"m": "closed", "channel": connection.number})
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -260,7 +255,7 @@ class Worker:
         for connection in waiting:
             self._send(connection, Kind.BYE)
         while waiting and time.monotonic() < give_up_s:
-            waiting = [connection for connection in waiting if not _delivered(connection.channel)]
+            waiting = [connection for connection in waiting if not is_delivered(connection.channel)]
             if waiting:
                 time.sleep(0.0005)
 
@@ -278,12 +273,10 @@ class Worker:
             )
 
 
-def _delivered(channel: Channel) -> bool:
-    """True when nothing more can be done for what was sent on this channel."""
-    try:
-        return channel.flush() and (channel.medium == "unix" or channel.unacknowledged_bytes() == 0)
-    except (ChannelClosed, ChannelBroken):
-        return True
+def _arguments(frame: Frame) -> Sequence[memoryview]:
+    """The segments of a CALL without the checkpoint of an earlier attempt."""
+    segments, checkpoint = frame.segments, frame.checkpoint
+    return segments if not checkpoint else (*segments[:checkpoint], *segments[checkpoint + 1 :])
 
 
 def _event_log() -> object | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
@@ -36,6 +37,7 @@ class WorkerHandle:
         self._page: StatePage | None = None
         self._page_slots: dict[int, int] = {}  # by channel
         self._drain_wanted = self._kill_wanted = self._stopped = False
+        self._kill_at_s: float | None = None
 
     @property
     def page(self) -> StatePage:
@@ -50,7 +52,7 @@ class WorkerHandle:
         self._control.setblocking(False)
         self._loop.add_reader(self._control, self._on_readable)
         if self._drain_wanted:
-            self.drain()
+            self.drain(self._kill_at_s)
         return theirs
 
     def forked(self, pid: int, pidfd: int) -> None:
@@ -75,10 +77,19 @@ class WorkerHandle:
             (descriptor,),
         )
 
-    def drain(self) -> None:
-        """Tell it to finish its call and leave."""
-        self._drain_wanted = True
-        self._tell({"m": "drain"})
+    def drain(self, kill_at_s: float | None) -> None:
+        """Tell it to finish its call and leave by then."""
+        self._drain_wanted, self._kill_at_s = True, kill_at_s
+        self._tell({"m": "drain", "kill_at_s": kill_at_s})
+
+    def interrupt(self, page_slot: int, call_id: int) -> None:
+        """Take a call back: report it if it runs, in which case the worker starts no other (001 section 5)."""
+        if self._page is not None and self._page.interrupt(page_slot, call_id) and not self._has_ended():
+            self._post(on.CallInterrupted(self.number))
+
+    def _has_ended(self) -> bool:
+        """True for a zombie: it died before, of something else."""
+        return self._pidfd >= 0 and bool(select.select([self._pidfd], [], [], 0)[0])
 
     def kill(self) -> None:
         """SIGKILL, now or as soon as it exists."""
@@ -171,8 +182,9 @@ class WorkerHandle:
                 return
             message, _ = received
             if message["m"] == "closed":
+                calls = self.calls().get(message["channel"])
                 self._page_slots.pop(message["channel"], None)
-                self._post(on.ChannelEnded(self.number, message["channel"]))
+                self._post(on.ChannelEnded(self.number, message["channel"], calls))
             elif message["m"] == "deadlines":
                 self._watch()
 

@@ -1,22 +1,22 @@
 """Deciding what a client does: which call goes to which worker when, and how each ends. Sans-IO.
 
 `ClientCore.step(event, now_s)` answers with effects, which the I/O thread does in order. No I/O, clock, lock, thread or
-log in here: production, tests and simulators run the same code. Spec: docs/spec/001-invocation.md sections 3, 5, 6.
+log in here: production, tests and simulators run the same code. Its parts: calls (`call_book`), ends of channels
+(`channel_ends`), the standing target (`target`), what workers do beside calls (`chores`).
+Spec: docs/spec/001-invocation.md sections 3, 5, 6, 8.
 """
 
 from __future__ import annotations
 
-import copy
-import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from rfaas.client.call_queue import CallQueue
+from rfaas.client.call_book import CallBook, unsent_error
+from rfaas.client.channel_ends import ChannelEnds
 from rfaas.client.channel_table import Channel, ChannelTable
 from rfaas.client.chores import Chores
 from rfaas.client.events import (
     Break,
-    Broke,
     Call,
     Cancel,
     ChannelEnded,
@@ -24,62 +24,45 @@ from rfaas.client.events import (
     ChannelsCondemned,
     CloseChannel,
     Connect,
-    Deliver,
     Denied,
     Dispatch,
     Drained,
     Effect,
     Event,
-    Fail,
+    Examine,
+    Examined,
     FrameArrived,
     Lease,
     LeaseEnded,
     LeaseGranted,
     Notice,
     Queued,
-    Requeued,
     SendFailed,
+    SendInterrupt,
     SendWant,
     SessionFailed,
     SessionLost,
     SessionUp,
     Shutdown,
     Submit,
+    TellReclaim,
     Terminate,
     Tick,
     Verdict,
-    Withdrawn,
 )
-from rfaas.client.losses import Fate, judge, make_error
+from rfaas.client.target import Target
 from rfaas.client.timers import Timers
-from rfaas_transport.errors import (
-    AcquireTimeout,
-    Cancelled,
-    DeadlineExceeded,
-    EnvironmentFailed,
-    ExecutorBroken,
-    LeaseDenied,
-    Phase,
-    ProtocolError,
-    ReasonCode,
-    RfaasError,
-)
+from rfaas_transport.errors import ProtocolError, ReasonCode, RfaasError
 from rfaas_transport.frame import Kind, Status
 
 RESULT: Final = int(Kind.RESULT)  # plain integers: comparing with an IntEnum costs a call
 ERROR: Final = int(Kind.ERROR)
+CHECKPOINT: Final = int(Kind.CHECKPOINT)
 STALE: Final = int(Status.STALE)
 NOT_STARTED: Final = int(Status.NOT_STARTED)
+EXCEPTION: Final = int(Status.EXCEPTION)
 
-FAREWELL_WAIT_S: Final = 2.0  # a channel that ended gets no farewell later than this (spec 001 section 5)
-END_WAIT_S: Final = 0.5  # after a farewell: what the worker had sent is on its way, and then the end of the channel
-LOST_WAIT_S: Final = 0.25  # the same after a loss, of which the session process tells only after 1.5 s
-KILL_WAIT_S: Final = 0.9  # the agent kills an overdue call; without word of it the future fails within a second
-LOWER_WANT_AFTER_S: Final = 5.0  # without a waiting call, nothing is worth asking for again after a reclaim
-RETRY_PAUSE_S: Final = 0.05
-RETRY_PAUSE_MAX_S: Final = 5.0
 RECONNECT_PAUSE_S: Final = 0.5
-DENIED_PAUSE_S: Final = 5.0  # while workers serve, more of them are not asked for so soon after a denial
 
 
 class ClientCore:
@@ -99,30 +82,47 @@ class ClientCore:
         seed: int | None = None,
         chores: Chores | None = None,
     ) -> None:
-        self._max_workers = max_workers
-        self._acquire_timeout_s = acquire_timeout_s
-        self._random = random.Random(seed)
-        self._chores = chores or Chores()
-        self._broke = False  # no worker can be initialized
-        self._broken_by: RfaasError | None = None  # known a little later
-        self._queue = CallQueue()
-        self._outstanding = 0
-        self._last_call_id = 0
-        self._channels = ChannelTable()
-        self._leases: dict[bytes, Lease] = {}
+        self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
         self._timers = Timers()
+        self._channels = ChannelTable()
+        self._target = Target(max_workers, acquire_timeout_s, self._channels, self._timers)
+        self._calls = CallBook(self._timers, self.counters, lambda: self._target.why_waiting, seed)
+        self._target.watch(self._calls)
+        self._chores = chores or Chores()
+        self._broken_by: RfaasError | None = None  # what calls fail with when no worker can be initialized
+        self._ends = ChannelEnds(self._channels, self._calls, self._chores, self._timers, self.counters, self._can_ask)
+        self._last_call_id = 0
+        self._leases: dict[bytes, Lease] = {}
+        self._noticed: set[bytes] = set()  # leases whose notice was passed on
         self._session = "down"  # down, joining, up, pausing (after a failure, while there are leases)
         self._embedded = False
         self._closing = False
         self._drained = False
-        self._want = 0
-        self._want_told = 0
-        self._content_until_s = 0.0  # with the workers that serve, if there are any
-        self._nothing_waits_since_s: float | None = None
-        self._starved_since_s: float | None = None
-        self._why_waiting = ""
-        self._why_more = ""
-        self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
+        self._handlers = self._all_handlers()
+
+    def _all_handlers(self) -> dict[type, Callable[[Any, float, list[Effect]], None]]:
+        return {
+            Submit: self._on_submit,
+            Cancel: self._on_cancel,
+            Shutdown: self._on_shutdown,
+            Terminate: self._on_terminate,
+            Break: self._on_break,
+            Tick: self._on_tick,
+            SessionUp: self._on_session_up,
+            SessionLost: self._on_session_lost,
+            SessionFailed: self._on_session_failed,
+            LeaseGranted: self._on_lease_granted,
+            LeaseEnded: self._on_lease_ended,
+            ChannelOpened: self._on_channel_opened,
+            FrameArrived: self._on_frame,
+            ChannelEnded: self._ends.on_ended,
+            SendFailed: self._on_send_failed,
+            ChannelsCondemned: self._ends.on_condemned,
+            Notice: self._on_notice,
+            Examined: self._calls.on_examined,
+            Queued: self._target.on_queued,
+            Denied: self._target.on_denied,
+        }
 
     def step(self, event: Event, now_s: float) -> list[Effect]:
         """Take one event at `now_s` (monotonic seconds, never going back); Tick does what is due by then.
@@ -131,14 +131,14 @@ class ClientCore:
             What to do, in order. Each call resolves in exactly one Deliver, Fail or Withdrawn.
         """
         out: list[Effect] = []
-        _HANDLERS[type(event)](self, event, now_s, out)
+        self._handlers[type(event)](event, now_s, out)
         self._finish_step(now_s, out)
         return out
 
     def _finish_step(self, now_s: float, out: list[Effect]) -> None:
         self._feed_workers(now_s, out)
         self._ask_for_workers(now_s, out)
-        if self._closing and self._outstanding == 0 and not self._drained:
+        if self._closing and self._calls.outstanding == 0 and not self._drained:
             self._drained = True
             out.append(Drained())
 
@@ -151,16 +151,16 @@ class ClientCore:
         channels = self._channels
         return {
             **self.counters,
-            "queued": len(self._queue),
+            "queued": len(self._calls.queue),
             "running": sum(1 for c in channels for call in c.running.values() if call is not c.chore),
             "workers": sum(1 for c in channels if c.usable and c.greeted),
-            "want": self._want,
+            "want": self._target.want,
         }
 
     def recover(
         self, unresolved: list[Call], credits: dict[int, int], now_s: float, *, is_joining: bool
     ) -> list[Effect]:
-        """Put the books in order after an exception broke off a step of Submit, Cancel or Shutdown.
+        """Put the books in order after an exception broke off a step of Submit, Cancel, Shutdown or Terminate.
 
         Args:
             unresolved: every call without an end, oldest first.
@@ -173,136 +173,73 @@ class ClientCore:
         """
         out: list[Effect] = []
         self._channels.recover(credits)
-        elsewhere = {id(call) for channel in self._channels for call in channel.running.values()}
-        elsewhere |= {id(call) for call in self._timers.pending(self._on_pause_over)}
-        self._queue.clear()
-        self._outstanding = len(unresolved)
-        for call in unresolved:
-            if id(call) not in elsewhere:
-                self._readmit(call, now_s, out)
+        running = {id(call) for channel in self._channels for call in channel.running.values()}
+        self._calls.recover(unresolved, running, now_s, out)
+        if self._calls.terminated:  # by the step that was broken off, maybe
+            self._terminate(out)
         for channel in self._channels:
             self._do_chore(channel, now_s, out)
-        self._want_told = 0
+        self._target.tell_again()
         if self._session == "joining" and not is_joining:
             self._session = "down"
         self._drained = False
+        self._interrupt_again(out)
         self._finish_step(now_s, out)
         return out
 
-    def _readmit(self, call: Call, now_s: float, out: list[Effect]) -> None:
-        """Queue a call whose submit or dispatch was broken off."""
-        if call.call_id and not call.may_have_run:
-            out.append(Requeued(call))
-        call.submitted_at_s = call.submitted_at_s or now_s
-        self._set_deadline(call)
-        self._queue.add(call, front=False)
-
-    # --- calls --------------------------------------------------------------------------------
+    # --- what the user does -------------------------------------------------------------------
 
     def _on_submit(self, event: Submit, now_s: float, out: list[Effect]) -> None:
-        call = event.call
-        call.submitted_at_s = now_s
-        self.counters["submitted"] += 1
-        self._outstanding += 1
-        self._set_deadline(call)
-        self._queue.add(call, front=False)
-
-    def _set_deadline(self, call: Call) -> None:
-        timeout_s = call.settings.call_timeout_s
-        if timeout_s is not None:
-            call.deadline_s = call.submitted_at_s + timeout_s
-            self._timers.add(call.deadline_s, self._on_deadline, call)
-            self._timers.drop_stale(_is_stale, self._outstanding)
+        self._calls.admit(event.call, now_s)
 
     def _on_cancel(self, event: Cancel, now_s: float, out: list[Effect]) -> None:
-        if event.call.queued and not event.call.may_have_run:
-            self._withdraw(event.call, out)
+        call = event.call
+        if self._calls.cancel(call, event.interrupt, now_s, out) and self._can_ask():
+            out.append(SendInterrupt(call.channel, call.call_id))
+
+    def _interrupt_again(self, out: list[Effect]) -> None:
+        """Ask for what may not have been heard: whoever was to pass it on may be gone. Repeating does no harm."""
+        for channel in self._channels:
+            for call_id, call in channel.running.items():
+                if call.interrupted and self._can_ask():
+                    out.append(SendInterrupt(channel.info.number, call_id))
 
     def _on_shutdown(self, event: Shutdown, now_s: float, out: list[Effect]) -> None:
         self._closing = True
-        if not event.cancel_queued:
-            return
-        for call in [*self._queue, *self._timers.pending(self._on_pause_over)]:
-            if call.resolved:
-                continue
-            if call.may_have_run:
-                self._fail(call, self._unsent_error(Cancelled, call, "cancelled by shutdown between two runs"), out)
-            else:
-                self._withdraw(call, out)
+        if event.cancel_queued:
+            self._calls.cancel_waiting(out)
 
     def _on_terminate(self, event: Terminate, now_s: float, out: list[Effect]) -> None:
-        self._on_shutdown(Shutdown(cancel_queued=True), now_s, out)
-        for channel in list(self._channels):
-            self._channels.remove(channel.info.number)
-            out.append(CloseChannel(channel.info.number))
-            for call in channel.running.values():
-                if call is not channel.chore and not call.resolved:
-                    call.may_have_run = True
-                    message = f"its worker on {channel.info.node or 'an unnamed node'} was ended by its own executor"
-                    self._fail(call, self._unsent_error(ExecutorBroken, call, message, "SENT"), out)
+        self._closing = self._calls.terminated = True
+        self._terminate(out)
+
+    def _terminate(self, out: list[Effect]) -> None:
+        self._calls.cancel_waiting(out)
+        self._ends.terminate_all(out)
 
     def _on_break(self, event: Break, now_s: float, out: list[Effect]) -> None:
-        self._closing = self._broke = True
+        self._closing = self._chores.broke = True
         self._broken_by = event.error  # calls fail at the end of the step, those that come back later too
 
-    def _resolve(self, call: Call) -> None:
-        assert not call.resolved
-        self._queue.remove(call)
-        call.resolved = True
-        self._outstanding -= 1
-
-    def _fail(self, call: Call, error: RfaasError, out: list[Effect]) -> None:
-        self.counters["failed"] += 1
-        self._resolve(call)
-        out.append(Fail(call, error))
-
-    def _withdraw(self, call: Call, out: list[Effect]) -> None:
-        self.counters["cancelled"] += 1
-        self._resolve(call)
-        out.append(Withdrawn(call))
-
-    def _fail_queued(self, error: RfaasError, out: list[Effect]) -> None:
-        """Fail every call that waits, each with an error of its own."""
-        for call in [*self._queue, *self._timers.pending(self._on_pause_over)]:
-            if not call.resolved:
-                own = copy.copy(error)
-                own.__cause__ = error.__cause__
-                own.may_have_run, own.attempt, own.phase = call.may_have_run, call.attempt, "QUEUED"
-                self._fail(call, own, out)
-
-    def _unsent_error(
-        self, kind: type[RfaasError], call: Call, message: str, phase: Phase = "QUEUED", hint: str = ""
-    ) -> RfaasError:
-        return kind(message, may_have_run=call.may_have_run, phase=phase, attempt=call.attempt, hint=hint)
-
-    def _on_deadline(self, call: Call, now_s: float, out: list[Effect]) -> None:
-        if call.resolved:
-            return
-        assert call.deadline_s is not None
-        timeout_s = call.settings.call_timeout_s
-        if call.call_id == 0:
-            message = f"call_timeout_s={timeout_s} passed before a worker could take the call"
-            message += f" ({self._why_waiting})" if self._why_waiting else ""
-            self._fail(call, self._unsent_error(DeadlineExceeded, call, message), out)
-        elif now_s < call.deadline_s + KILL_WAIT_S:
-            self._timers.add(call.deadline_s + KILL_WAIT_S, self._on_deadline, call)
-        else:  # its agent should have killed the worker and said so
-            call.may_have_run = True
-            message = f"call_timeout_s={timeout_s} passed, and no word came from the agent"
-            self._fail(call, self._unsent_error(DeadlineExceeded, call, message, phase="SENT"), out)
+    def _on_tick(self, event: Tick, now_s: float, out: list[Effect]) -> None:
+        for handler, subject in self._timers.pop_due(now_s):
+            handler(subject, now_s, out)
 
     # --- workers ------------------------------------------------------------------------------
 
     def _feed_workers(self, now_s: float, out: list[Effect]) -> None:
         """Hand waiting calls to idle workers, oldest first; the worker that was busy last comes first."""
         if self._broken_by is not None:
-            self._fail_queued(self._broken_by, out)
-        while self._queue and not self._broke and (channel := self._channels.take_idle()) is not None:
-            self._dispatch(channel, self._queue.take(), now_s, out)
+            self._calls.fail_waiting(self._broken_by, out)
+        queue = self._calls.queue
+        while queue and not self._chores.broke and (channel := self._channels.take_idle()) is not None:
+            self._dispatch(channel, queue.take(), now_s, out)
 
     def _dispatch(self, channel: Channel, call: Call, now_s: float, out: list[Effect]) -> None:
         self._last_call_id += 1
         call.call_id = self._last_call_id
+        call.first_call_id = call.first_call_id or call.call_id
+        call.channel = channel.info.number
         call.dispatches += 1
         channel.running[call.call_id] = call
         if call is not channel.chore:
@@ -313,16 +250,10 @@ class ClientCore:
 
     def _do_chore(self, channel: Channel, now_s: float, out: list[Effect]) -> None:
         """Have a worker that idles do what it owes before its first call or after its last."""
-        chore = None if self._broke else self._chores.due(channel)
+        chore = self._chores.due(channel)
         if chore is not None:
             self._channels.spend(channel)
             self._dispatch(channel, chore, now_s, out)
-
-    def _end_chore(self, broke: Broke | None, out: list[Effect]) -> None:
-        """Go on after a chore; with a failed initializer, send nothing any more until it is known what it raised."""
-        if broke is not None and not self._broke:
-            self._broke = True
-            out.append(broke)
 
     def _on_channel_opened(self, event: ChannelOpened, now_s: float, out: list[Effect]) -> None:
         self._channels.open(event.info, ready=self._chores.is_ready(event.info))
@@ -337,14 +268,16 @@ class ClientCore:
         frame = event.frame
         if frame.kind == RESULT:
             self._on_result(channel, event, out)
+        elif frame.kind == CHECKPOINT and frame.call_id in channel.running:
+            channel.running[frame.call_id].checkpoint = b"".join(frame.segments)
         elif frame.kind == ERROR and frame.call_id in channel.running:
             call = channel.running.pop(frame.call_id)
             channel.answered += 1
             if call is channel.chore:
-                self._end_chore(self._chores.answered(channel, call, frame), out)
+                self._chores.answered(channel, call, frame, out)
             elif not call.resolved:
-                error = self._unsent_error(ProtocolError, call, f"the worker refused the call: {frame.text}", "SENT")
-                self._fail(call, error, out)
+                error = unsent_error(ProtocolError, call, f"the worker refused the call: {frame.text}", "SENT")
+                self._calls.fail(call, error, out)
         self._channels.grant(channel, frame.credits)
         self._do_chore(channel, now_s, out)
 
@@ -352,7 +285,7 @@ class ClientCore:
         call = channel.running.pop(event.frame.call_id, None)
         channel.answered += call is not None
         if call is not None and call is channel.chore:
-            self._end_chore(self._chores.answered(channel, call, event.frame), out)
+            self._chores.answered(channel, call, event.frame, out)
             return
         if call is None or call.resolved:  # I7: a result reaches the dispatch it belongs to, or nobody
             self.counters["late_results"] += 1
@@ -360,18 +293,12 @@ class ClientCore:
         if event.frame.status == STALE:
             channel.usable = False  # the worker belongs to another lease by now
         if event.frame.status in (STALE, NOT_STARTED):
-            self._dispatch_again(call, out)
-            return
-        self.counters["answered"] += 1
-        self._resolve(call)
-        out.append(Deliver(call, event.frame, channel.info))
-
-    def _dispatch_again(self, call: Call, out: list[Effect]) -> None:
-        """Queue a call again that is proven not started; it costs nothing and goes first."""
-        self.counters["redispatched"] += 1
-        self._queue.add(call, front=True)
-        if not call.may_have_run:
-            out.append(Requeued(call))
+            self._calls.dispatch_again(call, out)
+        elif event.frame.status == EXCEPTION and call.settings.retry_on and not call.interrupted:
+            call.may_have_run, call.call_id, call.examining = True, 0, event.frame
+            out.append(Examine(call, event.frame, channel.info))
+        else:
+            self._calls.deliver(call, event.frame, channel.info, out)
 
     def _on_send_failed(self, event: SendFailed, now_s: float, out: list[Effect]) -> None:
         channel = self._channels.get(event.channel)
@@ -380,122 +307,44 @@ class ClientCore:
             return
         call.dispatches -= 1  # nothing was sent
         if call is channel.chore:
-            self._end_chore(self._chores.not_sent(channel, call, event.error, broken=event.broken), out)
+            self._chores.not_sent(channel, call, event.error, out, broken=event.broken)
         elif event.broken:
             channel.usable = False
-            self._dispatch_again(call, out)
+            self._calls.dispatch_again(call, out)
         else:
             self._channels.give_back(channel)
             if not call.resolved:
                 error = event.error
                 error.may_have_run, error.attempt, error.phase = call.may_have_run, call.attempt, "QUEUED"
-                self._fail(call, error, out)
-
-    def _on_channel_ended(self, event: ChannelEnded, now_s: float, out: list[Effect]) -> None:
-        channel = self._channels.get(event.channel)
-        if channel is None or channel.ended:
-            return
-        channel.ended = True
-        channel.usable = False
-        if channel.verdict is not None:
-            self._settle(channel, channel.verdict, now_s, out)
-        else:
-            self._timers.add(now_s + FAREWELL_WAIT_S, self._on_no_farewell, channel)
-
-    def _on_no_farewell(self, channel: Channel, now_s: float, out: list[Effect]) -> None:
-        if channel.verdict is None:
-            silence = Verdict(reason_code=ReasonCode.NONE, silent=True)
-            self._settle(channel, silence, now_s, out)
-
-    def _on_condemned(self, event: ChannelsCondemned, now_s: float, out: list[Effect]) -> None:
-        known = event.verdict.last_started is not None
-        for number in event.channels:
-            channel = self._channels.get(number)
-            if channel is not None and channel.verdict is None:
-                self._condemn(channel, event.verdict, END_WAIT_S if known else LOST_WAIT_S, now_s, out)
-
-    def _condemn(self, channel: Channel, verdict: Verdict, wait_s: float, now_s: float, out: list[Effect]) -> None:
-        """Apply a verdict once the channel is read to its end: results that arrived whole win (spec 001 section 5)."""
-        channel.verdict = verdict
-        channel.usable = False
-        if channel.ended:
-            self._settle(channel, verdict, now_s, out)
-        else:
-            self._timers.add(now_s + wait_s, self._on_no_end, channel)
-
-    def _on_no_end(self, channel: Channel, now_s: float, out: list[Effect]) -> None:
-        if channel.verdict is not None:
-            self._settle(channel, channel.verdict, now_s, out)
-
-    def _settle(self, channel: Channel, verdict: Verdict, now_s: float, out: list[Effect]) -> None:
-        """Decide about every call of a channel that will not answer any more."""
-        if self._channels.remove(channel.info.number) is None:
-            return  # done before
-        out.append(CloseChannel(channel.info.number))
-        again = []
-        for call in channel.running.values():
-            if call is channel.chore:
-                self._end_chore(self._chores.lost(channel, call, verdict), out)
-            elif not call.resolved and self._judge(call, channel, verdict, now_s, out):
-                again.append(call)
-        for call in reversed(again):  # each goes to the front: the oldest ends up first
-            self._dispatch_again(call, out)
-        channel.running.clear()
-
-    def _judge(self, call: Call, channel: Channel, verdict: Verdict, now_s: float, out: list[Effect]) -> bool:
-        """Decide about one call; True: it goes to the front of the queue."""
-        fate = judge(call, verdict)
-        if fate is not Fate.FREE:
-            call.may_have_run = True
-        if fate is Fate.FAIL:
-            self._fail(call, make_error(call, verdict, channel.info), out)
-        elif fate is Fate.LATER:
-            call.call_id = 0
-            pause_s = min(RETRY_PAUSE_MAX_S, RETRY_PAUSE_S * 2 ** (call.retries_used - 1))
-            self.counters["retried"] += 1
-            self._timers.add(now_s + pause_s * self._random.uniform(0.5, 1.5), self._on_pause_over, call)
-        elif fate is Fate.AT_ONCE:
-            self.counters["reclaimed"] += 1
-        return fate in (Fate.FREE, Fate.AT_ONCE)
-
-    def _on_pause_over(self, call: Call, now_s: float, out: list[Effect]) -> None:
-        if not call.resolved:
-            self._queue.add(call, front=True)
+                self._calls.fail(call, error, out)
 
     # --- leases and the session process -------------------------------------------------------
 
+    def _can_ask(self) -> bool:
+        return self._session == "up"
+
     def _on_lease_granted(self, event: LeaseGranted, now_s: float, out: list[Effect]) -> None:
         self._leases[event.lease.lease] = event.lease
-        self._why_waiting = self._why_more = ""
+        self._target.on_granted()
 
     def _on_lease_ended(self, event: LeaseEnded, now_s: float, out: list[Effect]) -> None:
         self._leases.pop(event.lease, None)
+        self._noticed.discard(event.lease)
 
     def _on_notice(self, event: Notice, now_s: float, out: list[Effect]) -> None:
         self.counters["notices"] += 1
         for channel in self._channels:
             if channel.info.number in event.channels or channel.info.lease == event.lease:
                 channel.usable = False
-
-    def _on_queued(self, event: Queued, now_s: float, out: list[Effect]) -> None:
-        self._why_waiting, self._why_more = event.reason, f": {event.hint}" if event.hint else ""
-
-    def _on_denied(self, event: Denied, now_s: float, out: list[Effect]) -> None:
-        self._want = self._want_told = 0  # the session process dropped the target with its answer
-        if self._channels.any_serving():  # one node without the user's modules says nothing about the others
-            self._why_waiting, self._why_more = f"more workers were denied ({event.code})", f": {event.hint}"
-            self._content_until_s = now_s + DENIED_PAUSE_S
-            self._timers.add(self._content_until_s, self._on_content_no_more, None)
-        else:
-            self._fail_queued(_denial(event), out)
-
-    def _on_content_no_more(self, _: None, now_s: float, out: list[Effect]) -> None:
-        """The end of this step asks for workers again."""
+        if event.lease not in self._noticed:  # an agent that is reached again says it again
+            self._noticed.add(event.lease)
+            out.append(TellReclaim(event))
 
     def _on_session_up(self, event: SessionUp, now_s: float, out: list[Effect]) -> None:
         self._session = "up"
         self._embedded = event.embedded
-        self._want_told = 0
+        self._target.tell_again()
+        self._interrupt_again(out)
 
     def _on_session_lost(self, event: SessionLost, now_s: float, out: list[Effect]) -> None:
         if self._session == "down":
@@ -504,24 +353,23 @@ class ClientCore:
         self.counters["sessions_lost"] += 1
         if self._embedded:  # agent and workers died with it
             self._leases.clear()
-            self._want = 0
+            self._noticed.clear()
+            self._target.drop()
             verdict = Verdict(reason_code=ReasonCode.AGENT_LOST, hint="the embedded session process ended")
-            for channel in list(self._channels):
-                if channel.verdict is None:
-                    self._condemn(channel, verdict, END_WAIT_S, now_s, out)
+            self._ends.condemn_all(verdict, now_s, out)
         if self._leases and not self._drained:  # somebody must renew them
             self._connect(out)
 
     def _on_session_failed(self, event: SessionFailed, now_s: float, out: list[Effect]) -> None:
-        self._want_told = 0
+        self._target.tell_again()
         if not self._channels.any_serving():  # else what waits gets those workers, with or without a session process
-            self._fail_queued(event.error, out)
+            self._calls.fail_waiting(event.error, out)
         if self._leases:  # somebody must renew them
             self._session = "pausing"
             self._timers.add(now_s + RECONNECT_PAUSE_S, self._on_reconnect, None)
         else:
             self._session = "down"
-            self._want = 0
+            self._target.drop()
 
     def _on_reconnect(self, _: None, now_s: float, out: list[Effect]) -> None:
         if self._session == "pausing":
@@ -532,72 +380,14 @@ class ClientCore:
         resume = tuple((lease, self._channels.live_of(lease.lease)) for lease in self._leases.values())
         out.append(Connect(resume))
 
-    # --- the standing target, and waiting without a worker ------------------------------------
-
     def _ask_for_workers(self, now_s: float, out: list[Effect]) -> None:
-        if self._broke:
+        if self._chores.broke:
             return
-        if now_s >= self._content_until_s or not self._channels.any_serving():
-            self._want = max(self._want, min(self._max_workers, self._outstanding))
-        if self._session == "down" and (self._queue or (self._leases and self._outstanding)):
+        self._target.update(now_s)
+        if self._session == "down" and (self._calls.queue or (self._leases and self._calls.outstanding)):
             self._connect(out)
-        self._watch_for_quiet(now_s)
-        self._watch_for_starving(now_s)
-        if self._session == "up" and self._want != self._want_told:
-            self._want_told = self._want
-            out.append(SendWant(self._want))
-
-    def _watch_for_quiet(self, now_s: float) -> None:
-        """Lower the target when nothing has waited for a while: it takes no worker away, but asks for no new one."""
-        if self._queue or self._want <= 1:
-            self._nothing_waits_since_s = None
-        elif self._nothing_waits_since_s is None:
-            self._nothing_waits_since_s = now_s
-            self._timers.add(now_s + LOWER_WANT_AFTER_S, self._on_quiet, now_s)
-
-    def _on_quiet(self, since_s: float, now_s: float, out: list[Effect]) -> None:
-        if self._nothing_waits_since_s == since_s:
-            self._nothing_waits_since_s = None
-            self._want = min(self._want, max(1, self._outstanding))
-
-    def _watch_for_starving(self, now_s: float) -> None:
-        if self._acquire_timeout_s is None:
-            return
-        if not self._queue or self._channels.any_serving():
-            self._starved_since_s = None
-        elif self._starved_since_s is None:
-            self._starved_since_s = now_s
-            self._timers.add(now_s + self._acquire_timeout_s, self._on_starved, now_s)
-
-    def _on_starved(self, since_s: float, now_s: float, out: list[Effect]) -> None:
-        if self._starved_since_s != since_s or self._acquire_timeout_s is None:
-            return
-        for call in self._queue:
-            if call.resolved:
-                continue
-            due_s = max(call.submitted_at_s, since_s) + self._acquire_timeout_s
-            if due_s > now_s:
-                self._timers.add(due_s, self._on_starved, since_s)
-                break
-            message = f"no worker came within acquire_timeout_s={self._acquire_timeout_s}"
-            message += f" ({self._why_waiting}{self._why_more})" if self._why_waiting else ""
-            hint = "wait longer, or ask for less: fewer cores or less memory a worker"
-            self._fail(call, self._unsent_error(AcquireTimeout, call, message, hint=hint), out)
-
-    def _on_tick(self, event: Tick, now_s: float, out: list[Effect]) -> None:
-        for handler, subject in self._timers.pop_due(now_s):
-            handler(subject, now_s, out)
-
-
-def _denial(event: Denied) -> RfaasError:
-    if event.code == EnvironmentFailed.code:  # the hint is what the interpreter said
-        message = f"this program's interpreter and modules could not be started for its functions: {event.hint}"
-        return EnvironmentFailed(message, hint="they must be reachable from where functions run")
-    return LeaseDenied(f"no lease is given ({event.code})", hint=event.hint)
-
-
-def _is_stale(handler: Callable[..., None], subject: object) -> bool:
-    return isinstance(subject, Call) and subject.resolved
+        if self._session == "up" and (workers := self._target.untold()) is not None:
+            out.append(SendWant(workers))
 
 
 _COUNTERS: Final = (
@@ -613,25 +403,3 @@ _COUNTERS: Final = (
     "late_results",
     "sessions_lost",
 )
-
-_HANDLERS: Final[dict[type, Callable[[ClientCore, Any, float, list[Effect]], None]]] = {
-    Submit: ClientCore._on_submit,
-    Cancel: ClientCore._on_cancel,
-    Shutdown: ClientCore._on_shutdown,
-    Terminate: ClientCore._on_terminate,
-    Break: ClientCore._on_break,
-    Tick: ClientCore._on_tick,
-    SessionUp: ClientCore._on_session_up,
-    SessionLost: ClientCore._on_session_lost,
-    SessionFailed: ClientCore._on_session_failed,
-    LeaseGranted: ClientCore._on_lease_granted,
-    LeaseEnded: ClientCore._on_lease_ended,
-    ChannelOpened: ClientCore._on_channel_opened,
-    FrameArrived: ClientCore._on_frame,
-    ChannelEnded: ClientCore._on_channel_ended,
-    SendFailed: ClientCore._on_send_failed,
-    ChannelsCondemned: ClientCore._on_condemned,
-    Notice: ClientCore._on_notice,
-    Queued: ClientCore._on_queued,
-    Denied: ClientCore._on_denied,
-}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rfaas.client.events import Broke, Deliver, Fail, Withdrawn
+from rfaas.client.events import Broke, Deliver, Examine, Fail, Withdrawn
 from rfaas.client.futures import Future
 from rfaas.client.serial import load_result
 from rfaas_transport.errors import ExecutorBroken, RfaasError
@@ -33,9 +33,19 @@ def _deliver(ending: Deliver, future: Future[Any]) -> None:
     except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
         if isinstance(error, RfaasError) and not error.node:
             error.node, error.attempt = ending.info.node, ending.call.attempt
+            error.checkpoint = ending.call.checkpoint
         future._end(None, error.with_traceback(None))  # frames of ours tell a user nothing
     else:
         future._end(value, None)
+
+
+def is_retried(question: Examine) -> bool:
+    """True if the function raised what its call is run again for."""
+    try:
+        load_result(question.frame.status, question.frame.segments)
+    except BaseException as error:
+        return isinstance(error, question.call.settings.retry_on)
+    return False
 
 
 def why_broken(broke: Broke, name: str) -> ExecutorBroken:

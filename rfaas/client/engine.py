@@ -29,7 +29,7 @@ from rfaas.client import lifetime, session_events
 from rfaas.client.applying import Initializer, leave
 from rfaas.client.chores import Chores
 from rfaas.client.core import ClientCore
-from rfaas.client.endings import Ending, resolve, why_broken
+from rfaas.client.endings import Ending, is_retried, resolve, why_broken
 from rfaas.client.events import (
     Break,
     Broke,
@@ -44,13 +44,17 @@ from rfaas.client.events import (
     Drained,
     Effect,
     Event,
+    Examine,
+    Examined,
     Fail,
     FrameArrived,
     Requeued,
     SendFailed,
+    SendInterrupt,
     SendWant,
     Shutdown,
     Submit,
+    TellReclaim,
     Terminate,
     Tick,
     Withdrawn,
@@ -59,6 +63,7 @@ from rfaas.client.futures import Future
 from rfaas.client.history import History
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports, Work
+from rfaas.client.reclaims import Reclaims
 from rfaas.client.serial import FunctionCache, as_serialization_error, define_chore, dump_arguments
 from rfaas.client.session_link import SessionLink
 from rfaas.config import CallSettings, ExecutorConfig
@@ -106,6 +111,9 @@ class Engine:
         self._calls: dict[Future[Any], Call] = {}  # every future that is not resolved
         self._endings: deque[Ending] = deque()  # for the I/O thread to carry out
         self._resolving: list[Ending] = []  # which it carries out now
+        self._examinations: deque[Examine] = deque()  # exceptions for the I/O thread to look at
+        self._interrupts: deque[SendInterrupt] = deque()  # not told yet
+        self.reclaims = Reclaims()
         self._notes: deque[Event] = deque()  # from inside, see above
         self._broke: Broke | None = None  # not looked into yet
         self._broken: RfaasError | None = None
@@ -146,7 +154,7 @@ class Engine:
             future._end(None, as_serialization_error(error))
             return future
         call = Call(next(self._numbers), Work(future, definition, segments), settings)
-        future._withdraw = lambda: self._withdraw(call)
+        future._withdraw = lambda interrupt: self._withdraw(call, interrupt)
         if self._inside():
             self._note(Submit(call))
             return future
@@ -175,18 +183,22 @@ class Engine:
         if self._shut:
             raise RuntimeError(f"cannot schedule new futures after {self._shut}")
 
-    def _withdraw(self, call: Call) -> bool:
-        """Cancel a call that can't have run, its callbacks included; False if it is too late, or not sure yet."""
-        if self._inside():
-            self._note(Cancel(call))
-            return False
+    def _withdraw(self, call: Call, interrupt: bool) -> bool:
+        """Cancel a call that can't have run, its callbacks included; False if it is too late, or not sure yet.
+
+        With `interrupt`, True too if it was sent and is being ended.
+        """
+        if self._inside() or call.submitted_at_s == 0.0:  # its Submit is a note itself: this must come after that
+            self._note(Cancel(call, interrupt))
+            return interrupt and not call.resolved
         try:
             with self._lock:
                 self._check_books()
-                self._apply(Cancel(call))
+                was_over = call.resolved
+                self._apply(Cancel(call, interrupt))
                 ending = next((e for e in self._endings if e.call is call and isinstance(e, Withdrawn)), None)
                 if ending is None:
-                    return False
+                    return interrupt and not was_over
                 self._endings.remove(ending)  # here and now, as with the standard executors
             self._history.resolved(ending)
             future: Future[Any] = call.work.future
@@ -279,6 +291,8 @@ class Engine:
                     effects += self._core.step(failed, time.monotonic())
             elif isinstance(effect, Deliver | Fail | Withdrawn):
                 self._endings.append(effect)
+            elif isinstance(effect, Examine):
+                self._examinations.append(effect)
             else:
                 self._keep(effect)
         if self._asleep and self._is_wanted_by_s(self._wake_by_s):
@@ -302,6 +316,10 @@ class Engine:
             effect.call.work.future._mark_pending()
         elif isinstance(effect, SendWant):
             self._want = effect.workers
+        elif isinstance(effect, SendInterrupt):
+            self._interrupts.append(effect)
+        elif isinstance(effect, TellReclaim):
+            self.reclaims.tell(effect.notice)
         elif isinstance(effect, CloseChannel):
             self._ports.close(effect.channel)
         elif isinstance(effect, Connect):
@@ -313,7 +331,7 @@ class Engine:
         """True if the I/O thread has something to do before this time."""
         if self._endings or self._notes or self._drained or self._broke is not None:
             return True
-        if self._want is not None or self._connect is not None:
+        if self._examinations or self._interrupts or self._want is not None or self._connect is not None:
             return True
         due_s = self._core.next_due_s()
         return due_s is not None and due_s < time_s
@@ -418,6 +436,12 @@ class Engine:
             resolve(ending, future)
             self._calls.pop(future, None)
         self._resolving = []
+        while self._examinations:
+            self._examine(self._examinations.popleft())
+
+    def _examine(self, question: Examine) -> None:
+        """Have a function's exception looked at: unpickles, so no lock is held."""
+        self._step(Examined(question.call, question.frame, question.info, is_retried(question)))
 
     def _look_into(self, broke: Broke) -> None:
         """Find out why no worker can be initialized, and end what waits with that."""
@@ -464,6 +488,8 @@ class Engine:
         with self._lock:
             workers, self._want = self._want, None
         lost = self._session.want(workers) if workers is not None else None
+        while self._interrupts and lost is None:
+            lost = self._session.interrupt(self._interrupts.popleft())
         if lost is not None:
             self._step(lost)
 
@@ -503,6 +529,7 @@ class Engine:
         for event in self._notes:  # from the inside of the last step: nobody will do them
             if isinstance(event, Submit):
                 event.call.work.future._end(None, RuntimeError(f"cannot schedule new futures after {self._shut}"))
+        self.reclaims.close()
         self._session.leave()
         self._poller.close()
 

@@ -52,6 +52,11 @@ class Call:
         call_id: number of the current dispatch; 0 while none.
         may_have_run: an earlier dispatch started, or nobody knows that it did not.
         kills: how many workers it ended.
+        channel: where the current dispatch went.
+        first_call_id: number of the first dispatch, which names the invocation for good.
+        checkpoint: what its function saved last, in any attempt.
+        interrupted: its client wants it ended.
+        examining: the answer about which an Examine is under way.
     """
 
     inv: int
@@ -67,6 +72,11 @@ class Call:
     retries_used: int = 0
     reclaims_used: int = 0
     kills: int = 0
+    channel: int = 0
+    first_call_id: int = 0
+    checkpoint: bytes | None = None
+    interrupted: bool = False
+    examining: FrameLike | None = None
 
     @property
     def attempt(self) -> int:
@@ -130,9 +140,13 @@ class Submit:
 
 @dataclass(slots=True, eq=False)
 class Cancel:
-    """The user wants a call back; Withdrawn is the answer if it is queued and can't have run."""
+    """The user wants a call back; Withdrawn is the answer if it is queued and can't have run.
+
+    `interrupt`: also if it runs, at the cost of its worker.
+    """
 
     call: Call
+    interrupt: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -240,6 +254,18 @@ class Notice:
     channels: tuple[int, ...]
     reason_code: int
     grace_s: float
+    node: str = ""
+    cores: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Examined:
+    """The answer to Examine."""
+
+    call: Call
+    frame: FrameLike
+    info: ChannelInfo
+    again: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -276,6 +302,7 @@ Event = (
     | SendFailed
     | ChannelsCondemned
     | Notice
+    | Examined
     | Queued
     | Denied
 )
@@ -297,6 +324,15 @@ class Dispatch:
 @dataclass(slots=True, eq=False)
 class Deliver:
     """The answer came: decode it and resolve the future."""
+
+    call: Call
+    frame: FrameLike
+    info: ChannelInfo
+
+
+@dataclass(slots=True, eq=False)
+class Examine:
+    """The function raised: say by Examined whether this exception is one that the call is to be run again for."""
 
     call: Call
     frame: FrameLike
@@ -343,6 +379,21 @@ class SendWant:
 
 
 @dataclass(slots=True, eq=False)
+class SendInterrupt:
+    """Ask the session process to have the agent end this call, if it runs."""
+
+    channel: int
+    call_id: int
+
+
+@dataclass(slots=True, eq=False)
+class TellReclaim:
+    """Tell whoever wants to know that cores go back; once a lease."""
+
+    notice: Notice
+
+
+@dataclass(slots=True, eq=False)
 class CloseChannel:
     """Nothing is expected of this channel any more."""
 
@@ -361,4 +412,18 @@ class Drained:
     """Shut down, and every call is resolved."""
 
 
-Effect = Dispatch | Deliver | Fail | Withdrawn | Broke | Requeued | SendWant | CloseChannel | Connect | Drained
+Effect = (
+    Dispatch
+    | Deliver
+    | Examine
+    | Fail
+    | Withdrawn
+    | Broke
+    | Requeued
+    | SendWant
+    | SendInterrupt
+    | TellReclaim
+    | CloseChannel
+    | Connect
+    | Drained
+)

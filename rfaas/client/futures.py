@@ -25,16 +25,21 @@ class Future(concurrent.futures.Future[R]):
     worker that went away, it waits for another, and may be cancelled again.
     """
 
-    _withdraw: Callable[[], bool] | None = None  # cancels the call; False if it can't any more
+    _withdraw: Callable[[bool], bool] | None = None  # cancels the call; False if it can't any more
 
-    def cancel(self) -> bool:
+    def cancel(self, *, interrupt: bool = False) -> bool:
         """Cancel the call if it has not been sent to a worker.
 
+        Args:
+            interrupt: also if it was: the worker that runs it is killed and another takes its place.
+
         Returns:
-            True: it is cancelled and never runs. False: it was sent, or is over; nothing has changed.
+            True: it is cancelled and never runs; or, with `interrupt`, it is being ended: the future then gets the
+            error `Cancelled` with `may_have_run`, unless the result was on its way already, which wins.
+            False: it was sent, or is over; nothing has changed.
         """
         withdraw = self._withdraw
-        return (withdraw is not None and withdraw()) or self.cancelled()
+        return (withdraw is not None and withdraw(interrupt)) or self.cancelled()
 
     def _end_cancelled(self) -> None:
         """Mark it cancelled, run the callbacks, tell those who `wait`. Harmless if that was done before, or half."""

@@ -12,6 +12,7 @@ from rfaas.client.events import Call, ChannelInfo, Verdict
 from rfaas.config import RECLAIM_BUDGET
 from rfaas_transport.errors import (
     AgentLost,
+    Cancelled,
     ConnectionLost,
     DeadlineExceeded,
     NodeLost,
@@ -35,7 +36,8 @@ class Fate(Enum):
     FAIL = "fail"
 
 
-_WORKER_DIED: Final = frozenset({ReasonCode.NONE, ReasonCode.WORKER_CRASHED, ReasonCode.WORKER_EXITED})
+_WORKER_DIED: Final = frozenset({ReasonCode.WORKER_CRASHED, ReasonCode.WORKER_EXITED})
+_CONNECTION_ENDED: Final = frozenset({ReasonCode.NONE, ReasonCode.CALL_INTERRUPTED})
 _LOST: Final[dict[int, type[RfaasError]]] = {
     ReasonCode.AGENT_LOST: AgentLost,
     ReasonCode.NODE_DOWN: NodeLost,
@@ -44,8 +46,8 @@ _LOST: Final[dict[int, type[RfaasError]]] = {
 
 
 def error_class(verdict: Verdict) -> type[RfaasError]:
-    """Name the error that a verdict means for a call that may have run."""
-    if verdict.silent:
+    """Name the error that a verdict means for a call that may have run, and that nobody wanted to end."""
+    if verdict.silent or verdict.reason_code in _CONNECTION_ENDED:
         return ConnectionLost
     if verdict.reason_code == ReasonCode.CALL_TIMEOUT:
         return DeadlineExceeded
@@ -59,7 +61,7 @@ def judge(call: Call, verdict: Verdict) -> Fate:
     if verdict.last_started is not None and call.call_id > verdict.last_started:
         return Fate.FREE
     kind = error_class(verdict)
-    if not call.settings.idempotent or kind is DeadlineExceeded:
+    if call.interrupted or not call.settings.idempotent or kind is DeadlineExceeded:
         return Fate.FAIL
     if kind is Reclaimed:
         call.reclaims_used += 1
@@ -68,6 +70,11 @@ def judge(call: Call, verdict: Verdict) -> Fate:
         call.kills += 1
         if call.kills >= POISON_KILLS:
             return Fate.FAIL
+    return charge_retry(call)
+
+
+def charge_retry(call: Call) -> Fate:
+    """Take one from `retries`."""
     call.retries_used += 1
     return Fate.LATER if call.retries_used <= call.settings.retries else Fate.FAIL
 
@@ -77,6 +84,8 @@ def make_error(call: Call, verdict: Verdict, info: ChannelInfo) -> RfaasError:
     kind = error_class(verdict)
     if kind is WorkerLost and call.kills >= POISON_KILLS:
         kind = PoisonFunction
+    if call.interrupted:
+        kind = Cancelled
     try:
         reason_code = ReasonCode(verdict.reason_code)
     except ValueError:  # a newer agent's reason; the error stays true without it
@@ -108,7 +117,11 @@ def _message(kind: type[RfaasError], call: Call, verdict: Verdict, reason: Reaso
     if kind is Reclaimed:
         grace = "" if verdict.grace_s is None else f", after {verdict.grace_s:g} s of grace"
         return f"the cores {where} went back to their owner while the call ran ({reason.text}{grace})"
+    if kind is Cancelled:
+        return f"the call was cancelled {where} after it had started ({reason.text})"
     if kind is ConnectionLost:
+        if not verdict.silent:
+            return f"the connection to the worker {where} broke before the result came"
         return f"the connection to the worker {where} broke, and nobody could say what became of the call"
     if kind is AgentLost:
         return f"the agent {where} died, and its workers with it" + (f" ({verdict.hint})" if verdict.hint else "")

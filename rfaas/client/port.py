@@ -40,15 +40,20 @@ class Port:
             NoCredit, PayloadTooLarge: the call was not sent.
             ChannelClosed, ChannelBroken: the call was not sent, and no other will be.
         """
-        remaining_s = dispatch.remaining_s
+        remaining_s, call, checkpoint = dispatch.remaining_s, dispatch.call, 0
+        if call.checkpoint is not None:
+            checkpoint = len(segments)
+            segments = [*segments, call.checkpoint]
         self.channel.send(
             Kind.CALL,
             call_id=dispatch.call_id,
             function=self._announce(definition),
-            attempt=min(255, dispatch.call.attempt),
+            attempt=min(255, call.attempt),
             lease_seq=self.info.lease_seq,
             epoch=self.info.epoch,
             deadline_ns=0 if remaining_s is None else max(1, int(remaining_s * 1e9)),
+            invocation=0 if call.first_call_id == dispatch.call_id else call.first_call_id,
+            checkpoint=checkpoint,
             segments=segments,
         )
 

@@ -90,7 +90,9 @@ def _lost(m: Message) -> ChannelsCondemned:
 
 def _notice(m: Message) -> Notice:
     numbers = tuple(int(number) for number in m["channels"])
-    return Notice(bytes(m["lease"]), numbers, int(m["reason_code"]), float(m["grace_s"]))
+    cores = tuple(int(core) for core in m.get("cores") or ())
+    node = str(m.get("node") or "")
+    return Notice(bytes(m["lease"]), numbers, int(m["reason_code"]), float(m["grace_s"]), node, cores)
 
 
 def _optional_int(value: object) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from rfaas.client import session_events
-from rfaas.client.events import ChannelOpened, Connect, Event, SessionFailed, SessionLost, SessionUp
+from rfaas.client.events import ChannelOpened, Connect, Event, SendInterrupt, SessionFailed, SessionLost, SessionUp
 from rfaas.client.joining import Joiner
 from rfaas.client.ports import SESSION_TOKEN
 from rfaas.config import ExecutorConfig
@@ -71,11 +71,18 @@ class SessionLink:
 
     def want(self, workers: int) -> Event | None:
         """Tell the target; SessionLost if nobody is there to hear it. Without a session this does nothing."""
+        per_worker = {"cores": self._config.cores, "memory_bytes": self._config.memory_bytes}
+        return self._say({"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker})
+
+    def interrupt(self, wish: SendInterrupt) -> Event | None:
+        """Have a call ended; SessionLost if nobody is there to hear it. Without a session this does nothing."""
+        return self._say({"m": "interrupt", "channel": wish.channel, "call_id": wish.call_id})
+
+    def _say(self, message: dict[str, Any]) -> Event | None:
         if self._connection is None:
             return None
-        per_worker = {"cores": self._config.cores, "memory_bytes": self._config.memory_bytes}
         try:
-            self._connection.send({"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker})
+            self._connection.send(message)
             self._poller.want_write(self._connection.fileno(), self._connection.wants_write)
         except SessionEnded:
             return self._lose()

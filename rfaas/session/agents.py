@@ -1,7 +1,8 @@
-"""The half of the session core that faces agents: attaching, renewing, channels, farewells, losses. Sans-IO.
+"""The half of the session core that faces agents: attaching, renewing, farewells, losses. Sans-IO.
 
-One connection serves all leases at an agent. An agent that is gone takes its leases along, and clients hear of it
-within 2 s (docs/spec/004-session.md section 2). Must not know what clients want or what the allocator thinks.
+Channels: `data_channels`. One connection serves all leases at an agent. An agent that is gone takes its leases along,
+and clients hear of it within 2 s (docs/spec/004-session.md section 2). Must not know what clients want or what the
+allocator thinks.
 """
 
 from __future__ import annotations
@@ -11,15 +12,12 @@ from collections.abc import Callable
 from typing import Final
 
 from rfaas.control.messages import HolderId, LeaseId
+from rfaas.session.data_channels import DataChannels
 from rfaas.session.events import (
     AgentDown,
     CloseAgent,
-    CloseData,
-    DataDown,
     DialAgent,
-    DialData,
     ToAgent,
-    ToClient,
 )
 from rfaas.session.state import Agent, Channel, Client, Lease, Outbox
 from rfaas_transport.errors import ReasonCode
@@ -29,9 +27,6 @@ log = logging.getLogger(__name__)
 
 RETRY_FOR_S: Final = 1.5  # with the detection itself this keeps "futures resolve within 2 s"
 RETRY_EVERY_S: Final = 0.1
-REDIAL_DATA_S: Final = 0.1
-SLOW_REDIAL_DATA_S: Final = 1.0
-REDIALS_BEFORE_SLOW: Final = 20
 BEATS_PER_TTL: Final = 4
 _NO_FAREWELL: Final = (ReasonCode.NODE_DOWN, ReasonCode.PARTITION, ReasonCode.AGENT_LOST)
 
@@ -61,10 +56,12 @@ class AgentSide:
         self._client_of = client_of
         self._on_over = on_over
         self._on_environment_failed = on_environment_failed
-        self._next_channel = first_channel
         self._agents: dict[str, Agent] = {}
-        self._by_channel: dict[int, Lease] = {}
-        self._redials: dict[LeaseId, int] = {}
+        self.channels = DataChannels(out, client_of, self._is_held, first_channel)
+
+    def _is_held(self, lease: Lease) -> bool:
+        agent = self._agents.get(lease.address)
+        return agent is not None and agent.leases.get(lease.lease_id) is lease
 
     # --- what the other half asks for ---------------------------------------------------------------------
 
@@ -75,7 +72,7 @@ class AgentSide:
             agent = self._agents[lease.address] = Agent(lease.address)
             self._search(agent)
         agent.leases[lease.lease_id] = lease
-        self._by_channel.update(dict.fromkeys(lease.channels, lease))
+        self.channels.adopt(lease)
         if agent.up:
             self._attach(agent, lease)
 
@@ -91,12 +88,21 @@ class AgentSide:
             )
         # Without a connection the agent hears it from the allocator, or the lease expires there.
 
+    def interrupt(self, client: Client, number: int, call_id: int) -> None:
+        """Have a call of a client's channel ended, if it runs; nothing if the channel is gone or another client's."""
+        lease = self.channels.find(number)
+        if lease is None or lease.client != client.client:
+            return
+        channel = lease.channels[number]
+        channel.interrupted = call_id
+        agent = self._agents[lease.address]
+        if agent.up:
+            self._out.emit(ToAgent(agent.address, _interrupt(lease, channel)))
+
     def forget(self, lease: Lease) -> None:
         """Drop all knowledge of a lease, with its channels."""
-        self._redials.pop(lease.lease_id, None)
         self._agents[lease.address].leases.pop(lease.lease_id, None)
-        for number in list(lease.channels):
-            self._drop_channel(lease, number)
+        self.channels.drop_all(lease)
 
     def reachable(self, lease: Lease) -> bool:
         """True while the agent's own word about this lease may still come."""
@@ -104,7 +110,7 @@ class AgentSide:
 
     def lose(self, lease: Lease, reason: str, reason_code: int, hint: str, *, tell_allocator: bool = False) -> None:
         """End a lease whose agent says nothing more: what the client has open there is lost."""
-        self._say_lost(lease, lease.handed(), reason_code, hint)
+        self.channels.say_lost(lease, lease.handed(), reason_code, hint)
         self.forget(lease)
         self._on_over(lease, reason, reason_code, tell_allocator)
 
@@ -160,9 +166,8 @@ class AgentSide:
         log.warning("agent lost address=%s leases=%d why=%s", agent.address, len(agent.leases), hint)
         del self._agents[agent.address]
         for lease in list(agent.leases.values()):
-            self._say_lost(lease, lease.handed(), reason_code, hint)
-            for number in list(lease.channels):
-                self._drop_channel(lease, number)
+            self.channels.say_lost(lease, lease.handed(), reason_code, hint)
+            self.channels.drop_all(lease)
             self._on_over(lease, "lost", reason_code, True)
 
     # --- attaching and renewing ---------------------------------------------------------------------------
@@ -182,6 +187,9 @@ class AgentSide:
             "ttl_s": lease.ttl_s,
         }
         self._out.emit(ToAgent(agent.address, attach))
+        for channel in lease.channels.values():
+            if channel.interrupted:
+                self._out.emit(ToAgent(agent.address, _interrupt(lease, channel)))
         self._start_beating(agent)
 
     def _start_beating(self, agent: Agent) -> None:
@@ -250,7 +258,7 @@ class AgentSide:
 
     def _on_notice(self, lease: Lease, reason_code: int, grace_s: float) -> None:
         lease.closing = True
-        self._tell(
+        self.channels.tell(
             lease,
             {
                 "m": "notice",
@@ -279,13 +287,13 @@ class AgentSide:
         stale = [c.number for c in lease.channels.values() if c.slot == slot and c.generation < generation]
         if stale:  # their farewells went to a connection that was broken then
             handed = [number for number in stale if lease.channels[number].handed]
-            self._say_lost(
+            self.channels.say_lost(
                 lease, handed, ReasonCode.AGENT_LOST, "the worker ended while its agent could not be reached"
             )
             for number in stale:
-                self._drop_channel(lease, number)
+                self.channels.drop(lease, number)
         if lease.channel_of(slot, generation) is None:
-            self._open_channel(lease, slot, generation)
+            self.channels.open(lease, slot, generation)
 
     def _on_worker_down(self, lease: Lease, message: Message) -> None:
         slot, generation = int(message["slot"]), int(message["generation"])
@@ -309,92 +317,26 @@ class AgentSide:
             "epoch": lease.epoch,
         }
         farewell |= {k: message.get(k) for k in ("exit_status", "signal", "grace_s", "hint")}
-        self._drop_channel(lease, number)
+        self.channels.drop(lease, number)
         if channel.handed:
-            self._tell(lease, farewell)
+            self.channels.tell(lease, farewell)
+        if farewell["reason_code"] == ReasonCode.NONE:  # the connection alone ended
+            self.channels.dial_again(lease, channel)
 
     def _on_ended(self, lease: Lease, message: Message) -> None:
         reason_code = int(message["reason_code"])
         code = reason_code if reason_code in _NO_FAREWELL else ReasonCode.AGENT_LOST
-        self._say_lost(lease, lease.handed(), code, "the worker left no farewell")
+        self.channels.say_lost(lease, lease.handed(), code, "the worker left no farewell")
         self.forget(lease)
         self._on_over(lease, str(message["reason"]), reason_code, False)
 
-    # --- channels -----------------------------------------------------------------------------------------
 
-    def _open_channel(self, lease: Lease, slot: int, generation: int) -> None:
-        if lease.closing:
-            return
-        number = self._next_channel
-        self._next_channel += 1
-        lease.channels[number] = Channel(number, slot, generation)
-        self._by_channel[number] = lease
-        params = {"lease": lease.lease_id, "slot": slot, "generation": generation, "channel": number}
-        self._out.emit(DialData(lease.address, number, params))
-
-    def on_data_up(self, number: int) -> None:
-        """A data connection is there: hand it to the client, unless nobody wants it any more."""
-        lease = self._by_channel.get(number)
-        client = self._client_of(lease.client) if lease else None
-        if lease is None or client is None or lease.closing:
-            # A farewell for it may still come; without `handed` it goes to nobody.
-            self._out.emit(CloseData(number))
-            return
-        self._redials.pop(lease.lease_id, None)
-        channel = lease.channels[number]
-        channel.handed = True
-        message: Message = {
-            "m": "channel",
-            "executor": lease.executor,
-            "channel": number,
-            "lease": lease.lease_id,
-            "lease_seq": lease.lease_seq,
-            "epoch": lease.epoch,
-            "slot": channel.slot,
-            "generation": channel.generation,
-            "node": lease.node,
-            "medium": lease.address.partition(":")[0],
-        }
-        self._out.emit(ToClient(client.conn, message, channel=number))
-
-    def on_data_down(self, event: DataDown) -> None:
-        """A data connection could not be made: try again while its worker lives."""
-        lease = self._by_channel.get(event.channel)
-        if lease is None:
-            return
-        channel = lease.channels.pop(event.channel)
-        del self._by_channel[event.channel]
-        if event.gone:
-            return  # worker-down or `ended` is on its way
-        tries = self._redials[lease.lease_id] = self._redials.get(lease.lease_id, 0) + 1
-        slow = tries > REDIALS_BEFORE_SLOW
-        log.warning("data connection failed lease=%s node=%s why=%s", lease.lease_id.hex(), lease.node, event.why)
-        if slow:
-            reason = f"workers on {lease.node} are there, but no data connection can be made: {event.why}"
-            self._tell(lease, {"m": "queued", "executor": lease.executor, "reason": reason, "hint": ""})
-        delay_s = SLOW_REDIAL_DATA_S if slow else REDIAL_DATA_S
-        self._out.after(delay_s, lambda: self._redial(lease, channel))
-
-    def _redial(self, lease: Lease, channel: Channel) -> None:
-        agent = self._agents.get(lease.address)
-        here = agent is not None and agent.leases.get(lease.lease_id) is lease
-        current = lease.living.get(channel.slot) == channel.generation
-        if here and current and lease.channel_of(channel.slot, channel.generation) is None:
-            self._open_channel(lease, channel.slot, channel.generation)
-
-    def _drop_channel(self, lease: Lease, number: int) -> None:
-        channel = lease.channels.pop(number)
-        self._by_channel.pop(number, None)
-        if not channel.handed:
-            self._out.emit(CloseData(number))
-
-    def _say_lost(self, lease: Lease, channels: list[int], reason_code: int, hint: str) -> None:
-        if not channels:
-            return
-        lost = {"m": "lost", "channels": channels, "reason_code": int(reason_code), "node": lease.node}
-        self._tell(lease, lost | {"lease": lease.lease_id, "hint": hint})
-
-    def _tell(self, lease: Lease, message: Message) -> None:
-        client = self._client_of(lease.client)
-        if client is not None:
-            self._out.emit(ToClient(client.conn, message))
+def _interrupt(lease: Lease, channel: Channel) -> Message:
+    return {
+        "m": "interrupt",
+        "lease": lease.lease_id,
+        "slot": channel.slot,
+        "generation": channel.generation,
+        "channel": channel.number,
+        "call_id": channel.interrupted,
+    }

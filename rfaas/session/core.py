@@ -153,9 +153,9 @@ class SessionCore:
             case AgentSaid(address, message):
                 self._agents.on_message(address, message)
             case DataUp(channel):
-                self._agents.on_data_up(channel)
+                self._agents.channels.on_up(channel)
             case DataDown():
-                self._agents.on_data_down(event)
+                self._agents.channels.on_down(event)
             case Stop():
                 self._on_stop()
             case Tick():
@@ -221,6 +221,8 @@ class SessionCore:
             lease = client.leases.get(LeaseId(message["lease"]))
             if lease is not None:
                 self._release(client, lease, ReasonCode.OWNER_RELEASE)
+        elif kind == "interrupt":
+            self._agents.interrupt(client, int(message["channel"]), int(message["call_id"]))
         elif kind == "leave":
             self._on_client_gone(conn)
         else:

@@ -22,6 +22,7 @@ class Channel:
     slot: int
     generation: int
     handed: bool = False  # the client has it, or is about to
+    interrupted: int = 0  # call_id that the client took back; said again when its agent is reached again
 
 
 @dataclass(slots=True)

@@ -163,7 +163,7 @@ static void test_damaged_streams(void)
         rfaas_header header = {.kind = RFAAS_KIND_RESULT, .call_id = 1};
         const struct iovec segments[] = {{"abc", 3}, {"defgh", 5}};
         uint64_t in_size;
-        size_t head_bytes = rfaas_head_size(segments, 2, 0, &in_size);
+        size_t head_bytes = rfaas_head_size(&header, segments, 2, 0, &in_size);
         rfaas_head_encode(bytes, head_bytes, &header, in_size, segments, 2, NULL, 0);
         memcpy(bytes + head_bytes, "abcdefgh", 8);
         for (int hits = rand() % 3; hits > 0; hits--)

@@ -196,7 +196,7 @@ def with_true_crc(head):
 
 
 words = st.integers(0, 40).map(lambda value: value.to_bytes(8, "little"))
-extension_starts = st.tuples(st.sampled_from([0x8001, 2, 3, 0x8003]), st.just(0), st.integers(0, 24)).map(
+extension_starts = st.tuples(st.sampled_from([0x8001, 2, 3, 4, 7, 0x8003]), st.just(0), st.integers(0, 24)).map(
     lambda start: struct.pack("<HHI", *start)
 )
 
@@ -236,6 +236,7 @@ fields = {
     "epoch": 2**64,
     "deadline_ns": 2**64,
     "out_size": 2**64,
+    "invocation": 2**64,
 }
 headers = st.fixed_dictionaries({name: st.integers(0, bound - 1) for name, bound in fields.items()})
 uncredited = st.sampled_from([kind for kind in Kind if kind not in (Kind.CALL, Kind.BYE)])

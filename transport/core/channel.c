@@ -129,7 +129,7 @@ rfaas_rc rfaas_channel_send(rfaas_channel *channel, rfaas_header *header, const 
     if (channel->tx_end != RFAAS_OK)
         return channel->tx_end;
     uint64_t in_size = 0;
-    size_t head_bytes = rfaas_head_size(segments, n_segments, text_bytes, &in_size);
+    size_t head_bytes = rfaas_head_size(header, segments, n_segments, text_bytes, &in_size);
     if (head_bytes == 0 || in_size > channel->max_payload_bytes)
         return RFAAS_TOO_LARGE;
     if (rfaas_kind_is_credited(header->kind) && channel->tx_credits == 0)

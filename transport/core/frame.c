@@ -8,8 +8,11 @@
 enum {
     EXTENSION_SEGMENTS = 0x8001,
     EXTENSION_TEXT = 0x0002,
+    EXTENSION_INVOCATION = 0x0004,
+    EXTENSION_CHECKPOINT = 0x0007,
     EXTENSION_MUST = 0x8000,
     EXTENSION_HEADER_BYTES = 8,
+    NUMBER_BYTES = 8,
     CRC_OFFSET = 8,
     CRC_BYTES = 4,
 };
@@ -55,7 +58,7 @@ static size_t padded(size_t size_bytes)
 
 bool rfaas_kind_is_known(uint8_t kind)
 {
-    return (kind >= RFAAS_KIND_DEFINE && kind <= RFAAS_KIND_BLOB) ||
+    return (kind >= RFAAS_KIND_DEFINE && kind <= RFAAS_KIND_BLOB) || kind == RFAAS_KIND_CHECKPOINT ||
            (kind >= RFAAS_KIND_HELLO && kind <= RFAAS_KIND_BYE);
 }
 
@@ -70,7 +73,8 @@ static bool needs_segments_extension(const struct iovec *segments, size_t n_segm
     return n_segments > 1 || (n_segments == 1 && segments[0].iov_len == 0);
 }
 
-size_t rfaas_head_size(const struct iovec *segments, size_t n_segments, size_t text_bytes, uint64_t *in_size)
+size_t rfaas_head_size(const rfaas_header *header, const struct iovec *segments, size_t n_segments, size_t text_bytes,
+                       uint64_t *in_size)
 {
     if (n_segments > RFAAS_SEGMENTS_MAX || text_bytes > RFAAS_TEXT_BYTES_MAX)
         return 0;
@@ -84,6 +88,10 @@ size_t rfaas_head_size(const struct iovec *segments, size_t n_segments, size_t t
         head_bytes += EXTENSION_HEADER_BYTES + 8 * n_segments;
     if (text_bytes > 0)
         head_bytes += EXTENSION_HEADER_BYTES + padded(text_bytes);
+    if (header->invocation != 0)
+        head_bytes += EXTENSION_HEADER_BYTES + NUMBER_BYTES;
+    if (header->checkpoint != 0)
+        head_bytes += EXTENSION_HEADER_BYTES + NUMBER_BYTES;
     return head_bytes;
 }
 
@@ -102,6 +110,15 @@ static uint8_t *put_extension_header(uint8_t *p, uint16_t type, size_t size_byte
     put16(p + 2, 0);
     put32(p + 4, (uint32_t)size_bytes);
     return p + EXTENSION_HEADER_BYTES;
+}
+
+static uint8_t *put_number_extension(uint8_t *p, uint16_t type, uint64_t number)
+{
+    if (number == 0)
+        return p;
+    p = put_extension_header(p, type, NUMBER_BYTES);
+    put64(p, number);
+    return p + NUMBER_BYTES;
 }
 
 void rfaas_head_encode(uint8_t *out, size_t head_bytes, rfaas_header *header, uint64_t in_size,
@@ -133,7 +150,10 @@ void rfaas_head_encode(uint8_t *out, size_t head_bytes, rfaas_header *header, ui
         p = put_extension_header(p, EXTENSION_TEXT, text_bytes);
         memcpy(p, text, text_bytes);
         memset(p + text_bytes, 0, padded(text_bytes) - text_bytes);
+        p += padded(text_bytes);
     }
+    p = put_number_extension(p, EXTENSION_INVOCATION, header->invocation);
+    put_number_extension(p, EXTENSION_CHECKPOINT, header->checkpoint);
     put32(out + CRC_OFFSET, head_crc(out, head_bytes));
 }
 
@@ -163,6 +183,8 @@ static void get_header(const uint8_t *bytes, rfaas_header *header)
     header->deadline_ns = get64(bytes + 40);
     header->in_size = get64(bytes + 48);
     header->out_size = get64(bytes + 56);
+    header->invocation = 0;
+    header->checkpoint = 0;
 }
 
 static rfaas_head_problem get_segments(const uint8_t *data, size_t size_bytes, rfaas_head *head)
@@ -178,10 +200,22 @@ static rfaas_head_problem get_segments(const uint8_t *data, size_t size_bytes, r
     return sum == head->header.in_size ? RFAAS_HEAD_OK : RFAAS_HEAD_SEGMENTS;
 }
 
+static rfaas_head_problem get_number(const uint8_t *data, size_t size_bytes, uint64_t *number)
+{
+    if (*number != 0 || size_bytes != NUMBER_BYTES)
+        return RFAAS_HEAD_EXTENSIONS;
+    *number = get64(data);
+    return RFAAS_HEAD_OK;
+}
+
 static rfaas_head_problem get_extension(uint16_t type, const uint8_t *data, size_t size_bytes, rfaas_head *head)
 {
     if (type == EXTENSION_SEGMENTS)
         return get_segments(data, size_bytes, head);
+    if (type == EXTENSION_INVOCATION)
+        return get_number(data, size_bytes, &head->header.invocation);
+    if (type == EXTENSION_CHECKPOINT)
+        return get_number(data, size_bytes, &head->header.checkpoint);
     if (type == EXTENSION_TEXT) {
         if (head->text != NULL)
             return RFAAS_HEAD_EXTENSIONS;
@@ -216,6 +250,8 @@ rfaas_head_problem rfaas_head_decode(const uint8_t *bytes, size_t head_bytes, rf
     }
     if (head->segment_sizes == NULL)
         head->n_segments = head->header.in_size > 0;
+    if (head->header.checkpoint != 0 && head->header.checkpoint >= head->n_segments)
+        return RFAAS_HEAD_SEGMENTS;
     return RFAAS_HEAD_OK;
 }
 

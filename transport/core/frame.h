@@ -25,6 +25,7 @@ enum rfaas_kind {
     RFAAS_KIND_RESULT = 3,
     RFAAS_KIND_FETCH = 4,
     RFAAS_KIND_BLOB = 5,
+    RFAAS_KIND_CHECKPOINT = 8,
     RFAAS_KIND_HELLO = 96,
     RFAAS_KIND_CREDIT = 97,
     RFAAS_KIND_ERROR = 98,
@@ -52,6 +53,9 @@ typedef struct rfaas_header {
     uint64_t deadline_ns;
     uint64_t in_size; /* set by the encoder */
     uint64_t out_size;
+    /* These two travel as extensions of 8 bytes, and not at all while they are 0. */
+    uint64_t invocation; /* call_id of the invocation's first dispatch, if that is another one */
+    uint64_t checkpoint; /* which payload segment (never the first) is what an earlier attempt saved */
 } rfaas_header;
 
 /* A verified head. The pointers lie in the bytes it was decoded from and live as long as those. */
@@ -81,9 +85,10 @@ bool rfaas_kind_is_known(uint8_t kind);
 /* True for the kinds that consume a credit (spec 001 section 3). */
 bool rfaas_kind_is_credited(uint8_t kind);
 
-/* Bytes of the head that a frame with these segments and text needs; 0 if it has more segments, a longer text or a
- * larger sum than a frame may have. `*in_size` is the sum of the segments. */
-size_t rfaas_head_size(const struct iovec *segments, size_t n_segments, size_t text_bytes, uint64_t *in_size);
+/* Bytes of the head that a frame with this header, segments and text needs; 0 if it has more segments, a longer text or
+ * a larger sum than a frame may have. `*in_size` is the sum of the segments. */
+size_t rfaas_head_size(const rfaas_header *header, const struct iovec *segments, size_t n_segments, size_t text_bytes,
+                       uint64_t *in_size);
 
 /* Writes a head of `head_bytes`, as rfaas_head_size() gave it, to `out`; sets words and in_size of `header`. */
 void rfaas_head_encode(uint8_t *out, size_t head_bytes, rfaas_header *header, uint64_t in_size,

@@ -45,7 +45,7 @@ cdef extern from "rfaas_channel.h" nogil:
     ctypedef struct rfaas_header:
         uint8_t kind, flags, attempt
         uint16_t words, status, function, credits
-        uint64_t call_id, lease_seq, epoch, deadline_ns, in_size, out_size
+        uint64_t call_id, lease_seq, epoch, deadline_ns, in_size, out_size, invocation, checkpoint
     ctypedef struct rfaas_memory:
         void *(*allocate)(void *context, size_t size_bytes)
         void (*release)(void *context, void *buffer, size_t size_bytes)
@@ -197,6 +197,8 @@ cdef class Frame:
     cdef readonly uint64_t deadline_ns
     cdef readonly uint64_t in_size
     cdef readonly uint64_t out_size
+    cdef readonly uint64_t invocation
+    cdef readonly uint64_t checkpoint
     cdef readonly tuple segments
     cdef readonly str text
 
@@ -235,6 +237,8 @@ cdef Frame _frame(const rfaas_frame *received):
     frame.deadline_ns = received.header.deadline_ns
     frame.in_size = received.header.in_size
     frame.out_size = received.header.out_size
+    frame.invocation = received.header.invocation
+    frame.checkpoint = received.header.checkpoint
     return frame
 
 
@@ -352,12 +356,13 @@ cdef class Channel:
 
     def send(self, uint8_t kind, *, uint64_t call_id=0, uint16_t function=0, uint16_t status=0, uint8_t attempt=0,
              uint16_t credits=0, uint64_t lease_seq=0, uint64_t epoch=0, uint64_t deadline_ns=0, uint64_t out_size=0,
-             str text not None="", segments=()):
+             uint64_t invocation=0, uint64_t checkpoint=0, str text not None="", segments=()):
         """Send one frame after all that were sent before; never blocks.
 
         Args:
             text: for people; cut at 4096 bytes of UTF-8.
             segments: contiguous buffers, borrowed; at most MAX_SEGMENTS.
+            checkpoint: number of the segment that is one; 0: none is.
             Others: as in the specification; integers in the range of their field.
         Returns:
             True: handed over whole, the buffers are free. False: the rest is queued, the buffers are borrowed and must
@@ -387,6 +392,8 @@ cdef class Channel:
         header.epoch = epoch
         header.deadline_ns = deadline_ns
         header.out_size = out_size
+        header.invocation = invocation
+        header.checkpoint = checkpoint
         if text:
             encoded = _text_bytes(text)
             text_start = encoded

@@ -35,6 +35,10 @@ class Frame:
     @property
     def out_size(self) -> int: ...
     @property
+    def invocation(self) -> int: ...
+    @property
+    def checkpoint(self) -> int: ...
+    @property
     def segments(self) -> tuple[memoryview, ...]: ...
     @property
     def text(self) -> str: ...
@@ -61,6 +65,8 @@ class Channel:
         epoch: int = 0,
         deadline_ns: int = 0,
         out_size: int = 0,
+        invocation: int = 0,
+        checkpoint: int = 0,
         text: str = "",
         segments: Sequence[Buffer] = (),
     ) -> bool: ...

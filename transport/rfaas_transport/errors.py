@@ -33,6 +33,7 @@ class ReasonCode(IntEnum):
     WORKER_EXITED = 15
     AGENT_LOST = 16
     CALL_TIMEOUT = 17
+    CALL_INTERRUPTED = 18
 
     @property
     def text(self) -> str:

@@ -22,6 +22,7 @@ HEAD_BYTES_MAX = 8191 * 8
 
 _HEADER = struct.Struct("<BBBBHHIHHQQQQQQ")
 _EXTENSION = struct.Struct("<HHI")
+_NUMBER = struct.Struct("<Q")
 _CRC = slice(8, 12)
 
 
@@ -33,6 +34,7 @@ class Kind(IntEnum):
     RESULT = 3
     FETCH = 4
     BLOB = 5
+    CHECKPOINT = 8
     HELLO = 96
     CREDIT = 97
     ERROR = 98
@@ -72,6 +74,8 @@ class ExtensionType(IntEnum):
 
     SEGMENTS = 0x8001
     TEXT = 0x0002
+    INVOCATION = 0x0004
+    CHECKPOINT = 0x0007
 
     @staticmethod
     def must_be_understood(extension_type: int) -> bool:
@@ -79,9 +83,15 @@ class ExtensionType(IntEnum):
         return bool(extension_type & 0x8000)
 
 
+_NUMBERS = (ExtensionType.INVOCATION, ExtensionType.CHECKPOINT)  # their data is one u64
+
+
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """Fields of a header; version, words, CRC and in_size are the encoder's business."""
+    """Fields of a header; version, words, CRC and in_size are the encoder's business.
+
+    `invocation` and `checkpoint` travel as extensions, and not at all while they are 0.
+    """
 
     kind: int
     flags: int = 0
@@ -95,6 +105,8 @@ class Header:
     deadline_ns: int = 0
     in_size: int = 0
     out_size: int = 0
+    invocation: int = 0
+    checkpoint: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,6 +146,12 @@ def encode(
         tail += _encode_extension(ExtensionType.SEGMENTS, struct.pack(f"<{len(sizes)}Q", *sizes))
     if encoded_text:
         tail += _encode_extension(ExtensionType.TEXT, encoded_text)
+    for number_type, number in (
+        (ExtensionType.INVOCATION, header.invocation),
+        (ExtensionType.CHECKPOINT, header.checkpoint),
+    ):
+        if number:
+            tail += _encode_extension(number_type, _NUMBER.pack(number))
     for extension_type, data in extensions:
         tail += _encode_extension(extension_type, data)
     if HEADER_BYTES + len(tail) > HEAD_BYTES_MAX:
@@ -257,6 +275,25 @@ def _decode_head(head: bytes) -> tuple[Frame, list[int]]:
         in_size=in_size,
         out_size=out_size,
     )
+    about, text, sizes, unknown = _read_extensions(head)
+    if sizes is None:
+        sizes = [in_size] if in_size else []
+    if sum(sizes) != in_size or (about.get(ExtensionType.CHECKPOINT, 0) or -1) >= len(sizes):
+        raise ProtocolError("the segments do not add up to the payload")
+    header = replace(
+        header,
+        invocation=about.get(ExtensionType.INVOCATION, 0),
+        checkpoint=about.get(ExtensionType.CHECKPOINT, 0),
+    )
+    return Frame(header, (), (text or b"").decode(errors="replace"), unknown), sizes
+
+
+_Extensions = tuple[dict[int, int], bytes | None, list[int] | None, tuple[tuple[int, bytes], ...]]
+
+
+def _read_extensions(head: bytes) -> _Extensions:
+    """Numbers by type, text, sizes of segments, and what this version has no meaning for."""
+    numbers: dict[int, int] = {}
     text: bytes | None = None
     sizes: list[int] | None = None
     unknown = []
@@ -265,15 +302,13 @@ def _decode_head(head: bytes) -> tuple[Frame, list[int]]:
             sizes = list(struct.unpack(f"<{len(data) // 8}Q", data))
         elif extension_type == ExtensionType.TEXT and text is None:
             text = data
-        elif extension_type in (ExtensionType.SEGMENTS, ExtensionType.TEXT):
+        elif extension_type in _NUMBERS and not numbers.get(extension_type) and len(data) == _NUMBER.size:
+            numbers[extension_type] = _NUMBER.unpack(data)[0]
+        elif extension_type in ExtensionType.__members__.values():
             raise ProtocolError("an extension comes twice or has an impossible size")
         else:
             unknown.append((extension_type, data))
-    if sizes is None:
-        sizes = [in_size] if in_size else []
-    if sum(sizes) != in_size:
-        raise ProtocolError("the segments do not add up to the payload")
-    return Frame(header, (), (text or b"").decode(errors="replace"), tuple(unknown)), sizes
+    return numbers, text, sizes, tuple(unknown)
 
 
 def _extensions(head: bytes) -> list[tuple[int, bytes]]:

@@ -2,12 +2,14 @@
 
 import pytest
 
+from rfaas.client.channel_ends import ASK_WAIT_S
 from rfaas.client.chores import Chores
-from rfaas.client.core import ERROR, NOT_STARTED, RESULT, STALE, ClientCore
+from rfaas.client.core import ERROR, EXCEPTION, NOT_STARTED, RESULT, STALE, ClientCore
 from rfaas.client.events import (
     Break,
     Broke,
     Call,
+    ChannelEnded,
     ChannelInfo,
     ChannelOpened,
     ChannelsCondemned,
@@ -15,9 +17,12 @@ from rfaas.client.events import (
     Deliver,
     Dispatch,
     Drained,
+    Examine,
+    Examined,
     Fail,
     FrameArrived,
     SendFailed,
+    SendInterrupt,
     SessionUp,
     Shutdown,
     Submit,
@@ -267,3 +272,56 @@ def test_terminate_cancels_what_was_not_sent_and_fails_the_rest(client):
 def test_terminate_of_an_idle_client_is_a_shutdown(client):
     assert of(client.step(Terminate()), Drained)
     assert client.step(Terminate()) == []
+
+
+def test_terminate_ends_a_call_whose_exception_is_examined_with_that_exception():
+    client = Client()
+    client.worker(1)
+    call, _ = client.submit(idempotent=True, retries=3, retry_on=(OSError,))
+    (question,) = of(client.answer(1, 1, status=EXCEPTION), Examine)
+    assert of(client.step(Terminate()), Drained) == []
+    effects = client.step(Examined(call, question.frame, question.info, again=True))
+    assert [(deliver.call, deliver.frame) for deliver in of(effects, Deliver)] == [(call, question.frame)]
+    assert of(effects, Drained)
+
+
+def test_a_terminate_that_was_broken_off_sends_nothing_again(client, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    client.worker(1)
+    client.answer(1, 1)
+    running, _ = client.submit()
+    waiting, _ = client.submit()
+    monkeypatch.setattr(client.core._calls, "fail", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.step(Terminate())
+    monkeypatch.undo()
+    unresolved = [call for call in (running, waiting) if not call.resolved]
+    effects = client.core.recover(unresolved, {}, client.now_s, is_joining=False)
+    assert (sent(effects), running in unresolved) == ([], True)
+    (fail,) = of(effects, Fail)
+    assert (fail.call, type(fail.error), fail.error.may_have_run) == (running, ExecutorBroken, True)
+    assert of(effects, Drained)
+
+
+def test_a_call_that_pauses_before_its_retry_fails_with_the_break():
+    client = Client(initializer="init")
+    client.worker(1)
+    client.answer(1, 1)
+    call, _ = client.submit(idempotent=True, retries=3, retry_on=(OSError,))
+    (question,) = of(client.answer(1, 2, status=EXCEPTION), Examine)
+    client.step(Break(ExecutorBroken("told")))
+    effects = client.step(Examined(call, question.frame, question.info, again=True))
+    assert [(type(fail.error), fail.error.may_have_run) for fail in of(effects, Fail)] == [(ExecutorBroken, True)]
+
+
+def test_the_agent_is_asked_about_a_chore_whose_channel_broke_alone(client):
+    client.submit()
+    assert sent(client.worker(1)) == [(1, "init")]
+    client.step(ChannelEnded(1))
+    client.now_s += ASK_WAIT_S
+    assert [(ask.channel, ask.call_id) for ask in of(client.step(Tick()), SendInterrupt)] == [(1, 1)]
+    effects = client.dies(1, last_started=1, reason=ReasonCode.CALL_INTERRUPTED)
+    assert (of(effects, Broke), [close.channel for close in of(effects, CloseChannel)]) == ([], [1])
+    assert sent(client.worker(2)) == [(2, "init")]

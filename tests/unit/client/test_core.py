@@ -2,19 +2,9 @@
 
 import pytest
 
-from rfaas.client.core import (
-    DENIED_PAUSE_S,
-    END_WAIT_S,
-    ERROR,
-    FAREWELL_WAIT_S,
-    KILL_WAIT_S,
-    LOST_WAIT_S,
-    LOWER_WANT_AFTER_S,
-    NOT_STARTED,
-    RESULT,
-    STALE,
-    ClientCore,
-)
+from rfaas.client.call_book import KILL_WAIT_S
+from rfaas.client.channel_ends import END_WAIT_S, FAREWELL_WAIT_S, LOST_WAIT_S
+from rfaas.client.core import ERROR, NOT_STARTED, RESULT, STALE, ClientCore
 from rfaas.client.events import (
     Call,
     Cancel,
@@ -47,6 +37,7 @@ from rfaas.client.events import (
     Verdict,
     Withdrawn,
 )
+from rfaas.client.target import DENIED_PAUSE_S, LOWER_WANT_AFTER_S
 from rfaas.config import RECLAIM_BUDGET, CallSettings
 from rfaas_transport.errors import (
     AcquireTimeout,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rfaas.client.chores import Chores
-from rfaas.client.core import NOT_STARTED, RESULT, ClientCore
+from rfaas.client.core import CHECKPOINT, EXCEPTION, NOT_STARTED, RESULT, ClientCore
 from rfaas.client.events import (
     Break,
     Broke,
@@ -28,10 +28,13 @@ from rfaas.client.events import (
     Deliver,
     Denied,
     Dispatch,
+    Examine,
+    Examined,
     Fail,
     FrameArrived,
     Notice,
     SendFailed,
+    SendInterrupt,
     SessionFailed,
     SessionLost,
     SessionUp,
@@ -50,15 +53,9 @@ RARELY = st.integers(0, 4).map(lambda n: n == 4)  # disasters; with more of them
 
 
 class Frame:
-    def __init__(self, kind, call_id=0, status=0, credits=0):
-        self.kind, self.call_id, self.status, self.credits, self.text, self.segments = (
-            kind,
-            call_id,
-            status,
-            credits,
-            "",
-            (),
-        )
+    def __init__(self, kind, call_id=0, status=0, credits=0, segments=()):
+        self.kind, self.call_id, self.status, self.credits, self.text = kind, call_id, status, credits, ""
+        self.segments = segments
 
 
 @dataclass
@@ -74,7 +71,7 @@ class Worker:
     dead: bool = False
     ended: bool = False  # the client has read the end
     credits: int = 0  # what its channel really has left
-    sent: list = field(default_factory=list)  # what was asked of it, in order
+    sent: dict = field(default_factory=dict)  # calls by the id they were sent with, in order
 
 
 class World(RuleBasedStateMachine):
@@ -90,6 +87,11 @@ class World(RuleBasedStateMachine):
         self.calls = []
         self.executions = Counter()
         self.endings = {}
+        self.saved = {}  # by call: the checkpoint that reached the client last
+        self.saves = 0
+        self.names = {}  # by call: what names its invocation, at each dispatch
+        self.asked = []  # interrupts on their way to the agent
+        self.examining = []
         self.refuse_next = None  # an error for the next dispatch
         self.connecting = False
         self.up = False
@@ -103,6 +105,10 @@ class World(RuleBasedStateMachine):
     def step(self, event):
         if isinstance(event, FrameArrived) and event.channel in self.workers:
             self.workers[event.channel].credits += event.frame.credits
+            if event.frame.kind == CHECKPOINT:
+                call = self.workers[event.channel].sent[event.frame.call_id]
+                if not call.resolved:
+                    self.saved[call] = event.frame.segments[0]
         self.do(self.core.step(event, self.now_s))
 
     def do(self, effects):
@@ -115,6 +121,11 @@ class World(RuleBasedStateMachine):
                     self.endings.setdefault(effect.call, []).append(effect)
                 elif isinstance(effect, Broke):
                     events.append(Break(ExecutorBroken("no worker can be initialized")))
+                elif isinstance(effect, Examine):
+                    self.examining.append(effect)
+                elif isinstance(effect, SendInterrupt):
+                    assert self.up
+                    self.asked.append(effect)
                 elif isinstance(effect, CloseChannel):
                     self.workers.pop(effect.channel, None)
                 elif isinstance(effect, Connect):
@@ -129,8 +140,13 @@ class World(RuleBasedStateMachine):
             return [SendFailed(effect.channel, effect.call_id, error, broken=isinstance(error, ChannelBroken))]
         worker = self.workers[effect.channel]
         assert not worker.ended, "sent on a channel that was read to its end"
+        assert not effect.call.interrupted
+        assert effect.call.checkpoint == self.saved.get(effect.call)
+        names = self.names.setdefault(effect.call, [])
+        names.append(effect.call.first_call_id)
+        assert len(set(names)) == 1
+        worker.sent[effect.call_id] = effect.call
         worker.inbox.append(effect)
-        worker.sent.append(effect.call.work)
         worker.credits -= 1
         assert worker.credits >= 0
         return []
@@ -140,12 +156,15 @@ class World(RuleBasedStateMachine):
         worker.started = worker.running.call_id
         self.executions[worker.running.call] += 1
 
-    def answer(self, worker, credits):
-        if worker.running.call.work == "leave":
+    def answer(self, worker, credits, status=0):
+        work = worker.running.call.work
+        if work == "leave":
             worker.dead = True
             return
+        if work == "init":
+            status = 0  # or there would be little else to see than broken executors; test_chores.py has those
         worker.done = worker.running.call_id
-        worker.outbox.append(Frame(RESULT, worker.running.call_id, credits=credits))
+        worker.outbox.append(Frame(RESULT, worker.running.call_id, status, credits=credits))
         worker.running = None
 
     def pick(self, data, predicate):
@@ -156,7 +175,8 @@ class World(RuleBasedStateMachine):
 
     @rule(idempotent=st.booleans(), retries=st.integers(0, 3), timeout_s=st.sampled_from([None, None, None, 1.0]))
     def submit(self, idempotent, retries, timeout_s):
-        call = Call(len(self.calls), "work", CallSettings(idempotent, retries if idempotent else 0, timeout_s))
+        kinds = (OSError,) if idempotent and retries else ()
+        call = Call(len(self.calls), "work", CallSettings(idempotent, retries if idempotent else 0, timeout_s, kinds))
         self.calls.append(call)
         self.step(Submit(call))
 
@@ -173,11 +193,35 @@ class World(RuleBasedStateMachine):
         self.do(self.core.recover(unresolved, credits, self.now_s, is_joining=self.connecting))
 
     @precondition(lambda self: self.calls)
-    @rule(data=st.data(), rarely=RARELY)
-    def cancel(self, data, rarely):
+    @rule(data=st.data(), rarely=RARELY, interrupt=st.booleans())
+    def cancel(self, data, rarely, interrupt):
         if not rarely:
             return
-        self.step(Cancel(data.draw(st.sampled_from(self.calls))))
+        call = data.draw(st.sampled_from(self.calls))
+        self.step(Cancel(call, interrupt))
+        if interrupt:
+            assert call.resolved or call.interrupted
+
+    @rule(data=st.data(), again=st.booleans())
+    def exception_is_examined(self, data, again):
+        if self.examining:
+            question = self.examining.pop(data.draw(st.integers(0, len(self.examining) - 1)))
+            self.step(Examined(question.call, question.frame, question.info, again))
+
+    @rule(data=st.data(), lost=RARELY)
+    def interrupt_reaches_its_agent(self, data, lost):
+        """The agent kills who runs the call; a worker that has not begun it gives it back and takes no other."""
+        if not self.asked:
+            return
+        wish = self.asked.pop(data.draw(st.integers(0, len(self.asked) - 1)))
+        worker = self.workers.get(wish.channel)
+        if worker is None or worker.dead or lost:
+            return
+        if worker.running is not None and worker.running.call_id == wish.call_id:
+            worker.dead = True
+        for effect in [effect for effect in worker.inbox if effect.call_id == wish.call_id]:
+            worker.inbox.remove(effect)
+            worker.outbox.append(Frame(RESULT, wish.call_id, NOT_STARTED))
 
     @rule(duration_s=st.sampled_from([0.01, 0.3, 0.6, 1.0, 2.5]))
     def wait(self, duration_s):
@@ -207,11 +251,18 @@ class World(RuleBasedStateMachine):
         worker = self.pick(data, lambda w: w.inbox and not w.running and not w.dead)
         self.start(worker)
 
-    @rule(data=st.data(), last=st.booleans())
-    def worker_answers(self, data, last):
+    @rule(data=st.data())
+    def worker_saves(self, data):
         worker = self.pick(data, lambda w: w.running and not w.dead)
         if worker is not None:
-            self.answer(worker, credits=0 if last else 1)
+            self.saves += 1
+            worker.outbox.append(Frame(CHECKPOINT, worker.running.call_id, segments=(b"%d" % self.saves,)))
+
+    @rule(data=st.data(), last=st.booleans(), status=st.sampled_from([0, 0, EXCEPTION]))
+    def worker_answers(self, data, last, status):
+        worker = self.pick(data, lambda w: w.running and not w.dead)
+        if worker is not None:
+            self.answer(worker, credits=0 if last else 1, status=status)
 
     @rule(data=st.data())
     def worker_gives_back(self, data):
@@ -294,6 +345,7 @@ class World(RuleBasedStateMachine):
         if not rarely:
             return
         self.up = False
+        self.asked.clear()
         for worker in self.workers.values():
             worker.dead = True
         self.step(SessionLost())
@@ -322,6 +374,9 @@ class World(RuleBasedStateMachine):
             self.joined()
         for worker in list(self.workers.values()):
             self.finish_worker(worker)
+        while self.examining:
+            question = self.examining.pop()
+            self.step(Examined(question.call, question.frame, question.info, False))
         if self.up and not any(not worker.dead for worker in self.workers.values()):
             self.worker_comes()
         self.wait(0.5)
@@ -354,6 +409,8 @@ class World(RuleBasedStateMachine):
                 assert runs == 0
             if isinstance(ending, Fail) and not ending.error.may_have_run:
                 assert runs == 0
+            if isinstance(ending, Fail):
+                assert ending.error.checkpoint == self.saved.get(call)
             if not call.settings.idempotent:
                 assert runs <= 1
             assert runs <= 1 + call.settings.retries + RECLAIM_BUDGET
@@ -371,18 +428,19 @@ class World(RuleBasedStateMachine):
     @invariant()
     def unresolved_calls_are_somewhere(self):
         core = self.core
-        found = list(core._queue)
-        found += [call for call in core._timers.pending(core._on_pause_over) if not call.resolved]
+        found = list(core._calls.queue)
+        found += [call for call in core._timers.pending(core._calls.on_pause_over) if not call.resolved]
         found += [
             call
             for channel in core._channels
             for call in channel.running.values()
             if not call.resolved and call is not channel.chore
         ]
+        found += [e.call for e in self.examining if e.call.examining is e.frame and not e.call.resolved]
         assert len(found) == len(set(found))
         assert set(found) == {call for call in self.calls if not call.resolved}
-        assert core._outstanding == len(found)
-        assert len(core._queue) == sum(call.queued for call in found)
+        assert core._calls.outstanding == len(found)
+        assert len(core._calls.queue) == sum(call.queued for call in found)
 
 
 class WorldWithChores(World):
@@ -394,7 +452,7 @@ class WorldWithChores(World):
     @invariant()
     def workers_are_asked_in_order(self):
         for worker in self.workers.values():
-            asked = "".join(word[0] for word in worker.sent)  # i, w, l
+            asked = "".join(call.work[0] for call in worker.sent.values())  # i, w, l
             assert re.fullmatch("(i(w{0,3}|w{1,3}l)?)?", asked), asked
 
 

@@ -50,7 +50,7 @@ class Shell:
                 self.living.add(effect.worker)
                 [lease] = [k for k, h in self.core.leases.items() if any(w.number == effect.worker for w in h.workers)]
                 self.lease_of[effect.worker] = lease
-            case on.DrainWorker(worker) | on.KillWorker(worker):
+            case on.DrainWorker(worker) | on.KillWorker(worker) | on.InterruptCall(worker):
                 assert worker in self.living
             case on.StartTemplate(template):
                 self.templates.add(template)

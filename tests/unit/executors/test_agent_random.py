@@ -74,6 +74,22 @@ class Slice(RuleBasedStateMachine):
     def overdue(self, n):
         self.shell.step(on.CallOverdue(self.pick(self.shell.living, n)))
 
+    @precondition(lambda self: self.shell.living)
+    @rule(n=PICK)
+    def interrupted(self, n):
+        self.shell.step(on.CallInterrupted(self.pick(self.shell.living, n)))
+
+    @precondition(lambda self: self.terms)
+    @rule(n=PICK, session=SESSIONS, slot=st.integers(0, 3), generation=st.integers(1, 3), channel=st.integers(1, 3))
+    def interrupt(self, n, session, slot, generation, channel):
+        words = {"m": "interrupt", "slot": slot, "generation": generation, "channel": channel, "call_id": n}
+        self.shell.step(on.SessionSaid(session, words | {"lease": self.terms[n % len(self.terms)].lease_id}))
+
+    @precondition(lambda self: self.shell.living)
+    @rule(n=PICK, channel=st.integers(1, 3), had_it=st.booleans())
+    def channel_ends(self, n, channel, had_it):
+        self.shell.step(on.ChannelEnded(self.pick(self.shell.living, n), channel, (n, 0) if had_it else None))
+
     @precondition(lambda self: self.terms)
     @rule(n=PICK, slot=st.integers(0, 3), generation=st.integers(1, 3), channel=st.integers(1, 3))
     def offer(self, n, slot, generation, channel):

@@ -5,6 +5,7 @@ from unit.executors.agent_model import ENV, Shell
 
 from rfaas.control.messages import Freed
 from rfaas_executors import agent_events as on
+from rfaas_executors.agent_core import RELEASE_S
 from rfaas_executors.agent_records import FIRST_BACK_OFF_S, FREE_DEATHS, LONGEST_BACK_OFF_S
 from rfaas_executors.agent_workers import FAILURE_KEPT_S, PAGE_SLOTS, TEMPLATE_TRIES
 from rfaas_transport.errors import ReasonCode
@@ -222,3 +223,72 @@ def test_word_about_what_is_gone_changes_nothing(shell):
         on.SessionGone(99),
     ):
         assert shell.step(event) == []
+
+
+# --- interrupts, notices, channels that end alone ------------------------------------------------------------
+
+
+def interrupt(shell, terms, session=1, **changes):
+    words = {"m": "interrupt", "lease": terms.lease_id, "slot": 0, "generation": 1, "channel": 5, "call_id": 9}
+    return shell.step(on.SessionSaid(session, words | changes))
+
+
+def test_an_interrupt_asks_the_page_of_the_worker_it_names(shell):
+    terms = shell.lease()
+    [worker] = shell.living
+    offer(shell, terms, 4)
+    offer(shell, terms, 5)
+    assert interrupt(shell, terms) == [on.InterruptCall(worker, 1, 9)]
+
+
+@pytest.mark.parametrize("change", [{"slot": 1}, {"generation": 2}, {"channel": 6}, {"session": 2}])
+def test_an_interrupt_of_what_is_not_there_does_nothing(shell, change):
+    terms = shell.lease()
+    offer(shell, terms, 5)
+    assert interrupt(shell, terms, **change) == []
+
+
+def test_an_interrupt_without_its_numbers_breaks_the_protocol(shell):
+    terms = shell.lease()
+    offer(shell, terms, 5)
+    assert isinstance(interrupt(shell, terms, call_id="nine")[0], on.HangUp)
+
+
+def test_a_call_that_runs_is_killed_with_its_own_reason_and_the_worker_replaced(shell):
+    terms = shell.lease()
+    [worker] = shell.living
+    offer(shell, terms, 5)
+    assert on.KillWorker(worker) in shell.step(on.CallInterrupted(worker))
+    assert shell.step(on.CallInterrupted(worker)) == []
+    shell.die(worker, 0, 9, calls={5: (9, 8)})
+    [farewell] = shell.words("farewell")
+    assert (farewell["reason_code"], farewell["last_started"]) == (ReasonCode.CALL_INTERRUPTED, 9)
+    assert len(shell.living) == 1
+    assert shell.step(on.CallInterrupted(worker)) == []
+
+
+def test_a_channel_that_ends_alone_has_a_farewell_and_its_worker_goes_on(shell):
+    terms = shell.lease()
+    [worker] = shell.living
+    offer(shell, terms, 5)
+    offer(shell, terms, 6)
+    shell.step(on.ChannelEnded(worker, 6))  # the worker never had it
+    assert shell.words("farewell") == []
+    shell.step(on.ChannelEnded(worker, 5, (3, 2)))
+    shell.step(on.ChannelEnded(worker, 5, (3, 2)))
+    [farewell] = shell.words("farewell")
+    assert (farewell["channel"], farewell["last_started"], farewell["last_done"]) == (5, 3, 2)
+    assert farewell["reason_code"] == ReasonCode.NONE
+    assert shell.words("worker-down") == []
+    assert shell.living == {worker}
+
+
+def test_workers_are_told_by_when_they_will_be_killed(shell):
+    reclaimed, released = shell.lease(), shell.lease(b"b")
+    shell.step(on.SessionSaid(1, {"m": "release", "lease": released.lease_id, "reason_code": 6}))
+    [drain] = [e for e in shell.new if isinstance(e, on.DrainWorker)]
+    assert drain.kill_at_s == shell.now_s + RELEASE_S
+    shell.step(on.ReclaimAsked(1))
+    [drain] = [e for e in shell.new if isinstance(e, on.DrainWorker)]
+    assert drain.kill_at_s == shell.now_s + 4.0  # drain_s
+    assert shell.state(reclaimed) == "DRAINING"

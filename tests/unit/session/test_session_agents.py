@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfaas.control.messages import ReleaseLease
+from rfaas.session.data_channels import REDIAL_DATA_S
 from rfaas.session.events import (
     AgentDown,
     CloseAgent,
@@ -351,3 +352,49 @@ def perform(h, answered, action, value):
             h.advance(value)
         case "want":
             h.want(value)
+
+
+# --- interrupts, and channels that end alone ------------------------------------------------------------------
+
+
+def test_an_interrupt_goes_to_the_agent_with_the_worker_s_name(h, channel):
+    h.client_says("interrupt", channel=channel, call_id=7)
+    [words] = to_agent(h.take(), "interrupt")
+    assert words == {"m": "interrupt", "lease": lease(1), "slot": 0, "generation": 1, "channel": channel, "call_id": 7}
+
+
+def test_an_interrupt_of_another_client_s_channel_or_of_none_does_nothing(h, channel):
+    h.join(conn=2, client=b"z" * 16)
+    h.take()
+    h.client_says("interrupt", conn=2, channel=channel, call_id=7)
+    h.client_says("interrupt", channel=channel + 1, call_id=7)
+    assert h.take() == []
+
+
+def test_an_interrupt_waits_for_an_agent_that_can_not_be_reached_now(h, channel):
+    h.step(AgentDown(AGENT, "broke"))
+    h.take()
+    h.client_says("interrupt", channel=channel, call_id=7)
+    assert h.take() == []
+    h.agent_up()
+    words = [effect.message["m"] for effect in h.take(ToAgent)]
+    assert words.index("attach") < words.index("interrupt")
+
+
+def test_a_channel_that_ended_alone_is_made_anew(h, channel):
+    facts = {"exit_status": None, "signal": None, "grace_s": None, "hint": ""}
+    ended = {"slot": 0, "generation": 1, "last_started": 7, "last_done": 6, "reason_code": 0}
+    h.agent_says("farewell", 1, channel=channel, **ended, **facts)
+    assert [e.message["m"] for e in h.take() if isinstance(e, ToClient)] == ["farewell"]
+    h.advance(REDIAL_DATA_S)
+    [wish] = h.take(DialData)
+    assert (wish.params["slot"], wish.params["generation"]) == (0, 1)
+    assert wish.channel != channel
+
+
+def test_a_channel_of_a_lease_that_goes_back_is_not_made_anew(h, channel):
+    h.client_says("cancel-lease", lease=lease(1))
+    h.take()
+    h.agent_says("farewell", 1, slot=0, generation=1, channel=channel, last_started=0, last_done=0, reason_code=0)
+    h.advance(REDIAL_DATA_S)
+    assert h.take(DialData) == []

@@ -1,0 +1,146 @@
+"""The data connections of a session process's leases: dialled, handed to clients, dialled again, ended. Sans-IO.
+
+A part of the session core (`rfaas.session.agents`). Must not know what agents say or which leases are renewed.
+Spec: docs/spec/004-session.md sections 2 and 3.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from rfaas.control.messages import HolderId, LeaseId
+from rfaas.session.events import CloseData, DataDown, DialData, ToClient
+from rfaas.session.state import Channel, Client, Lease, Outbox
+from rfaas_transport.messages import Message
+
+log = logging.getLogger(__name__)
+
+REDIAL_DATA_S: Final = 0.1
+SLOW_REDIAL_DATA_S: Final = 1.0
+REDIALS_BEFORE_SLOW: Final = 20
+
+
+class DataChannels:
+    """Channels by number.
+
+    Args:
+        out: where effects and timers go.
+        client_of: finds the client of a lease, None once it is gone.
+        is_held: whether this lease is still held at its agent.
+        first_channel: where the numbers begin; no two session processes may share a range.
+    """
+
+    def __init__(
+        self,
+        out: Outbox,
+        client_of: Callable[[HolderId], Client | None],
+        is_held: Callable[[Lease], bool],
+        first_channel: int,
+    ) -> None:
+        self._out = out
+        self._client_of = client_of
+        self._is_held = is_held
+        self._next_number = first_channel
+        self._lease_of: dict[int, Lease] = {}
+        self._redials: dict[LeaseId, int] = {}
+
+    def adopt(self, lease: Lease) -> None:
+        """Know the channels that a lease brings along from another session process."""
+        self._lease_of.update(dict.fromkeys(lease.channels, lease))
+
+    def find(self, number: int) -> Lease | None:
+        """The lease of a channel, if there is such a channel."""
+        return self._lease_of.get(number)
+
+    def open(self, lease: Lease, slot: int, generation: int) -> None:
+        """Dial a worker, unless its lease takes no calls any more."""
+        if lease.closing:
+            return
+        number = self._next_number
+        self._next_number += 1
+        lease.channels[number] = Channel(number, slot, generation)
+        self._lease_of[number] = lease
+        params = {"lease": lease.lease_id, "slot": slot, "generation": generation, "channel": number}
+        self._out.emit(DialData(lease.address, number, params))
+
+    def on_up(self, number: int) -> None:
+        """A data connection is there: hand it to the client, unless nobody wants it any more."""
+        lease = self._lease_of.get(number)
+        client = self._client_of(lease.client) if lease else None
+        if lease is None or client is None or lease.closing:
+            # A farewell for it may still come; without `handed` it goes to nobody.
+            self._out.emit(CloseData(number))
+            return
+        self._redials.pop(lease.lease_id, None)
+        channel = lease.channels[number]
+        channel.handed = True
+        message: Message = {
+            "m": "channel",
+            "executor": lease.executor,
+            "channel": number,
+            "lease": lease.lease_id,
+            "lease_seq": lease.lease_seq,
+            "epoch": lease.epoch,
+            "slot": channel.slot,
+            "generation": channel.generation,
+            "node": lease.node,
+            "medium": lease.address.partition(":")[0],
+        }
+        self._out.emit(ToClient(client.conn, message, channel=number))
+
+    def on_down(self, event: DataDown) -> None:
+        """A data connection could not be made: try again while its worker lives."""
+        lease = self._lease_of.get(event.channel)
+        if lease is None:
+            return
+        channel = lease.channels.pop(event.channel)
+        del self._lease_of[event.channel]
+        if event.gone:
+            return  # worker-down or `ended` is on its way
+        tries = self._redials[lease.lease_id] = self._redials.get(lease.lease_id, 0) + 1
+        slow = tries > REDIALS_BEFORE_SLOW
+        log.warning("data connection failed lease=%s node=%s why=%s", lease.lease_id.hex(), lease.node, event.why)
+        if slow:
+            reason = f"workers on {lease.node} are there, but no data connection can be made: {event.why}"
+            self.tell(lease, {"m": "queued", "executor": lease.executor, "reason": reason, "hint": ""})
+        self.dial_again(lease, channel, SLOW_REDIAL_DATA_S if slow else REDIAL_DATA_S)
+
+    def dial_again(self, lease: Lease, channel: Channel, delay_s: float = REDIAL_DATA_S) -> None:
+        """Dial the worker of a channel that is gone, a little later, if it lives then and has none."""
+        self._out.after(delay_s, lambda: self._redial(lease, channel))
+
+    def _redial(self, lease: Lease, channel: Channel) -> None:
+        current = lease.living.get(channel.slot) == channel.generation
+        if self._is_held(lease) and current and lease.channel_of(channel.slot, channel.generation) is None:
+            self.open(lease, channel.slot, channel.generation)
+
+    # --- ends -----------------------------------------------------------------------------------------------
+
+    def drop(self, lease: Lease, number: int) -> Channel:
+        """Forget a channel; one that the client does not have is closed."""
+        channel = lease.channels.pop(number)
+        self._lease_of.pop(number, None)
+        if not channel.handed:
+            self._out.emit(CloseData(number))
+        return channel
+
+    def drop_all(self, lease: Lease) -> None:
+        """Forget the channels of a lease."""
+        self._redials.pop(lease.lease_id, None)
+        for number in list(lease.channels):
+            self.drop(lease, number)
+
+    def say_lost(self, lease: Lease, channels: list[int], reason_code: int, hint: str) -> None:
+        """Tell the client that no farewell will come for these."""
+        if not channels:
+            return
+        lost = {"m": "lost", "channels": channels, "reason_code": int(reason_code), "node": lease.node}
+        self.tell(lease, lost | {"lease": lease.lease_id, "hint": hint})
+
+    def tell(self, lease: Lease, message: Message) -> None:
+        """Say something to the client of a lease, if it is there."""
+        client = self._client_of(lease.client)
+        if client is not None:
+            self._out.emit(ToClient(client.conn, message))
