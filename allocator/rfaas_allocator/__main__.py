@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"rfaas allocator: {error}", file=sys.stderr)
         return EX_CONFIG
-    except JournalFailed as error:
+    except (JournalFailed, OSError) as error:  # the latter: a disk that is full before anything serves
         print(f"rfaas allocator: {error}", file=sys.stderr)
         return EX_IOERR
     return 0

@@ -38,6 +38,8 @@ def of_waiting(snapshot: Snapshot) -> list[Reason]:
     for waiting in snapshot.waiting:
         want = wants.get((waiting.holder, waiting.request))
         found.append(_of_want(snapshot, waiting, want) if want else Reason(waiting.reason, ""))
+    if snapshot.counters.get("storage_full") and not found:
+        found = [Reason("no new leases: the allocator's disk is full", "make room on the disk of the state directory")]
     return found or [_nothing_waits(snapshot)]
 
 

@@ -38,6 +38,8 @@ def status(state_dir: Path, as_json: bool) -> None:
     else:
         headers = ("NODE", "STATE", "CORES", "FREE", "MEM_MIB", "FREE_MIB", "LEASES", "JOB")
         print_table(headers, [_slice_row(view) for view in sorted(snapshot.slices, key=lambda v: v.slice.node)])
+    if snapshot.counters.get("storage_full"):
+        click.echo(f"no new leases: the allocator's disk is full; make room at {state_dir}")
     for waiting in snapshot.waiting:
         click.echo(f"waiting for {waiting.missing} workers: {waiting.reason}")
 

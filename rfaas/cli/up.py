@@ -262,6 +262,7 @@ def _purge(state_dir: Path) -> None:
         "secret",
         "tls.key",
         "tls.crt",
+        "journal.reserve",
         "journal.sqlite",
         "journal.sqlite-wal",
         "journal.sqlite-shm",
