@@ -84,6 +84,7 @@ def spawn(name: str, command: Sequence[str], state_dir: Path, environ: Mapping[s
             )
     except OSError as error:
         raise ConfigError(f"the {name} can't be started: {error}", hint="is --daemon-python right?") from error
+    process.returncode = 0  # it outlives us and is known by its record: nothing here is left undone
     return Daemon(name, process.pid, start_ticks(process.pid))
 
 

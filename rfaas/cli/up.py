@@ -181,9 +181,8 @@ def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> dict[str, Any]:
 
     found = _wait(address, daemon, START_TIMEOUT_S)
     if found is None:
-        raise ConfigError(
-            f"the allocator did not start: {_tail(state_dir, daemon)}", hint=f"see {state_dir}/log/{daemon.name}.log"
-        )
+        said, _, remedy = _tail(state_dir, daemon).partition("\n  remedy: ")
+        raise ConfigError(f"the allocator did not start: {said}", hint=remedy or f"rfaas logs {daemon.name}")
     return found
 
 
