@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,13 +24,25 @@ def munge() -> Iterator[Finding]:
     if shutil.which("munge") is None:
         yield Finding("munge", "info", "not installed; only Slurm needs it")
         return
-    problem = _failure(["munge", "--no-input"])
+    problem = _failure(["munge", "--no-input", *_munge_socket()])
     if problem:
         here = _configured()
         remedy = "start munged (systemctl start munge): Slurm's commands fail without it"
         yield Finding("munge", "error" if here else "info", problem, remedy)
     else:
         yield Finding("munge", "ok", "makes credentials")
+
+
+def _munge_socket() -> list[str]:
+    """The option that names Slurm's munge, where it is not the default one (AuthInfo=socket=… in slurm.conf)."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    named = re.search(r"^AuthInfo\s*=.*\bsocket=([^,\s]+)", done.stdout, re.MULTILINE)
+    return [f"--socket={named[1]}"] if named else []
 
 
 def slurm() -> Iterator[Finding]:
