@@ -150,7 +150,7 @@ TABLE: Final = (
     Setting(
         *("up", "listen", kinds.text(), None, "Address of this host that the nodes reach."),
         why="found by the way to a node",
-        otherwise="with --slurm the interface towards the nodes, else the unix socket only",
+        otherwise="towards the nodes with --slurm, else the unix socket only",
         option="--listen",
     ),
     # --- rfaas up --slurm -------------------------------------------------------------------------------
