@@ -61,7 +61,16 @@ def test_a_program_runs_with_a_harvest_of_its_own_that_is_gone_afterwards(cluste
     assert "rfaas-slice" not in left
 
 
-def test_doctor_and_explain_know_the_cluster(cluster, alice):
+def test_bench_measures_calls_to_another_node_beside_tcp_to_the_same_worker(cluster, alice):
+    bench = ["rfaas", "bench", "latency", "--sizes", "1,64KiB", "--seconds", "0.3", "--json"]
+    done = alice.run(HEAD, ["rfaas", "run", "--slurm", "--", *bench], 2 * RUN_S, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["medium"], told["node"] in cluster.settings.node_names) == ("tcp", True)
+    assert all(row["raw"]["n"] and row["call"]["n"] for row in told["rows"])
+
+
+def test_doctor_knows_the_cluster(cluster, alice):
     doctor = alice.run(HEAD, ["rfaas", "doctor", "--json"], RUN_S, check=False)
     found = {finding["check"]: finding for finding in json.loads(doctor.stdout)["findings"]}
     assert (found["munge"]["severity"], found["Slurm"]["severity"]) == ("ok", "ok"), found
