@@ -38,7 +38,7 @@ from rfaas_transport.errors import (
 if TYPE_CHECKING:
     from rfaas.client.futures import Future
     from rfaas.executor import Executor
-    from rfaas.progress import progress
+    from rfaas.progress_bar import progress
 
 __version__ = "0.1.0.dev0"
 
@@ -73,7 +73,7 @@ __all__ = [
     "progress",
 ]
 
-_LAZY = {"Executor": "rfaas.executor", "Future": "rfaas.client.futures", "progress": "rfaas.progress"}
+_LAZY = {"Executor": "rfaas.executor", "Future": "rfaas.client.futures", "progress": "rfaas.progress_bar"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
