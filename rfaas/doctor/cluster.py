@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 from rfaas.doctor.finding import Finding
@@ -24,7 +25,7 @@ def munge() -> Iterator[Finding]:
     if shutil.which("munge") is None:
         yield Finding("munge", "info", "not installed; only Slurm needs it")
         return
-    problem = _failure(["munge", "--no-input", *_munge_socket()])
+    problem = _failure(["munge", "--no-input", *(_munge_socket() if _configured() else ())])
     if problem:
         here = _configured()
         remedy = "start munged (systemctl start munge): Slurm's commands fail without it"
@@ -52,6 +53,10 @@ def slurm() -> Iterator[Finding]:
             "Slurm", "info", "no sinfo in PATH: this is no host of a Slurm cluster, or its module is not loaded"
         )
         return
+    named = os.environ.get("SLURM_CONF", "")
+    if named and not os.path.exists(named):  # Slurm's commands look for it for a minute
+        yield Finding("Slurm", "error", f"SLURM_CONF={named} is no file", "unset it, or name the site's slurm.conf")
+        return
     if not _configured():
         yield Finding("Slurm", "info", "Slurm's commands are here, but no configuration: this is no host of a cluster")
         return
@@ -62,12 +67,15 @@ def slurm() -> Iterator[Finding]:
     yield _partition()
 
 
+@cache  # where there is no configuration, scontrol looks for one in the DNS: seconds
 def _configured() -> bool:
     """True if Slurm's commands find a configuration here, in a file or from slurmctld by DNS."""
     if shutil.which("scontrol") is None:
         return False
-    named = os.environ.get("SLURM_CONF", "/etc/slurm/slurm.conf")
-    return os.path.exists(named) or "configuration source" not in _failure(["scontrol", "ping"])
+    named = os.environ.get("SLURM_CONF", "")
+    if named or os.path.exists("/etc/slurm/slurm.conf"):
+        return os.path.exists(named or "/etc/slurm/slurm.conf")
+    return "configuration source" not in _failure(["scontrol", "ping"])
 
 
 def _partition() -> Finding:

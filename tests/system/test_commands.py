@@ -233,6 +233,7 @@ def test_doctor_finds_what_is_wrong_and_says_what_to_do(served):
     code, out, said = rfaas("doctor", "--json", state_dir=state_dir, RFAAS_OF_NOBODY="1", SLURM_CONF="/nonexistent")
     assert (said, json.loads(out)["healthy"]) == ("", code == 0)
     found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
+    assert (found["Slurm"]["severity"], "no file" in found["Slurm"]["text"]) in (("error", True), ("info", False))
     for check in ("interpreter", "packages", "locks", "state directory", "allocator"):
         assert found[check]["severity"] == "ok", found[check]
     assert all(f["remedy"] for f in found.values() if f["severity"] in ("warning", "error"))
