@@ -172,7 +172,10 @@ def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str,
     settings = Settings.load(environ)
     found = settings.find("allocator", value)
     if found.value is None:
-        default = _state_dir(settings, environ)
+        try:
+            default = _state_dir(settings, environ)
+        except ConfigError:  # no home directory, as in many containers: then nobody has said `rfaas up` there either
+            return Embedded()
         return StateDir(default) if _is_served(default) else Embedded()
     if found.value == "embedded":
         return Embedded()
@@ -186,7 +189,11 @@ def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str,
 
 
 def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The user's state directory, which may not exist yet (docs/spec/003-control.md)."""
+    """The user's state directory, which may not exist yet (docs/spec/003-control.md).
+
+    Raises:
+        ConfigError: neither setting nor home directory says where it is.
+    """
     return _state_dir(Settings.load(environ), environ)
 
 
@@ -195,21 +202,36 @@ def _state_dir(settings: Settings, environ: Mapping[str, str]) -> Path:
     if found is not None:
         return Path(found)
     base = environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "rfaas"
+    try:
+        return (Path(base) if base else Path.home() / ".local" / "state") / "rfaas"
+    except RuntimeError as error:  # no HOME, and no entry in passwd
+        raise ConfigError("this user has no home directory", hint="set RFAAS_STATE_DIR, or HOME") from error
 
 
 def _is_served(directory: Path) -> bool:
-    """Tell whether an allocator runs on this state directory, as far as can be seen from here."""
+    """Tell whether an allocator serves this state directory, as far as can be seen from here.
+
+    Raises:
+        ConfigError: one did, and what it left says that it was not stopped. A program that was meant for a cluster
+            must not run on the login node because of that.
+    """
+    path = directory / "allocator.json"
     try:
-        about = json.loads((directory / "allocator.json").read_bytes())
-        netns = os.stat("/proc/self/ns/net").st_ino
-        if about["host"] != socket.gethostname() or about["netns"] != netns:
+        path.stat()
+    except OSError:  # not there, or in a directory that is another user's
+        return False
+    try:
+        about = json.loads(path.read_bytes())
+        if about["host"] != socket.gethostname() or about["netns"] != os.stat("/proc/self/ns/net").st_ino:
             return True  # another machine wrote it; reaching it will tell
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(0.5)
             probe.connect(about["unix"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # no file, or what a killed allocator left
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"the allocator of {directory} was not stopped, but can't be reached: {error!r}",
+            hint='`rfaas up` starts it again, `rfaas down` ends it; allocator="embedded" uses this machine alone',
+        ) from error
     return True
 
 

@@ -6,6 +6,7 @@ user or root owns it and nobody but owner and group can write it. Must not load 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -45,7 +46,8 @@ def places(environ: Mapping[str, str], directory: Path) -> Iterator[Place]:
         near = (folder / FILE_NAME for folder in (directory, *directory.parents))
         yield from (Place("project", path) for path in list(filter(os.path.isfile, near))[:1])
     base = environ.get("XDG_CONFIG_HOME") or "~/.config"
-    yield Place("user", Path(base).expanduser() / "rfaas" / FILE_NAME)
+    with contextlib.suppress(RuntimeError):  # no HOME and no entry in passwd: a user without files
+        yield Place("user", Path(base).expanduser() / "rfaas" / FILE_NAME)
     yield Place("system", SYSTEM_FILE)
 
 
