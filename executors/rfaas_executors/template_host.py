@@ -282,21 +282,13 @@ class TemplateHost:
                 log.warning(
                     "worker spawned worker=%d pid=%d why=%s", message["worker"], message["pid"], message["spawned"]
                 )
-            self._on_forked(message, descriptors)
+            self.workers[message["worker"]].forked(message["pid"], descriptors[0])
+            self._post(on.WorkerForked(message["worker"], message["pid"], message["spawned"]))
         elif message["m"] == "exited":
             handle = self.workers.pop(message["worker"])
             hint = message.get("hint", "")
             self._post(on.WorkerDead(handle.number, message["exit_status"], message["signal"], handle.calls(), hint))
             handle.close()
-
-    def _on_forked(self, message: control.Message, descriptors: list[int]) -> None:
-        worker = self.workers[message["worker"]]
-        if not descriptors:  # the kernel drops what finds no room in our table (recvmsg: MSG_CTRUNC)
-            log.error("out of descriptors, worker let go worker=%d pid=%d", message["worker"], message["pid"])
-            worker.hang_up()  # without us it ends by itself, and the template says so
-            return
-        worker.forked(message["pid"], descriptors[0])
-        self._post(on.WorkerForked(message["worker"], message["pid"], message["spawned"]))
 
     # --- its end --------------------------------------------------------------------------------
 
