@@ -6,6 +6,7 @@ Standard library and click only: `rfaas --help` and completion must stay quick.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Final, NoReturn
 import click
 
 import rfaas.config
-from rfaas_transport.errors import RfaasError
+from rfaas_transport.errors import ConfigError, RfaasError
 
 EXIT_FAILED: Final = 1  # the command ran and did not reach its aim
 EXIT_UNAVAILABLE: Final = 69  # sysexits.h EX_UNAVAILABLE: nobody answers
@@ -55,3 +56,21 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, rig
     for row in [list(headers), *texts]:
         cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, to_right, strict=True)]
         click.echo("  ".join(cells).rstrip())
+
+
+def run_json(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
+    """Run a program of ours that answers with one JSON object.
+
+    Raises:
+        ConfigError: it can't be run, took too long, or said something else.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        answer = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{command[0]}: {error}", hint="is --daemon-python right?") from error
+    except ValueError as error:
+        text = (done.stderr or done.stdout).strip()[-500:]
+        raise ConfigError(f"{' '.join(command[:4])} failed: {text}") from error
+    assert isinstance(answer, dict)
+    return answer

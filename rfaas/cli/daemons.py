@@ -23,11 +23,12 @@ RECORD = "daemons.json"
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A process of ours; `start_ticks` is field 22 of /proc/<pid>/stat."""
+    """A process of ours; `start_ticks`: field 22 of /proc/<pid>/stat; `log_offset`: where its log begins."""
 
     name: str
     pid: int
     start_ticks: int
+    log_offset: int = 0
 
     @property
     def alive(self) -> bool:
@@ -73,6 +74,7 @@ def spawn(name: str, command: Sequence[str], state_dir: Path, environ: Mapping[s
     """
     try:
         with (state_dir / "log" / f"{name}.log").open("ab") as log:
+            log_offset = log.tell()
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -85,7 +87,7 @@ def spawn(name: str, command: Sequence[str], state_dir: Path, environ: Mapping[s
     except OSError as error:
         raise ConfigError(f"the {name} can't be started: {error}", hint="is --daemon-python right?") from error
     process.returncode = 0  # it outlives us and is known by its record: nothing here is left undone
-    return Daemon(name, process.pid, start_ticks(process.pid))
+    return Daemon(name, process.pid, start_ticks(process.pid), log_offset)
 
 
 def save(state_dir: Path, daemons: Sequence[Daemon], settings: dict[str, object]) -> None:
@@ -117,6 +119,18 @@ def load(state_dir: Path) -> tuple[list[Daemon], dict[str, object]] | None:
             hint=f"run this command on {host}",
         )
     return daemons, settings
+
+
+def serving(state_dir: Path) -> Daemon | None:
+    """The allocator that serves this state directory, by its own word; None if it runs not, or not on this host."""
+    try:
+        about = json.loads((state_dir / "allocator.json").read_text())
+        pid, host = int(about["pid"]), str(about["host"])
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    ours = b"rfaas_allocator" in command and os.fsencode(str(state_dir)) in command
+    return Daemon("allocator", pid, start_ticks(pid)) if ours and host == socket.gethostname() else None
 
 
 def stop(daemon: Daemon, timeout_s: float) -> bool:

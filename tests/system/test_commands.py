@@ -352,7 +352,16 @@ def test_importing_rfaas_loads_nothing_heavy():
         "import sys; from rfaas.cli import main\ntry: main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    for name in ("grpc", "google.protobuf", "numpy", "rich", "asyncio", "rfaas.executor", "rfaas.cli.up"):
+    for name in (
+        "grpc",
+        "google.protobuf",
+        "numpy",
+        "rich",
+        "asyncio",
+        "rfaas.executor",
+        "rfaas.cli.up",
+        "rfaas.cli.down",
+    ):
         assert name not in set(done.stderr.split())
 
 
