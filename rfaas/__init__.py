@@ -4,10 +4,11 @@ Must not load grpc, protobuf or numpy (daemons do that in processes of their own
 and must not import the packages above it: allocator, executors, slurm_plugin. Names outside `__all__` are private.
 """
 
-from rfaas.client.futures import Future
-from rfaas.client.reclaims import ReclaimNotice
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from rfaas.context import Context, current
-from rfaas.executor import Executor
 from rfaas_transport.errors import (
     AcquireTimeout,
     AgentLost,
@@ -35,6 +36,12 @@ from rfaas_transport.errors import (
     VersionMismatch,
     WorkerLost,
 )
+
+if TYPE_CHECKING:
+    from rfaas.client.futures import Future
+    from rfaas.client.reclaims import ReclaimNotice
+    from rfaas.executor import Executor
+    from rfaas.progress_bar import progress
 
 __version__ = "0.1.0.dev0"
 
@@ -70,4 +77,22 @@ __all__ = [
     "WorkerLost",
     "__version__",
     "current",
+    "progress",
 ]
+
+_LAZY = {"Executor": "rfaas.executor", "Future": "rfaas.client.futures", "ReclaimNotice": "rfaas.client.reclaims", "progress": "rfaas.progress_bar"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+    """Load the executor when it is first named: a program, and every command, that only imports rfaas stays light."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

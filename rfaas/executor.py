@@ -20,7 +20,7 @@ from rfaas.client.engine import Engine
 from rfaas.client.futures import Future
 from rfaas.client.mapping import check_sizes, chunks, flatten, in_order
 from rfaas.client.reclaims import ReclaimNotice, Subscription
-from rfaas.config import CallSettings, check_worker_life, make_call_settings, make_config
+from rfaas.config import CallSettings, check_worker_life, configure, make_call_settings
 from rfaas_transport.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -239,6 +239,9 @@ class Executor(Calls):
         with rfaas.Executor() as ex:
             print(ex.submit(pow, 2, 10).result())
 
+    What is left out comes from RFAAS_* variables and `rfaas.toml`, else has the default given here
+    (docs/configuration.md; `rfaas config show`).
+
     Args:
         max_workers: ceiling; workers are asked for as calls need them. None: the CPUs this process may use, or, with an
             allocator, as many as there are calls, at most 1,000.
@@ -248,8 +251,8 @@ class Executor(Calls):
         initargs: arguments of `initializer`.
         max_tasks_per_child: calls after which a worker leaves and another takes its place; a chunk of `map` is one.
             None: never.
-        memory: of each worker, "512MiB" or bytes.
-        cores: of each worker.
+        memory: of each worker, "512MiB" or bytes; 1 GiB.
+        cores: of each worker; 1.
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
             user runs, else embedded. Inside a function that runs on a worker, None is embedded, on that worker's
             own cores: waiting for cores that one's own callers hold would never end.
@@ -258,7 +261,7 @@ class Executor(Calls):
             sleep.
         call_timeout_s, idempotent, retries, retry_on: of every call; see `options`.
         acquire_timeout_s: seconds that a call waits while there is no worker at all, then AcquireTimeout; None: for
-            ever; inside a function that names an allocator, 60.
+            ever ("none" says so where the configuration says else); inside a function that names an allocator, 60.
         daemon_python: interpreter of the helper process, if it should not be this one; also RFAAS_DAEMON_PYTHON.
 
     Raises:
@@ -275,36 +278,36 @@ class Executor(Calls):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         max_tasks_per_child: int | None = None,
-        memory: str | int = "1GiB",
-        cores: int = 1,
+        memory: str | int | None = None,
+        cores: int | None = None,
         allocator: str | os.PathLike[str] | None = None,
-        transport: str = "auto",
-        hot_for_s: float | str = 0.0,
+        transport: str | None = None,
+        hot_for_s: float | str | None = None,
         call_timeout_s: float | str | None = None,
         acquire_timeout_s: float | str | None = None,
-        idempotent: bool = False,
-        retries: int = 0,
+        idempotent: bool | None = None,
+        retries: int | None = None,
         retry_on: type[BaseException] | Iterable[type[BaseException]] = (),
         daemon_python: str | os.PathLike[str] | None = None,
     ) -> None:
         if callable(max_workers):
             raise ConfigError("max_workers is a function", hint="make the executor first, then ex.submit(function, …)")
-        calls = make_call_settings(
-            idempotent=idempotent, retries=retries, call_timeout_s=call_timeout_s, retry_on=retry_on
-        )
-        config = make_config(
+        config = configure(
             max_workers=max_workers,
             memory=memory,
             cores=cores,
             allocator=allocator,
             transport=transport,
             hot_for_s=hot_for_s,
+            call_timeout_s=call_timeout_s,
             acquire_timeout_s=acquire_timeout_s,
+            idempotent=idempotent,
+            retries=retries,
+            retry_on=retry_on,
             daemon_python=daemon_python,
-            calls=calls,
         )
         check_worker_life(initializer, initargs, max_tasks_per_child)
-        super().__init__(Engine(config, initializer, tuple(initargs), max_tasks_per_child), calls)
+        super().__init__(Engine(config, initializer, tuple(initargs), max_tasks_per_child), config.calls)
         # Not __del__: the I/O thread outlives this object and finishes the calls that others hold futures of.
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # exit waits for the calls by another way: rfaas.client.lifetime

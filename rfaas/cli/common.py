@@ -6,6 +6,7 @@ Standard library and click only: `rfaas --help` and completion must stay quick.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Final, NoReturn
 import click
 
 import rfaas.config
-from rfaas_transport.errors import RfaasError
+from rfaas_transport.errors import ConfigError, RfaasError
 
 EXIT_FAILED: Final = 1  # the command ran and did not reach its aim
 EXIT_UNAVAILABLE: Final = 69  # sysexits.h EX_UNAVAILABLE: nobody answers
@@ -45,11 +46,31 @@ def fail(error: RfaasError, *, as_json: bool) -> NoReturn:
     sys.exit(EXIT_CONFIG if error.code == "config" else EXIT_UNAVAILABLE)
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print columns like sinfo's: upper-case headers, two spaces between, numbers to the right, no lines drawn."""
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, right: bool = False) -> None:
+    """Print columns like sinfo's: upper-case headers, two spaces between, numbers (`right`: all) to the right."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(headers, *texts, strict=True)]
-    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]
+    to_right = [
+        right or (bool(rows) and all(isinstance(row[i], int | float) for row in rows)) for i in range(len(headers))
+    ]
     for row in [list(headers), *texts]:
-        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, to_right, strict=True)]
         click.echo("  ".join(cells).rstrip())
+
+
+def run_json(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
+    """Run a program of ours that answers with one JSON object.
+
+    Raises:
+        ConfigError: it can't be run, took too long, or said something else.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        answer = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{command[0]}: {error}", hint="is --daemon-python right?") from error
+    except ValueError as error:
+        text = (done.stderr or done.stdout).strip()[-500:]
+        raise ConfigError(f"{' '.join(command[:4])} failed: {text}") from error
+    assert isinstance(answer, dict)
+    return answer

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,11 +23,12 @@ RECORD = "daemons.json"
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A process of ours; `start_ticks` is field 22 of /proc/<pid>/stat."""
+    """A process of ours; `start_ticks`: field 22 of /proc/<pid>/stat; `log_offset`: where its log begins."""
 
     name: str
     pid: int
     start_ticks: int
+    log_offset: int = 0
 
     @property
     def alive(self) -> bool:
@@ -65,20 +66,28 @@ def prepare_state_dir(path: Path) -> Path:
     return path
 
 
-def spawn(name: str, command: Sequence[str], state_dir: Path) -> Daemon:
-    """Start a daemon in a session of its own, its output in `log/<name>.log`.
+def spawn(name: str, command: Sequence[str], state_dir: Path, environ: Mapping[str, str] | None = None) -> Daemon:
+    """Start a daemon in a session of its own, its output in `log/<name>.log`; `environ`: None inherits ours.
 
     Raises:
         ConfigError: its interpreter or its log can't be opened; nothing was started.
     """
     try:
         with (state_dir / "log" / f"{name}.log").open("ab") as log:
+            log_offset = log.tell()
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=state_dir
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=state_dir,
+                env=environ,
             )
     except OSError as error:
         raise ConfigError(f"the {name} can't be started: {error}", hint="is --daemon-python right?") from error
-    return Daemon(name, process.pid, start_ticks(process.pid))
+    process.returncode = 0  # it outlives us and is known by its record: nothing here is left undone
+    return Daemon(name, process.pid, start_ticks(process.pid), log_offset)
 
 
 def save(state_dir: Path, daemons: Sequence[Daemon], settings: dict[str, object]) -> None:
@@ -110,6 +119,18 @@ def load(state_dir: Path) -> tuple[list[Daemon], dict[str, object]] | None:
             hint=f"run this command on {host}",
         )
     return daemons, settings
+
+
+def serving(state_dir: Path) -> Daemon | None:
+    """The allocator that serves this state directory, by its own word; None if it runs not, or not on this host."""
+    try:
+        about = json.loads((state_dir / "allocator.json").read_text())
+        pid, host = int(about["pid"]), str(about["host"])
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    ours = b"rfaas_allocator" in command and os.fsencode(str(state_dir)) in command
+    return Daemon("allocator", pid, start_ticks(pid)) if ours and host == socket.gethostname() else None
 
 
 def stop(daemon: Daemon, timeout_s: float) -> bool:

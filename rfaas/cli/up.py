@@ -1,4 +1,4 @@
-"""`rfaas up` and `rfaas down`: start and stop the daemons of one user.
+"""`rfaas up`: start the daemons of one user, or those of them that are missing.
 
 Starts the upper packages as subprocesses (`python -m …`) and imports none of them. What runs is recorded in the state
 directory (`daemons.py`). Every way to fail leaves nothing started. Spec: docs/spec/003-control.md.
@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from rfaas.cli import daemons
-from rfaas.cli.common import EXIT_FAILED, fail, json_option, print_json, state_dir_option
+from rfaas.cli.common import fail, json_option, print_json, run_json, state_dir_option
 from rfaas.cli.daemons import Daemon
+from rfaas.settings import TABLE, Settings
 from rfaas_transport.errors import ConfigError, RfaasError
 
 START_TIMEOUT_S = 15.0
@@ -30,19 +31,19 @@ START_TIMEOUT_S = 15.0
 @state_dir_option
 @json_option
 @click.option("--slurm", is_flag=True, help="Harvest idle cores of this Slurm cluster by preemptible jobs of your own.")
-@click.option("--cores", type=click.IntRange(1), help="Without --slurm: cores of this host to offer [all].")
-@click.option("--memory-mib", type=click.IntRange(1), default=4096, show_default=True, help="Without --slurm.")
+@click.option("--cores", help="Without --slurm: cores of this host to offer [all].")
+@click.option("--memory-mib", type=click.IntRange(1), help="Without --slurm [4096].")
 @click.option("--partition", help="Preemptible partition to harvest in [the one of the lowest tier].")
-@click.option("--nodes", multiple=True, help="Harvest only on these nodes; repeatable.")
-@click.option("--leave-cores", type=click.IntRange(0), default=0, help="Idle cores to leave a node [0].")
-@click.option("--leave-memory-mib", type=click.IntRange(0), default=0, help="Idle MiB to leave a node [0].")
-@click.option("--slice-cores", type=click.IntRange(0), default=0, help="Cores of one slice [all idle ones of a node].")
-@click.option("--max-cores", type=click.IntRange(0), default=0, help="Cores to harvest in all [no limit].")
-@click.option("--cycle-s", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Between looks at Slurm.")
-@click.option("--backoff-s", type=click.FloatRange(0), default=3.0, help="After a node was taken back [3].")
-@click.option("--time-limit-min", type=click.IntRange(0), default=0, help="Of one slice [the partition's].")
+@click.option("--nodes", multiple=True, help="Harvest only on these nodes, e.g. n[1-4]; repeatable.")
+@click.option("--leave-cores", help="Idle cores to leave a node [0].")
+@click.option("--leave-memory-mib", type=click.IntRange(0), help="Idle MiB to leave a node [0].")
+@click.option("--slice-cores", help="Cores of one slice [all idle ones of a node].")
+@click.option("--max-cores", help="Cores to harvest in all [no limit].")
+@click.option("--cycle-s", help="Between looks at Slurm [10].")
+@click.option("--backoff-s", help="After a node was taken back [3].")
+@click.option("--time-limit-min", help="Of one slice [the partition's].")
 @click.option("--listen", help="Address of this host that the nodes reach [found by itself].")
-@click.option("--daemon-python", default=sys.executable, help="Interpreter that has rfaas, on nodes too [this one].")
+@click.option("--daemon-python", help="Interpreter that has rfaas, on nodes too [this one].")
 @click.option("--sbatch-option", "sbatch_options", multiple=True, help="Passed on, e.g. --sbatch-option=--account=x.")
 def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # noqa: ANN401
     """Start the allocator, and what brings it cores: harvest jobs (--slurm) or this host.
@@ -51,25 +52,20 @@ def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # 
     On a cluster, as yourself, no root:     rfaas up --slurm
     On one machine, for several programs:   rfaas up --cores 4
     Then `rfaas.Executor()` in your programs uses it; `rfaas status` shows it, `rfaas down` ends it.
+    Every option but --slurm may stand in rfaas.toml or RFAAS_*: `rfaas config show`. A daemon that died is started
+    again by the same command, as it was; the others, leases and calls go on.
     """
     started: list[Daemon] = []
     try:
-        daemons.prepare_state_dir(state_dir)
-        _refuse_second(state_dir)
-        plan = _slurm_plan(options) if slurm else None
-        python = options["daemon_python"]
-        listen = ["--listen", plan["listen"]] if plan else []
-        started.append(
-            daemons.spawn(
-                "allocator", [python, "-m", "rfaas_allocator", "--state-dir", str(state_dir), *listen], state_dir
-            )
-        )
-        address = _wait_for_allocator(state_dir, started[0])
-        command = _harvester(python, state_dir, plan, options) if plan else _local_agent(python, state_dir, options)
-        started.append(daemons.spawn("harvester" if plan else "agent", command, state_dir))
-        _still_alive(started, state_dir)
-        settings: dict[str, object] = {"slurm": plan, "alloc_id": address["alloc_id"], "daemon_python": python}
-        daemons.save(state_dir, started, settings)
+        with _ended_by_signals():
+            settings = Settings.load(options=_named(options))
+            options = _resolved(settings)
+            daemons.prepare_state_dir(state_dir)
+            if (found := _found(state_dir)) is not None:
+                _start_missing(state_dir, found, started, as_json)
+                return
+            plan = _slurm_plan(options) if slurm else None
+            _start_all(state_dir, started, plan, options, settings.exported())
     except BaseException as error:  # Ctrl-C too: without its record nobody could stop a daemon
         for daemon in reversed(started):
             daemons.stop(daemon, 5.0)
@@ -84,13 +80,113 @@ def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # 
         click.echo("offering this host's cores; see: rfaas status")
 
 
-def _refuse_second(state_dir: Path) -> None:
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A closed terminal and `timeout` end this command as Ctrl-C does: nothing half started stays."""
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def _start_all(
+    state_dir: Path,
+    started: list[Daemon],
+    plan: dict[str, Any] | None,
+    options: dict[str, Any],
+    exported: dict[str, str],
+) -> None:
+    """Start allocator, then harvester or agent. The record is written after each: this process may be killed."""
+    python = options["daemon_python"]
+    address = plan["listen"] if plan else options["listen"]
+    allocator = [python, "-m", "rfaas_allocator", "--state-dir", str(state_dir)]
+    allocator += ["--listen", address] if address else []
+    commands = {"allocator": allocator}
+    environ = {**os.environ, **exported}
+    record: dict[str, object] = {"slurm": None, "alloc_id": "", "daemon_python": python}
+    record |= {"commands": commands, "exported": exported}
+    started.append(daemons.spawn("allocator", allocator, state_dir, environ))
+    daemons.save(state_dir, started, record)
+    try:
+        record["alloc_id"] = _wait_for_allocator(state_dir, started[0])["alloc_id"]
+        second = "harvester" if plan else "agent"
+        commands[second] = (
+            _harvester(python, state_dir, plan, options) if plan else _local_agent(python, state_dir, options)
+        )
+        record["slurm"] = plan
+        started.append(daemons.spawn(second, commands[second], state_dir, environ))
+        daemons.save(state_dir, started, record)
+        _still_alive(started, state_dir)
+    except BaseException:
+        (state_dir / daemons.RECORD).unlink(missing_ok=True)
+        raise
+
+
+Found = tuple[list[Daemon], dict[str, Any]]
+
+
+def _found(state_dir: Path) -> Found | None:
+    """Daemons of which some run and some have died, with their settings; None if none runs.
+
+    Raises:
+        ConfigError: all of them run.
+    """
     found = daemons.load(state_dir)
-    if found and (alive := [daemon for daemon in found[0] if daemon.alive]):
+    alive = [daemon for daemon in found[0] if daemon.alive] if found else []
+    if found is None or not alive:
+        return None
+    commands = found[1].get("commands")
+    if not isinstance(commands, dict) or {daemon.name for daemon in alive} == set(commands):
         raise ConfigError(
             f"already up: {', '.join(f'{d.name} (pid {d.pid})' for d in alive)}",
             hint="rfaas down, or another --state-dir",
         )
+    return alive, found[1]
+
+
+def _start_missing(state_dir: Path, found: Found, started: list[Daemon], as_json: bool) -> None:
+    """Start those that died with the commands they were started with; leases and calls never stopped."""
+    alive, settings = found
+    environ = {**os.environ, **settings["exported"]}
+    for name, command in settings["commands"].items():
+        if name not in {daemon.name for daemon in alive}:
+            started.append(daemons.spawn(name, command, state_dir, environ))
+            daemons.save(state_dir, [*alive, *started], settings)
+            if name == "allocator":
+                _wait_for_allocator(state_dir, started[-1])
+    _still_alive(started, state_dir)
+    if as_json:
+        pids = {daemon.name: daemon.pid for daemon in (*alive, *started)}
+        print_json({"state_dir": str(state_dir), "slurm": settings["slurm"], "pids": pids})
+    else:
+        names = " and ".join(daemon.name for daemon in started)
+        others = " and ".join(daemon.name for daemon in alive)
+        click.echo(f"started {names} again; {others} went on, with the options given then")
+
+
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    """The command line as settings: an option is the setting whose table line names it."""
+    given = dict(options)
+    for name in ("memory_mib", "leave_memory_mib"):
+        mib = given.pop(name)
+        given[name.removesuffix("_mib")] = None if mib is None else mib << 20
+    places = {setting.key: setting.name for setting in TABLE if setting.section in ("local", "harvest", "up", "")}
+    return {places[key]: value for key, value in given.items()}
+
+
+def _resolved(settings: Settings) -> dict[str, Any]:
+    """Every option, from wherever it is said."""
+    names = [setting.name for setting in TABLE if setting.section in ("local", "harvest", "up")]
+    values = {name.rpartition(".")[2]: settings.value(name) for name in names}
+    values["daemon_python"] = settings.value("daemon_python") or sys.executable
+    values["leave_memory_mib"] = values.pop("leave_memory") >> 20
+    return values
 
 
 def _slurm_plan(options: dict[str, Any]) -> dict[str, Any]:
@@ -101,22 +197,9 @@ def _slurm_plan(options: dict[str, Any]) -> dict[str, Any]:
             command += [f"--{name}", options[name]]
     command += [f"--node={name}" for name in options["nodes"]]
     command += [f"--sbatch-option={text}" for text in options["sbatch_options"]]
-    answer = _run_json(command, timeout_s=60.0)
+    answer = run_json(command, timeout_s=60.0)
     if "error" in answer:
         raise ConfigError(answer["error"], hint=answer["hint"])
-    return answer
-
-
-def _run_json(command: Sequence[str], timeout_s: float) -> dict[str, Any]:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-        answer = json.loads(done.stdout)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"{command[0]}: {error}", hint="is --daemon-python right?") from error
-    except ValueError as error:
-        text = (done.stderr or done.stdout).strip()[-500:]
-        raise ConfigError(f"{' '.join(command[:4])} failed: {text}") from error
-    assert isinstance(answer, dict)
     return answer
 
 
@@ -124,7 +207,7 @@ def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict
     policy_fields = ("leave_cores", "leave_memory_mib", "slice_cores", "max_cores", "backoff_s")
     settings = {
         "plan": plan,
-        "policy": {name: options[name] for name in policy_fields} | {"nodes": list(options["nodes"])},
+        "policy": {name: options[name] for name in policy_fields} | {"nodes": plan["nodes"]},
         "daemon_python": python,
         "time_limit_min": options["time_limit_min"],
         "cycle_s": options["cycle_s"],
@@ -136,9 +219,16 @@ def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict
 
 def _local_agent(python: str, state_dir: Path, options: dict[str, Any]) -> list[str]:
     cores = options["cores"] or len(os.sched_getaffinity(0))
-    memory_bytes = options["memory_mib"] << 20
     agent = [python, "-m", "rfaas_executors.agent", "--state-dir", str(state_dir)]
-    return [*agent, "--cores", str(cores), "--memory-bytes", str(memory_bytes), "--grace-s", "5"]
+    return [
+        *agent,
+        "--cores",
+        str(cores),
+        "--memory-bytes",
+        str(options["memory"]),
+        "--grace-s",
+        str(options["grace_s"]),
+    ]
 
 
 def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> dict[str, Any]:
@@ -153,9 +243,8 @@ def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> dict[str, Any]:
 
     found = _wait(address, daemon, START_TIMEOUT_S)
     if found is None:
-        raise ConfigError(
-            f"the allocator did not start: {_tail(state_dir, daemon)}", hint=f"see {state_dir}/log/{daemon.name}.log"
-        )
+        said, _, remedy = _tail(state_dir, daemon).partition("\n  remedy: ")
+        raise ConfigError(f"the allocator did not start: {said}", hint=remedy or f"rfaas logs {daemon.name}")
     return found
 
 
@@ -180,83 +269,7 @@ def _still_alive(started: Sequence[Daemon], state_dir: Path) -> None:
 
 def _tail(state_dir: Path, daemon: Daemon) -> str:
     try:
-        text = (state_dir / "log" / f"{daemon.name}.log").read_text(errors="replace")
+        data = (state_dir / "log" / f"{daemon.name}.log").read_bytes()[daemon.log_offset :]
     except OSError as error:
         return str(error)
-    return "\n".join(text.strip().splitlines()[-3:]) or "it said nothing"
-
-
-@click.command("down")
-@state_dir_option
-@json_option
-@click.option("--purge", is_flag=True, help="Remove the state directory too: secret, journal and logs.")
-def down(state_dir: Path, as_json: bool, purge: bool) -> None:
-    """Stop everything that `rfaas up` started: running calls get their grace, harvest jobs end, nothing stays."""
-    try:
-        found = daemons.load(state_dir) if state_dir.exists() else None
-    except RfaasError as error:
-        fail(error, as_json=as_json)
-    result: dict[str, Any] = {"stopped": [], "killed": [], "cancelled": 0, "left": []}
-    if found:
-        running, settings = found
-        for daemon in (d for d in running if d.name == "harvester"):
-            _note(result, daemon, daemons.stop(daemon, 10.0))
-        if settings["slurm"]:
-            result |= _cancel_slices(settings)
-        # The allocator last: an agent that says goodbye to it leaves no slice behind in the journal.
-        for daemon in (d for d in reversed(running) if d.name != "harvester"):
-            _note(result, daemon, daemons.stop(daemon, 10.0))
-        if not result["left"]:
-            (state_dir / daemons.RECORD).unlink(missing_ok=True)
-            (state_dir / "allocator.json").unlink(missing_ok=True)
-    if purge and not result["left"]:
-        _purge(state_dir)
-    _report_down(result, found is not None, state_dir, as_json)
-
-
-def _note(result: dict[str, Any], daemon: Daemon, by_itself: bool) -> None:
-    result["stopped" if by_itself else "killed"].append(daemon.name)
-
-
-def _cancel_slices(settings: dict[str, Any]) -> dict[str, Any]:
-    plan = settings["slurm"]
-    timeout_s = float(plan["overdue_s"]) + 40.0  # scancel waits KillWait, 30 s by default, before it kills
-    command = [settings["daemon_python"], "-m", "rfaas_slurm_plugin", "cancel"]
-    answer = _run_json([*command, "--alloc-id", settings["alloc_id"], "--timeout-s", str(timeout_s)], timeout_s + 60)
-    if "error" in answer:
-        return {"left": ["unknown"], "error": answer["error"], "hint": answer["hint"]}
-    return answer
-
-
-def _purge(state_dir: Path) -> None:
-    """Remove what is ours, and the directory if that leaves it empty: never a tree that somebody else filled."""
-    ours = (
-        "secret",
-        "tls.key",
-        "tls.crt",
-        "journal.sqlite",
-        "journal.sqlite-wal",
-        "journal.sqlite-shm",
-        daemons.RECORD,
-    )
-    for name in ours:
-        (state_dir / name).unlink(missing_ok=True)
-    for log in (state_dir / "log").glob("*.log"):
-        log.unlink(missing_ok=True)
-    for directory in (state_dir / "log", state_dir):
-        with contextlib.suppress(OSError):
-            directory.rmdir()
-
-
-def _report_down(result: dict[str, Any], was_up: bool, state_dir: Path, as_json: bool) -> None:
-    if as_json:
-        print_json(result)
-    elif not was_up:
-        click.echo(f"nothing is up in {state_dir}")
-    else:
-        slices = f", {result['cancelled']} slices ended" if result["cancelled"] else ""
-        click.echo(f"down: {', '.join(result['stopped'] + result['killed'])}{slices}")
-    if result["left"]:
-        why = result.get("error", "Slurm has not ended them yet")
-        click.echo(f"rfaas: slices are left ({why}): run `rfaas down` again", err=True)
-        sys.exit(EXIT_FAILED)
+    return "\n".join(data.decode(errors="replace").strip().splitlines()[-3:]) or "it said nothing"

@@ -1,6 +1,7 @@
 """`rfaas up` and `rfaas down` as a user types them: real daemons, wrong input, nothing left."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -50,17 +51,57 @@ def test_what_was_up_before_is_no_slice_any_more(rfaas):
         rfaas("down", "--state-dir", "state")
 
 
-def test_an_interrupted_start_leaves_no_daemon(tmp_path):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_start_leaves_no_daemon(tmp_path, ending):
     command = [sys.executable, "-m", "rfaas", "up", "--cores", "1", "--state-dir", "state"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as up:
         address = tmp_path / "state" / "allocator.json"
         wait_until(address.exists, timeout_s=30)
         pid = json.loads(address.read_text())["pid"]
-        up.send_signal(signal.SIGINT)
+        up.send_signal(ending)
         up.communicate(timeout=30)
         assert up.returncode != 0
     assert start_ticks(pid) == 0
     assert not (tmp_path / "state" / "daemons.json").exists()
+
+
+def test_a_start_that_was_killed_can_be_ended(rfaas, tmp_path):
+    command = [sys.executable, "-m", "rfaas", "up", "--cores", "1", "--state-dir", "state"]
+    with subprocess.Popen(command, cwd=tmp_path) as up:
+        wait_until((tmp_path / "state" / "daemons.json").exists, timeout_s=30)
+        up.kill()
+    address = tmp_path / "state" / "allocator.json"
+    wait_until(address.exists, timeout_s=30)
+    pid = json.loads(address.read_text())["pid"]
+    assert "allocator" in rfaas("down", "--state-dir", "state").stdout
+    assert start_ticks(pid) == 0
+
+
+@pytest.mark.parametrize("damage", [lambda record: record.unlink(), lambda record: record.write_text("{")])
+def test_without_a_record_the_allocator_is_asked_to_end_all(rfaas, tmp_path, damage):
+    assert rfaas("up", "--cores", "1", "--state-dir", "state").returncode == 0
+    record = tmp_path / "state" / "daemons.json"
+    running = [Daemon(**daemon) for daemon in json.loads(record.read_text())["daemons"]]
+    damage(record)
+    down = rfaas("down", "--state-dir", "state")
+    assert (down.returncode, "allocator" in down.stdout) == (0, True), down.stderr
+    wait_until(lambda: not any(daemon.alive for daemon in running), timeout_s=10)
+
+
+@pytest.mark.parametrize("victim", ["allocator", "agent"])
+def test_up_starts_again_what_died_and_leaves_the_rest(rfaas, tmp_path, victim):
+    assert rfaas("up", "--cores", "1", "--state-dir", "state").returncode == 0
+    record = tmp_path / "state" / "daemons.json"
+    before = {daemon["name"]: Daemon(**daemon) for daemon in json.loads(record.read_text())["daemons"]}
+    os.kill(before[victim].pid, signal.SIGKILL)
+    wait_until(lambda: not before[victim].alive, timeout_s=10)
+    again = rfaas("up", "--cores", "1", "--state-dir", "state")
+    assert (again.returncode, f"started {victim} again" in again.stdout) == (0, True), again.stderr
+    after = {daemon["name"]: Daemon(**daemon) for daemon in json.loads(record.read_text())["daemons"]}
+    assert all(daemon.alive for daemon in after.values())
+    assert [name for name in after if after[name].pid == before[name].pid] == [n for n in before if n != victim]
+    wait_until(lambda: any(each["state"] == "up" for each in status(rfaas)["slices"]), timeout_s=20)
+    assert rfaas("up", "--cores", "1", "--state-dir", "state").returncode == 78
 
 
 def test_an_interpreter_that_is_not_there_is_an_error_with_a_remedy(rfaas, tmp_path):

@@ -118,9 +118,22 @@ def test_an_allocator_that_runs_is_found(tmp_path, listener):
     assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path / "state")}) == StateDir(tmp_path / "state")
 
 
-def test_what_a_killed_allocator_left_is_passed_over(tmp_path):
+def test_a_killed_allocator_is_no_reason_to_run_functions_here(tmp_path):
     write_allocator_json(tmp_path, tmp_path / "gone")
-    assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == Embedded()
+    with pytest.raises(ConfigError, match="was not stopped") as caught:
+        choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)})
+    assert "rfaas down" in caught.value.hint
+    assert choose_allocator("embedded", {"RFAAS_STATE_DIR": str(tmp_path)}) == Embedded()
+
+
+def test_a_user_without_a_home_directory_uses_this_machine(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert choose_allocator(None, {"RFAAS_CONFIG": "none"}) == Embedded()
+    with pytest.raises(ConfigError, match="no home directory"):
+        state_dir({"RFAAS_CONFIG": "none"})
 
 
 @pytest.mark.parametrize(
@@ -160,9 +173,10 @@ def test_an_allocator_of_another_host_is_believed(tmp_path):
     assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == StateDir(tmp_path)
 
 
-def test_a_broken_allocator_json_is_passed_over(tmp_path):
+def test_a_broken_allocator_json_is_said(tmp_path):
     (tmp_path / "allocator.json").write_text("{")
-    assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == Embedded()
+    with pytest.raises(ConfigError, match="can't be reached"):
+        choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)})
 
 
 def test_the_state_directory_follows_the_environment():
