@@ -59,6 +59,7 @@ class SliceEntry:
     link: LinkId | None = None
     ending: bool = False  # it goes back to its owner
     ending_code: int = 0  # a ReasonCode: why
+    doomed: bool = False  # Slurm says that it must end: its agent is told again whenever it registers
     full: bool = False  # its agent said so although we thought otherwise; until something there is freed
     haunted: bool = False  # workers of an earlier agent may live there: nothing is granted
     leases: dict[LeaseId, LeaseEntry] = field(default_factory=dict)

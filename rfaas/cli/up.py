@@ -41,6 +41,9 @@ START_TIMEOUT_S = 15.0
 @click.option("--cycle-s", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Between looks at Slurm.")
 @click.option("--backoff-s", type=click.FloatRange(0), default=3.0, help="After a node was taken back [3].")
 @click.option("--time-limit-min", type=click.IntRange(0), default=0, help="Of one slice [the partition's].")
+@click.option(
+    "--slurmrestd", envvar="RFAAS_SLURMRESTD", help="Read Slurm there: unix:/path, http(s)://host [commands]."
+)
 @click.option("--listen", help="Address of this host that the nodes reach [found by itself].")
 @click.option("--daemon-python", default=sys.executable, help="Interpreter that has rfaas, on nodes too [this one].")
 @click.option("--sbatch-option", "sbatch_options", multiple=True, help="Passed on, e.g. --sbatch-option=--account=x.")
@@ -96,7 +99,7 @@ def _refuse_second(state_dir: Path) -> None:
 def _slurm_plan(options: dict[str, Any]) -> dict[str, Any]:
     """Ask the plugin whether this cluster can be harvested, and how."""
     command = [options["daemon_python"], "-m", "rfaas_slurm_plugin", "check"]
-    for name in ("partition", "listen"):
+    for name in ("partition", "listen", "slurmrestd"):
         if options[name]:
             command += [f"--{name}", options[name]]
     command += [f"--node={name}" for name in options["nodes"]]
@@ -129,6 +132,7 @@ def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict
         "time_limit_min": options["time_limit_min"],
         "cycle_s": options["cycle_s"],
         "sbatch_options": list(options["sbatch_options"]),
+        "slurmrestd": options["slurmrestd"],
     }
     harvest = [python, "-m", "rfaas_slurm_plugin", "harvest"]
     return [*harvest, "--state-dir", str(state_dir), "--settings", json.dumps(settings)]

@@ -1,0 +1,71 @@
+"""The incarnation of a node: what tells it from the same node after a reboot. Spec: docs/spec/002-lease.md section 1.
+
+`boot id:start of slurmd:inode of the pid namespace`. The boot id alone tells real machines; nodes that are containers
+share their host's, so slurmd's start and the namespace stand beside it. Reads /proc of this host, nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """One life of one node.
+
+    `slurmd_start_ticks` counts from boot (proc(5), starttime); 0: there is no slurmd, or it can't be seen.
+    """
+
+    boot_id: str
+    slurmd_start_ticks: int
+    pid_namespace: int
+
+    @classmethod
+    def of_this_node(cls, node: str = "", proc: Path = _PROC) -> Incarnation:
+        """Read it; `node` chooses among several slurmds on one host (`slurmd -N node`)."""
+        boot_id = (proc / "sys/kernel/random/boot_id").read_text().strip()
+        return cls(boot_id, _slurmd_start_ticks(proc, node), os.stat(proc / "self/ns/pid").st_ino)
+
+    @classmethod
+    def parse(cls, text: str) -> Incarnation | None:
+        """Read what `str` wrote; None for anything else."""
+        boot_id, _, rest = text.partition(":")
+        start, _, namespace = rest.partition(":")
+        if not boot_id or not start.isdigit() or not namespace.isdigit():
+            return None
+        return cls(boot_id, int(start), int(namespace))
+
+    def __str__(self) -> str:
+        return f"{self.boot_id}:{self.slurmd_start_ticks}:{self.pid_namespace}"
+
+    def proves_death_of(self, earlier: Incarnation) -> bool:
+        """True if nothing that ran in the `earlier` incarnation of the same node can live in this one.
+
+        Another boot id proves it. With the same boot id (a container) namespace and slurmd must both be others: a new
+        slurmd alone finds its steps alive, and a new namespace alone may be a job's own.
+        """
+        if self.boot_id != earlier.boot_id:
+            return True
+        others = self.pid_namespace != earlier.pid_namespace, self.slurmd_start_ticks != earlier.slurmd_start_ticks
+        return all(others) and 0 not in (self.slurmd_start_ticks, earlier.slurmd_start_ticks)
+
+
+def _slurmd_start_ticks(proc: Path, node: str) -> int:
+    """Start of this host's slurmd; of several the one of this node, else the oldest."""
+    found = []
+    for entry in proc.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if (entry / "comm").read_text().strip() != "slurmd":
+                continue
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            ticks = int((entry / "stat").read_text().rpartition(")")[2].split()[19])
+        except (OSError, ValueError, IndexError):  # gone meanwhile, or hidden from us
+            continue
+        found.append((node.encode() not in words, ticks))
+    return min(found)[1] if found else 0
