@@ -71,6 +71,7 @@ class AgentDesk:
             return
         self._inventory.disconnect(entry)
         self._ledger.changed = True
+        bury_earlier_incarnations(self._ledger, entry.slice.node)
         if not entry.leases and not entry.slice.job_id:
             self._ledger.forget_slice(entry)
 
@@ -140,7 +141,6 @@ class AgentDesk:
             # Slurm said that this job had ended, and its cores may be somebody else's: whatever speaks must go.
             self._ledger.emit(ToAgent(link, EndSlice(ReasonCode.ADMIN)))
             return
-        bury_earlier_incarnations(self._ledger, message.slice)
         entry = self._inventory.slices.get(slice_id)
         if entry is not None and entry.link is not None and entry.link != link:
             if entry.instance != message.instance:
@@ -149,6 +149,7 @@ class AgentDesk:
             self._ledger.emit(CloseLink(entry.link, "its agent registered again"))
         entry = self._admit(entry, message, now_s)
         self._inventory.connect(entry, link)
+        bury_earlier_incarnations(self._ledger, entry.slice.node)
         entry.heard_s = now_s
         entry.end_s = None if message.slice.end_in_s is None else now_s + message.slice.end_in_s
         entry.ending, entry.full = message.draining, False

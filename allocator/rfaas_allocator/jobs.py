@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, TypeVar
 
 from rfaas.control.incarnation import Incarnation
-from rfaas.control.messages import UNPROVEN, JobEnded, JobEnding, JobRef, JobsReport, Slice
+from rfaas.control.messages import UNPROVEN, JobEnded, JobEnding, JobRef, JobsReport
 from rfaas_allocator.events import CloseLink
 from rfaas_allocator.inventory import SliceEntry
 from rfaas_allocator.ledger import Ledger
@@ -42,13 +42,13 @@ class JobDesk:
 
     def slurm_is_stale(self, now_s: float) -> bool:
         """True if the harvester's picture of Slurm is too old to grant on; without a harvester it never is."""
-        return self._slurm_until_s is not None and now_s > self._slurm_until_s
+        return self._slurm_until_s is not None and now_s >= self._slurm_until_s
 
     def reported(self, report: JobsReport, now_s: float) -> None:
         """Take Slurm's word: a slice whose job has ended is gone, and all that was leased there."""
         if report.trusted_for_s is not None:
-            self._ledger.changed |= self.slurm_is_stale(now_s)
-            self._slurm_until_s = now_s + report.trusted_for_s
+            was_stale, self._slurm_until_s = self.slurm_is_stale(now_s), now_s + report.trusted_for_s
+            self._ledger.changed |= was_stale and not self.slurm_is_stale(now_s)
         ending = _by_job_id(report.ending)
         ended = _by_job_id(report.ended)
         alive = None if report.alive is None else _by_job_id(report.alive)
@@ -83,14 +83,27 @@ class JobDesk:
         self._ledger.tell_to_leave(entry, reason_code)
 
 
-def bury_earlier_incarnations(ledger: Ledger, about: Slice) -> None:
-    """A node came back as another: slices that it had before, and whose agents are silent, are dead."""
-    now = Incarnation.parse(about.incarnation)
-    for entry in list(ledger.inventory.slices.values()):
-        before = Incarnation.parse(entry.slice.incarnation)
-        silent = entry.link is None and entry.slice.node == about.node and entry.slice_id != about.slice_id
-        if silent and entry.slice.job_id and now and before and now.proves_death_of(before):
-            ledger.end_slice(entry, "lost", ReasonCode.NODE_DOWN, proof="node-incarnation")
+def bury_earlier_incarnations(ledger: Ledger, node: str) -> None:
+    """A node came back as another: slices that it had before are dead, and only then those of now may be leased.
+
+    After a reboot (another boot id) that is certain. Else an agent that still seems connected is waited for: its link
+    breaks within the keep-alive's time if it is dead.
+    """
+    here = [entry for entry in ledger.inventory.slices.values() if entry.slice.node == node and entry.slice.job_id]
+    lives = {entry.slice_id: Incarnation.parse(entry.slice.incarnation) for entry in here}
+    for later in here:
+        later.shadowed = False
+        for earlier in here:
+            now, before = lives[later.slice_id], lives[earlier.slice_id]
+            gone = earlier.slice_id not in ledger.inventory.slices
+            if gone or earlier.epoch >= later.epoch or not now or not before or not now.proves_death_of(before):
+                continue
+            if earlier.link is not None and now.boot_id == before.boot_id:
+                later.shadowed = True
+                continue
+            if earlier.link is not None:
+                ledger.emit(CloseLink(earlier.link, "its node has booted since"))
+            ledger.end_slice(earlier, "lost", ReasonCode.NODE_DOWN, proof="node-incarnation")
 
 
 J = TypeVar("J", JobEnded, JobEnding, JobRef)

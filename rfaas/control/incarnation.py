@@ -1,7 +1,8 @@
 """The incarnation of a node: what tells it from the same node after a reboot. Spec: docs/spec/002-lease.md section 1.
 
-`boot id:start of slurmd:inode of the pid namespace`. The boot id alone tells real machines; nodes that are containers
-share their host's, so slurmd's start and the namespace stand beside it. Reads /proc of this host, nothing else.
+`boot id:start of slurmd:inode of the pid namespace:start of its init`. The boot id alone tells real machines; nodes
+that are containers share their host's, so slurmd's start and the namespace stand beside it. The kernel gives the inode
+number of a dead namespace to the next one (measured), hence its init. Reads /proc of this host, nothing else.
 """
 
 from __future__ import annotations
@@ -17,30 +18,31 @@ _PROC = Path("/proc")
 class Incarnation:
     """One life of one node.
 
-    `slurmd_start_ticks` counts from boot (proc(5), starttime); 0: there is no slurmd, or it can't be seen.
+    Starts count from boot (proc(5), starttime). `slurmd_start_ticks` is 0 if there is no slurmd or it can't be seen.
     """
 
     boot_id: str
     slurmd_start_ticks: int
     pid_namespace: int
+    init_start_ticks: int
 
     @classmethod
     def of_this_node(cls, node: str = "", proc: Path = _PROC) -> Incarnation:
         """Read it; `node` chooses among several slurmds on one host (`slurmd -N node`)."""
         boot_id = (proc / "sys/kernel/random/boot_id").read_text().strip()
-        return cls(boot_id, _slurmd_start_ticks(proc, node), os.stat(proc / "self/ns/pid").st_ino)
+        namespace = os.stat(proc / "self/ns/pid").st_ino
+        return cls(boot_id, _slurmd_start_ticks(proc, node), namespace, _start_ticks(proc / "1"))
 
     @classmethod
     def parse(cls, text: str) -> Incarnation | None:
         """Read what `str` wrote; None for anything else."""
-        boot_id, _, rest = text.partition(":")
-        start, _, namespace = rest.partition(":")
-        if not boot_id or not start.isdigit() or not namespace.isdigit():
+        boot_id, *numbers = text.split(":")
+        if not boot_id or len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
             return None
-        return cls(boot_id, int(start), int(namespace))
+        return cls(boot_id, *map(int, numbers))
 
     def __str__(self) -> str:
-        return f"{self.boot_id}:{self.slurmd_start_ticks}:{self.pid_namespace}"
+        return f"{self.boot_id}:{self.slurmd_start_ticks}:{self.pid_namespace}:{self.init_start_ticks}"
 
     def proves_death_of(self, earlier: Incarnation) -> bool:
         """True if nothing that ran in the `earlier` incarnation of the same node can live in this one.
@@ -50,8 +52,9 @@ class Incarnation:
         """
         if self.boot_id != earlier.boot_id:
             return True
-        others = self.pid_namespace != earlier.pid_namespace, self.slurmd_start_ticks != earlier.slurmd_start_ticks
-        return all(others) and 0 not in (self.slurmd_start_ticks, earlier.slurmd_start_ticks)
+        namespaces = [(one.pid_namespace, one.init_start_ticks) for one in (self, earlier)]
+        slurmds = [one.slurmd_start_ticks for one in (self, earlier)]
+        return namespaces[0] != namespaces[1] and slurmds[0] != slurmds[1] and all(slurmds)
 
 
 def _slurmd_start_ticks(proc: Path, node: str) -> int:
@@ -64,8 +67,17 @@ def _slurmd_start_ticks(proc: Path, node: str) -> int:
             if (entry / "comm").read_text().strip() != "slurmd":
                 continue
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            ticks = int((entry / "stat").read_text().rpartition(")")[2].split()[19])
-        except (OSError, ValueError, IndexError):  # gone meanwhile, or hidden from us
+            ticks = _start_ticks(entry)
+        except OSError:  # gone meanwhile, or hidden from us
             continue
-        found.append((node.encode() not in words, ticks))
+        if ticks:
+            found.append((node.encode() not in words, ticks))
     return min(found)[1] if found else 0
+
+
+def _start_ticks(process: Path) -> int:
+    """Field 22 of its stat; 0 if it is gone or hidden from us."""
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0

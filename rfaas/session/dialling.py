@@ -22,6 +22,7 @@ from rfaas_transport.messages import Message, MessageReader, pack
 log = logging.getLogger(__name__)
 
 DIAL_TIMEOUT_S: Final = 1.0  # below the core's 1.5 s for the whole search, and far above any fabric's round trip
+CONNECT_TIMEOUT_S: Final = 0.5  # of it for the other kernel alone: a second try fits into the search
 _READ_BYTES: Final = 1 << 16
 SILENCE_MS: Final = 2500
 """A host that acknowledges nothing for so long has lost its power or its network: its kernel answers whatever the agent
@@ -133,7 +134,7 @@ class AgentConnections:
         self._post(event)
 
     async def _open(self, address: str, role: str, params: Message) -> socket.socket:
-        sock = await asyncio.wait_for(_connect(address), DIAL_TIMEOUT_S)
+        sock = await asyncio.wait_for(_connect(address), CONNECT_TIMEOUT_S)
         try:
             if role == "session" and sock.family != socket.AF_UNIX:
                 _notice_silence(sock)

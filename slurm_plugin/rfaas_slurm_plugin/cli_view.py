@@ -126,7 +126,8 @@ async def run(
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.communicate(), KILLED_TIMEOUT_S)
     if process.returncode:
-        raise ClusterUnavailable(f"{' '.join(command)}: {err.decode(errors='replace').strip()[:300]}")
+        words = (err or out).decode(errors="replace").strip()[:300]  # scontrol ping complains on standard output
+        raise ClusterUnavailable(f"{' '.join(command)}: {words}")
     return out.decode(errors="replace")
 
 

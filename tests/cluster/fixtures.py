@@ -68,7 +68,8 @@ def cluster(session_cluster: Cluster) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def fault_session_cluster(start_cluster: Callable[[Settings], Cluster]) -> Cluster:
     """A cluster for faults: slurmctld gives a silent node up after ten seconds instead of half a minute."""
-    return start_cluster(Settings(nodes=3, cpus=2, slurmd_timeout_s=10))
+    # a node that comes back is asked for jobs that are older than BatchStartTimeout and ten seconds
+    return start_cluster(Settings(nodes=3, cpus=2, slurmd_timeout_s=10, extra_conf="BatchStartTimeout=1"))
 
 
 @pytest.fixture

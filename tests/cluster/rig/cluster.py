@@ -226,8 +226,13 @@ class Cluster:
         wait_until(lambda: not pids & {p.pid for p in self.node(name).processes()}, COMMAND_TIMEOUT_S, "its end")
 
     def kill_node(self, name: str) -> None:
-        """Cut a node's power: everything on it is gone at once; Slurm notices after SlurmdTimeout."""
+        """Cut a node's power: everything on it is gone at once; Slurm notices after SlurmdTimeout.
+
+        Its wire goes first: the kernel would still say goodbye for the connections of processes that are killed.
+        """
+        self.head.ip_batch(f"link set v{name} down")
         self.node(name).stop()
+        self.head.ip_batch(f"link del v{name}")  # such connections keep the dead node's network for a while
 
     def start_node(self, name: str) -> None:
         """Boot a node that was killed and start its daemon. Raises RigError if it runs or does not come up."""

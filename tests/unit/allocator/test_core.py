@@ -573,17 +573,40 @@ def test_a_silent_agent_whose_node_failed_keeps_its_cores_until_it_speaks_and_is
 
 def test_the_nodes_next_incarnation_is_proof_of_death(world):
     agent, holder, lease_id = reclaimable(world)
-    agent.slice = replace(agent.slice, incarnation="boot-a:10:1")
+    agent.slice = replace(agent.slice, incarnation="boot-a:10:1:5")
     world.connect(agent)
     world.settle()
     agent.dead = True
     world.cut(agent)
-    for job_id, incarnation, gone in [("18", "boot-a:11:1", False), ("19", "boot-a:11:2", True)]:
+    for job_id, incarnation, gone in [("18", "boot-a:11:1:5", False), ("19", "boot-a:11:2:6", True)]:
         other = Agent(replace(agent.slice, slice_id=m.SliceId(some_id()), job_id=job_id, incarnation=incarnation))
         world.connect(other)
         world.settle()
         assert (m.Ended(holder.holder, lease_id, "lost", 3) in holder.heard) == gone
         other.dead = True
+
+
+def test_an_agent_that_seems_connected_is_waited_for_unless_its_node_has_another_boot_id(world):
+    agent, holder, lease_id = reclaimable(world)
+    agent.slice = replace(agent.slice, incarnation="boot-a:10:1:5")
+    world.connect(agent)
+    world.settle()
+    holder.want(4)
+    container = Agent(replace(agent.slice, slice_id=m.SliceId(some_id()), job_id="18", incarnation="boot-a:11:2:6"))
+    world.connect(container)
+    world.settle()
+    assert container.held == {}
+    agent.dead = True
+    world.cut(agent)
+    world.settle()
+    assert m.Ended(holder.holder, lease_id, "lost", 3) in holder.heard
+    assert len(container.held) == 1
+    rebooted = Agent(replace(agent.slice, slice_id=m.SliceId(some_id()), job_id="19", incarnation="boot-b:5:1:1"))
+    world.connect(rebooted)
+    world.settle()
+    assert rebooted.held
+    assert len(world.snapshot().slices) == 1
+    container.dead = True
 
 
 def test_a_slice_that_must_leave_its_node_is_told_why(world):
@@ -606,6 +629,9 @@ def test_nothing_is_granted_on_a_stale_picture_of_slurm_and_everything_goes_on_w
     assert (holder.workers, local.workers, free.held) == (2, 0, {})
     assert "Slurm" in world.snapshot().waiting[0].reason
     assert world.view(agent).state == "up"  # what runs goes on
+    world.step(m.JobsReport(trusted_for_s=0.0))  # the harvester says that it still hears nothing
+    world.settle()
+    assert free.held == {}
     by_hand = world.agent(cores=1)  # has nothing to do with Slurm
     world.settle()
     assert by_hand.held

@@ -24,6 +24,7 @@ def proc(directory, *slurmds, boot_id="b00t"):
 
 def test_of_a_node_with_slurmd(tmp_path):
     found = Incarnation.of_this_node("n1", proc(tmp_path, (20, 1234)))
+    assert found.init_start_ticks == 0  # there is no init here
     assert (found.boot_id, found.slurmd_start_ticks) == ("b00t", 1234)
     assert found.pid_namespace == os.stat(tmp_path / "self/ns/pid").st_ino
     assert Incarnation.parse(str(found)) == found
@@ -41,7 +42,7 @@ def test_a_host_without_slurmd_has_one_too():
     assert Incarnation.parse(str(here)) == here
 
 
-@pytest.mark.parametrize("text", ["", "boot", "boot:1", "boot:x:2", "boot:1:x", ":1:2"])
+@pytest.mark.parametrize("text", ["", "boot", "boot:1:2", "boot:x:2:3", "boot:1:x:3", ":1:2:3", "boot:1:2:3:4"])
 def test_anything_else_is_none(text):
     assert Incarnation.parse(text) is None
 
@@ -49,15 +50,16 @@ def test_anything_else_is_none(text):
 @pytest.mark.parametrize(
     ("now", "proves"),
     [
-        ("other:10:1", True),  # a reboot
-        ("other:0:1", True),
-        ("boot:11:2", True),  # a container that was started again
-        ("boot:10:1", False),
-        ("boot:11:1", False),  # slurmd alone was started again: steps outlive it
-        ("boot:10:2", False),  # a job with a namespace of its own
-        ("boot:0:2", False),  # slurmd can't be seen
+        ("other:10:1:5", True),  # a reboot
+        ("other:0:1:5", True),
+        ("boot:11:2:6", True),  # a container that was started again
+        ("boot:11:1:6", True),  # and got the same number for its namespace
+        ("boot:10:1:5", False),
+        ("boot:11:1:5", False),  # slurmd alone was started again: steps outlive it
+        ("boot:10:2:6", False),  # a job with a namespace of its own
+        ("boot:0:2:6", False),  # slurmd can't be seen
     ],
 )
 def test_what_proves_the_death_of_all_before(now, proves):
-    later, before = Incarnation.parse(now), Incarnation.parse("boot:10:1")
+    later, before = Incarnation.parse(now), Incarnation.parse("boot:10:1:5")
     assert later.proves_death_of(before) == proves
