@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 DIAL_TIMEOUT_S: Final = 1.0  # below the core's 1.5 s for the whole search, and far above any fabric's round trip
 CONNECT_TIMEOUT_S: Final = 0.5  # of it for the other kernel alone: a second try fits into the search
 _READ_BYTES: Final = 1 << 16
-SILENCE_MS: Final = 2500
+SILENCE_MS: Final = 2000
 """A host that acknowledges nothing for so long has lost its power or its network: its kernel answers whatever the agent
 does. Together with the core's one more try the loss of a node is known within 5 s (docs/spec/004-session.md section 2).
 """
