@@ -40,7 +40,7 @@ test: check  ## everything: check, real processes, every Python here, a real Slu
 	@tools/apt-install.sh
 	.venv/bin/pytest tests/system $(wildcard tests/faults)
 	$(PYTHON) tools/test_on_pythons.py
-	$(if $(wildcard tests/cluster/test_*.py),.venv/bin/pytest tests/cluster)
+	$(if $(wildcard tests/cluster/test_*.py),.venv/bin/pytest -m slurm tests/cluster $(wildcard tests/faults))
 
 fmt:  ## format the sources and mend what the linter can mend
 	@tools/setup.sh dev

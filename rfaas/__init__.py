@@ -80,7 +80,12 @@ __all__ = [
     "progress",
 ]
 
-_LAZY = {"Executor": "rfaas.executor", "Future": "rfaas.client.futures", "ReclaimNotice": "rfaas.client.reclaims", "progress": "rfaas.progress_bar"}
+_LAZY = {
+    "Executor": "rfaas.executor",
+    "Future": "rfaas.client.futures",
+    "ReclaimNotice": "rfaas.client.reclaims",
+    "progress": "rfaas.progress_bar",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562

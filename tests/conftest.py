@@ -4,6 +4,7 @@ import os
 
 from hypothesis import settings
 
+import cluster.fixtures
 from support.figures import FiguresAreShown
 from support.skips import SkipsAreFailures
 
@@ -13,6 +14,7 @@ settings.load_profile("rfaas")
 
 
 def pytest_configure(config):
+    config.pluginmanager.register(cluster.fixtures, "cluster-fixtures")
     config.pluginmanager.register(FiguresAreShown(), "figures-are-shown")
     if os.environ.get("CI") == "true":
         config.pluginmanager.register(SkipsAreFailures(), "skips-are-failures")

@@ -1,4 +1,4 @@
-"""What agents and the harvester say, turned into changes of the ledger. The agent's truth wins.
+"""What agents say, turned into changes of the ledger. The agent's truth wins.
 
 Must not choose where leases go (placement) nor whom to serve (core). Spec: docs/spec/002-lease.md sections 3, 6, 7.
 """
@@ -6,9 +6,7 @@ Must not choose where leases go (placement) nor whom to serve (core). Spec: docs
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, TypeVar
 
 from rfaas.control.lease import SERVING, Lease, LeaseEvent, LeaseState
 from rfaas.control.messages import (
@@ -20,9 +18,6 @@ from rfaas.control.messages import (
     Epoch,
     Freed,
     HeldLease,
-    JobEnded,
-    JobRef,
-    JobsReport,
     Refused,
     Register,
     Registered,
@@ -31,24 +26,15 @@ from rfaas.control.messages import (
 )
 from rfaas_allocator.events import CloseLink, Happened, LinkId, ToAgent
 from rfaas_allocator.inventory import LeaseEntry, SliceEntry
+from rfaas_allocator.jobs import bury_earlier_incarnations
 from rfaas_allocator.ledger import Ledger
 from rfaas_transport.errors import ReasonCode
 
 logger = logging.getLogger(__name__)
 
-REASON_OF_JOB_STATE: Final[Mapping[str, ReasonCode]] = {
-    "PREEMPTED": ReasonCode.SLURM_PREEMPT,
-    "TIMEOUT": ReasonCode.JOB_TIMELIMIT,
-    "DEADLINE": ReasonCode.JOB_TIMELIMIT,
-    "NODE_FAIL": ReasonCode.NODE_DOWN,
-    "BOOT_FAIL": ReasonCode.NODE_DOWN,
-    "CANCELLED": ReasonCode.ADMIN,
-}
-"""Why leases are lost when Slurm ends their job; anything else means that the agent went by itself."""
-
 
 class AgentDesk:
-    """Serves agents and the harvester."""
+    """Serves agents."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -85,19 +71,16 @@ class AgentDesk:
             return
         self._inventory.disconnect(entry)
         self._ledger.changed = True
+        bury_earlier_incarnations(self._ledger, entry.slice.node)
         if not entry.leases and not entry.slice.job_id:
             self._ledger.forget_slice(entry)
 
     def end_all(self, reason_code: int, *, for_good: bool) -> None:
         """Tell every agent to drain and leave; `for_good`: those that register later too."""
         for entry in self._inventory.slices.values():
-            self._end(entry, reason_code)
+            self._ledger.tell_to_leave(entry, reason_code)
         if for_good:
             self._end_reason = reason_code
-
-    def _end(self, entry: SliceEntry, reason_code: int) -> None:
-        entry.ending = True
-        self._ledger.tell_agent(entry, EndSlice(reason_code))
 
     # --- leases ----------------------------------------------------------------------------------
 
@@ -166,6 +149,7 @@ class AgentDesk:
             self._ledger.emit(CloseLink(entry.link, "its agent registered again"))
         entry = self._admit(entry, message, now_s)
         self._inventory.connect(entry, link)
+        bury_earlier_incarnations(self._ledger, entry.slice.node)
         entry.heard_s = now_s
         entry.end_s = None if message.slice.end_in_s is None else now_s + message.slice.end_in_s
         entry.ending, entry.full = message.draining, False
@@ -173,7 +157,9 @@ class AgentDesk:
         self._ledger.tell_agent(entry, Registered(entry.epoch, alloc_epoch))
         self._merge(entry, message.held)
         if self._end_reason is not None:
-            self._end(entry, self._end_reason)
+            self._ledger.tell_to_leave(entry, self._end_reason)
+        elif entry.doomed:
+            self._ledger.tell_to_leave(entry, entry.ending_code)
         self._ledger.changed = True
 
     def _admit(self, entry: SliceEntry | None, message: Register, now_s: float) -> SliceEntry:
@@ -263,52 +249,3 @@ class AgentDesk:
             self._ledger.tell_agent(entry, EndLease(known.terms.lease_id, known.lease.reason_code))
         else:
             self._mirror(entry, known, LeaseState[truth.state])
-
-    # --- harvester -------------------------------------------------------------------------------
-
-    def jobs_reported(self, report: JobsReport, now_s: float) -> None:
-        """Take Slurm's word: a slice whose job has ended is gone, and all that was leased there."""
-        ended = _by_job_id(report.ended)
-        alive = None if report.alive is None else _by_job_id(report.alive)
-        read_s = now_s - report.alive_age_s
-        for entry in list(self._inventory.slices.values()):
-            job = _job_of(entry, ended)
-            if job is not None:
-                self._job_over(entry, job.why)
-            elif alive is not None and entry.heard_s < read_s and _is_missing(entry, alive):
-                self._job_over(entry, "not among Slurm's jobs")
-
-    def _job_over(self, entry: SliceEntry, why: str) -> None:
-        words = why.split()  # Slurm writes "CANCELLED by 1000"
-        code = REASON_OF_JOB_STATE.get(words[0] if words else "", ReasonCode.AGENT_LOST)
-        reason = "reclaimed" if code is ReasonCode.SLURM_PREEMPT else "lost"
-        if entry.link is not None:
-            self._ledger.emit(CloseLink(entry.link, f"its job is over: {why}"))
-        self._ledger.end_slice(entry, reason, code, proof=f"job {why}")
-
-
-J = TypeVar("J", JobEnded, JobRef)
-
-
-def _by_job_id(jobs: tuple[J, ...]) -> dict[str, list[J]]:
-    index: dict[str, list[J]] = {}
-    for job in jobs:
-        index.setdefault(job.job_id, []).append(job)
-    return index
-
-
-def _job_of(entry: SliceEntry, jobs: dict[str, list[J]]) -> J | None:
-    """The job that gave the slice, if it is among these.
-
-    A slice without a job is named by its id in hex: whoever started its agent tells of its end.
-    """
-    about = entry.slice
-    for job in jobs.get(about.job_id or entry.slice_id.hex(), ()):
-        if not job.submit_time_s or not about.submit_time_s or job.submit_time_s == about.submit_time_s:
-            return job
-    return None
-
-
-def _is_missing(entry: SliceEntry, alive: dict[str, list[JobRef]]) -> bool:
-    """True if Slurm's list lacks the job of a slice that can't be asked itself."""
-    return bool(entry.slice.job_id) and entry.link is None and _job_of(entry, alive) is None

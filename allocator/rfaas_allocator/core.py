@@ -26,6 +26,7 @@ from rfaas_allocator.events import (
 )
 from rfaas_allocator.holders import HolderDesk
 from rfaas_allocator.inventory import WantEntry, WantKey
+from rfaas_allocator.jobs import JobDesk
 from rfaas_allocator.ledger import Ledger
 from rfaas_allocator.placement import Item, Room, place
 
@@ -59,6 +60,7 @@ class AllocatorCore:
         self._ledger = Ledger(recovered or Recovered(), ttl_s=max(ttl_s, MINIMUM_TTL_S), new_id=new_id, now_s=now_s)
         self._inventory = self._ledger.inventory
         self._agents = AgentDesk(self._ledger)
+        self._jobs = JobDesk(self._ledger)
         self._holders = HolderDesk(self._ledger)
         self._storage_problem = ""
 
@@ -92,7 +94,7 @@ class AllocatorCore:
             case HolderLinkBroke():
                 self._holders.link_broke(event.link)
             case JobsReport():
-                self._agents.jobs_reported(event, now_s)
+                self._jobs.reported(event, now_s)
             case SlicesMustEnd():
                 self._agents.end_all(event.reason_code, for_good=event.for_good)
             case StorageIs():
@@ -133,11 +135,16 @@ class AllocatorCore:
         if not lacking:
             return
         ttl_s = self._ledger.ttl_s
-        rooms = {entry.slice_id: entry.room() for entry in self._inventory.slices.values() if entry.open(now_s, ttl_s)}
+        stale = self._jobs.slurm_is_stale(now_s)
+        rooms = {
+            entry.slice_id: entry.room()
+            for entry in self._inventory.slices.values()
+            if entry.open(now_s, ttl_s) and not (stale and entry.slice.job_id)
+        }
         for key, entry in lacking:
             if not self._storage_problem:
                 self._propose(key, entry, rooms)
-            self._tell(key, entry)
+            self._tell(key, entry, stale=stale)
 
     def _propose(self, key: WantKey, entry: WantEntry, rooms: dict[SliceId, Room]) -> None:
         want = entry.want
@@ -147,20 +154,22 @@ class AllocatorCore:
             self._ledger.propose(chosen, entry, placement.workers)
             rooms[placement.slice_id] = chosen.room()
 
-    def _tell(self, key: WantKey, entry: WantEntry) -> None:
+    def _tell(self, key: WantKey, entry: WantEntry, *, stale: bool) -> None:
         """Say that a request must wait, once for each change of what is missing and why."""
         missing = self._inventory.missing(key)
-        told = (missing, self._why_waiting(entry)) if missing > 0 else None
+        told = (missing, self._why_waiting(entry, stale=stale)) if missing > 0 else None
         if told is not None and told != entry.told:
             self._ledger.tell_holder(key[0], Waiting(*key, missing=told[0], reason=told[1]))
         entry.told = told
 
-    def _why_waiting(self, entry: WantEntry) -> str:
+    def _why_waiting(self, entry: WantEntry, *, stale: bool) -> str:
         if self._storage_problem:
             return self._storage_problem
         slices = self._inventory.slices.values()
         if not slices:
             return "no slice is here yet"
+        if stale and any(slice_entry.slice.job_id for slice_entry in slices):
+            return "nothing has been heard of Slurm for too long: is slurmctld up, and the harvester?"
         absent = sum(slice_entry.link is None for slice_entry in slices)
         if absent == len(slices):
             return f"waiting for {absent} agents to register"

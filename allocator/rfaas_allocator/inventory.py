@@ -59,8 +59,10 @@ class SliceEntry:
     link: LinkId | None = None
     ending: bool = False  # it goes back to its owner
     ending_code: int = 0  # a ReasonCode: why
+    doomed: bool = False  # Slurm says that it must end: its agent is told again whenever it registers
     full: bool = False  # its agent said so although we thought otherwise; until something there is freed
     haunted: bool = False  # workers of an earlier agent may live there: nothing is granted
+    shadowed: bool = False  # a slice of the node's earlier incarnation is not proven dead yet: nothing is granted
     leases: dict[LeaseId, LeaseEntry] = field(default_factory=dict)
 
     @property
@@ -91,7 +93,7 @@ class SliceEntry:
 
     def open(self, now_s: float, ttl_s: float) -> bool:
         """True if something may be proposed there now."""
-        closed = self.link is None or self.ending or self.full or self.haunted
+        closed = self.link is None or self.ending or self.full or self.haunted or self.shadowed
         return not closed and self.has_time(now_s, ttl_s)
 
     def room(self) -> Room:

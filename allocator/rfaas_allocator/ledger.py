@@ -16,6 +16,7 @@ from rfaas.control.messages import (
     AllocatorToHolder,
     Ended,
     EndLease,
+    EndSlice,
     Epoch,
     Granted,
     HolderId,
@@ -249,6 +250,11 @@ class Ledger:
         self.tallies["slices_ended"] += 1
         self.emit(Persist(SliceIsOver(entry.slice_id)))
         logger.info("slice over slice=%s node=%s by=%s", entry.slice_id.hex(), entry.slice.node, proof)
+
+    def tell_to_leave(self, entry: SliceEntry, reason_code: int) -> None:
+        """Nothing more is granted there; its agent is told to drain and leave, and proves the end itself."""
+        entry.ending, entry.ending_code = True, reason_code
+        self.tell_agent(entry, EndSlice(reason_code))
 
     def forget_slice(self, entry: SliceEntry) -> None:
         """A slice that holds nothing, whose agent went: it may come back as it was."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rfaas.control.address import AllocatorAddress, check_private
 from rfaas.control.dial import dial_agent
+from rfaas.control.incarnation import Incarnation
 from rfaas.control.links import Link
 from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice, SliceId
 from rfaas.settings import Settings
@@ -84,7 +85,8 @@ async def _serve(options: argparse.Namespace) -> int:
     environ: Mapping[str, str] = os.environ if options.from_slurm else {}
     job_id = options.job_id or environ.get("SLURM_JOB_ID", "")
     node = environ.get("SLURMD_NODENAME") or socket.gethostname()
-    key = options.slice_key or slice_key(job_id, options.submit_time)
+    incarnation = str(Incarnation.of_this_node(node))
+    key = options.slice_key or slice_key(incarnation, job_id, options.submit_time)
     slice_id = SliceId(hashlib.sha256(key.encode()).digest()[:16])
     clean = await asyncio.to_thread(sweep, slice_id)
     host = options.listen and (way_to_allocator(options.state_dir) if options.listen == "auto" else options.listen)
@@ -100,6 +102,7 @@ async def _serve(options: argparse.Namespace) -> int:
         end_in_s=end_in_s(options.end_in_s, environ),
         grace_s=options.grace_s,
         submit_time_s=options.submit_time,
+        incarnation=incarnation,
     )
     drain_s = max(0.0, options.grace_s - 1.0) if options.drain_s is None else options.drain_s
     config = AgentConfig(
@@ -141,13 +144,11 @@ def read_secret(state_dir: Path) -> bytes:
         raise ConfigError(f"{path} can't be read: {error}", hint="`rfaas up` makes it") from error
 
 
-def slice_key(job_id: str, submit_time_s: int) -> str:
+def slice_key(incarnation: str, job_id: str, submit_time_s: int) -> str:
     """What names a slice (002 section 1): for a job its node's incarnation and the job, else a random value."""
     if not job_id:
         return f"local:{secrets.token_hex(16)}"
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    namespace = os.stat("/proc/self/ns/pid").st_ino
-    return f"{boot_id}:{socket.gethostname()}:{namespace}:job:{job_id}:{submit_time_s}"
+    return f"{incarnation}:job:{job_id}:{submit_time_s}"
 
 
 def end_in_s(given_s: float | None, environ: Mapping[str, str]) -> float | None:

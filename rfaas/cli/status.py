@@ -104,6 +104,7 @@ def _slice_json(view: SliceView) -> dict[str, Any]:
         "free_memory_bytes": view.free_memory_bytes,
         "job_id": what.job_id,
         "grace_s": what.grace_s,
+        "end_in_s": what.end_in_s,
         "leases": [_lease_json(view, lease) for lease in view.leases],
     }
 

@@ -42,6 +42,7 @@ START_TIMEOUT_S = 15.0
 @click.option("--cycle-s", help="Between looks at Slurm [10].")
 @click.option("--backoff-s", help="After a node was taken back [3].")
 @click.option("--time-limit-min", help="Of one slice [the partition's].")
+@click.option("--slurmrestd", help="Read Slurm there: unix:/path, http(s)://host [commands].")
 @click.option("--listen", help="Address of this host that the nodes reach [found by itself].")
 @click.option("--daemon-python", help="Interpreter that has rfaas, on nodes too [this one].")
 @click.option("--sbatch-option", "sbatch_options", multiple=True, help="Passed on, e.g. --sbatch-option=--account=x.")
@@ -185,6 +186,7 @@ def _resolved(settings: Settings) -> dict[str, Any]:
     names = [setting.name for setting in TABLE if setting.section in ("local", "harvest", "up")]
     values = {name.rpartition(".")[2]: settings.value(name) for name in names}
     values["daemon_python"] = settings.value("daemon_python") or sys.executable
+    values["slurmrestd"] = settings.value("slurmrestd")
     values["leave_memory_mib"] = values.pop("leave_memory") >> 20
     return values
 
@@ -192,7 +194,7 @@ def _resolved(settings: Settings) -> dict[str, Any]:
 def _slurm_plan(options: dict[str, Any]) -> dict[str, Any]:
     """Ask the plugin whether this cluster can be harvested, and how."""
     command = [options["daemon_python"], "-m", "rfaas_slurm_plugin", "check"]
-    for name in ("partition", "listen"):
+    for name in ("partition", "listen", "slurmrestd"):
         if options[name]:
             command += [f"--{name}", options[name]]
     command += [f"--node={name}" for name in options["nodes"]]
@@ -212,6 +214,7 @@ def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict
         "time_limit_min": options["time_limit_min"],
         "cycle_s": options["cycle_s"],
         "sbatch_options": list(options["sbatch_options"]),
+        "slurmrestd": options["slurmrestd"],
     }
     harvest = [python, "-m", "rfaas_slurm_plugin", "harvest"]
     return [*harvest, "--state-dir", str(state_dir), "--settings", json.dumps(settings)]

@@ -24,6 +24,7 @@ from rfaas.control.messages import (
     Event,
     HolderMessage,
     JobEnded,
+    JobEnding,
     JobRef,
     JobsReport,
     Snapshot,
@@ -221,7 +222,13 @@ class OffersClient(_Client):
         self._stub = offers_pb2_grpc.OffersStub(self._channel)
 
     async def report(
-        self, ended: Sequence[JobEnded] = (), alive: Sequence[JobRef] | None = None, *, alive_age_s: float = 0.0
+        self,
+        ended: Sequence[JobEnded] = (),
+        alive: Sequence[JobRef] | None = None,
+        *,
+        alive_age_s: float = 0.0,
+        ending: Sequence[JobEnding] = (),
+        trusted_for_s: float | None = None,
     ) -> int:
         """Tell of ended jobs, and of all that live; durable when it returns.
 
@@ -229,10 +236,13 @@ class OffersClient(_Client):
             ended: jobs that Slurm has ended; repeating one is harmless.
             alive: Slurm's whole list of the harvester's jobs, None if it was not read.
             alive_age_s: seconds since that list was read.
+            ending: slices that must leave their nodes; repeating one is harmless.
+            trusted_for_s: seconds from now for which the allocator may grant on this picture of Slurm; None: unsaid.
         Returns:
             How many slices this ended.
         """
-        report = JobsReport(tuple(ended), None if alive is None else tuple(alive), alive_age_s)
+        jobs = None if alive is None else tuple(alive)
+        report = JobsReport(tuple(ended), jobs, alive_age_s, tuple(ending), trusted_for_s)
         request = to_pb(report)
         request.version = PROTOCOL_VERSION
         reply = await self._ask(self._stub.Report, request)

@@ -7,7 +7,7 @@ No I/O, no clock, no protobuf here. Source: docs/spec/002-lease.md, docs/spec/00
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NewType
+from typing import Final, NewType
 
 LeaseId = NewType("LeaseId", bytes)  # 16 bytes
 SliceId = NewType("SliceId", bytes)  # 16 bytes
@@ -36,6 +36,7 @@ class Slice:
     end_in_s: float | None = None
     grace_s: float = 0.0
     submit_time_s: int = 0
+    incarnation: str = ""  # of the node (rfaas.control.incarnation); empty: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,14 +283,27 @@ AllocatorToHolder = Granted | Waiting | Denied | Ended
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """Slurm says this job is over: proof of death for every slice that came of it.
+    """Slurm says this job is over: proof of death for every slice that came of it, unless `why` is of UNPROVEN.
 
     `submit_time_s` is compared only if both sides know it (0: unknown).
     """
 
     job_id: str
     submit_time_s: int
-    why: str  # Slurm's job state, e.g. PREEMPTED
+    why: str  # Slurm's job state, e.g. PREEMPTED; or NODE_REBOOTED, FORGOTTEN
+
+
+UNPROVEN: Final = frozenset(["NODE_FAIL", "FORGOTTEN"])
+"""Ends of jobs that prove nothing: slurmctld gave up a silent node, or lost its own last seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnding:
+    """This job's slice must leave its node: its agent is told to drain and leave for this ReasonCode."""
+
+    job_id: str
+    submit_time_s: int
+    reason_code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,12 +319,15 @@ class JobsReport:
     """What the harvester learned of its jobs.
 
     `alive` is Slurm's whole list, or None if it was not read. It was read `alive_age_s` ago: a slice whose agent spoke
-    since then is not ended by its absence from the list, nor one whose agent is connected.
+    since then is not ended by its absence from the list, nor one whose agent is connected. For `trusted_for_s` from now
+    on the harvester's picture of Slurm is good enough to grant on; None: it says nothing of that.
     """
 
     ended: tuple[JobEnded, ...] = ()
     alive: tuple[JobRef, ...] | None = None
     alive_age_s: float = 0.0
+    ending: tuple[JobEnding, ...] = ()
+    trusted_for_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

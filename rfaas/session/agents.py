@@ -127,7 +127,8 @@ class AgentSide:
         current = self._agents.get(agent.address) is agent and not agent.up
         if current and self._out.now_s >= agent.give_up_at_s:
             self._out.emit(CloseAgent(agent.address))
-            self._lose_agent(agent, ReasonCode.AGENT_LOST, f"the agent could not be reached: {agent.trouble}")
+            code = ReasonCode.NODE_DOWN if agent.silent else ReasonCode.AGENT_LOST
+            self._lose_agent(agent, code, f"the agent could not be reached: {agent.trouble}")
 
     def on_up(self, address: str) -> None:
         """The connection is there: attach all, again or for the first time."""
@@ -135,7 +136,7 @@ class AgentSide:
         if agent is None:
             self._out.emit(CloseAgent(address))
             return
-        agent.up = agent.was_up = True
+        agent.up, agent.was_up, agent.silent = True, True, False
         for lease in list(agent.leases.values()):
             self._attach(agent, lease)
             if lease.released:  # an agent believes this only from who attached
@@ -147,7 +148,8 @@ class AgentSide:
         agent = self._agents.get(event.address)
         if agent is None:
             return
-        agent.trouble = event.why
+        still_silent = agent.silent and event.silent
+        agent.trouble, agent.silent = event.why, event.silent
         if not agent.leases:
             del self._agents[event.address]
         elif agent.up:
@@ -155,6 +157,8 @@ class AgentSide:
             self._search(agent)
         elif event.refused and agent.was_up:
             self._lose_agent(agent, ReasonCode.AGENT_LOST, event.why)
+        elif still_silent and agent.was_up:  # it fell silent for seconds, and a new connection met silence too
+            self._lose_agent(agent, ReasonCode.NODE_DOWN, f"the node acknowledges nothing: {event.why}")
         elif event.retry:  # else `_give_up` ends it in time; at once, a new grant there would fail as fast, without end
             self._out.after(RETRY_EVERY_S, lambda: self._dial_again(agent))
 

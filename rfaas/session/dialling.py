@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 from collections.abc import Callable, Coroutine
@@ -21,7 +22,13 @@ from rfaas_transport.messages import Message, MessageReader, pack
 log = logging.getLogger(__name__)
 
 DIAL_TIMEOUT_S: Final = 1.0  # below the core's 1.5 s for the whole search, and far above any fabric's round trip
+CONNECT_TIMEOUT_S: Final = 0.5  # of it for the other kernel alone: a second try fits into the search
 _READ_BYTES: Final = 1 << 16
+SILENCE_MS: Final = 2000
+"""A host that acknowledges nothing for so long has lost its power or its network: its kernel answers whatever the agent
+does. Together with the core's one more try the loss of a node is known within 5 s (docs/spec/004-session.md section 2).
+"""
+_SILENCE: Final = frozenset([errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN])
 
 
 class AgentConnections:
@@ -87,7 +94,7 @@ class AgentConnections:
     # --- session connections ----------------------------------------------------------------------------------
 
     async def _serve(self, address: str) -> None:
-        refused, retry, why = False, True, "the agent closed the connection"
+        refused, retry, silent, why = False, True, False, "the agent closed the connection"
         try:
             sock = await self._open(address, "session", {})
             reader, writer = await asyncio.open_connection(sock=sock)
@@ -101,11 +108,12 @@ class AgentConnections:
         except ConnectionRefusedError as error:
             refused, why = _is_here(address), str(error)
         except (TimeoutError, OSError) as error:
+            silent = _is_silence(error)
             why = str(error) or "no answer"
         except RfaasError as error:
             retry, why = not isinstance(error, AuthenticationFailed | VersionMismatch), str(error)
         self._tasks.pop(address, None)
-        self._post(AgentDown(address, why, refused, retry))
+        self._post(AgentDown(address, why, refused, retry, silent))
 
     async def _read(self, address: str, reader: asyncio.StreamReader) -> None:
         messages = MessageReader()
@@ -126,8 +134,10 @@ class AgentConnections:
         self._post(event)
 
     async def _open(self, address: str, role: str, params: Message) -> socket.socket:
-        sock = await asyncio.wait_for(_connect(address), DIAL_TIMEOUT_S)
+        sock = await asyncio.wait_for(_connect(address), CONNECT_TIMEOUT_S)
         try:
+            if role == "session" and sock.family != socket.AF_UNIX:
+                _notice_silence(sock)
             await handshake_socket(sock, Dialer(self._secret, role, params), timeout_s=DIAL_TIMEOUT_S)
         except BaseException:
             sock.close()
@@ -160,6 +170,19 @@ async def _connect(address: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _notice_silence(sock: socket.socket) -> None:
+    """Let a connection fail with ETIMEDOUT once the other host has acknowledged nothing for SILENCE_MS."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
+
+
+def _is_silence(error: OSError) -> bool:
+    """True if nobody answered at all. asyncio's own time-outs have no number."""
+    return error.errno in _SILENCE or (isinstance(error, TimeoutError) and error.errno is None)
 
 
 def _parse(address: str) -> tuple[int, Any]:

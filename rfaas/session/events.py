@@ -71,12 +71,14 @@ class AgentDown:
 
     `refused`: nobody listens at an address of this node: an agent that did is dead.
     `retry`: False when trying again can't help.
+    `silent`: the agent's host acknowledges nothing, or nothing leads to it: more than a dead agent.
     """
 
     address: str
     why: str
     refused: bool = False
     retry: bool = True
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

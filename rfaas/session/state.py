@@ -75,6 +75,7 @@ class Agent:
     up: bool = False
     was_up: bool = False
     trouble: str = "no answer"  # why it is not up, for people
+    silent: bool = False  # while not up: its host acknowledges nothing
     give_up_at_s: float = 0.0  # while not up
     beating: bool = False  # a heartbeat timer runs
     unanswered_since_s: float | None = None  # the oldest heartbeat that was not acknowledged

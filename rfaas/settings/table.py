@@ -83,6 +83,17 @@ TABLE: Final = (
         *("", "env_pass", kinds.names('["OMP_NUM_THREADS", "MY_KEY"]'), (), "Further variables that functions see."),
         why="equal environments share a template; what launchers set for one rank must not travel",
     ),
+    Setting(
+        *("", "slurmrestd", kinds.text(), None, "Read Slurm there: unix:/path, http(s)://host[:port]."),
+        why="Slurm's commands are on every host of a cluster, slurmrestd is not",
+        otherwise="by Slurm's commands",
+        option="--slurmrestd",
+    ),
+    Setting(
+        *("", "slurm_jwt_file", kinds.path(), None, "File with the token for slurmrestd, 0600; read at each request."),
+        why="a socket knows its peer; a port wants a token",
+        otherwise="$SLURM_JWT, else none",
+    ),
     # --- rfaas.Executor -----------------------------------------------------------------------------
     Setting(
         *("executor", "max_workers", _WORKERS, None, "Ceiling of workers at a time."),

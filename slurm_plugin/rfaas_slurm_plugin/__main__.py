@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -21,7 +22,9 @@ from rfaas_slurm_plugin import check, job
 from rfaas_slurm_plugin.cli_view import CliView
 from rfaas_slurm_plugin.harvester import Harvester, job_environment
 from rfaas_slurm_plugin.policy import HarvestPolicy
-from rfaas_slurm_plugin.view import ClusterUnavailable
+from rfaas_slurm_plugin.rest_client import RestAddress
+from rfaas_slurm_plugin.rest_view import RestView
+from rfaas_slurm_plugin.view import ClusterUnavailable, ViewSource
 from rfaas_transport.errors import RfaasError
 
 EXIT_UNAVAILABLE = 69
@@ -33,19 +36,40 @@ def main() -> None:
     """Slurm's side of rfaas, for `rfaas up --slurm` and `rfaas down`."""
 
 
+def source_of(slurmrestd: str | None) -> ViewSource:
+    """Where the cluster is read: slurmrestd if its address is given, else Slurm's commands.
+
+    $RFAAS_SLURM_JWT_FILE names a file with the token; without it $SLURM_JWT counts, or the socket's own user.
+
+    Raises:
+        ConfigError: that is no address, or its token can't be read.
+    """
+    if not slurmrestd:
+        return CliView()
+    token_file = os.environ.get("RFAAS_SLURM_JWT_FILE")
+    address = RestAddress.parse(slurmrestd, Path(token_file) if token_file else None)
+    address.headers()  # a token that can't be read is better said now than at the first request
+    return RestView(address)
+
+
 @main.command("check")
 @click.option("--partition", default=None)
 @click.option("--listen", default=None)
 @click.option("--node", "nodes", multiple=True)
 @click.option("--sbatch-option", "sbatch_options", multiple=True)
+@click.option("--slurmrestd", default=None)
 def check_command(
-    partition: str | None, listen: str | None, nodes: tuple[str, ...], sbatch_options: tuple[str, ...]
+    partition: str | None,
+    listen: str | None,
+    nodes: tuple[str, ...],
+    sbatch_options: tuple[str, ...],
+    slurmrestd: str | None,
 ) -> None:
     """Print the plan for this cluster as JSON, or an error with its remedy (exit 69 or 78)."""
 
     async def work() -> check.SlurmPlan:
         names = check.expand_nodes(nodes)
-        source = CliView()
+        source = source_of(slurmrestd)
         view, partitions, config = await asyncio.gather(source.read(), source.partitions(), source.config())
         chosen = check.choose_partition(partitions, config, partition)
         addresses = {node.name: node.address for node in view.nodes if chosen.name in node.partitions}
@@ -78,7 +102,8 @@ def harvest_command(state_dir: Path, settings: str) -> None:
     given = json.loads(settings)
     plan = check.SlurmPlan(**given["plan"])
     given["policy"]["nodes"] = frozenset(given["policy"].get("nodes", ()))
-    policy = HarvestPolicy(partition=plan.partition, **given["policy"])
+    time_limit_min = given["time_limit_min"] or plan.time_limit_min
+    policy = HarvestPolicy(partition=plan.partition, time_limit_min=time_limit_min, **given["policy"])
 
     async def work() -> None:
         address = AllocatorAddress.load(state_dir)
@@ -88,12 +113,11 @@ def harvest_command(state_dir: Path, settings: str) -> None:
             alloc_id=address.alloc_id,
             grace_s=plan.grace_s,
             drain_s=plan.drain_s,
-            time_limit_min=given["time_limit_min"],
             extra=tuple(given["sbatch_options"]),
         )
         async with OffersClient(address) as offers:
             await Harvester(
-                source=CliView(),
+                source=source_of(given.get("slurmrestd")),
                 offers=offers,
                 policy=policy,
                 template=template,

@@ -30,6 +30,7 @@ class SlurmPlan:
     overdue_s: float
     listen: str  # address of this host that the nodes reach
     nodes: tuple[str, ...] = ()  # harvest only there; empty: all of the partition
+    time_limit_min: int = 0  # of a job that asks for none, in whole minutes; 0: unlimited
 
 
 def choose_partition(partitions: tuple[Partition, ...], config: ClusterConfig, name: str | None) -> Partition:
@@ -119,6 +120,7 @@ def make_plan(partition: Partition, config: ClusterConfig, node_address: str, li
         drain_s=max(0.0, grace_s - EXIT_MARGIN_S),
         overdue_s=partition.grace_s + config.kill_wait_s + FORGOTTEN_MARGIN_S,
         listen=listen or address_towards(node_address),
+        time_limit_min=int((partition.job_time_s or 0.0) // 60),
     )
 
 

@@ -1,8 +1,8 @@
 """The harvester: a process that keeps preemptible slices on what the cluster leaves idle.
 
-Each cycle: read the cluster, tell the allocator which of its jobs are alive and which ended (proof of death), submit
-what `policy.plan` says. It decides nothing itself, serves nobody, and losing it loses no call: slices live on, and the
-next one finds its jobs again by their comment. Run by `rfaas up --slurm`.
+Each cycle: read the cluster once, tell the allocator which of its jobs are alive, which ended (proof of death) and
+which must leave their nodes, submit what `policy.plan` says. It decides nothing itself, serves nobody, and losing it
+loses no call: slices live on, and the next one finds its jobs again by their comment. Run by `rfaas up --slurm`.
 """
 
 from __future__ import annotations
@@ -10,28 +10,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rfaas.control.eventlog import EventLog
-from rfaas.control.messages import JobEnded, JobRef
+from rfaas.control.messages import JobEnded, JobEnding, JobRef
 from rfaas_slurm_plugin import job
+from rfaas_slurm_plugin.backoff import Backoff
 from rfaas_slurm_plugin.policy import HarvestPolicy, History, Submit, overdue, plan
-from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, Job, ViewSource
+from rfaas_slurm_plugin.slices import News, SliceBook
+from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, ViewSource
 from rfaas_transport.errors import AllocatorUnavailable
 
 log = logging.getLogger(__name__)
+
+STALE_AFTER_S = 10.0
+"""A view that is overdue for so long is not trusted any more: the allocator grants nothing new on it (T07)."""
 
 
 class Offers(Protocol):
     """What the harvester says to the allocator (docs/spec/003-control.md, service Offers)."""
 
     async def report(
-        self, ended: Sequence[JobEnded] = (), alive: Sequence[JobRef] | None = None, *, alive_age_s: float = 0.0
+        self,
+        ended: Sequence[JobEnded] = (),
+        alive: Sequence[JobRef] | None = None,
+        *,
+        alive_age_s: float = 0.0,
+        ending: Sequence[JobEnding] = (),
+        trusted_for_s: float | None = None,
     ) -> int:
         """Tell which jobs ended and which are alive; AllocatorUnavailable when nobody answers: say it again later."""
 
@@ -48,26 +57,38 @@ class Harvester:
     overdue_s: float  # grace + KillWait + 2 s
     cycle_s: float = 10.0
     history: History = field(default_factory=History)
-    _known: dict[JobRef, Job] = field(default_factory=dict)  # our jobs that were alive at the last look
     _unreported: dict[JobRef, JobEnded] = field(default_factory=dict)
+    _read_boot_s: float | None = None  # when the last view was read
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _events: EventLog = field(default_factory=lambda: EventLog.from_environment("harvester"))
+    _book: SliceBook = field(init=False)
+    _backoff: Backoff = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._book = SliceBook(self.template.alloc_id, self.template.grace_s)
+        self._backoff = Backoff(self.cycle_s)
 
     async def run(self) -> None:
         """Cycle until `stop`; errors of Slurm or the allocator are logged and the cycle goes on."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        failures = 0
         while not self._stopping.is_set():
-            try:
-                await self.cycle()
-                failures = 0
-            except ClusterUnavailable as error:
-                failures += 1
-                log.warning("slurm unavailable failures=%d error=%s", failures, error)
-            pause_s = self.cycle_s * min(2**failures, 8) * random.uniform(0.9, 1.1)
-            await self._sleep(pause_s)
+            await self._sleep(await self._try_cycle())
+
+    async def _try_cycle(self) -> float:
+        """One cycle, begun by a ping if the last one failed; returns the seconds until the next."""
+        answered = False
+        try:
+            if self._backoff.must_ping:
+                await self.source.ping()
+                answered = True
+            await self.cycle()
+            return self._backoff.after_success()
+        except ClusterUnavailable as error:
+            pause_s = self._backoff.after_failed_query() if answered else self._backoff.after_no_answer()
+            log.warning("slurm unavailable answered=%s again_in_s=%.1f error=%s", answered, pause_s, error)
+        await self._say(None, trusted_for_s=self._trusted_for_s())
+        return pause_s
 
     def stop(self) -> None:
         """End `run` after the step it is in; slices stay (`rfaas down` cancels them)."""
@@ -80,11 +101,13 @@ class Harvester:
             ClusterUnavailable: Slurm did not answer; nothing was submitted on what is not known.
         """
         view = await self.source.read()
-        self._notice_ends(view)
-        await self._report(view)
-        for job_id in overdue(view, self.policy, self.overdue_s, time.time()):
-            log.warning("cancelling a victim that Slurm forgot job=%d", job_id)
-            await job.cancel([job_id], self.environment)
+        self._read_boot_s = view.taken_boot_s
+        await self._report(view, self._book.read(view, time.time()))
+        doomed = overdue(view, self.policy, self.overdue_s, time.time())
+        useless = self._book.useless(self.overdue_s, time.time())
+        if doomed or useless:
+            log.warning("cancelling victims that Slurm forgot=%s jobs that stay or wait too long=%s", doomed, useless)
+            await job.cancel({*doomed, *useless}, self.environment)
         for action in plan(view, self.policy, self.history, _boot_s(), time.time()):
             if self._stopping.is_set():
                 return
@@ -97,30 +120,33 @@ class Harvester:
         log.info("submitted job=%d node=%s cores=%d mem_mib=%d", job_id, action.node, action.cores, action.memory_mib)
         await self._sleep(1.0 / self.policy.max_submissions_per_s)
 
-    def _notice_ends(self, view: ClusterView) -> None:
-        """Compare our jobs with what was known; those that ended or vanished are over."""
-        ours: dict[JobRef, Job] = {}
-        for entry in view.jobs:
-            stamp = job.stamp_of(entry.comment, self.template.alloc_id)
-            if stamp is not None:
-                ours[JobRef(str(entry.job_id), stamp)] = entry
-        over = {ref: ours[ref].state for ref in self._known if ref in ours and ours[ref].ended}
-        over |= {ref: "FORGOTTEN" for ref in self._known if ref not in ours}
-        for ref, state in over.items():
-            entry = self._known[ref]
-            log.info("slice over job=%s state=%s", ref.job_id, state)
-            for node in entry.nodes or entry.required_nodes:
-                self.history.taken_back_boot_s[node] = view.taken_boot_s
-            self._unreported[ref] = JobEnded(ref.job_id, ref.submit_time_s, state)
-        self._known = {ref: entry for ref, entry in ours.items() if not entry.ended}
+    async def _report(self, view: ClusterView, news: News) -> None:
+        for ref, ended in news.over.items():
+            log.info("slice over job=%s state=%s", ref.job_id, ended.why)
+            self._unreported[ref] = ended
+        for name in news.over_on:
+            self.history.taken_back_boot_s[name] = view.taken_boot_s
+        for one in news.ending:
+            log.info("slice must leave its node job=%s", one.job_id)
+        await self._say(self._book.not_dead, news.ending, trusted_for_s=self._trusted_for_s())
 
-    async def _report(self, view: ClusterView) -> None:
+    async def _say(
+        self, alive: Sequence[JobRef] | None, ending: Sequence[JobEnding] = (), *, trusted_for_s: float
+    ) -> None:
+        """Report what is known; nothing is lost if nobody hears it now."""
+        age_s = _boot_s() - self._read_boot_s if self._read_boot_s is not None else 0.0
+        ended = list(self._unreported.values())
         try:
-            age_s = _boot_s() - view.taken_boot_s
-            await self.offers.report(list(self._unreported.values()), list(self._known), alive_age_s=age_s)
+            await self.offers.report(ended, alive, alive_age_s=age_s, ending=ending, trusted_for_s=trusted_for_s)
             self._unreported.clear()
         except AllocatorUnavailable as error:
-            log.warning("allocator unavailable unreported=%d error=%s", len(self._unreported), error)
+            log.warning("allocator unavailable unreported=%d error=%s", len(ended), error)
+
+    def _trusted_for_s(self) -> float:
+        """Seconds from now until the last view is too old to grant on: STALE_AFTER_S after the next one was due."""
+        if self._read_boot_s is None:
+            return 0.0
+        return max(0.0, self._read_boot_s + 1.1 * self.cycle_s + STALE_AFTER_S - _boot_s())
 
     async def _sleep(self, seconds: float) -> None:
         try:

@@ -26,7 +26,6 @@ class JobTemplate:
     alloc_id: str  # 32 hex digits: whose jobs these are
     grace_s: float
     drain_s: float
-    time_limit_min: int  # 0: the partition's default
     extra: Sequence[str] = ()  # further options for sbatch, from the command line
 
 
@@ -52,6 +51,8 @@ def script(template: JobTemplate, action: Submit, stamp: int) -> str:
         *("--grace-s", f"{template.grace_s:g}"),
         *("--drain-s", f"{template.drain_s:g}"),
         *("--submit-time", str(stamp)),
+        # Slurm 22.05 tells a job nothing of its end; the script begins when the job does
+        *(("--end-in-s", str(60 * action.time_limit_min)) if action.time_limit_min else ()),
         *("--listen", "auto"),
         *("--sched", "idle"),
         "--from-slurm",
@@ -79,7 +80,7 @@ async def submit(
         *(f"--nodelist={action.node}", "--nodes=1", "--ntasks=1", f"--cpus-per-task={action.cores}"),
         *(f"--mem={action.memory_mib}", "--no-requeue", f"--comment={comment(template, stamp)}"),
         *(f"--output={log}", "--open-mode=append", f"--chdir={template.state_dir}", "--export=ALL"),
-        *([f"--time={template.time_limit_min}"] if template.time_limit_min else []),
+        *([f"--time={action.time_limit_min}"] if action.time_limit_min else []),
         *template.extra,
     ]
     answer = await run(command, environment, stdin=script(template, action, stamp))

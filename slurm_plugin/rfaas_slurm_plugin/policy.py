@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rfaas_slurm_plugin.view import ClusterView, Job, Node
+from rfaas_slurm_plugin.view import ClusterView, Job, Node, Reservation
 
 JOB_NAME = "rfaas-slice"
 
@@ -30,6 +30,9 @@ class HarvestPolicy:
     backoff_s: float = 3.0  # after a slice of a node was taken back; a rigid job needs ~0.1 s to get in
     hold_for_pending_s: float = 5.0  # nothing is submitted while a job younger than this waits for resources
     nodes: frozenset[str] = frozenset()  # only these; empty: all of the partition
+    time_limit_min: int = 0  # of one slice; 0: none
+    min_time_min: int = 2  # a slice that would end sooner before a reservation is not worth its start
+    reservation_margin_s: float = 30.0  # between a slice's end and a reservation: KillWait and the node's clearing
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Submit:
     node: str
     cores: int
     memory_mib: int
+    time_limit_min: int = 0  # 0: none
 
 
 @dataclass(slots=True)
@@ -64,9 +68,10 @@ def plan(view: ClusterView, policy: HarvestPolicy, history: History, now_s: floa
     for node in sorted(view.nodes, key=lambda n: (-n.idle_cores, n.name)):
         if len(actions) >= allowed:
             break
-        if not _harvestable(node, policy, history, now_s):
+        time_limit_min = _time_limit_min(node.name, view.reservations, policy, now_wall_s)
+        if time_limit_min is None or not _harvestable(node, policy, history, now_s):
             continue
-        for action in _slices(node, policy, claims.get(node.name, (0, 0))):
+        for action in _slices(node, policy, claims.get(node.name, (0, 0)), time_limit_min):
             if len(actions) >= allowed or (budget is not None and action.cores > budget):
                 break
             actions.append(action)
@@ -129,7 +134,23 @@ def _harvestable(node: Node, policy: HarvestPolicy, history: History, now_s: flo
     )
 
 
-def _slices(node: Node, policy: HarvestPolicy, claimed: tuple[int, int]) -> Iterable[Submit]:
+def _time_limit_min(
+    node: str, reservations: Iterable[Reservation], policy: HarvestPolicy, now_wall_s: float
+) -> int | None:
+    """Time limit for a slice there such that it ends before the next reservation; 0: none; None: no slice fits.
+
+    Slurm starts no job that could run into a reservation, so one without a limit would wait in the queue for ever.
+    """
+    starts_s = [r.start_time_s for r in reservations if node in r.nodes and r.end_time_s > now_wall_s]
+    if not starts_s:
+        return policy.time_limit_min
+    room_min = int((min(starts_s) - now_wall_s - policy.reservation_margin_s) // 60)
+    if room_min < policy.min_time_min:
+        return None
+    return min(room_min, policy.time_limit_min or room_min)
+
+
+def _slices(node: Node, policy: HarvestPolicy, claimed: tuple[int, int], time_limit_min: int) -> Iterable[Submit]:
     """Cut what is idle on a node into slices; memory goes with the cores, in equal shares."""
     cores = node.idle_cores - claimed[0] - policy.leave_cores
     memory_mib = node.idle_memory_mib - claimed[1] - policy.leave_memory_mib
@@ -144,5 +165,5 @@ def _slices(node: Node, policy: HarvestPolicy, claimed: tuple[int, int]) -> Iter
     size = policy.slice_cores or cores
     while cores > 0:
         take = min(size, cores)
-        yield Submit(node=node.name, cores=take, memory_mib=take * per_core_mib)
+        yield Submit(node.name, take, take * per_core_mib, time_limit_min)
         cores -= take

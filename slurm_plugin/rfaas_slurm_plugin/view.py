@@ -1,7 +1,7 @@
 """What the rest of the plugin knows of a Slurm cluster, whichever way it was read.
 
-Plain values and one interface; no I/O here. Back-ends: `cli_view` (sinfo, squeue, scontrol). Every back-end passes the
-same conformance suite against a real cluster. Source: Slurm's documentation of sinfo, squeue, scontrol; docs/slurm.md.
+Plain values and one interface; no I/O here. Back-ends: `cli_view` (sinfo, squeue, scontrol), `rest_view` (slurmrestd).
+Every back-end passes the same conformance suite against a real cluster. Source: Slurm's documentation; docs/slurm.md.
 """
 
 from __future__ import annotations
@@ -55,6 +55,23 @@ UNUSABLE_NODE_STATES: Final = frozenset(
 """Node states and flags under which nothing new is placed on a node."""
 
 
+LEAVING_NODE_STATES: Final = frozenset(
+    [
+        "DRAIN",
+        "DRAINED",
+        "DRAINING",
+        "FAIL",
+        "FAILING",
+        "REBOOT",
+        "REBOOT_REQUESTED",
+    ]
+)
+"""Node states and flags under which an administrator waits for the node's jobs to end."""
+
+SILENT_NODE_STATES: Final = frozenset(["DOWN", "NOT_RESPONDING", "NO_RESPOND"])
+"""Node states and flags under which slurmctld can't know what runs on the node."""
+
+
 class ClusterUnavailable(Exception):
     """Slurm did not answer, or not in a form we know. What was read before stays the last known truth."""
 
@@ -72,6 +89,17 @@ class Node:
     memory_mib: int
     allocated_memory_mib: int
     slurmd_start_time_s: int
+    boot_time_s: int = 0  # when the machine booted, as its slurmd said; 0: not known
+
+    @property
+    def leaving(self) -> bool:
+        """True if an administrator waits for its jobs to end."""
+        return bool(self.states & LEAVING_NODE_STATES)
+
+    @property
+    def silent(self) -> bool:
+        """True if its slurmd does not answer: a job there that Slurm calls ended may still run."""
+        return bool(self.states & SILENT_NODE_STATES)
 
     @property
     def usable(self) -> bool:
@@ -126,6 +154,23 @@ class Partition:
     preempt_mode: str  # OFF, CANCEL, REQUEUE, SUSPEND …
     grace_s: float
     max_time_s: float | None  # None: unlimited
+    default_time_s: float | None = None  # of a job that asks for none; None: max_time_s
+
+    @property
+    def job_time_s(self) -> float | None:
+        """Time limit of a job that asks for none; None: unlimited."""
+        return self.max_time_s if self.default_time_s is None else self.default_time_s
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Nodes that Slurm keeps for somebody, or for maintenance: no job of ours may reach into it."""
+
+    name: str
+    nodes: tuple[str, ...]
+    start_time_s: int
+    end_time_s: int
+    flags: frozenset[str] = frozenset()  # upper case, e.g. MAINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +191,17 @@ class ClusterView:
     taken_boot_s: float
     nodes: tuple[Node, ...]
     jobs: tuple[Job, ...]
+    reservations: tuple[Reservation, ...] = ()
 
 
 class ViewSource(Protocol):
     """Reads a cluster. Each method raises ClusterUnavailable and leaves nothing behind."""
 
+    async def ping(self) -> None:
+        """Ask whether slurmctld answers: the least that can be asked of one that may just be coming back."""
+
     async def read(self) -> ClusterView:
-        """Nodes and all jobs: one query of each kind for the whole cluster."""
+        """Nodes, all jobs and reservations: one query of each kind for the whole cluster."""
 
     async def partitions(self) -> tuple[Partition, ...]:
         """All partitions; read once at start."""

@@ -7,11 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.rig import HEAD, Cluster, User
+from cluster.rig.users import Running
 from support.waiting import wait_until
 
 UP_TIMEOUT_S = 60.0
@@ -63,6 +64,7 @@ def main(given):
             if error is not None:
                 keys = ("code", "may_have_run", "phase", "node", "reason_code")
                 errors.append({"inv": inv, "type": type(error).__name__, "text": str(error),
+                               "at_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
                                **{key: getattr(error, key, None) for key in keys}})
             elif future.result() == (inv, inv * inv % 9973):
                 right += 1
@@ -127,7 +129,7 @@ class Stream:
 
     user: User
     settings: dict[str, Any]
-    events: Path = field(default_factory=Path)
+    process: Running | None = None
 
     @property
     def witness(self) -> Witness:
@@ -151,15 +153,55 @@ class Stream:
 
 
 @contextmanager
+def streaming(user: User, **changes: Any) -> Iterator[Stream]:
+    """The user's program calls functions on the head for the length of the block."""
+    settings = stream_settings(user, **changes)
+    program = user.put("stream.py", STREAM)
+    stream = Stream(user, settings)
+    with user.popen(HEAD, ["python", program, json.dumps(settings)], env=event_log(user)) as running:
+        stream.process = running
+        yield stream
+
+
+def finish(stream: Stream) -> dict[str, Any]:
+    """Let the program end and return what it printed."""
+    stream.stop()
+    assert stream.process is not None
+    out, err = stream.process.output(stream.settings["limit_s"])
+    assert out, err[-3000:]
+    answer = json.loads(out)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def event_log(user: User) -> dict[str, str]:
+    """The environment in which processes write the user's event log."""
+    return {"RFAAS_EVENT_LOG": f"{user.account.home}/events"}
+
+
+def logged(user: User, *kinds: str, role: str = "*") -> list[dict[str, Any]]:
+    """What the user's processes wrote into the event log, by time; all kinds or some, of all roles or one."""
+    files = (user.home / "events").glob(f"{role}-*.jsonl")
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return sorted((line for line in lines if not kinds or line["ev"] in kinds), key=lambda line: line["t_boot_ns"])
+
+
+def slice_of(user: User, node: str) -> dict[str, Any] | None:
+    """The slice on that node that is up, as `rfaas status` shows it."""
+    return next((s for s in snapshot(user)["slices"] if s["node"] == node and s["state"] == "up"), None)
+
+
+@contextmanager
 def rfaas_up(
-    cluster: Cluster, user: User, *options: str, env: dict[str, str] | None = None
+    cluster: Cluster, user: User, *options: str, cores: int | None = None, env: dict[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """`rfaas up --slurm` with quick cycles, until every node is a slice whose agent is up; `rfaas down` at the end."""
+    """`rfaas up --slurm` with quick cycles, until all cores (or `cores`) are up in slices; `rfaas down` at the end."""
+    wanted = cluster.settings.nodes * cluster.settings.cpus if cores is None else cores
     quick = ["--cycle-s", "0.5", "--backoff-s", "0.5"]
     command = ["rfaas", "up", "--slurm", "--json", *quick, *options]
     answer = json.loads(user.run(HEAD, command, UP_TIMEOUT_S, env=env).stdout)
     try:
-        wait_until(lambda: cores_up(user) == cluster.settings.nodes * cluster.settings.cpus, FILL_TIMEOUT_S, "slices")
+        wait_until(lambda: cores_up(user) == wanted, FILL_TIMEOUT_S, "slices")
         yield answer
     finally:
         user.run(HEAD, ["rfaas", "down", "--purge"], DOWN_TIMEOUT_S)

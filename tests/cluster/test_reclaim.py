@@ -7,14 +7,12 @@ compared with a harvest step that exits at once on SIGTERM, in the same run and 
 import json
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cluster.delay import InstantHarvest, Probe, RigidStart, build_probe
-from cluster.harvested import STREAM, Stream, cores_up, rfaas_up, stream_settings
+from cluster.harvested import cores_up, finish, rfaas_up, streaming
 from cluster.rig import HEAD
 from support.invariants import assert_kept
 from support.waiting import wait_until
@@ -31,26 +29,6 @@ HELLO = "import os, rfaas\nwith rfaas.Executor() as ex: print(ex.submit(os.uname
 @pytest.fixture(scope="module")
 def probe(session_cluster) -> Probe:
     return build_probe(session_cluster)
-
-
-@contextmanager
-def streaming(user, **changes) -> Iterator[Stream]:
-    """The user's program calls functions on the head for the length of the block."""
-    settings = stream_settings(user, **changes)
-    program = user.put("stream.py", STREAM)
-    stream = Stream(user, settings)
-    events = {"RFAAS_EVENT_LOG": f"{user.account.home}/events"}
-    with user.popen(HEAD, ["python", program, json.dumps(settings)], env=events) as running:
-        stream.process = running
-        yield stream
-
-
-def finish(stream: Stream) -> dict:
-    """Let the program end and return what it printed."""
-    stream.stop()
-    out, err = stream.process.output(stream.settings["limit_s"])
-    assert out, err[-3000:]
-    return json.loads(out)
 
 
 def rigid_job(cluster, bob, probe, stream) -> RigidStart:

@@ -7,16 +7,20 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JobsReport(_message.Message):
-    __slots__ = ("version", "ended", "alive", "alive_age_s")
+    __slots__ = ("version", "ended", "alive", "alive_age_s", "ending", "trusted_for_s")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
     ALIVE_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    ENDING_FIELD_NUMBER: _ClassVar[int]
+    TRUSTED_FOR_S_FIELD_NUMBER: _ClassVar[int]
     version: int
     ended: _containers.RepeatedCompositeFieldContainer[JobEnded]
     alive: JobList
     alive_age_s: float
-    def __init__(self, version: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[JobEnded, _Mapping]]] = ..., alive: _Optional[_Union[JobList, _Mapping]] = ..., alive_age_s: _Optional[float] = ...) -> None: ...
+    ending: _containers.RepeatedCompositeFieldContainer[JobEnding]
+    trusted_for_s: float
+    def __init__(self, version: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[JobEnded, _Mapping]]] = ..., alive: _Optional[_Union[JobList, _Mapping]] = ..., alive_age_s: _Optional[float] = ..., ending: _Optional[_Iterable[_Union[JobEnding, _Mapping]]] = ..., trusted_for_s: _Optional[float] = ...) -> None: ...
 
 class JobEnded(_message.Message):
     __slots__ = ("job_id", "submit_time_s", "why")
@@ -27,6 +31,16 @@ class JobEnded(_message.Message):
     submit_time_s: int
     why: str
     def __init__(self, job_id: _Optional[str] = ..., submit_time_s: _Optional[int] = ..., why: _Optional[str] = ...) -> None: ...
+
+class JobEnding(_message.Message):
+    __slots__ = ("job_id", "submit_time_s", "reason_code")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBMIT_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    REASON_CODE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    submit_time_s: int
+    reason_code: int
+    def __init__(self, job_id: _Optional[str] = ..., submit_time_s: _Optional[int] = ..., reason_code: _Optional[int] = ...) -> None: ...
 
 class JobRef(_message.Message):
     __slots__ = ("job_id", "submit_time_s")

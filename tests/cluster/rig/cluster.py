@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cluster.rig import conf, logs
-from cluster.rig.node import COMMAND_TIMEOUT_S, Node
+from cluster.rig.node import COMMAND_TIMEOUT_S, Node, Process
 from cluster.rig.settings import HEAD, STATE_PREFIX, USERS, Layout, RigError, Settings, missing_requirement
 from cluster.rig.users import User
 from cluster.rig.wheel import install_environment
@@ -113,6 +113,11 @@ class Cluster:
             shutil.chown(daemon_folder, "slurm")
         for folder in (layout.spool(HEAD) / "slurmctld", *(layout.spool(n) / "slurmd" for n in settings.node_names)):
             folder.mkdir(parents=True)
+        if settings.jwt:
+            jwt_key = layout.spool(HEAD) / "slurmctld" / "jwt.key"
+            jwt_key.touch(mode=0o600)
+            jwt_key.write_bytes(os.urandom(32))
+            shutil.chown(jwt_key, "slurm")
         shutil.chown(layout.spool(HEAD) / "slurmctld", "slurm")
         layout.save(settings)
         layout.starter_file.write_text(json.dumps(os.getpid() if with_starter else None))
@@ -197,24 +202,37 @@ class Cluster:
         """Start the node's Slurm daemon: slurmctld on the head, slurmd elsewhere. Raises CommandFailed."""
         self.node(name).run_as_root(*(["slurmctld"] if name == HEAD else ["slurmd", "-N", name]))
 
+    def ensure_daemon(self, name: str) -> None:
+        """Start the node's Slurm daemon if it does not run. Raises CommandFailed."""
+        if not self._daemons(name):
+            self.start_daemon(name)
+
+    def _daemons(self, name: str) -> list[Process]:
+        command = "slurmctld" if name == HEAD else "slurmd"
+        return [p for p in self.node(name).processes() if Path(p.command.split()[0]).name == command]
+
     def kill_daemon(self, name: str) -> None:
         """SIGKILL the node's Slurm daemon and wait for its end; jobs live on. Raises RigError if none runs.
 
         slurmctld saves its state every some seconds: started again, it has lost the newest jobs and believes for up
         to a minute that jobs still run which had just ended.
         """
-        command = "slurmctld" if name == HEAD else "slurmd"
-        daemons = [p for p in self.node(name).processes() if Path(p.command.split()[0]).name == command]
+        daemons = self._daemons(name)
         if not daemons:
-            raise RigError(f"no {command} runs on {name}")
+            raise RigError(f"no daemon of Slurm runs on {name}")
         pids = {daemon.pid for daemon in daemons}
         for daemon in daemons:
             daemon.signal(signal.SIGKILL)
         wait_until(lambda: not pids & {p.pid for p in self.node(name).processes()}, COMMAND_TIMEOUT_S, "its end")
 
     def kill_node(self, name: str) -> None:
-        """Cut a node's power: everything on it is gone at once; Slurm notices after SlurmdTimeout."""
+        """Cut a node's power: everything on it is gone at once; Slurm notices after SlurmdTimeout.
+
+        Its wire goes first: the kernel would still say goodbye for the connections of processes that are killed.
+        """
+        self.head.ip_batch(f"link set v{name} down")
         self.node(name).stop()
+        self.head.ip_batch(f"link del v{name}")  # such connections keep the dead node's network for a while
 
     def start_node(self, name: str) -> None:
         """Boot a node that was killed and start its daemon. Raises RigError if it runs or does not come up."""

@@ -9,6 +9,7 @@ from cluster.rig.settings import HEAD, USERS, Account, Layout, Settings
 
 SUBNET = "10.77.0"  # inside the head's network namespace only, so every instance can have the same
 MUNGE_SOCKET = "/run/rig/munge.socket"
+JWT_KEY = "/var/lib/slurm/slurmctld/jwt.key"  # slurmctld's alone
 
 
 def address(node: str) -> str:
@@ -48,7 +49,7 @@ DebugFlags=NO_CONF_HASH
 MailProg=/bin/true
 ReturnToService=2
 SlurmctldTimeout=30
-SlurmdTimeout=30
+SlurmdTimeout={settings.slurmd_timeout_s}
 KillWait={settings.kill_wait_s}
 MinJobAge=300
 MpiDefault=pmix
@@ -68,6 +69,7 @@ NodeName=n[1-{settings.nodes}] NodeAddr={SUBNET}.[11-{10 + settings.nodes}] CPUs
 CoresPerSocket={settings.cpus} ThreadsPerCore=1 RealMemory={settings.memory_mib} State=UNKNOWN
 PartitionName=rigid Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 {harvest_partition(settings.grace_s)}
+{f"AuthAltTypes=auth/jwt{chr(10)}AuthAltParameters=jwt_key={JWT_KEY}" if settings.jwt else ""}
 {settings.extra_conf}"""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 HEAD = "head"  # the node with slurmctld and munged; like a login node it runs no job
 REPOSITORY = Path(__file__).resolve().parents[3]
 STATE_PREFIX = "/var/tmp/rfaas-cluster-"  # on disk and reachable for the cluster's users, unlike a private /tmp
-PROGRAMS = ("slurmctld", "slurmd", "srun", "munged", "ip", "unshare", "nsenter", "setpriv", "cc")
+PROGRAMS = ("slurmctld", "slurmd", "slurmrestd", "srun", "munged", "ip", "unshare", "nsenter", "setpriv", "cc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Settings:
         kill_wait_s: Slurm's KillWait, from SIGTERM to SIGKILL.
         scheduler: SchedulerParameters. The default makes slurmctld look again at once instead of every some seconds.
         cgroups: Slurm tracks processes and enforces memory by cgroup v1, each node in a sub-tree of its own.
+        slurmd_timeout_s: SlurmdTimeout, after which slurmctld gives a silent node up.
+        jwt: slurmctld believes JSON web tokens too; `scontrol token` makes them.
         extra_conf: lines for the end of slurm.conf.
     """
 
@@ -67,6 +69,8 @@ class Settings:
         "preempt_send_user_signal,permit_job_expansion"
     )
     cgroups: bool = False
+    slurmd_timeout_s: int = 30
+    jwt: bool = False
     extra_conf: str = ""
 
     @property

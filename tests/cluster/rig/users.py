@@ -20,6 +20,7 @@ from support.waiting import wait_until
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 END_TIMEOUT_S = 10.0
+REST_PLUGINS = "openapi/v0.0.37,openapi/v0.0.38"  # those with a database end slurmrestd where there is none
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,32 @@ class User:
             yield running
         finally:
             running.kill()
+
+    @contextlib.contextmanager
+    def slurmrestd(self, where: str, *, auth: str = "rest_auth/local", plugins: str = REST_PLUGINS) -> Iterator[None]:
+        """A slurmrestd of the user's on the head for the length of the `with` block; it answers when the block begins.
+
+        Args:
+            where: "unix:/path" or "host:port".
+            auth: rest_auth/local (the socket's user) or rest_auth/jwt.
+            plugins: versions of its interface.
+        """
+        socket_path = Path(where.removeprefix("unix:"))
+        argv = ["/usr/sbin/slurmrestd", "-a", auth, "-s", plugins, where]
+        env = {"SLURM_JWT": "daemon"} if auth == "rest_auth/jwt" else {}  # else munge speaks for it, and rejects tokens
+        with self.popen(HEAD, argv, env=env, stderr=subprocess.DEVNULL) as running:
+            try:
+                wait_until(lambda: self._listens(where), END_TIMEOUT_S, "slurmrestd")
+                assert running.process.poll() is None
+                yield
+            finally:
+                running.signal(signal.SIGKILL)
+                if where.startswith("unix:"):
+                    (self.home / socket_path.relative_to(self.account.home)).unlink(missing_ok=True)
+
+    def _listens(self, where: str) -> bool:
+        kind, name = ("-xl", where.removeprefix("unix:")) if where.startswith("unix:") else ("-tl", where)
+        return f"{name} " in Node(self.layout, HEAD).run_as_root("ss", "-Hn", kind)
 
     def put(self, name: str, text: str, *, mode: int = 0o600) -> str:
         """Write a file of the user's into the home and return its path on the nodes."""

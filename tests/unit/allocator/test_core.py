@@ -1,5 +1,7 @@
 """What the allocator decides, event by event (docs/spec/002-lease.md sections 3, 5, 6, 7)."""
 
+from dataclasses import replace
+
 import pytest
 
 from rfaas.control import messages as m
@@ -523,7 +525,7 @@ def test_the_last_word_of_an_agent_ends_its_slice(world):
     [
         ("PREEMPTED", "reclaimed", 1),
         ("TIMEOUT", "lost", 4),
-        ("NODE_FAIL", "lost", 3),
+        ("NODE_REBOOTED", "lost", 3),
         ("CANCELLED by 1000", "lost", 5),
         ("FAILED", "lost", 16),
         ("", "lost", 16),
@@ -538,6 +540,105 @@ def test_the_end_of_a_job_is_proof_of_death_for_its_leases(world, why, reason, c
     assert m.Ended(holder.holder, lease_id, reason, code) in holder.heard
     assert world.kinds()[-2:] == ["proof_of_death", "free"]
     assert (world.disk.leases, world.disk.slices) == ({}, {})
+
+
+@pytest.mark.parametrize(("why", "code"), [("NODE_FAIL", 3), ("FORGOTTEN", 5)])
+def test_an_end_without_proof_frees_nothing_and_its_living_agent_proves_it_itself(world, why, code):
+    agent, holder, lease_id = reclaimable(world)
+    world.step(m.JobsReport(ended=(m.JobEnded("17", 5, why),), alive=(m.JobRef("17", 5),)))
+    world.settle()
+    assert agent.draining
+    assert world.view(agent).leases
+    holder.want(3)
+    world.settle()
+    assert len(holder.granted) == 1  # nothing new there
+    agent.free(lease_id, "reclaimed", code)
+    agent.empty()
+    world.settle()
+    assert world.snapshot().slices == ()
+    assert m.Ended(holder.holder, lease_id, "reclaimed", code) in holder.heard
+
+
+def test_a_silent_agent_whose_node_failed_keeps_its_cores_until_it_speaks_and_is_told_then(world):
+    agent, _, _ = reclaimable(world)
+    world.cut(agent)
+    world.now_s += 100
+    for _ in range(2):
+        world.step(m.JobsReport(ended=(m.JobEnded("17", 5, "NODE_FAIL"),), alive=(m.JobRef("17", 5),)))
+        assert len(world.view(agent).leases) == 1
+    world.connect(agent)
+    world.settle()
+    assert agent.draining
+
+
+def test_the_nodes_next_incarnation_is_proof_of_death(world):
+    agent, holder, lease_id = reclaimable(world)
+    agent.slice = replace(agent.slice, incarnation="boot-a:10:1:5")
+    world.connect(agent)
+    world.settle()
+    agent.dead = True
+    world.cut(agent)
+    for job_id, incarnation, gone in [("18", "boot-a:11:1:5", False), ("19", "boot-a:11:2:6", True)]:
+        other = Agent(replace(agent.slice, slice_id=m.SliceId(some_id()), job_id=job_id, incarnation=incarnation))
+        world.connect(other)
+        world.settle()
+        assert (m.Ended(holder.holder, lease_id, "lost", 3) in holder.heard) == gone
+        other.dead = True
+
+
+def test_an_agent_that_seems_connected_is_waited_for_unless_its_node_has_another_boot_id(world):
+    agent, holder, lease_id = reclaimable(world)
+    agent.slice = replace(agent.slice, incarnation="boot-a:10:1:5")
+    world.connect(agent)
+    world.settle()
+    holder.want(4)
+    container = Agent(replace(agent.slice, slice_id=m.SliceId(some_id()), job_id="18", incarnation="boot-a:11:2:6"))
+    world.connect(container)
+    world.settle()
+    assert container.held == {}
+    agent.dead = True
+    world.cut(agent)
+    world.settle()
+    assert m.Ended(holder.holder, lease_id, "lost", 3) in holder.heard
+    assert len(container.held) == 1
+    rebooted = Agent(replace(agent.slice, slice_id=m.SliceId(some_id()), job_id="19", incarnation="boot-b:5:1:1"))
+    world.connect(rebooted)
+    world.settle()
+    assert rebooted.held
+    assert len(world.snapshot().slices) == 1
+    container.dead = True
+
+
+def test_a_slice_that_must_leave_its_node_is_told_why(world):
+    agent, _, _ = reclaimable(world)
+    for _ in range(2):
+        world.step(m.JobsReport(ending=(m.JobEnding("17", 5, 2), m.JobEnding("18", 5, 2))))
+        world.settle()
+    assert agent.told_to_leave == [2]
+
+
+def test_nothing_is_granted_on_a_stale_picture_of_slurm_and_everything_goes_on_with_a_new_one(world):
+    agent, holder, _ = reclaimable(world)
+    local = world.holder()
+    free = world.agent(cores=1, job_id="18")
+    world.step(m.JobsReport(alive=(m.JobRef("17", 5), m.JobRef("18")), trusted_for_s=10.0))
+    world.now_s += 10.5
+    holder.want(3)
+    local.want(1)
+    world.settle()
+    assert (holder.workers, local.workers, free.held) == (2, 0, {})
+    assert "Slurm" in world.snapshot().waiting[0].reason
+    assert world.view(agent).state == "up"  # what runs goes on
+    world.step(m.JobsReport(trusted_for_s=0.0))  # the harvester says that it still hears nothing
+    world.settle()
+    assert free.held == {}
+    by_hand = world.agent(cores=1)  # has nothing to do with Slurm
+    world.settle()
+    assert by_hand.held
+    world.step(m.JobsReport(trusted_for_s=10.0))
+    world.settle()
+    assert free.held
+    assert (holder.workers, local.workers) == (3, 1)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ class Agent:
         self.held = {}  # lease id -> HeldLease
         self.link = None
         self.draining = False
+        self.told_to_leave = []  # reason codes
+        self.clean = False
         self.dead = False
         self.refuse_with = None
 
@@ -96,7 +98,8 @@ class Agent:
 
     def register(self, *, clean=False):
         held = tuple(self.held.values())
-        self.say(m.Register(self.slice, self.instance, self.epoch, held, self.draining, clean))
+        self.clean = self.clean or clean  # what it has proven once it says each time
+        self.say(m.Register(self.slice, self.instance, self.epoch, held, self.draining, self.clean))
 
     def free_cores(self):
         used = {core for lease in self.held.values() for core in lease.core_ids}
@@ -114,6 +117,7 @@ class Agent:
                     self.free(message.lease_id, "released", message.reason_code)
             case m.EndSlice():
                 self.draining = True
+                self.told_to_leave.append(message.reason_code)
 
     def _propose(self, terms):
         known = self.held.get(terms.lease_id)

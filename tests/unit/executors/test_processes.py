@@ -128,9 +128,10 @@ def test_listeners_say_where_they_are():
 
 
 def test_a_slice_of_a_job_has_one_name_and_local_ones_differ():
-    assert command.slice_key("17", 5) == command.slice_key("17", 5)
-    assert len({command.slice_key("17", 5), command.slice_key("17", 6), command.slice_key("18", 5)}) == 3
-    assert command.slice_key("", 0) != command.slice_key("", 0)
+    assert command.slice_key("boot:1:2", "17", 5) == command.slice_key("boot:1:2", "17", 5)
+    others = [("boot:1:2", "17", 5), ("boot:1:2", "17", 6), ("boot:1:2", "18", 5), ("boot:9:3", "17", 5)]
+    assert len({command.slice_key(*other) for other in others}) == 4
+    assert command.slice_key("boot:1:2", "", 0) != command.slice_key("boot:1:2", "", 0)
 
 
 def test_the_end_of_a_slice_comes_from_the_option_or_from_slurm():

@@ -238,6 +238,35 @@ def test_an_agent_not_reached_again_is_lost_within_two_seconds(h, channel):
     assert "no route" in messages[0]["hint"]
 
 
+def test_a_node_that_falls_silent_is_lost_at_the_first_try_that_meets_silence_too(h, channel):
+    h.step(AgentDown(AGENT, "timed out", silent=True))
+    assert h.take() == [DialAgent(AGENT)]
+    h.step(AgentDown(AGENT, "no route", silent=True))
+    messages = h.said()
+    assert [(m["m"], m["reason_code"]) for m in messages] == [("lost", 3), ("ended", 3)]
+    assert messages[0]["channels"] == [channel]
+
+
+def test_a_node_that_was_silent_for_a_moment_loses_nothing(h, channel):
+    h.step(AgentDown(AGENT, "timed out", silent=True))
+    h.agent_up()
+    h.agent_says("worker-up", 1, slot=0, generation=1, pid=9)
+    h.take()
+    h.step(AgentDown(AGENT, "timed out", silent=True))  # counts from anew
+    assert h.take() == [DialAgent(AGENT)]
+    h.agent_up()
+    h.advance(5)
+    assert [m["m"] for m in h.said()] == []
+
+
+def test_an_agent_that_is_refused_on_a_node_that_answers_is_not_a_lost_node(h, channel):
+    h.step(AgentDown(AGENT, "timed out", silent=True))
+    for _ in range(20):
+        h.step(AgentDown(AGENT, "refused"))
+        h.advance(0.1)
+    assert [(m["m"], m["reason_code"]) for m in h.said()] == [("lost", 16), ("ended", 16)]
+
+
 def test_an_agent_whose_listener_refuses_on_this_node_is_lost_at_once(h, channel):
     h.step(AgentDown(AGENT, "closed"))
     h.step(AgentDown(AGENT, "refused", refused=True))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfaas_slurm_plugin.policy import JOB_NAME, HarvestPolicy, History, Submit, overdue, plan
-from rfaas_slurm_plugin.view import ClusterView, Job, Node
+from rfaas_slurm_plugin.view import ClusterView, Job, Node, Reservation
 
 NODE = Node(
     name="n1",
@@ -39,8 +39,9 @@ JOB = Job(
 POLICY = HarvestPolicy(partition="harvest")
 
 
-def planned(nodes=(NODE,), jobs=(), policy=POLICY, history=None, now_s=100.0, wall_s=5000.0):
-    return plan(ClusterView(0.0, tuple(nodes), tuple(jobs)), policy, history or History(), now_s, wall_s)
+def planned(nodes=(NODE,), jobs=(), policy=POLICY, history=None, now_s=100.0, wall_s=5000.0, reservations=()):
+    view = ClusterView(0.0, tuple(nodes), tuple(jobs), tuple(reservations))
+    return plan(view, policy, history or History(), now_s, wall_s)
 
 
 def test_an_idle_node_becomes_one_slice_with_its_memory():
@@ -135,3 +136,29 @@ def test_never_more_than_is_idle_less_what_is_to_be_left(shapes, leave_cores, le
         assert all(action.cores > 0 and action.memory_mib >= policy.min_memory_mib_per_core for action in mine)
         assert sum(a.cores for a in mine) <= max(0, node.idle_cores - leave_cores)
         assert sum(a.memory_mib for a in mine) <= max(0, node.idle_memory_mib - leave_mib)
+
+
+def reservation(start_s, end_s=90_000, nodes=("n1",)):
+    return Reservation("maint", nodes, start_s, end_s)
+
+
+@pytest.mark.parametrize(
+    ("start_s", "time_limit_min", "expected"),
+    [
+        (5000 + 30 + 600, 0, [10]),  # ends when the reservation begins, less the margin
+        (5000 + 30 + 659, 0, [10]),  # whole minutes, rounded down
+        (5000 + 30 + 600, 5, [5]),
+        (5000 + 30 + 119, 0, []),  # too little for a slice
+        (5000 - 10, 0, []),  # it has begun
+        (5000 + 30 + 6000, 7, [7]),
+    ],
+)
+def test_no_slice_runs_into_a_reservation(start_s, time_limit_min, expected):
+    policy = replace(POLICY, time_limit_min=time_limit_min)
+    assert [a.time_limit_min for a in planned(policy=policy, reservations=[reservation(start_s)])] == expected
+
+
+def test_the_next_reservation_counts_and_those_that_are_over_or_elsewhere_do_not():
+    soon, later = reservation(5000 + 30 + 600), reservation(80_000)
+    assert planned(reservations=[later, soon])[0].time_limit_min == 10
+    assert planned(reservations=[reservation(1000, 4000), reservation(5100, nodes=("n2",))])[0].time_limit_min == 0

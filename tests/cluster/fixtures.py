@@ -1,4 +1,6 @@
-"""Fixtures of the real-cluster ring: a running Slurm, its users, the built wheel, and the check that nothing is left.
+"""Fixtures of the tests on a real Slurm: a running cluster, its users, the built wheel, and the check on what is left.
+
+Known to every ring (tests/conftest.py registers them), since faults of Slurm stand with the other faults.
 
 A test takes `cluster`, `alice`, `bob`; it may use jobs, processes and files as it likes, and must have ended all of
 them when it returns. Homes are emptied before each test.
@@ -21,7 +23,7 @@ _cluster_number = count(1)
 _running: list[Cluster] = []  # for the reports of failed tests
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def _rig_can_start() -> None:
     """Say why the ring does not run; in CI any skip is a failure."""
     reason = missing_requirement()
@@ -53,13 +55,27 @@ def _started(settings: Settings) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def session_cluster(start_cluster: Callable[[Settings], Cluster]) -> Cluster:
     """The ring's one cluster. Tests take `cluster`, which is this one with the check around it."""
-    return start_cluster(Settings())
+    return start_cluster(Settings(jwt=True))
 
 
 @pytest.fixture
 def cluster(session_cluster: Cluster) -> Iterator[Cluster]:
     """The running cluster, clean before the test and checked to be clean after it."""
     with checked(session_cluster) as clean:
+        yield clean
+
+
+@pytest.fixture(scope="session")
+def fault_session_cluster(start_cluster: Callable[[Settings], Cluster]) -> Cluster:
+    """A cluster for faults: slurmctld gives a silent node up after ten seconds instead of half a minute."""
+    # a node that comes back is asked for jobs that are older than BatchStartTimeout and ten seconds
+    return start_cluster(Settings(nodes=3, cpus=2, slurmd_timeout_s=10, extra_conf="BatchStartTimeout=1"))
+
+
+@pytest.fixture
+def fault_cluster(fault_session_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster for faults, checked like the other one; its daemons are started again if a test left them dead."""
+    with checked(fault_session_cluster) as clean:
         yield clean
 
 
@@ -103,6 +119,8 @@ def _restore(cluster: Cluster) -> None:
     for name in cluster.settings.node_names:
         if cluster.node(name).init_pid is None:
             cluster.start_node(name)
+    for name in cluster.settings.all_names:
+        cluster.ensure_daemon(name)
     cluster.remove_users_things()
     cluster.set_grace(cluster.settings.grace_s)
 
