@@ -38,7 +38,7 @@ check:  ## format, lint, spelling, types, layers, and the tests that start no se
 
 test: check  ## everything: check, real processes, every Python here, a real Slurm (root installs what that needs)
 	@tools/apt-install.sh
-	.venv/bin/pytest tests/system
+	.venv/bin/pytest tests/system $(wildcard tests/faults)
 	$(PYTHON) tools/test_on_pythons.py
 	$(if $(wildcard tests/cluster/test_*.py),.venv/bin/pytest tests/cluster)
 

@@ -4,8 +4,10 @@ Must not load grpc, protobuf or numpy (daemons do that in processes of their own
 and must not import the packages above it: allocator, executors, slurm_plugin. Names outside `__all__` are private.
 """
 
-from rfaas.client.futures import Future
-from rfaas.executor import Executor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from rfaas_transport.errors import (
     AcquireTimeout,
     AgentLost,
@@ -32,6 +34,11 @@ from rfaas_transport.errors import (
     VersionMismatch,
     WorkerLost,
 )
+
+if TYPE_CHECKING:
+    from rfaas.client.futures import Future
+    from rfaas.executor import Executor
+    from rfaas.progress_bar import progress
 
 __version__ = "0.1.0.dev0"
 
@@ -63,4 +70,22 @@ __all__ = [
     "VersionMismatch",
     "WorkerLost",
     "__version__",
+    "progress",
 ]
+
+_LAZY = {"Executor": "rfaas.executor", "Future": "rfaas.client.futures", "progress": "rfaas.progress_bar"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+    """Load the executor when it is first named: a program, and every command, that only imports rfaas stays light."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

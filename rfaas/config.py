@@ -1,6 +1,6 @@
 """What an executor may be told, checked once at the door, and which allocator a program means.
 
-Must not start or write anything: it reads arguments, the environment and `allocator.json` (docs/spec/003-control.md).
+Must not start or write anything: it reads arguments, settings and `allocator.json` (docs/spec/003-control.md).
 Every wrong value is a ConfigError that says the cause and the remedy.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rfaas.settings import Settings
 from rfaas.units import parse_duration_s, parse_size_bytes
 from rfaas_transport.errors import ConfigError
 
@@ -83,6 +84,30 @@ class ExecutorConfig:
     calls: CallSettings
 
 
+def configure(environ: Mapping[str, str] | None = None, **arguments: object) -> ExecutorConfig:
+    """What an Executor is, of its arguments and, where those are None, of the settings (docs/configuration.md).
+
+    Args:
+        environ: os.environ if None.
+        arguments: of `rfaas.Executor`, by name.
+
+    Raises:
+        ConfigError: a value is wrong, wherever it comes from; the message names its source and what would be right.
+    """
+    settings = Settings.load(environ)
+    environ = os.environ if environ is None else environ
+    names = ("max_workers", "cores", "memory", "transport", "hot_for_s", "acquire_timeout_s")
+    of_calls = ("idempotent", "retries", "call_timeout_s")
+    value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in (*names, *of_calls)}
+    return make_config(
+        **{name: value[name] for name in names},
+        allocator=settings.value("allocator", arguments.get("allocator")),
+        daemon_python=settings.value("daemon_python", arguments.get("daemon_python")),
+        calls=make_call_settings(**{name: value[name] for name in of_calls}),
+        environ=environ,
+    )
+
+
 def make_call_settings(*, idempotent: bool, retries: int, call_timeout_s: float | str | None) -> CallSettings:
     """Check what is said about calls.
 
@@ -128,7 +153,7 @@ def make_config(
         transport=transport,
         hot_for_s=parse_duration_s(hot_for_s, name="hot_for_s"),
         acquire_timeout_s=_optional_duration("acquire_timeout_s", acquire_timeout_s),
-        daemon_python=_interpreter(daemon_python or environ.get("RFAAS_DAEMON_PYTHON") or None),
+        daemon_python=_interpreter(Settings.load(environ).value("daemon_python", daemon_python)),
         calls=calls,
     )
 
@@ -136,26 +161,25 @@ def make_config(
 def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> AllocatorChoice:
     """Find the allocator that a program means.
 
-    In this order: the argument, RFAAS_ALLOCATOR, the state directory of an allocator that runs, none (embedded).
-    "embedded" asks for none; anything else is the path of a state directory.
+    In this order: the argument, the setting `allocator`, the state directory of an allocator that runs, none
+    (embedded). "embedded" asks for none; anything else is the path of a state directory.
 
     Raises:
         ConfigError: the path named by argument or environment is no directory.
     """
-    source = "allocator"
-    if value is None and environ.get("RFAAS_ALLOCATOR"):
-        value, source = environ["RFAAS_ALLOCATOR"], "RFAAS_ALLOCATOR"
-    if value is None:
-        default = state_dir(environ)
+    if value is not None and (not isinstance(value, str | os.PathLike) or not os.fspath(value)):
+        raise ConfigError(f'allocator={value!r} is neither "embedded" nor a path', hint="pass a state directory")
+    settings = Settings.load(environ)
+    found = settings.find("allocator", value)
+    if found.value is None:
+        default = _state_dir(settings, environ)
         return StateDir(default) if _is_served(default) else Embedded()
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ConfigError(f'{source}={value!r} is neither "embedded" nor a path', hint="pass a state directory")
-    if os.fspath(value) == "embedded":
+    if found.value == "embedded":
         return Embedded()
-    path = Path(value).expanduser().absolute()
+    path = Path(found.value)
     if not path.is_dir():
         raise ConfigError(
-            f"{source}={os.fspath(value)!r} is not a state directory",
+            f"{found.label}={found.value!r} is not a state directory",
             hint='run `rfaas up` there first, or pass allocator="embedded" to use this machine only',
         )
     return StateDir(path)
@@ -163,8 +187,13 @@ def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str,
 
 def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """The user's state directory, which may not exist yet (docs/spec/003-control.md)."""
-    if environ.get("RFAAS_STATE_DIR"):
-        return Path(environ["RFAAS_STATE_DIR"]).expanduser().absolute()
+    return _state_dir(Settings.load(environ), environ)
+
+
+def _state_dir(settings: Settings, environ: Mapping[str, str]) -> Path:
+    found = settings.value("state_dir")
+    if found is not None:
+        return Path(found)
     base = environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "rfaas"
 

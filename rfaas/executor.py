@@ -20,7 +20,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from rfaas.client.applying import Chunk
 from rfaas.client.engine import Engine
 from rfaas.client.futures import Future
-from rfaas.config import CallSettings, make_call_settings, make_config
+from rfaas.config import CallSettings, configure, make_call_settings
 from rfaas_transport.errors import ConfigError
 
 P = ParamSpec("P")
@@ -173,11 +173,14 @@ class Executor(Calls):
         with rfaas.Executor() as ex:
             print(ex.submit(pow, 2, 10).result())
 
+    What is left out comes from RFAAS_* variables and `rfaas.toml`, else has the default given here
+    (docs/configuration.md; `rfaas config show`).
+
     Args:
         max_workers: ceiling; workers are asked for as calls need them. None: the CPUs this process may use, or, with an
             allocator, as many as there are calls, at most 1,000.
-        memory: of each worker, "512MiB" or bytes.
-        cores: of each worker.
+        memory: of each worker, "512MiB" or bytes; 1 GiB.
+        cores: of each worker; 1.
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
             user runs, else embedded.
         transport: medium to the workers: "auto" or "tcp" (which is a unix socket on the same node).
@@ -185,7 +188,7 @@ class Executor(Calls):
             sleep.
         call_timeout_s, idempotent, retries: of every call; see `options`.
         acquire_timeout_s: seconds that a call waits while there is no worker at all, then AcquireTimeout; None: for
-            ever.
+            ever ("none" says so where the configuration says else).
         daemon_python: interpreter of the helper process, if it should not be this one; also RFAAS_DAEMON_PYTHON.
 
     Raises:
@@ -196,32 +199,33 @@ class Executor(Calls):
         self,
         max_workers: int | None = None,
         *,
-        memory: str | int = "1GiB",
-        cores: int = 1,
+        memory: str | int | None = None,
+        cores: int | None = None,
         allocator: str | os.PathLike[str] | None = None,
-        transport: str = "auto",
-        hot_for_s: float | str = 0.0,
+        transport: str | None = None,
+        hot_for_s: float | str | None = None,
         call_timeout_s: float | str | None = None,
         acquire_timeout_s: float | str | None = None,
-        idempotent: bool = False,
-        retries: int = 0,
+        idempotent: bool | None = None,
+        retries: int | None = None,
         daemon_python: str | os.PathLike[str] | None = None,
     ) -> None:
         if callable(max_workers):
             raise ConfigError("max_workers is a function", hint="make the executor first, then ex.submit(function, …)")
-        calls = make_call_settings(idempotent=idempotent, retries=retries, call_timeout_s=call_timeout_s)
-        config = make_config(
+        config = configure(
             max_workers=max_workers,
             memory=memory,
             cores=cores,
             allocator=allocator,
             transport=transport,
             hot_for_s=hot_for_s,
+            call_timeout_s=call_timeout_s,
             acquire_timeout_s=acquire_timeout_s,
+            idempotent=idempotent,
+            retries=retries,
             daemon_python=daemon_python,
-            calls=calls,
         )
-        super().__init__(Engine(config), calls)
+        super().__init__(Engine(config), config.calls)
         # Not __del__: the I/O thread outlives this object and finishes the calls that others hold futures of.
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # exit waits for the calls by another way: rfaas.client.lifetime

@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from rfaas.units import parse_duration_s
-from rfaas_allocator.core import DEFAULT_TTL_S
+from rfaas.settings import Settings
 from rfaas_transport.errors import ConfigError
 
 EX_IOERR: Final = 74
@@ -35,24 +34,24 @@ def main(argv: list[str] | None = None) -> int:
         help="also listen on this interface, with TLS and the key pair of the state directory",
     )
     parser.add_argument(
-        "--ttl", default=DEFAULT_TTL_S, metavar="DURATION", help="a lease nobody renews ends after this (default 10s)"
+        "--ttl", metavar="DURATION", help="a lease nobody renews ends after this (default: leases.ttl_s, 10s)"
     )
     arguments = parser.parse_args(argv)
-    logging.basicConfig(
-        level=os.environ.get("RFAAS_LOG", "INFO").upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # strangers' handshakes are no news
     from rfaas_allocator.daemon import AllocatorConfig, serve  # loads grpc, which reads that variable
     from rfaas_allocator.journal import JournalFailed
 
     try:
-        ttl_s = parse_duration_s(arguments.ttl, name="--ttl")
+        settings = Settings.load(options={"leases.ttl_s": arguments.ttl})
+        level = (settings.value("log") or "info").upper()
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        ttl_s = settings.value("leases.ttl_s")
         config = AllocatorConfig(arguments.state_dir.expanduser().absolute(), arguments.listen, ttl_s)
         asyncio.run(serve(config))
     except ConfigError as error:
         print(f"rfaas allocator: {error}", file=sys.stderr)
         return EX_CONFIG
-    except JournalFailed as error:
+    except (JournalFailed, OSError) as error:  # the latter: a disk that is full before anything serves
         print(f"rfaas allocator: {error}", file=sys.stderr)
         return EX_IOERR
     return 0

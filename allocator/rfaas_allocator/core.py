@@ -22,6 +22,7 @@ from rfaas_allocator.events import (
     HolderSaid,
     Recovered,
     SlicesMustEnd,
+    StorageIs,
 )
 from rfaas_allocator.holders import HolderDesk
 from rfaas_allocator.inventory import WantEntry, WantKey
@@ -59,6 +60,7 @@ class AllocatorCore:
         self._inventory = self._ledger.inventory
         self._agents = AgentDesk(self._ledger)
         self._holders = HolderDesk(self._ledger)
+        self._storage_problem = ""
 
     def start(self) -> list[Effect]:
         """Begin a new life; call once, before the first step, and carry out its effects first."""
@@ -93,6 +95,9 @@ class AllocatorCore:
                 self._agents.jobs_reported(event, now_s)
             case SlicesMustEnd():
                 self._agents.end_all(event.reason_code, for_good=event.for_good)
+            case StorageIs():
+                self._storage_problem = event.problem
+                self._ledger.changed = True
         if self._ledger.changed:
             self._ledger.changed = False
             self._serve(now_s)
@@ -110,7 +115,11 @@ class AllocatorCore:
             slices=tuple(entry.view(now_s) for _, entry in sorted(self._inventory.slices.items())),
             wants=tuple(entry.want for entry in self._inventory.wants.values()),
             waiting=tuple(waiting),
-            counters={**self._ledger.tallies, **self._inventory.counters},
+            counters={
+                **self._ledger.tallies,
+                **self._inventory.counters,
+                "storage_full": int(bool(self._storage_problem)),
+            },
         )
 
     # --- deciding --------------------------------------------------------------------------------
@@ -126,7 +135,8 @@ class AllocatorCore:
         ttl_s = self._ledger.ttl_s
         rooms = {entry.slice_id: entry.room() for entry in self._inventory.slices.values() if entry.open(now_s, ttl_s)}
         for key, entry in lacking:
-            self._propose(key, entry, rooms)
+            if not self._storage_problem:
+                self._propose(key, entry, rooms)
             self._tell(key, entry)
 
     def _propose(self, key: WantKey, entry: WantEntry, rooms: dict[SliceId, Room]) -> None:
@@ -146,6 +156,8 @@ class AllocatorCore:
         entry.told = told
 
     def _why_waiting(self, entry: WantEntry) -> str:
+        if self._storage_problem:
+            return self._storage_problem
         slices = self._inventory.slices.values()
         if not slices:
             return "no slice is here yet"

@@ -38,16 +38,20 @@ from rfaas_allocator.events import (
     HolderSaid,
     LinkId,
     Persist,
+    Record,
     SlicesMustEnd,
+    StorageIs,
     ToAgent,
     ToHolder,
 )
-from rfaas_allocator.journal import Journal, JournalFailed
+from rfaas_allocator.journal import Journal, JournalFailed, JournalFull
 
 logger = logging.getLogger(__name__)
 
 BATCH_LIMIT: Final = 1000  # events a commit; bounds how long the first of them waits
 EVENTS_KEPT: Final = 10_000  # for those who resume a watch
+STORAGE_CHECK_S: Final = 0.5  # how soon a full disk is noticed, and that it has room again
+FULL_RETRY_S: Final = 0.2  # between tries of a commit that found no room
 EVENTS_A_LIFE: Final = 2**40  # event numbers of one life of the allocator, so that they rise across restarts
 
 
@@ -96,6 +100,7 @@ class Engine:
         self._next_seq = 0
         self._news = asyncio.Condition()
         self._closed = False
+        self._stopping = False
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -103,11 +108,13 @@ class Engine:
         """Begin this life of the allocator: its number is durable when this returns.
 
         Raises:
-            JournalFailed: nothing was begun.
+            JournalFailed: nothing was begun; also if there is no room.
         """
+        self._stopping = True  # nobody waits for room at a start: it fails with a reason
         effects = self._core.start()
         self._next_seq = self.snapshot().alloc_epoch * EVENTS_A_LIFE + 1
         await self._carry_out(effects)
+        self._stopping = False
 
     async def run(self) -> None:
         """Serve until `close`; cancel it only together with the process.
@@ -115,6 +122,14 @@ class Engine:
         Raises:
             JournalFailed: the process must end now; nothing that depends on the failed commit was sent.
         """
+        watching = asyncio.create_task(self._watch_storage()) if self._in_thread else None
+        try:
+            await self._run()
+        finally:
+            if watching is not None:
+                watching.cancel()
+
+    async def _run(self) -> None:
         while True:
             jobs = [await self._queue.get()]
             while len(jobs) < BATCH_LIMIT and not self._queue.empty():
@@ -132,11 +147,7 @@ class Engine:
 
     async def _carry_out(self, effects: list[Effect]) -> None:
         records = [effect.record for effect in effects if isinstance(effect, Persist)]
-        lsn = 0
-        if records and self._in_thread:
-            lsn = await asyncio.to_thread(self._journal.commit, records)
-        elif records:
-            lsn = self._journal.commit(records)
+        lsn = await self._commit(records) if records else 0
         happened = []
         for effect in effects:
             match effect:
@@ -150,6 +161,34 @@ class Engine:
                     happened.append(effect)
         if happened:
             self._publish(happened, lsn)
+
+    async def _commit(self, records: list[Record]) -> int:
+        """Make records durable; where there is no room, wait for it: leases live on, and nothing is said before.
+
+        Raises:
+            JournalFailed: also if the allocator is to end while it waits.
+        """
+        while True:
+            try:
+                if self._in_thread:
+                    return await asyncio.to_thread(self._journal.commit, records)
+                return self._journal.commit(records)
+            except JournalFull as error:
+                logger.error("no room for a commit, trying again: %s", error.message)
+                if self._stopping:
+                    raise JournalFailed(error.message, hint=error.hint) from error
+            await asyncio.sleep(FULL_RETRY_S)
+
+    async def _watch_storage(self) -> None:
+        """Tell the core when the disk is full, and when it has room again."""
+        known = ""
+        while True:
+            problem = await asyncio.to_thread(self._journal.storage_problem)
+            if bool(problem) != bool(known):
+                logger.warning("storage: %s", problem or "there is room again")
+                self._queue.put_nowait(_Job(StorageIs(problem)))
+                known = problem
+            await asyncio.sleep(STORAGE_CHECK_S)
 
     def _close_link(self, effect: CloseLink) -> None:
         link = self._links.get(effect.link)
@@ -192,6 +231,7 @@ class Engine:
 
     def stop(self) -> None:
         """Make `run` return after what is queued."""
+        self._stopping = True
         self._queue.put_nowait(None)
 
     # --- links -----------------------------------------------------------------------------------

@@ -66,7 +66,14 @@ class SlicesMustEnd:
     for_good: bool
 
 
-CoreEvent = AgentSaid | AgentLinkBroke | HolderSaid | HolderLinkBroke | JobsReport | SlicesMustEnd
+@dataclass(frozen=True, slots=True)
+class StorageIs:
+    """What keeps the journal from growing, for people; "" when nothing does. Until then no new lease is proposed."""
+
+    problem: str
+
+
+CoreEvent = AgentSaid | AgentLinkBroke | HolderSaid | HolderLinkBroke | JobsReport | SlicesMustEnd | StorageIs
 
 
 # --- records: what must be durable ---------------------------------------------------------------

@@ -18,6 +18,13 @@ class JournalFailed(RfaasError, OSError):
     code = "journal"
 
 
+class JournalFull(RfaasError, OSError):
+    """There is no room for a commit: nothing of it is kept, nothing else is lost, and it may be tried again."""
+
+    code = "journal-full"
+    retriable = True
+
+
 class Journal(Protocol):
     """Keeps records across the allocator's lives."""
 
@@ -28,7 +35,14 @@ class Journal(Protocol):
         """Make records durable together, in order; return the commit's number, which only rises.
 
         Raises:
+            JournalFull: nothing of them is kept; nothing may be sent that depends on them until a later try succeeds.
             JournalFailed: nothing may be sent that depends on them; the allocator must end.
+        """
+
+    def storage_problem(self) -> str:
+        """Why no new leases should be given, since the end of a lease may soon find no room; "" if there is room.
+
+        Makes room for itself again where it can. May run beside `commit`, in another thread.
         """
 
     def close(self) -> None:
@@ -49,6 +63,10 @@ class MemoryJournal:
         """Count the commit."""
         self._lsn += 1
         return self._lsn
+
+    def storage_problem(self) -> str:
+        """Memory is the process's own."""
+        return ""
 
     def close(self) -> None:
         """Nothing to let go of."""

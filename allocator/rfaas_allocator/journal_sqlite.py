@@ -10,8 +10,9 @@ import contextlib
 import json
 import os
 import sqlite3
+import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,8 @@ from rfaas_allocator.events import (
     SliceIsForgotten,
     SliceIsOver,
 )
-from rfaas_allocator.journal import JournalFailed
+from rfaas_allocator.journal import JournalFailed, JournalFull
+from rfaas_allocator.reserve import Reserve
 from rfaas_transport.errors import ConfigError
 
 SCHEMA_VERSION: Final = 1
@@ -42,6 +44,7 @@ SCHEMA: Final = f"""
     CREATE TABLE leases (id BLOB PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 """
 SLICES_OVER_KEPT: Final = 10_000
+RESERVE_NAME: Final = "journal.reserve"
 
 
 class SqliteJournal:
@@ -59,6 +62,8 @@ class SqliteJournal:
         if not path.exists():
             self._create()
         self._db = self._open()
+        self._reserve = Reserve(path.with_name(RESERVE_NAME))
+        self._lock = threading.Lock()  # a commit gives the reserve up while another thread may make it
         self._lsn = 0
 
     # --- opening ---------------------------------------------------------------------------------
@@ -168,12 +173,14 @@ class SqliteJournal:
 
     def commit(self, records: Iterable[Record]) -> int:
         """Write one transaction; it is on the disk when this returns. Errors: see `Journal`."""
+        kept = list(records)
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for record in records:
-                self._write(record)
-            self._put_counter("lsn", self._lsn + 1)
-            self._db.execute("COMMIT")
+            with self._lock:
+                # A full disk refuses before anything is synced, so trying again is safe; more room is made each time.
+                if not (self._fits(kept) or self._after(self._shorten_log, kept) or self._after(self._give_up, kept)):
+                    raise JournalFull(
+                        f"there is no room for the journal {self._path} (ENOSPC)", hint="make room on its disk (df)"
+                    )
         except sqlite3.Error as error:
             # After a failed fsync nobody knows what is on the disk, so it is not tried again.
             raise JournalFailed(
@@ -182,6 +189,43 @@ class SqliteJournal:
             ) from error
         self._lsn += 1
         return self._lsn
+
+    def _fits(self, records: list[Record]) -> bool:
+        """Commit; False if the disk is full, then nothing of it is kept."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for record in records:
+                self._write(record)
+            self._put_counter("lsn", self._lsn + 1)
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
+                raise
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            return False
+        return True
+
+    def _after(self, make_room: Callable[[], bool], records: list[Record]) -> bool:
+        return make_room() and self._fits(records)
+
+    def _shorten_log(self) -> bool:
+        """Write the log back into the file and cut it off; False if even that finds no room."""
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
+                raise
+            return False
+        return True
+
+    def _give_up(self) -> bool:
+        return self._reserve.give_up()
+
+    def storage_problem(self) -> str:
+        """Why no new leases should be given; see `Journal`."""
+        with self._lock:
+            return self._reserve.problem()
 
     def _write(self, record: Record) -> None:
         db = self._db

@@ -22,6 +22,7 @@ from rfaas.control.address import AllocatorAddress, check_private
 from rfaas.control.dial import dial_agent
 from rfaas.control.links import Link
 from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice, SliceId
+from rfaas.settings import Settings
 from rfaas_executors._process import adopt_orphans
 from rfaas_executors.agent import Agent
 from rfaas_executors.agent_events import AgentConfig
@@ -37,10 +38,10 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; return the exit status: 0 when the slice went back, 69 or 78 when it could not begin."""
-    level = os.environ.get("RFAAS_LOG", "warning").upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     options = _parser().parse_args(arguments)
     try:
+        level = (Settings.load().value("log") or "warning").upper()
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
         return asyncio.run(_serve(options))
     except RfaasError as error:
         print(f"rfaas agent: {error}", file=sys.stderr)

@@ -302,15 +302,13 @@ class TemplateHost:
             handle.close()
 
     def _on_forked(self, message: control.Message, descriptors: list[int]) -> None:
-        handle = self.workers[message["worker"]]
-        if descriptors:
-            handle.forked(message["pid"], descriptors[0])
-            self._post(on.WorkerForked(handle.number, message["pid"], message["spawned"]))
-        else:  # a worker that can't be killed must not serve; it ends with its control connection
-            log.error(
-                "worker lost worker=%d pid=%d: this process has no descriptor left", handle.number, message["pid"]
-            )
-            handle.close()
+        worker = self.workers[message["worker"]]
+        if not descriptors:  # the kernel drops what finds no room in our table (recvmsg: MSG_CTRUNC)
+            log.error("out of descriptors, worker let go worker=%d pid=%d", message["worker"], message["pid"])
+            worker.hang_up()  # without us it ends by itself, and the template says so
+            return
+        worker.forked(message["pid"], descriptors[0])
+        self._post(on.WorkerForked(message["worker"], message["pid"], message["spawned"]))
 
     # --- its end --------------------------------------------------------------------------------
 

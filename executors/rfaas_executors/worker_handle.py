@@ -94,12 +94,16 @@ class WorkerHandle:
                 found[channel] = (started, done) if number == channel else (0, 0)
         return found
 
-    def close(self) -> None:
-        """Let go of everything; repeatable."""
+    def hang_up(self) -> None:
+        """Close the control connection: the worker takes it for our death and ends; repeatable."""
         if self._control is not None:
             self._loop.remove_reader(self._control)
             self._control.close()
             self._control = None
+
+    def close(self) -> None:
+        """Let go of everything; repeatable."""
+        self.hang_up()
         if self._page is not None:
             self._page.close()
             self._page = None

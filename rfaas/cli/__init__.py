@@ -6,12 +6,15 @@ grpc, numpy or a component. Its line in `rfaas --help` is read from the source, 
 
 import ast
 import importlib.util
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 import click
 
 import rfaas
+from rfaas_transport.errors import RfaasError
 
 COMMANDS_GROUP = "rfaas.commands"
 
@@ -21,6 +24,15 @@ class LazyGroup(click.Group):
 
     def _installed(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click's
+        """Run a command; what is set wrong is said, never a traceback."""
+        try:
+            return super().invoke(ctx)
+        except RfaasError as error:
+            from rfaas.cli.common import fail
+
+            fail(error, as_json="--json" in ctx.args or "--json" in sys.argv)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name every installed command, sorted, importing none."""

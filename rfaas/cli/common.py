@@ -45,11 +45,13 @@ def fail(error: RfaasError, *, as_json: bool) -> NoReturn:
     sys.exit(EXIT_CONFIG if error.code == "config" else EXIT_UNAVAILABLE)
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print columns like sinfo's: upper-case headers, two spaces between, numbers to the right, no lines drawn."""
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, right: bool = False) -> None:
+    """Print columns like sinfo's: upper-case headers, two spaces between, numbers (`right`: all) to the right."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(headers, *texts, strict=True)]
-    right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]
+    to_right = [
+        right or (bool(rows) and all(isinstance(row[i], int | float) for row in rows)) for i in range(len(headers))
+    ]
     for row in [list(headers), *texts]:
-        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, to_right, strict=True)]
         click.echo("  ".join(cells).rstrip())

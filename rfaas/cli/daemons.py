@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,8 +65,8 @@ def prepare_state_dir(path: Path) -> Path:
     return path
 
 
-def spawn(name: str, command: Sequence[str], state_dir: Path) -> Daemon:
-    """Start a daemon in a session of its own, its output in `log/<name>.log`.
+def spawn(name: str, command: Sequence[str], state_dir: Path, environ: Mapping[str, str] | None = None) -> Daemon:
+    """Start a daemon in a session of its own, its output in `log/<name>.log`; `environ`: None inherits ours.
 
     Raises:
         ConfigError: its interpreter or its log can't be opened; nothing was started.
@@ -74,10 +74,17 @@ def spawn(name: str, command: Sequence[str], state_dir: Path) -> Daemon:
     try:
         with (state_dir / "log" / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=state_dir
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=state_dir,
+                env=environ,
             )
     except OSError as error:
         raise ConfigError(f"the {name} can't be started: {error}", hint="is --daemon-python right?") from error
+    process.returncode = 0  # it outlives us and is known by its record: nothing here is left undone
     return Daemon(name, process.pid, start_ticks(process.pid))
 
 

@@ -5,12 +5,12 @@ Asks the allocator (service Admin) and changes nothing. grpc is imported when a 
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import click
 
+from rfaas.cli import asking
 from rfaas.cli.common import fail, json_option, print_json, print_table, state_dir_option
 from rfaas.control.messages import HeldLease, SliceView, Snapshot
 from rfaas_transport.errors import RfaasError
@@ -31,20 +31,15 @@ def status(state_dir: Path, as_json: bool) -> None:
     """
     snapshot = _snapshot(state_dir, as_json)
     if as_json:
-        print_json(
-            {
-                "alloc_epoch": snapshot.alloc_epoch,
-                "slices": [_slice_json(view) for view in snapshot.slices],
-                "waiting": [{"missing_workers": w.missing, "reason": w.reason} for w in snapshot.waiting],
-                "counters": snapshot.counters,
-            }
-        )
+        print_json(snapshot_json(snapshot))
         return
     if not snapshot.slices:
         click.echo(f"no slices: nothing is idle, harvest jobs are pending, or agents ended; see {state_dir}/log")
     else:
         headers = ("NODE", "STATE", "CORES", "FREE", "MEM_MIB", "FREE_MIB", "LEASES", "JOB")
         print_table(headers, [_slice_row(view) for view in sorted(snapshot.slices, key=lambda v: v.slice.node)])
+    if snapshot.counters.get("storage_full"):
+        click.echo(f"no new leases: the allocator's disk is full; make room at {state_dir}")
     for waiting in snapshot.waiting:
         click.echo(f"waiting for {waiting.missing} workers: {waiting.reason}")
 
@@ -74,17 +69,20 @@ def leases(state_dir: Path, as_json: bool) -> None:
 
 
 def _snapshot(state_dir: Path, as_json: bool) -> Snapshot:
-    from rfaas.control.address import AllocatorAddress
-    from rfaas.control.dial import AdminClient
-
-    async def ask() -> Snapshot:
-        async with AdminClient(AllocatorAddress.load(state_dir)) as admin:
-            return await admin.snapshot()
-
     try:
-        return asyncio.run(ask())
+        return asking.snapshot(state_dir)
     except RfaasError as error:
         fail(error, as_json=as_json)
+
+
+def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
+    """The allocator's view as JSON."""
+    return {
+        "alloc_epoch": snapshot.alloc_epoch,
+        "slices": [_slice_json(view) for view in snapshot.slices],
+        "waiting": [{"missing_workers": w.missing, "reason": w.reason} for w in snapshot.waiting],
+        "counters": snapshot.counters,
+    }
 
 
 def _slice_row(view: SliceView) -> tuple[object, ...]:

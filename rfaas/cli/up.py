@@ -21,6 +21,7 @@ import click
 from rfaas.cli import daemons
 from rfaas.cli.common import EXIT_FAILED, fail, json_option, print_json, state_dir_option
 from rfaas.cli.daemons import Daemon
+from rfaas.settings import TABLE, Settings
 from rfaas_transport.errors import ConfigError, RfaasError
 
 START_TIMEOUT_S = 15.0
@@ -30,19 +31,19 @@ START_TIMEOUT_S = 15.0
 @state_dir_option
 @json_option
 @click.option("--slurm", is_flag=True, help="Harvest idle cores of this Slurm cluster by preemptible jobs of your own.")
-@click.option("--cores", type=click.IntRange(1), help="Without --slurm: cores of this host to offer [all].")
-@click.option("--memory-mib", type=click.IntRange(1), default=4096, show_default=True, help="Without --slurm.")
+@click.option("--cores", help="Without --slurm: cores of this host to offer [all].")
+@click.option("--memory-mib", type=click.IntRange(1), help="Without --slurm [4096].")
 @click.option("--partition", help="Preemptible partition to harvest in [the one of the lowest tier].")
-@click.option("--nodes", multiple=True, help="Harvest only on these nodes; repeatable.")
-@click.option("--leave-cores", type=click.IntRange(0), default=0, help="Idle cores to leave a node [0].")
-@click.option("--leave-memory-mib", type=click.IntRange(0), default=0, help="Idle MiB to leave a node [0].")
-@click.option("--slice-cores", type=click.IntRange(0), default=0, help="Cores of one slice [all idle ones of a node].")
-@click.option("--max-cores", type=click.IntRange(0), default=0, help="Cores to harvest in all [no limit].")
-@click.option("--cycle-s", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Between looks at Slurm.")
-@click.option("--backoff-s", type=click.FloatRange(0), default=3.0, help="After a node was taken back [3].")
-@click.option("--time-limit-min", type=click.IntRange(0), default=0, help="Of one slice [the partition's].")
+@click.option("--nodes", multiple=True, help="Harvest only on these nodes, e.g. n[1-4]; repeatable.")
+@click.option("--leave-cores", help="Idle cores to leave a node [0].")
+@click.option("--leave-memory-mib", type=click.IntRange(0), help="Idle MiB to leave a node [0].")
+@click.option("--slice-cores", help="Cores of one slice [all idle ones of a node].")
+@click.option("--max-cores", help="Cores to harvest in all [no limit].")
+@click.option("--cycle-s", help="Between looks at Slurm [10].")
+@click.option("--backoff-s", help="After a node was taken back [3].")
+@click.option("--time-limit-min", help="Of one slice [the partition's].")
 @click.option("--listen", help="Address of this host that the nodes reach [found by itself].")
-@click.option("--daemon-python", default=sys.executable, help="Interpreter that has rfaas, on nodes too [this one].")
+@click.option("--daemon-python", help="Interpreter that has rfaas, on nodes too [this one].")
 @click.option("--sbatch-option", "sbatch_options", multiple=True, help="Passed on, e.g. --sbatch-option=--account=x.")
 def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # noqa: ANN401
     """Start the allocator, and what brings it cores: harvest jobs (--slurm) or this host.
@@ -51,25 +52,26 @@ def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # 
     On a cluster, as yourself, no root:     rfaas up --slurm
     On one machine, for several programs:   rfaas up --cores 4
     Then `rfaas.Executor()` in your programs uses it; `rfaas status` shows it, `rfaas down` ends it.
+    Every option but --slurm may stand in rfaas.toml or RFAAS_*: `rfaas config show`.
     """
     started: list[Daemon] = []
     try:
+        settings = Settings.load(options=_named(options))
+        options = _resolved(settings)
         daemons.prepare_state_dir(state_dir)
         _refuse_second(state_dir)
         plan = _slurm_plan(options) if slurm else None
         python = options["daemon_python"]
-        listen = ["--listen", plan["listen"]] if plan else []
-        started.append(
-            daemons.spawn(
-                "allocator", [python, "-m", "rfaas_allocator", "--state-dir", str(state_dir), *listen], state_dir
-            )
-        )
-        address = _wait_for_allocator(state_dir, started[0])
+        environ = {**os.environ, **settings.exported()}
+        address = plan["listen"] if plan else options["listen"]
+        allocator = [python, "-m", "rfaas_allocator", "--state-dir", str(state_dir)]
+        allocator += ["--listen", address] if address else []
+        started.append(daemons.spawn("allocator", allocator, state_dir, environ))
+        about = _wait_for_allocator(state_dir, started[0])
         command = _harvester(python, state_dir, plan, options) if plan else _local_agent(python, state_dir, options)
-        started.append(daemons.spawn("harvester" if plan else "agent", command, state_dir))
+        started.append(daemons.spawn("harvester" if plan else "agent", command, state_dir, environ))
         _still_alive(started, state_dir)
-        settings: dict[str, object] = {"slurm": plan, "alloc_id": address["alloc_id"], "daemon_python": python}
-        daemons.save(state_dir, started, settings)
+        daemons.save(state_dir, started, {"slurm": plan, "alloc_id": about["alloc_id"], "daemon_python": python})
     except BaseException as error:  # Ctrl-C too: without its record nobody could stop a daemon
         for daemon in reversed(started):
             daemons.stop(daemon, 5.0)
@@ -82,6 +84,25 @@ def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # 
         click.echo(f"harvesting in partition {plan['partition']} (grace {plan['grace_s']:g} s); see: rfaas status")
     else:
         click.echo("offering this host's cores; see: rfaas status")
+
+
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    """The command line as settings: an option is the setting whose table line names it."""
+    given = dict(options)
+    for name in ("memory_mib", "leave_memory_mib"):
+        mib = given.pop(name)
+        given[name.removesuffix("_mib")] = None if mib is None else mib << 20
+    places = {setting.key: setting.name for setting in TABLE if setting.section in ("local", "harvest", "up", "")}
+    return {places[key]: value for key, value in given.items()}
+
+
+def _resolved(settings: Settings) -> dict[str, Any]:
+    """Every option, from wherever it is said."""
+    names = [setting.name for setting in TABLE if setting.section in ("local", "harvest", "up")]
+    values = {name.rpartition(".")[2]: settings.value(name) for name in names}
+    values["daemon_python"] = settings.value("daemon_python") or sys.executable
+    values["leave_memory_mib"] = values.pop("leave_memory") >> 20
+    return values
 
 
 def _refuse_second(state_dir: Path) -> None:
@@ -124,7 +145,7 @@ def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict
     policy_fields = ("leave_cores", "leave_memory_mib", "slice_cores", "max_cores", "backoff_s")
     settings = {
         "plan": plan,
-        "policy": {name: options[name] for name in policy_fields} | {"nodes": list(options["nodes"])},
+        "policy": {name: options[name] for name in policy_fields} | {"nodes": plan["nodes"]},
         "daemon_python": python,
         "time_limit_min": options["time_limit_min"],
         "cycle_s": options["cycle_s"],
@@ -136,9 +157,16 @@ def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict
 
 def _local_agent(python: str, state_dir: Path, options: dict[str, Any]) -> list[str]:
     cores = options["cores"] or len(os.sched_getaffinity(0))
-    memory_bytes = options["memory_mib"] << 20
     agent = [python, "-m", "rfaas_executors.agent", "--state-dir", str(state_dir)]
-    return [*agent, "--cores", str(cores), "--memory-bytes", str(memory_bytes), "--grace-s", "5"]
+    return [
+        *agent,
+        "--cores",
+        str(cores),
+        "--memory-bytes",
+        str(options["memory"]),
+        "--grace-s",
+        str(options["grace_s"]),
+    ]
 
 
 def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> dict[str, Any]:
@@ -153,9 +181,8 @@ def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> dict[str, Any]:
 
     found = _wait(address, daemon, START_TIMEOUT_S)
     if found is None:
-        raise ConfigError(
-            f"the allocator did not start: {_tail(state_dir, daemon)}", hint=f"see {state_dir}/log/{daemon.name}.log"
-        )
+        said, _, remedy = _tail(state_dir, daemon).partition("\n  remedy: ")
+        raise ConfigError(f"the allocator did not start: {said}", hint=remedy or f"rfaas logs {daemon.name}")
     return found
 
 
@@ -234,6 +261,7 @@ def _purge(state_dir: Path) -> None:
         "secret",
         "tls.key",
         "tls.crt",
+        "journal.reserve",
         "journal.sqlite",
         "journal.sqlite-wal",
         "journal.sqlite-shm",

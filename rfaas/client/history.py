@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rfaas.client.events import Call, ChannelInfo, Deliver, Dispatch, Fail, Withdrawn
 from rfaas.control.eventlog import EventLog
+from rfaas.settings import Settings
 from rfaas_transport.frame import Status
 
 
@@ -15,7 +16,7 @@ class History:
     """
 
     def __init__(self, client_id: bytes) -> None:
-        self._log = EventLog.from_environment("client")
+        self._log = EventLog("client", Settings.load().value("event_log"))
         self._client = client_id.hex()
         self._open: set[int] = set()  # submitted and not resolved; an interrupted step may come back to say it again
 

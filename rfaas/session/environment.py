@@ -1,7 +1,7 @@
 """What a client says of its own interpreter, so that functions run in the same one.
 
-It is the key of a template process: equal environments share one (docs/spec/004-session.md section 4). Must stay
-standard library only, and must not pass what a launcher set for this process alone.
+It is the key of a template process: equal environments share one (docs/spec/004-session.md section 4). Must
+load nothing heavy, and must not pass what a launcher set for this process alone.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+from rfaas.settings import Settings
+
 KEPT: Final = ("PATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "HOME", "TZ")
-PASS_VARIABLE: Final = "RFAAS_ENV_PASS"
-"""Names further variables to pass, separated by commas or spaces."""
 LAUNCHER_PREFIXES: Final = (
     "SLURM_",
     "SLURMD_",
@@ -40,7 +40,7 @@ def without_launcher(variables: Mapping[str, str]) -> dict[str, str]:
 def current() -> dict[str, Any]:
     """Describe the running interpreter. Cheap enough to call whenever a client joins."""
     cwd = _cwd()
-    named = os.environ.get(PASS_VARIABLE, "").replace(",", " ").split()
+    named = Settings.load().value("env_pass")
     variables = {name: os.environ[name] for name in (*KEPT, *named) if name in os.environ}
     return {
         "python": sys.executable,

@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import logging
 import os
+import resource
 import secrets
 import socket
 from collections.abc import Callable
@@ -27,6 +28,8 @@ COMPONENTS_GROUP: Final = "rfaas.components"
 SECRET_BYTES: Final = 32
 FEWEST_VIRTUAL_CORES: Final = 64
 VIRTUAL_CORES_PER_CPU: Final = 4
+OWN_DESCRIPTORS: Final = 40
+DESCRIPTORS_PER_WORKER: Final = 4
 VIRTUAL_MEMORY_BYTES: Final = 1 << 50
 """Memory is the program's own affair when it calls itself: nobody else's lease is in danger."""
 
@@ -123,9 +126,14 @@ class EmbeddedGround:
 def virtual_cores() -> int:
     """Cores of an embedded slice: more than the CPUs, so that a program never queues behind an executor of its own.
 
-    Its workers then share the CPUs, as its threads or processes would.
+    Its workers then share the CPUs, as its threads or processes would. No more than the descriptors of this process
+    serve (`ulimit -n`): a worker that can't be reached would be worse than a call that waits.
     """
-    return max(FEWEST_VIRTUAL_CORES, VIRTUAL_CORES_PER_CPU * len(os.sched_getaffinity(0)))
+    wanted = max(FEWEST_VIRTUAL_CORES, VIRTUAL_CORES_PER_CPU * len(os.sched_getaffinity(0)))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return wanted
+    return min(wanted, max(1, (limit - OWN_DESCRIPTORS) // DESCRIPTORS_PER_WORKER))
 
 
 def _component(name: str) -> Any:  # noqa: ANN401

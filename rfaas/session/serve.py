@@ -8,18 +8,16 @@ import logging
 import os
 import resource
 import socket
-from typing import Final
 
 from rfaas.session.core import SessionCore
 from rfaas.session.daemon import Status
 from rfaas.session.hosting import EmbeddedGround, Ground, Personal
 from rfaas.session.names import process_start
 from rfaas.session.process import SessionProcess
+from rfaas.settings import Settings
 from rfaas_transport.errors import RfaasError
 
 log = logging.getLogger(__name__)
-
-LINGER_S: Final = 5.0
 
 
 def serve(options: argparse.Namespace, listener: socket.socket, status: Status) -> int:
@@ -65,7 +63,7 @@ async def _ground(options: argparse.Namespace) -> Ground:
 def _core(options: argparse.Namespace, ground: Ground) -> SessionCore:
     linger_s = options.linger_s
     if linger_s is None:
-        linger_s = 0.0 if options.embedded else LINGER_S
+        linger_s = 0.0 if options.embedded else Settings.load().value("session.linger_s")
     mode = "embedded" if options.embedded else "personal"
     return SessionCore(mode=mode, uid=os.getuid(), pid=os.getpid(), allocator=ground.allocator, linger_s=linger_s)
 

@@ -23,6 +23,7 @@ from rfaas.session import packets
 from rfaas.session.connection import SessionConnection
 from rfaas.session.environment import without_launcher
 from rfaas.session.names import embedded_key, personal_key, process_start, socket_name
+from rfaas.settings import Settings
 from rfaas_transport.errors import (
     AllocatorUnavailable,
     AuthenticationFailed,
@@ -231,7 +232,7 @@ def _run(command: list[str], status_fd: int, log_path: Path | None, deadline_s: 
             stderr=output,
             pass_fds=(status_fd,),
             start_new_session=True,  # Ctrl-C at the terminal is not for it
-            env={k: v for k, v in without_launcher(os.environ).items() if k not in _NOT_FOR_DAEMONS},
+            env=_daemon_environment(),
         )
     finally:
         if output is not None:
@@ -241,6 +242,12 @@ def _run(command: list[str], status_fd: int, log_path: Path | None, deadline_s: 
     except subprocess.TimeoutExpired:
         launcher.kill()
         return launcher.wait()
+
+
+def _daemon_environment() -> dict[str, str]:
+    """Variables for the daemon, with what this program's `rfaas.toml` says: it runs in another directory."""
+    said = {**os.environ, **Settings.load().exported()}
+    return {k: v for k, v in without_launcher(said).items() if k not in _NOT_FOR_DAEMONS}
 
 
 def _read_status(descriptor: int, deadline_s: float) -> str | None:

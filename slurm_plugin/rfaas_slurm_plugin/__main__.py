@@ -44,14 +44,16 @@ def check_command(
     """Print the plan for this cluster as JSON, or an error with its remedy (exit 69 or 78)."""
 
     async def work() -> check.SlurmPlan:
+        names = check.expand_nodes(nodes)
         source = CliView()
         view, partitions, config = await asyncio.gather(source.read(), source.partitions(), source.config())
         chosen = check.choose_partition(partitions, config, partition)
         addresses = {node.name: node.address for node in view.nodes if chosen.name in node.partitions}
-        check.refuse_unknown_nodes(nodes, tuple(addresses), chosen.name)
+        check.refuse_unknown_nodes(names, tuple(addresses), chosen.name)
         if sbatch_options:
             await job.refuse_wrong_options(chosen.name, sbatch_options, job_environment())
-        return check.make_plan(chosen, config, next(iter(addresses.values())), listen)
+        plan = check.make_plan(chosen, config, next(iter(addresses.values())), listen)
+        return dataclasses.replace(plan, nodes=names)
 
     try:
         plan = asyncio.run(work())

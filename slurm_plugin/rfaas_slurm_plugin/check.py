@@ -9,6 +9,7 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from rfaas_slurm_plugin.hostlist import expand
 from rfaas_slurm_plugin.view import ClusterConfig, Partition
 from rfaas_transport.errors import ConfigError
 
@@ -28,6 +29,7 @@ class SlurmPlan:
     drain_s: float  # what running calls may use of it
     overdue_s: float
     listen: str  # address of this host that the nodes reach
+    nodes: tuple[str, ...] = ()  # harvest only there; empty: all of the partition
 
 
 def choose_partition(partitions: tuple[Partition, ...], config: ClusterConfig, name: str | None) -> Partition:
@@ -73,6 +75,18 @@ def preemptible(partition: Partition, partitions: tuple[Partition, ...], config:
 def _why_not(partition: Partition, config: ClusterConfig) -> str:
     here = f"PreemptMode={partition.preempt_mode}, PriorityTier={partition.priority_tier}"
     return f"PreemptType={config.preempt_type}, {here}"
+
+
+def expand_nodes(hostlists: Collection[str]) -> tuple[str, ...]:
+    """Names of `--nodes`, each of which may be a hostlist.
+
+    Raises:
+        ConfigError: one is written wrongly; the message says where.
+    """
+    try:
+        return tuple(name for text in hostlists for name in expand(text))
+    except ValueError as error:
+        raise ConfigError(f"--nodes: {error}", hint='write hostlists as Slurm does: "n[1-4,7],login"') from error
 
 
 def refuse_unknown_nodes(asked: Collection[str], there: Collection[str], partition: str) -> None:

@@ -110,7 +110,7 @@ def test_sigterm_ends_it_and_leaves_no_door_behind(allocator, state_dir):
     address = allocator.start()
     code, _ = allocator.stop()
     assert code == 0
-    assert {path.name for path in state_dir.iterdir()} == {"journal.sqlite", "secret"}
+    assert {path.name for path in state_dir.iterdir()} == {"journal.reserve", "journal.sqlite", "secret"}
     assert not address.alive
     with pytest.raises(AllocatorUnavailable, match="no allocator serves"):
         AllocatorAddress.load(state_dir)
@@ -598,8 +598,8 @@ def test_a_journal_that_can_not_be_read_is_refused_with_a_remedy_and_left_alone(
     assert journal.read_bytes() == before
 
 
-def test_a_full_disk_ends_the_allocator_with_a_reason_and_nothing_is_promised(tmp_path):
-    """RLIMIT_FSIZE stands for the disk: the write fails in the kernel, as with ENOSPC or EIO."""
+def test_a_disk_that_fails_ends_the_allocator_with_a_reason_and_nothing_is_promised(tmp_path):
+    """RLIMIT_FSIZE stands for the disk: the write fails in the kernel, as with EIO. A full one: tests/faults."""
     state_dir = tmp_path / "state"
     with AllocatorProcess(state_dir) as allocator:
         allocator.start()

@@ -70,7 +70,7 @@ def killed(quick_dir):
     journal.load()
     for batch in commits():
         journal.commit(batch)
-    files = {path.name: path.read_bytes() for path in quick_dir.iterdir()}
+    files = {path.name: path.read_bytes() for path in quick_dir.glob("journal.sqlite*")}
     journal.close()
     assert files.keys() == {"journal.sqlite", "journal.sqlite-wal"}
     return files

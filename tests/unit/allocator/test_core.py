@@ -3,7 +3,7 @@
 import pytest
 
 from rfaas.control import messages as m
-from rfaas_allocator.events import AgentSaid, SlicesMustEnd
+from rfaas_allocator.events import AgentSaid, SlicesMustEnd, StorageIs
 
 from .world import MIB, Agent, World, some_id
 
@@ -698,6 +698,30 @@ def test_slices_that_come_after_an_end_that_was_not_for_good_may_stay(world):
     world.settle()
     assert agent.draining
     assert not world.agent().draining
+
+
+# --- storage -------------------------------------------------------------------------------------
+
+
+def test_while_the_disk_is_full_nothing_is_proposed_and_leases_end(world):
+    world.agent(cores=4)
+    holder, late = world.holder(), world.holder("late")
+    holder.want(2)
+    world.settle()
+    world.step(StorageIs("the disk is full (ENOSPC)"))
+    late.want(2)
+    world.settle()
+    assert (late.workers, holder.workers) == (0, 2)
+    assert only(world.snapshot().waiting).reason == "the disk is full (ENOSPC)"
+    assert world.snapshot().counters["storage_full"] == 1
+    holder.want(0)
+    holder.release(only(holder.granted))
+    world.settle()
+    assert holder.workers == 0
+    world.step(StorageIs(""))
+    world.settle()
+    assert late.workers == 2
+    assert world.snapshot().waiting == ()
 
 
 # --- restart -------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from rfaas_allocator.events import (
     SliceIsOver,
 )
 from rfaas_allocator.journal import JournalFailed, MemoryJournal
-from rfaas_allocator.journal_sqlite import SCHEMA_VERSION, SqliteJournal
+from rfaas_allocator.journal_sqlite import RESERVE_NAME, SCHEMA_VERSION, SqliteJournal
+from rfaas_allocator.reserve import RESERVE_BYTES
 from rfaas_transport.errors import ConfigError
 
 from .world import Disk
@@ -80,7 +81,9 @@ def same(recovered, disk):
 def test_a_new_journal_remembers_nothing_and_is_private(path):
     assert reopened(path) == Recovered()
     assert path.stat().st_mode & 0o777 == 0o600
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    reserve = path.with_name(RESERVE_NAME)
+    assert {entry.name for entry in path.parent.iterdir()} == {path.name, reserve.name}
+    assert (reserve.stat().st_mode & 0o777, reserve.stat().st_size) == (0o600, RESERVE_BYTES)
 
 
 def test_every_kind_of_record_comes_back_as_it_was(path):

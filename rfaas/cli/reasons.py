@@ -1,0 +1,191 @@
+"""What a snapshot or an event log says of waiting requests, leases, nodes and calls, in sentences with remedies.
+
+No I/O but reading an event log: everything here can be tried on a made-up snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rfaas.control.messages import HeldLease, SliceView, Snapshot, Waiting, Want
+
+MIB = 1 << 20
+STATES = {
+    "REQUESTED": "the agent was asked and has not answered yet",
+    "GRANTED": "the cores are held, the holder has not come yet",
+    "ACTIVE": "its workers serve",
+    "DRAINING": "it goes back: running calls may end, none begins",
+    "FENCED": "nothing starts any more; the death of its workers is being proved",
+}
+"""What each state of a lease means (docs/spec/002-lease.md)."""
+
+
+class Reason(NamedTuple):
+    """A sentence that explains, and what would help; empty if nothing needs help."""
+
+    text: str
+    remedy: str
+
+
+def of_waiting(snapshot: Snapshot) -> list[Reason]:
+    """What waits and why; if nothing does, what runs."""
+    wants = {(want.holder, want.request): want for want in snapshot.wants}
+    found = []
+    for waiting in snapshot.waiting:
+        want = wants.get((waiting.holder, waiting.request))
+        found.append(_of_want(snapshot, waiting, want) if want else Reason(waiting.reason, ""))
+    if snapshot.counters.get("storage_full") and not found:
+        found = [Reason("no new leases: the allocator's disk is full", "make room on the disk of the state directory")]
+    return found or [_nothing_waits(snapshot)]
+
+
+def _nothing_waits(snapshot: Snapshot) -> Reason:
+    leases = [lease for view in snapshot.slices for lease in view.leases]
+    if leases:
+        states = ", ".join(f"{n} {state}" for state, n in Counter(lease.state for lease in leases).items())
+        return Reason(f"nothing waits: {len(leases)} leases ({states})", "")
+    up = sum(view.free_cores for view in snapshot.slices if view.state == "up")
+    return Reason(
+        f"no program asks for workers; {up} cores are free",
+        "an executor asks with its first call; `RFAAS_ALLOCATOR`, or `rfaas config show`, says whom a program asks",
+    )
+
+
+def _of_want(snapshot: Snapshot, waiting: Waiting, want: Want) -> Reason:
+    each = f"{want.cores_per_worker} cores and {want.memory_bytes_per_worker // MIB} MiB each"
+    who = f"program {want.holder.hex()[:8]} waits for {waiting.missing} of {want.workers} workers ({each})"
+    return Reason(f"{who}: {waiting.reason}", _remedy(snapshot, want, waiting.reason))
+
+
+def _remedy(snapshot: Snapshot, want: Want, reason: str) -> str:
+    if "ENOSPC" in reason:
+        return "make room on the disk of the state directory; the allocator goes on by itself"
+    views = snapshot.slices
+    if not views:
+        return "wait for harvest jobs to start, or offer cores: rfaas up"
+    fitting = [view for view in views if _fits(view, want)]
+    if not fitting:
+        largest = max(views, key=lambda view: (view.slice.cores, view.slice.memory_bytes)).slice
+        size = f"{largest.cores} cores, {largest.memory_bytes // MIB} MiB"
+        return f"ask for less a worker (executor.cores, executor.memory): the largest slice has {size}"
+    if all(view.state == "unreachable" for view in fitting):
+        return "their agents are silent: rfaas logs, and squeue --me where they are Slurm jobs"
+    if all(view.state == "draining" for view in fitting):
+        return "new ones are harvested when their owners are done"
+    holders = Counter(lease.terms.holder.hex()[:8] for view in views for lease in view.leases)
+    own = holders.pop(want.holder.hex()[:8], 0)
+    shares = ", ".join(f"{n} by program {holder}" for holder, n in holders.most_common(5))
+    held = f"{own} leases are its own" + (f", {shares}" if shares else "")
+    return f"cores come free when programs end or shut down their executors: {held}"
+
+
+def _fits(view: SliceView, want: Want) -> bool:
+    return view.slice.cores >= want.cores_per_worker and view.slice.memory_bytes >= want.memory_bytes_per_worker
+
+
+def of_lease(snapshot: Snapshot, prefix: str) -> list[Reason]:
+    """The leases whose id begins with these digits."""
+    pairs = [(v, lease) for v in snapshot.slices for lease in v.leases if lease.terms.lease_id.hex().startswith(prefix)]
+    return [_of_lease(view, lease) for view, lease in pairs]
+
+
+def _of_lease(view: SliceView, lease: HeldLease) -> Reason:
+    terms = lease.terms
+    cores = ",".join(str(core) for core in lease.core_ids) or "none yet"
+    text = (
+        f"lease {terms.lease_id.hex()[:8]} of program {terms.holder.hex()[:8]} on {view.slice.node} is {lease.state}: "
+        f"{STATES.get(lease.state, 'a state that this version does not know')}; {terms.workers} workers, cores {cores}"
+    )
+    if view.state == "unreachable":
+        return Reason(f"{text}; its agent is silent", "it stands until the agent or Slurm says more: squeue --me")
+    if view.state == "draining":
+        return Reason(f"{text}; the slice goes back to its owner", "")
+    if lease.state == "GRANTED":
+        return Reason(
+            text, f"if it stays so, the program is gone: the lease ends {terms.ttl_s:g} s after its last word"
+        )
+    return Reason(text, "")
+
+
+def of_node(snapshot: Snapshot, node: str) -> list[Reason]:
+    """The slices of a node and their leases."""
+    views = [view for view in snapshot.slices if view.slice.node == node]
+    if not views:
+        return [Reason(f"no slice is on {node}", "")]
+    return [reason for view in views for reason in _of_slice(view)]
+
+
+def _of_slice(view: SliceView) -> Iterator[Reason]:
+    what = view.slice
+    source = f"job {what.job_id}" if what.job_id else "this host"
+    meaning = {"up": "", "draining": ": it goes back to its owner", "unreachable": ": its agent is silent"}[view.state]
+    yield Reason(
+        f"a slice on {what.node} ({source}) is {view.state}{meaning}; {view.free_cores} of {what.cores} cores and "
+        f"{view.free_memory_bytes // MIB} of {what.memory_bytes // MIB} MiB are free",
+        "see squeue --me and rfaas logs" if view.state == "unreachable" else "",
+    )
+    for lease in view.leases:
+        yield _of_lease(view, lease)
+
+
+# --- calls --------------------------------------------------------------------------------------------------------
+
+
+def of_call(directory: Path, client: str, number: int) -> list[Reason]:
+    """What the event log says of one call, in order of time; [] if it says nothing.
+
+    `client`: first digits of the client's id; `number`: of the call, from 1. Source: docs/spec/005-event-log.md.
+    """
+    events = sorted(_events(directory, client, number), key=lambda event: int(event["t_boot_ns"]))
+    if not events:
+        return []
+    first_ns = int(events[0]["t_boot_ns"])
+    said = [Reason(f"{(int(e['t_boot_ns']) - first_ns) / 1e9:10.6f} s  {_words(e)}", "") for e in events]
+    if events[-1]["ev"] == "resolved":
+        return said
+    last = (
+        "it waits for a free worker"
+        if events[-1]["ev"] in ("submit",)
+        else "it is under way, or its program was killed"
+    )
+    return [*said, Reason(last, "rfaas explain says what waits for workers" if events[-1]["ev"] == "submit" else "")]
+
+
+def _events(directory: Path, client: str, number: int) -> Iterator[dict[str, Any]]:
+    workers: list[dict[str, Any]] = []
+    calls: set[tuple[str, int, int]] = set()
+    for path in sorted(directory.glob("*.jsonl")):
+        for line in path.read_text(errors="replace").splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:  # the last line of a killed process
+                continue
+            if not str(event.get("client", "")).startswith(client):
+                continue
+            if event.get("inv") == number:
+                if event["ev"] == "sent":
+                    calls.add((event["client"], event["channel"], event["call_id"]))
+                yield event
+            elif event.get("role") == "worker":
+                workers.append(event)
+    yield from (event for event in workers if (event["client"], event["channel"], event["call_id"]) in calls)
+
+
+def _words(event: dict[str, Any]) -> str:
+    match event["ev"]:
+        case "submit":
+            more = f", idempotent, {event['retries']} retries" if event.get("idempotent") else ""
+            return f"submitted by pid {event['pid']} on {event['host']}{more}"
+        case "sent":
+            return f"sent, attempt {event['attempt'] + 1}, lease {str(event['lease'])[:8]}"
+        case "started" | "done":
+            return f"{event['ev']} in worker pid {event['pid']} on {event['host']}"
+        case "resolved":
+            code = f" {event['code']}" if event.get("code") else ""
+            ran = "; it may have run" if event["outcome"] == "error" and event.get("may_have_run") else ""
+            return f"resolved: {event['outcome']}{code}{ran}"
+    return str(event["ev"])

@@ -1,0 +1,210 @@
+"""The table of all settings: names, kinds, defaults and why those. docs/configuration.md is made of it.
+
+A component that needs a setting adds a line here and nothing else: environment name, key in the file, error messages,
+documentation and `rfaas config show` follow from the line.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from rfaas.settings import kinds
+from rfaas.settings.kinds import Kind
+
+
+class Setting(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        section: of the file; "" is before all sections.
+        key: with the unit of a plain number at its end.
+        kind: how it is read.
+        default: parsed; None where the default is found out at run time or means nothing.
+        about: what it is, in a line.
+        why: why that default.
+        otherwise: what None means as a default.
+        option: of the command line, where there is one.
+    """
+
+    section: str
+    key: str
+    kind: Kind
+    default: Any
+    about: str
+    why: str
+    otherwise: str = "none"
+    option: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name in messages: `section.key`, or the key."""
+        return f"{self.section}.{self.key}" if self.section else self.key
+
+    @property
+    def environment(self) -> str:
+        """Its environment variable: the name in capitals after RFAAS_."""
+        return "RFAAS_" + self.name.upper().replace(".", "_")
+
+
+_WORKERS: Final = kinds.whole_number(1, 65_535, "workers")
+_CORES: Final = kinds.whole_number(1, 65_535, "cores")
+_SOME_CORES: Final = kinds.whole_number(0, 10_000_000, "cores")
+
+TABLE: Final = (
+    # --- whom everything asks ---------------------------------------------------------------------
+    Setting(
+        *("", "state_dir", kinds.path(), None, "Where secret, journal and logs of the user's daemons are."),
+        why="survives a reboot, is private, and on most clusters the nodes see it",
+        otherwise="$XDG_STATE_HOME/rfaas, else ~/.local/state/rfaas",
+        option="--state-dir",
+    ),
+    Setting(
+        *("", "allocator", kinds.path(also="embedded"), None, "State directory of the allocator that programs use."),
+        why="a program needs no setting on a laptop nor after `rfaas up`",
+        otherwise="the allocator that serves state_dir, else embedded",
+    ),
+    Setting(
+        *("", "daemon_python", kinds.path(), None, "Interpreter of session process, allocator, harvester and agents."),
+        why="what runs now certainly has rfaas",
+        otherwise="the running interpreter",
+        option="--daemon-python",
+    ),
+    Setting(
+        *("", "log", kinds.choice("debug", "info", "warning", "error"), None, "Least level that daemons log."),
+        why="an embedded session writes to the program's own terminal",
+        otherwise="info; agents warning; embedded error",
+    ),
+    Setting(
+        *("", "event_log", kinds.path(), None, "Directory of event logs for audits (docs/spec/005-event-log.md)."),
+        why="costs a write an event",
+        otherwise="no event log",
+    ),
+    Setting(
+        *("", "env_pass", kinds.names('["OMP_NUM_THREADS", "MY_KEY"]'), (), "Further variables that functions see."),
+        why="equal environments share a template; what launchers set for one rank must not travel",
+    ),
+    # --- rfaas.Executor -----------------------------------------------------------------------------
+    Setting(
+        *("executor", "max_workers", _WORKERS, None, "Ceiling of workers at a time."),
+        why="as ProcessPoolExecutor on one machine; an allocator gives what is idle, not more",
+        otherwise="usable CPUs when embedded, else 1000",
+    ),
+    Setting("executor", "cores", _CORES, 1, "Cores of each worker.", "most functions use one"),
+    Setting(
+        *("executor", "memory", kinds.size(), 2**30, "Memory of each worker."),
+        why="an interpreter with numpy and some data; less lets more workers fit a node",
+    ),
+    Setting(
+        *("executor", "transport", kinds.choice("auto", "tcp"), "auto", "Medium to the workers."),
+        why="the best that both ends have",
+    ),
+    Setting(
+        *("executor", "hot_for_s", kinds.duration(), 0.0, "How long a worker polls before it sleeps."),
+        why="polling burns a core; the media of this version sleep always",
+    ),
+    Setting(
+        *("executor", "call_timeout_s", kinds.duration(optional=True), None, "Life of a call from submit, queue too."),
+        why="nobody but the caller knows how long a function may take",
+        otherwise="no limit",
+    ),
+    Setting(
+        *("executor", "acquire_timeout_s", kinds.duration(optional=True), None),
+        about="How long a call waits while there is no worker at all.",
+        why="on a full cluster waiting is normal",
+        otherwise="no limit",
+    ),
+    Setting(
+        *("executor", "idempotent", kinds.boolean(), False, "Calls that may have run are run again."),
+        why="a function may write files: silent re-execution is the worse surprise",
+    ),
+    Setting(
+        *("executor", "retries", kinds.whole_number(0, 1_000_000), 0, "How often a lost idempotent call is run again."),
+        why="at most once unless asked; reclaims have a budget of 10 of their own",
+    ),
+    # --- daemons ------------------------------------------------------------------------------------
+    Setting(
+        *("session", "linger_s", kinds.duration(), 5.0, "How long a session process stays after its last client."),
+        why="the next program of a script finds it warm; embedded ones leave at once",
+    ),
+    Setting(
+        *("leases", "ttl_s", kinds.duration(minimum_s=0.5), 10.0, "A lease that nobody renews ends after this."),
+        why="three heartbeats of TTL/4 may be lost",
+        option="--ttl",
+    ),
+    # --- rfaas up on one host -------------------------------------------------------------------------
+    Setting(
+        *("local", "cores", _CORES, None, "Cores of this host that `rfaas up` offers."),
+        why="the machine is yours",
+        otherwise="usable CPUs",
+        option="--cores",
+    ),
+    Setting(
+        *("local", "memory", kinds.size(), 4 << 30, "Memory of this host that `rfaas up` offers."),
+        why="leaves room for you on a laptop",
+        option="--memory-mib",
+    ),
+    Setting(
+        *("local", "grace_s", kinds.duration(), 5.0, "What running calls get when `rfaas down` ends the agent."),
+        why="as a partition's GraceTime",
+    ),
+    Setting(
+        *("up", "listen", kinds.text(), None, "Address of this host that the nodes reach."),
+        why="found by the way to a node",
+        otherwise="towards the nodes with --slurm, else the unix socket only",
+        option="--listen",
+    ),
+    # --- rfaas up --slurm -------------------------------------------------------------------------------
+    Setting(
+        *("harvest", "partition", kinds.text(), None, "Preemptible partition to harvest in."),
+        why="the first to be taken back",
+        otherwise="the preemptible one of the lowest tier",
+        option="--partition",
+    ),
+    Setting(
+        *("harvest", "nodes", kinds.words('"n[1-4],n7"'), (), "Harvest on these nodes only; hostlists."),
+        why="all of the partition",
+        option="--nodes",
+    ),
+    Setting(
+        "harvest", "leave_cores", _SOME_CORES, 0, "Idle cores to leave a node.", "they go back", option="--leave-cores"
+    ),
+    Setting(
+        *("harvest", "leave_memory", kinds.size(zero=True), 0, "Idle memory to leave a node."),
+        why="it goes back with the cores",
+        option="--leave-memory-mib",
+    ),
+    Setting(
+        *("harvest", "slice_cores", _SOME_CORES, 0, "Cores of one slice; 0: all idle ones of a node."),
+        why="many slices a node slow the way back",
+        option="--slice-cores",
+    ),
+    Setting("harvest", "max_cores", _SOME_CORES, 0, "Cores in all; 0: no limit.", "idle is idle", option="--max-cores"),
+    Setting(
+        *("harvest", "cycle_s", kinds.duration(minimum_s=0.1), 10.0, "Between looks at Slurm."),
+        why="slurmctld serves everybody",
+        option="--cycle-s",
+    ),
+    Setting(
+        *("harvest", "backoff_s", kinds.duration(), 3.0, "A node that was taken back is left alone so long."),
+        why="a rigid job needs about 0.1 s to get in, its steps more",
+        option="--backoff-s",
+    ),
+    Setting(
+        *("harvest", "time_limit_min", kinds.whole_number(0, 525_600, "min"), 0, "Of one slice; 0: the partition's."),
+        why="nothing is lost when a slice ends and another begins, but a template",
+        option="--time-limit-min",
+    ),
+    Setting(
+        *("harvest", "sbatch_options", kinds.words('["--account=x"]'), (), "Passed to sbatch."),
+        why="sites ask for an account or a QOS",
+        option="--sbatch-option",
+    ),
+)
+
+BY_NAME: Final = {setting.name: setting for setting in TABLE}
+
+CONFIG_VARIABLE: Final = "RFAAS_CONFIG"
+"""Names the project's file, or "none"; else it is the `rfaas.toml` nearest upward."""
+
+OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "RFAAS_SLICE", "RFAAS_PYTHON"})
+"""Variables of ours that are no settings: not taken for typing errors."""
