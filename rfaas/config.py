@@ -20,6 +20,9 @@ from rfaas_transport.errors import ConfigError
 TRANSPORTS: Final = ("auto", "tcp")
 """Media that a channel may be asked to use; `auto` takes the best that both ends have."""
 
+PLACEMENTS: Final = ("pack", "spread")
+"""On as few nodes as possible, or on as many: a hint to the allocator (docs/spec/002-lease.md section 5)."""
+
 MAX_WORKERS_LIMIT: Final = 65_535  # what a session process and an allocator are asked for fits 16 bits
 MAX_WORKERS_ALLOCATOR: Final = 1_000  # default ceiling where an allocator decides: it gives what is idle, not more
 RECLAIM_BUDGET: Final = 10  # docs/spec/001-invocation.md section 5
@@ -70,6 +73,7 @@ class ExecutorConfig:
         acquire_timeout_s: seconds that a call may wait while there is no worker at all; None: for ever.
         daemon_python: interpreter of the session process; None: the one that runs now.
         calls: defaults of every call.
+        placement: one of PLACEMENTS.
     """
 
     max_workers: int
@@ -81,6 +85,7 @@ class ExecutorConfig:
     acquire_timeout_s: float | None
     daemon_python: str | None
     calls: CallSettings
+    placement: str = "pack"
 
 
 def make_call_settings(*, idempotent: bool, retries: int, call_timeout_s: float | str | None) -> CallSettings:
@@ -110,6 +115,7 @@ def make_config(
     acquire_timeout_s: float | str | None,
     daemon_python: str | os.PathLike[str] | None,
     calls: CallSettings,
+    placement: str = "pack",
     environ: Mapping[str, str] = os.environ,
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
@@ -119,6 +125,8 @@ def make_config(
     """
     if transport not in TRANSPORTS:
         raise ConfigError(f"transport={transport!r} is not one of {', '.join(TRANSPORTS)}", hint='leave it at "auto"')
+    if placement not in PLACEMENTS:
+        raise ConfigError(f"placement={placement!r} is not one of {', '.join(PLACEMENTS)}", hint='leave it at "pack"')
     choice = choose_allocator(allocator, environ)
     return ExecutorConfig(
         max_workers=_max_workers(max_workers, choice),
@@ -130,6 +138,7 @@ def make_config(
         acquire_timeout_s=_optional_duration("acquire_timeout_s", acquire_timeout_s),
         daemon_python=_interpreter(daemon_python or environ.get("RFAAS_DAEMON_PYTHON") or None),
         calls=calls,
+        placement=placement,
     )
 
 

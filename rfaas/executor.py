@@ -178,6 +178,7 @@ class Executor(Calls):
             allocator, as many as there are calls, at most 1,000.
         memory: of each worker, "512MiB" or bytes.
         cores: of each worker.
+        placement: "pack": workers on as few nodes as possible; "spread": on as many. A hint, where there is a choice.
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
             user runs, else embedded.
         transport: medium to the workers: "auto" or "tcp" (which is a unix socket on the same node).
@@ -198,6 +199,7 @@ class Executor(Calls):
         *,
         memory: str | int = "1GiB",
         cores: int = 1,
+        placement: str = "pack",
         allocator: str | os.PathLike[str] | None = None,
         transport: str = "auto",
         hot_for_s: float | str = 0.0,
@@ -214,6 +216,7 @@ class Executor(Calls):
             max_workers=max_workers,
             memory=memory,
             cores=cores,
+            placement=placement,
             allocator=allocator,
             transport=transport,
             hot_for_s=hot_for_s,

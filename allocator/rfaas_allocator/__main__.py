@@ -15,6 +15,7 @@ from typing import Final
 
 from rfaas.units import parse_duration_s
 from rfaas_allocator.core import DEFAULT_TTL_S
+from rfaas_allocator.policy import Policy, section_from_options
 from rfaas_transport.errors import ConfigError
 
 EX_IOERR: Final = 74
@@ -37,6 +38,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--ttl", default=DEFAULT_TTL_S, metavar="DURATION", help="a lease nobody renews ends after this (default 10s)"
     )
+    parser.add_argument(
+        "--quota",
+        action="append",
+        default=[],
+        metavar="[USER:]LIMITS",
+        help="of each user, or of this one; e.g. cores=8,memory=16GiB,workers=8,leases=4 (default: no limit)",
+    )
+    parser.add_argument(
+        "--price", default="", metavar="PRICES", help="e.g. core_s=0.00002,gib_s=0.000002,byte=0,currency=EUR"
+    )
+    parser.add_argument(
+        "--inventory", metavar="FILE", help="known hosts, as `rfaas inventory export` writes them; read at the start"
+    )
     arguments = parser.parse_args(argv)
     logging.basicConfig(
         level=os.environ.get("RFAAS_LOG", "INFO").upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -47,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         ttl_s = parse_duration_s(arguments.ttl, name="--ttl")
-        config = AllocatorConfig(arguments.state_dir.expanduser().absolute(), arguments.listen, ttl_s)
+        section = section_from_options(arguments.quota, arguments.price, arguments.inventory)
+        policy = Policy.from_mapping(section)
+        config = AllocatorConfig(arguments.state_dir.expanduser().absolute(), arguments.listen, ttl_s, policy)
         asyncio.run(serve(config))
     except ConfigError as error:
         print(f"rfaas allocator: {error}", file=sys.stderr)

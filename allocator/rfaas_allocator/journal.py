@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from rfaas.control.messages import Account
 from rfaas_allocator.events import Record, Recovered
 from rfaas_transport.errors import RfaasError
 
@@ -31,6 +32,13 @@ class Journal(Protocol):
             JournalFailed: nothing may be sent that depends on them; the allocator must end.
         """
 
+    def accounts(self, after: tuple[int, bytes], limit: int) -> list[Account]:
+        """Up to `limit` accounts of leases beyond `after`, a (lease_seq, lease id), in that order.
+
+        Raises:
+            JournalFailed: one can't be read.
+        """
+
     def close(self) -> None:
         """Let go of the file; repeatable."""
 
@@ -49,6 +57,10 @@ class MemoryJournal:
         """Count the commit."""
         self._lsn += 1
         return self._lsn
+
+    def accounts(self, after: tuple[int, bytes], limit: int) -> list[Account]:
+        """None: nobody is charged by an allocator of one program."""
+        return []
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -423,7 +423,8 @@ class ClientCore:
             message = f"this program's interpreter and modules could not be started for its functions: {event.hint}"
             denial: RfaasError = EnvironmentFailed(message, hint="they must be reachable from where functions run")
         else:
-            denial = LeaseDenied(f"no lease is given ({event.code})", hint=event.hint)
+            code = ReasonCode.QUOTA if event.code == "quota" else ReasonCode.NONE
+            denial = LeaseDenied(f"no lease is given ({event.code})", hint=event.hint, reason_code=code)
         self._fail_queued(denial, out)
         self._want = self._want_told = 0  # the session process dropped the target with its answer
 

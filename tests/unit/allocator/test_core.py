@@ -74,20 +74,20 @@ def test_what_does_not_fit_waits_with_a_reason_and_is_served_when_cores_come(wor
 
 
 @pytest.mark.parametrize(
-    ("cores", "want", "reason"),
+    ("cores", "want", "code", "reason"),
     [
-        (None, {}, "no slice is here yet"),
-        (2, {"cores": 3}, "no slice is as large as one worker: 3 cores, 1 MiB"),
-        (2, {"memory": 2**50}, "no slice is as large as one worker: 1 cores, 1073741824 MiB"),
+        (None, {}, "no-slice", "no slice is here yet"),
+        (2, {"cores": 3}, "too-large", "no slice is as large as one worker: 3 cores, 1 MiB"),
+        (2, {"memory": 2**50}, "too-large", "no slice is as large as one worker: 1 cores, 1073741824 MiB"),
     ],
 )
-def test_waiting_says_why(world, cores, want, reason):
+def test_waiting_says_why(world, cores, want, code, reason):
     if cores:
         world.agent(cores=cores)
     holder = world.holder()
     holder.want(1, **want)
     world.settle()
-    assert holder.heard == [m.Waiting(holder.holder, 1, 1, reason)]
+    assert holder.heard == [m.Waiting(holder.holder, 1, 1, reason, code)]
 
 
 def test_waiting_is_said_once_for_each_change(world):
