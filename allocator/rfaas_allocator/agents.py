@@ -142,7 +142,8 @@ class AgentDesk:
         if lease.lease.state is LeaseState.REQUESTED:  # accepted, ended and proven before we heard of any of it
             self._ledger.drop(lease, LeaseEvent.LOST)
         else:
-            self._ledger.free(lease, message.reason, message.reason_code, usage=message.usage)
+            measured = message.usage if message.usage.allocated_ns else None  # agents of the version before say nothing
+            self._ledger.free(lease, message.reason, message.reason_code, usage=measured)
 
     def _mirror(self, entry: SliceEntry, lease: LeaseEntry, state: LeaseState) -> None:
         """Follow the agent's state; one that we have left already is old news."""

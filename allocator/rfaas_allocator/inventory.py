@@ -5,8 +5,9 @@ Must not send, persist or read a clock. Spec: docs/spec/002-lease.md.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from rfaas.control.hosts import HostList, merged
 from rfaas.control.lease import SERVING, Lease, LeaseState
@@ -27,6 +28,7 @@ from rfaas_allocator.placement import Item, Room
 from rfaas_allocator.policy import Holding
 
 WantKey = tuple[HolderId, int]
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(slots=True, eq=False)
@@ -160,6 +162,7 @@ class Inventory:
         self.hosts_of: dict[str, HostList] = {}  # by source
         self.hosts = HostList()  # all of them
         self._holdings: dict[int, Holding] = {}  # by uid
+        self._leases_for: dict[WantKey, dict[LeaseId, LeaseEntry]] = {}
         self._leases_of: dict[HolderId, dict[LeaseId, LeaseEntry]] = {}
         self._slice_of_link: dict[LinkId, SliceEntry] = {}
 
@@ -169,6 +172,7 @@ class Inventory:
         self.leases[terms.lease_id] = entry
         self.slices[terms.slice_id].leases[terms.lease_id] = entry
         self._leases_of.setdefault(terms.holder, {})[terms.lease_id] = entry
+        self._leases_for.setdefault(entry.want_key, {})[terms.lease_id] = entry
         holding = self._holdings.setdefault(terms.uid, Holding())
         holding.add(1, terms.workers, terms.cores, terms.memory_bytes)
 
@@ -180,10 +184,8 @@ class Inventory:
         del slice_entry.leases[terms.lease_id]
         slice_entry.full = False
         slice_entry.haunted = slice_entry.haunted and bool(slice_entry.leases)
-        of_holder = self._leases_of[terms.holder]
-        del of_holder[terms.lease_id]
-        if not of_holder:
-            del self._leases_of[terms.holder]
+        _drop(self._leases_of, terms.holder, terms.lease_id)
+        _drop(self._leases_for, entry.want_key, terms.lease_id)
         holding = self._holdings[terms.uid]
         holding.add(-1, -terms.workers, -terms.cores, -terms.memory_bytes)
         if not holding.leases:
@@ -212,10 +214,9 @@ class Inventory:
     def serving_by_node(self, key: WantKey) -> dict[str, int]:
         """Workers that a request has or is about to have, by node."""
         found: dict[str, int] = {}
-        for entry in self.leases_of(key[0]):
-            if entry.want_key == key:
-                node = self.slices[entry.terms.slice_id].slice.node
-                found[node] = found.get(node, 0) + entry.terms.workers
+        for entry in self._leases_for.get(key, {}).values():
+            node = self.slices[entry.terms.slice_id].slice.node
+            found[node] = found.get(node, 0) + entry.terms.workers
         return found
 
     def leases_of(self, holder: HolderId) -> list[LeaseEntry]:
@@ -224,7 +225,7 @@ class Inventory:
 
     def pending(self, key: WantKey) -> list[LeaseEntry]:
         """Proposals for this request that an agent will answer, oldest first."""
-        return [entry for entry in self.leases_of(key[0]) if entry.want_key == key and self._is_pending(entry)]
+        return [entry for entry in self._leases_for.get(key, {}).values() if self._is_pending(entry)]
 
     def missing(self, key: WantKey) -> int:
         """Workers that this request lacks, counting proposals under way; negative if it has more than it wants."""
@@ -232,8 +233,8 @@ class Inventory:
         target = entry.want.workers if entry else 0
         counted = (
             lease.terms.workers
-            for lease in self.leases_of(key[0])
-            if lease.want_key == key and (lease.lease.state in SERVING or self._is_pending(lease))
+            for lease in self._leases_for.get(key, {}).values()
+            if lease.lease.state in SERVING or self._is_pending(lease)
         )
         return target - sum(counted)
 
@@ -257,3 +258,10 @@ class Inventory:
     def slice_of_link(self, link: LinkId) -> SliceEntry | None:
         """The slice whose agent speaks on this link."""
         return self._slice_of_link.get(link)
+
+
+def _drop(index: dict[K, dict[LeaseId, LeaseEntry]], key: K, lease_id: LeaseId) -> None:
+    """Take a lease out of an index, and with the last one its key."""
+    del index[key][lease_id]
+    if not index[key]:
+        del index[key]

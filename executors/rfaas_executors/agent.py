@@ -137,6 +137,9 @@ class Agent:
                 self._host_of[worker].drain(worker)
             case on.KillWorker(worker):
                 self._host_of[worker].kill(worker)
+            case on.ReadUsage():
+                usages = {number: usage for host in self._hosts.values() for number, usage in host.usages()}
+                self._post(on.UsageRead(usages))
             case on.Record(event, fields):
                 self._event_log.write(event, **fields)
             case on.Leave():

@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--end-in-s", type=float, help="when the slice ends")
     add("--job-id", default="", help="the Slurm job that this slice comes from")
     add("--submit-time", type=int, default=0, metavar="SECONDS", help="of that job, since 1970")
+    add("--node", help="the name of this host (default: Slurm's, or its own)")
     add("--slice-key", default="", help="what names the slice (default: made of the job, or random)")
     add("--from-slurm", action="store_true", help="take job, node and end from Slurm's variables")
     return parser
@@ -82,7 +83,7 @@ async def _serve(options: argparse.Namespace) -> int:
     secret = read_secret(options.state_dir)
     environ: Mapping[str, str] = os.environ if options.from_slurm else {}
     job_id = options.job_id or environ.get("SLURM_JOB_ID", "")
-    node = environ.get("SLURMD_NODENAME") or socket.gethostname()
+    node = options.node or environ.get("SLURMD_NODENAME") or socket.gethostname()
     key = options.slice_key or slice_key(job_id, options.submit_time)
     slice_id = SliceId(hashlib.sha256(key.encode()).digest()[:16])
     clean = await asyncio.to_thread(sweep, slice_id)

@@ -11,11 +11,14 @@ from rfaas_executors import agent_events as on
 SESSIONS = st.integers(1, 2)
 PICK = st.integers(0, 1000)
 
+NS = st.integers(0, 10**12)
+USAGE = st.builds(on.WorkerUsage, running_ns=NS, hot_ns=NS, cpu_ns=NS, calls=NS, bytes_in=NS, bytes_out=NS)
+
 
 class Slice(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        self.shell = Shell(cores=4, end_in_s=300.0)
+        self.shell = Shell(cores=4, end_in_s=300.0, usage_every_s=5.0)
         self.shell.up()
         self.terms = []
 
@@ -65,9 +68,13 @@ class Slice(RuleBasedStateMachine):
         self.shell.fork_all()
 
     @precondition(lambda self: self.shell.living)
-    @rule(n=PICK, signo=st.sampled_from([0, 9, 11]))
-    def die(self, n, signo):
-        self.shell.die(self.pick(self.shell.living, n), 0, signo)
+    @rule(n=PICK, signo=st.sampled_from([0, 9, 11]), usage=USAGE)
+    def die(self, n, signo, usage):
+        self.shell.die(self.pick(self.shell.living, n), 0, signo, usage=usage)
+
+    @rule(usages=st.lists(USAGE, max_size=4))
+    def read_usage(self, usages):
+        self.shell.step(on.UsageRead(dict(zip(sorted(self.shell.living), usages, strict=False))))
 
     @precondition(lambda self: self.shell.living)
     @rule(n=PICK)
