@@ -72,8 +72,9 @@ class Quota:
 
     def __str__(self) -> str:
         memory = None if self.memory_bytes is None else f"{self.memory_bytes / GIB:g} GiB"
-        named = (("leases", self.leases), ("workers", self.workers), ("cores", self.cores), ("of memory", memory))
-        return ", ".join(f"{limit} {name}" for name, limit in named if limit is not None) or "no limit"
+        named = (("leases", self.leases), ("workers", self.workers), ("cores", self.cores))
+        words = [f"{limit} {name if limit != 1 else name[:-1]}" for name, limit in named if limit is not None]
+        return ", ".join(words + ([f"{memory} of memory"] if memory else [])) or "no limit"
 
 
 NO_LIMIT: Final = 2**63

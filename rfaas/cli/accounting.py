@@ -212,7 +212,8 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     print_table(headers, table)
     total = _total(rows)
     core_s, gib_s, running_s, cpu_s = _sums(total)
-    click.echo(f"{len(rows)} leases: {core_s} core-s, {gib_s} GiB-s, {running_s} s running, {cpu_s} CPU-s", nl=False)
+    leases = "1 lease" if len(rows) == 1 else f"{len(rows)} leases"
+    click.echo(f"{leases}: {core_s} core-s, {gib_s} GiB-s, {running_s} s running, {cpu_s} CPU-s", nl=False)
     currency = rows[-1]["currency"]
     click.echo(f", {total['cost']:.2f} {currency}".rstrip() if total["cost"] else "")
 

@@ -223,7 +223,12 @@ class OffersClient(_Client):
         self._stub = offers_pb2_grpc.OffersStub(self._channel)
 
     async def report(
-        self, ended: Sequence[JobEnded] = (), alive: Sequence[JobRef] | None = None, *, alive_age_s: float = 0.0
+        self,
+        ended: Sequence[JobEnded] = (),
+        alive: Sequence[JobRef] | None = None,
+        *,
+        alive_age_s: float = 0.0,
+        hosts: HostList | None = None,
     ) -> int:
         """Tell of ended jobs, and of all that live; durable when it returns.
 
@@ -231,10 +236,13 @@ class OffersClient(_Client):
             ended: jobs that Slurm has ended; repeating one is harmless.
             alive: Slurm's whole list of the harvester's jobs, None if it was not read.
             alive_age_s: seconds since that list was read.
+            hosts: every host that Slurm could give, None if it was not read.
         Returns:
             How many slices this ended.
         """
-        report = JobsReport(tuple(ended), None if alive is None else tuple(alive), alive_age_s)
+        known = hosts or HostList()
+        living = None if alive is None else tuple(alive)
+        report = JobsReport(tuple(ended), living, alive_age_s, known.hosts, known.complete)
         request = to_pb(report)
         request.version = PROTOCOL_VERSION
         reply = await self._ask(self._stub.Report, request)

@@ -42,7 +42,7 @@ def test_a_program_gets_what_the_quota_allows_and_one_more_waits_with_the_reason
         assert len(pids) == 1
         with executor(personal, 1, acquire_timeout_s=3) as second, pytest.raises(rfaas.AcquireTimeout) as caught:
             second.submit(f.add, 1).result(TIMEOUT_S)
-        assert "holds what the quota allows: 1 cores" in caught.value.message
+        assert "holds what the quota allows: 1 core" in caught.value.message
     with executor(personal, 1) as third:  # what was given back is there for others
         assert third.submit(f.add, 1).result(TIMEOUT_S) == 1
 
