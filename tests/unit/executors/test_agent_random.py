@@ -25,11 +25,16 @@ class Slice(RuleBasedStateMachine):
     def pick(self, things, n):
         return sorted(things)[n % len(things)]
 
-    @rule(workers=st.integers(1, 3), cores=st.integers(1, 2), stale=st.booleans())
-    def propose(self, workers, cores, stale):
+    @rule(
+        workers=st.integers(1, 3),
+        cores=st.integers(1, 2),
+        memory=st.sampled_from([1, 1 << 28, 1 << 29]),
+        stale=st.booleans(),
+    )
+    def propose(self, workers, cores, memory, stale):
         before = self.shell.core.draining
         epoch = self.shell.core.epoch + (1 if stale else 0)
-        terms = self.shell.propose(f"l{len(self.terms)}".encode(), workers, cores, epoch=epoch)
+        terms = self.shell.propose(f"l{len(self.terms)}".encode(), workers, cores, memory, epoch=epoch)
         self.terms.append(terms)
         if before or stale:
             assert isinstance(self.shell.told[-1], Refused)
@@ -116,6 +121,11 @@ class Slice(RuleBasedStateMachine):
         held = {number: lease_id for lease_id, h in core.leases.items() for number in h.core_ids}
         assert len(held) == sum(len(h.core_ids) for h in core.leases.values())
         assert [core.cores.owner(number) for number in range(4)] == [held.get(number) for number in range(4)]
+
+    @invariant()
+    def memory_is_never_held_beyond_the_slice(self):
+        core = self.shell.core
+        assert sum(held.terms.memory_bytes for held in core.leases.values()) <= core.config.slice.memory_bytes
 
     @invariant()
     def every_living_worker_sits_in_a_lease_that_is_held(self):
