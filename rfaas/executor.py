@@ -181,6 +181,7 @@ class Executor(Calls):
             allocator, as many as there are calls, at most 1,000.
         memory: of each worker, "512MiB" or bytes; 1 GiB.
         cores: of each worker; 1.
+        placement: "pack": workers on as few nodes as possible; "spread": on as many. A hint, where there is a choice.
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
             user runs, else embedded.
         transport: medium to the workers: "auto" or "tcp" (which is a unix socket on the same node).
@@ -201,6 +202,7 @@ class Executor(Calls):
         *,
         memory: str | int | None = None,
         cores: int | None = None,
+        placement: str | None = None,
         allocator: str | os.PathLike[str] | None = None,
         transport: str | None = None,
         hot_for_s: float | str | None = None,
@@ -216,6 +218,7 @@ class Executor(Calls):
             max_workers=max_workers,
             memory=memory,
             cores=cores,
+            placement=placement,
             allocator=allocator,
             transport=transport,
             hot_for_s=hot_for_s,

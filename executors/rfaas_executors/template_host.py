@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rfaas_executors import agent_events as on
@@ -257,6 +257,12 @@ class TemplateHost:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    def usages(self) -> Iterator[tuple[int, on.WorkerUsage]]:
+        """What each worker that runs has cost so far, by its number."""
+        for number, handle in self.workers.items():
+            if handle.pid:
+                yield number, handle.usage()
+
     # --- what the template says -----------------------------------------------------------------
 
     def _read_stderr(self) -> None:
@@ -297,8 +303,9 @@ class TemplateHost:
             self._on_forked(message, descriptors)
         elif message["m"] == "exited":
             handle = self.workers.pop(message["worker"])
-            hint = message.get("hint", "")
-            self._post(on.WorkerDead(handle.number, message["exit_status"], message["signal"], handle.calls(), hint))
+            hint, usage = message.get("hint", ""), handle.usage(message.get("cpu_ns", 0))
+            status, signo = message["exit_status"], message["signal"]
+            self._post(on.WorkerDead(handle.number, status, signo, handle.calls(), hint, usage))
             handle.close()
 
     def _on_forked(self, message: control.Message, descriptors: list[int]) -> None:
@@ -361,8 +368,8 @@ class TemplateHost:
         if self._surroundings.owns_children:
             await self._kill_strays()
         for handle in self.workers.values():
-            calls = handle.calls()
-            self._post(on.WorkerDead(handle.number, 0, signal.SIGKILL, calls, "the worker's template process died"))
+            hint, calls = "the worker's template process died", handle.calls()
+            self._post(on.WorkerDead(handle.number, 0, signal.SIGKILL, calls, hint, handle.usage(handle.cpu_ns)))
             handle.close()
         self.workers.clear()
 

@@ -206,7 +206,7 @@ class Worker:
             still_this_process(self._pid)
             install_quiet_signals()  # the function may have put its own in place
             _flush_prints()
-        self._page.finish(connection.page_slot, frame.call_id)
+        self._page.finish(connection.page_slot, frame.call_id, frame.in_size, outcome.size_bytes)
         self._log("done", connection, frame)
         self._read_control()
         self._reply(connection, frame, outcome)

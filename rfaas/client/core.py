@@ -531,7 +531,8 @@ def _denial(event: Denied) -> RfaasError:
     if event.code == EnvironmentFailed.code:  # the hint is what the interpreter said
         message = f"this program's interpreter and modules could not be started for its functions: {event.hint}"
         return EnvironmentFailed(message, hint="they must be reachable from where functions run")
-    return LeaseDenied(f"no lease is given ({event.code})", hint=event.hint)
+    code = ReasonCode.QUOTA if event.code == "quota" else ReasonCode.NONE
+    return LeaseDenied(f"no lease is given ({event.code})", hint=event.hint, reason_code=code)
 
 
 def _is_stale(handler: Callable[..., None], subject: object) -> bool:

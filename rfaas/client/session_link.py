@@ -73,9 +73,11 @@ class SessionLink:
         """Tell the target; SessionLost if nobody is there to hear it. Without a session this does nothing."""
         if self._connection is None:
             return None
-        per_worker = {"cores": self._config.cores, "memory_bytes": self._config.memory_bytes}
+        config = self._config
+        per_worker = {"cores": config.cores, "memory_bytes": config.memory_bytes}
+        want = {"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker, "placement": config.placement}
         try:
-            self._connection.send({"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker})
+            self._connection.send(want)
             self._poller.want_write(self._connection.fileno(), self._connection.wants_write)
         except SessionEnded:
             return self._lose()

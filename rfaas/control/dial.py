@@ -16,8 +16,10 @@ import grpc
 import grpc.aio
 
 from rfaas.control.address import AllocatorAddress, check_private
+from rfaas.control.hosts import HostList
 from rfaas.control.links import Link, LinkBroken
 from rfaas.control.messages import (
+    Account,
     AgentMessage,
     AllocatorToAgent,
     AllocatorToHolder,
@@ -221,7 +223,12 @@ class OffersClient(_Client):
         self._stub = offers_pb2_grpc.OffersStub(self._channel)
 
     async def report(
-        self, ended: Sequence[JobEnded] = (), alive: Sequence[JobRef] | None = None, *, alive_age_s: float = 0.0
+        self,
+        ended: Sequence[JobEnded] = (),
+        alive: Sequence[JobRef] | None = None,
+        *,
+        alive_age_s: float = 0.0,
+        hosts: HostList | None = None,
     ) -> int:
         """Tell of ended jobs, and of all that live; durable when it returns.
 
@@ -229,10 +236,13 @@ class OffersClient(_Client):
             ended: jobs that Slurm has ended; repeating one is harmless.
             alive: Slurm's whole list of the harvester's jobs, None if it was not read.
             alive_age_s: seconds since that list was read.
+            hosts: every host that Slurm could give, None if it was not read.
         Returns:
             How many slices this ended.
         """
-        report = JobsReport(tuple(ended), None if alive is None else tuple(alive), alive_age_s)
+        known = hosts or HostList()
+        living = None if alive is None else tuple(alive)
+        report = JobsReport(tuple(ended), living, alive_age_s, known.hosts, known.complete)
         request = to_pb(report)
         request.version = PROTOCOL_VERSION
         reply = await self._ask(self._stub.Report, request)
@@ -269,6 +279,25 @@ class AdminClient(_Client):
             raise self._error(error) from None
         finally:
             call.cancel()
+
+    async def accounts(self, since_unix_s: float = 0.0) -> AsyncIterator[Account]:
+        """What leases that lived at or after a time cost, by lease_seq, with the cost by the prices set now."""
+        call = self._stub.GetAccounts(admin_pb2.AccountsRequest(version=PROTOCOL_VERSION, since_unix_s=since_unix_s))
+        try:
+            async for account in call:
+                yield from_pb(Account, account)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from None
+        finally:
+            call.cancel()
+
+    async def set_inventory(self, hosts: HostList) -> int:
+        """Replace the hosts that a file named; durable when it returns how many are known from all sources."""
+        request = admin_pb2.InventoryRequest(
+            version=PROTOCOL_VERSION, hosts=[to_pb(host) for host in hosts.hosts], complete=hosts.complete
+        )
+        reply = await self._ask(self._stub.SetInventory, request)
+        return int(reply.hosts)
 
     async def stop(
         self,

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rfaas.control.eventlog import EventLog
-from rfaas.control.messages import JobEnded, JobRef
+from rfaas.control.hosts import HostList
+from rfaas.control.messages import Host, JobEnded, JobRef
 from rfaas_slurm_plugin import job
 from rfaas_slurm_plugin.policy import HarvestPolicy, History, Submit, overdue, plan
 from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, Job, ViewSource
@@ -31,9 +32,27 @@ class Offers(Protocol):
     """What the harvester says to the allocator (docs/spec/003-control.md, service Offers)."""
 
     async def report(
-        self, ended: Sequence[JobEnded] = (), alive: Sequence[JobRef] | None = None, *, alive_age_s: float = 0.0
+        self,
+        ended: Sequence[JobEnded] = (),
+        alive: Sequence[JobRef] | None = None,
+        *,
+        alive_age_s: float = 0.0,
+        hosts: HostList | None = None,
     ) -> int:
-        """Tell which jobs ended and which are alive; AllocatorUnavailable when nobody answers: say it again later."""
+        """Tell which jobs ended, which are alive and which hosts there are.
+
+        Raises:
+            AllocatorUnavailable: nobody answers: say it again later.
+        """
+
+
+def hosts_of(view: ClusterView) -> HostList:
+    """The hosts of the cluster with all that each has: more than that no slice can ever be.
+
+    Complete, so that what none can hold is denied, unless slurm.conf leaves a node's RealMemory at its default of 1.
+    """
+    hosts = tuple(Host(node.name, node.cores, node.memory_mib << 20, "slurm") for node in view.nodes if node.cores > 0)
+    return HostList(hosts, bool(hosts) and all(node.memory_mib > 1 for node in view.nodes))
 
 
 @dataclass(slots=True)
@@ -117,7 +136,8 @@ class Harvester:
     async def _report(self, view: ClusterView) -> None:
         try:
             age_s = _boot_s() - view.taken_boot_s
-            await self.offers.report(list(self._unreported.values()), list(self._known), alive_age_s=age_s)
+            ended, alive = list(self._unreported.values()), list(self._known)
+            await self.offers.report(ended, alive, alive_age_s=age_s, hosts=hosts_of(view))
             self._unreported.clear()
         except AllocatorUnavailable as error:
             log.warning("allocator unavailable unreported=%d error=%s", len(self._unreported), error)
