@@ -21,6 +21,9 @@ from rfaas_transport.errors import ConfigError
 TRANSPORTS: Final = ("auto", "tcp")
 """Media that a channel may be asked to use; `auto` takes the best that both ends have."""
 
+PLACEMENTS: Final = ("pack", "spread")
+"""On as few nodes as possible, or on as many: a hint to the allocator (docs/spec/002-lease.md section 5)."""
+
 MAX_WORKERS_LIMIT: Final = 65_535  # what a session process and an allocator are asked for fits 16 bits
 MAX_WORKERS_ALLOCATOR: Final = 1_000  # default ceiling where an allocator decides: it gives what is idle, not more
 NESTED_ACQUIRE_TIMEOUT_S: Final = 60.0  # inside a function: who holds the cores may be waiting for this very call
@@ -75,6 +78,7 @@ class ExecutorConfig:
         acquire_timeout_s: seconds that a call may wait while there is no worker at all; None: for ever.
         daemon_python: interpreter of the session process; None: the one that runs now.
         calls: defaults of every call.
+        placement: one of PLACEMENTS.
     """
 
     max_workers: int
@@ -86,6 +90,7 @@ class ExecutorConfig:
     acquire_timeout_s: float | None
     daemon_python: str | None
     calls: CallSettings
+    placement: str = "pack"
 
 
 def configure(
@@ -105,7 +110,7 @@ def configure(
     """
     settings = Settings.load(environ)
     environ = os.environ if environ is None else environ
-    names = ("max_workers", "cores", "memory", "transport", "hot_for_s", "acquire_timeout_s")
+    names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
     value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in (*names, *of_calls)}
     return make_config(
@@ -156,6 +161,7 @@ def make_config(
     acquire_timeout_s: float | str | None,
     daemon_python: str | os.PathLike[str] | None,
     calls: CallSettings,
+    placement: str = "pack",
     environ: Mapping[str, str] = os.environ,
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
@@ -165,6 +171,8 @@ def make_config(
     """
     if transport not in TRANSPORTS:
         raise ConfigError(f"transport={transport!r} is not one of {', '.join(TRANSPORTS)}", hint='leave it at "auto"')
+    if placement not in PLACEMENTS:
+        raise ConfigError(f"placement={placement!r} is not one of {', '.join(PLACEMENTS)}", hint='leave it at "pack"')
     choice = choose_allocator(allocator, environ)
     patience_s = _optional_duration("acquire_timeout_s", acquire_timeout_s)
     if patience_s is None and isinstance(choice, StateDir) and environ.get(SLICE_MARK):
@@ -179,6 +187,7 @@ def make_config(
         acquire_timeout_s=patience_s,
         daemon_python=_interpreter(Settings.load(environ).value("daemon_python", daemon_python)),
         calls=calls,
+        placement=placement,
     )
 
 

@@ -253,6 +253,7 @@ class Executor(Calls):
             None: never.
         memory: of each worker, "512MiB" or bytes; 1 GiB.
         cores: of each worker; 1.
+        placement: "pack": workers on as few nodes as possible; "spread": on as many. A hint, where there is a choice.
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
             user runs, else embedded. Inside a function that runs on a worker, None is embedded, on that worker's
             own cores: waiting for cores that one's own callers hold would never end.
@@ -280,6 +281,7 @@ class Executor(Calls):
         max_tasks_per_child: int | None = None,
         memory: str | int | None = None,
         cores: int | None = None,
+        placement: str | None = None,
         allocator: str | os.PathLike[str] | None = None,
         transport: str | None = None,
         hot_for_s: float | str | None = None,
@@ -296,6 +298,7 @@ class Executor(Calls):
             max_workers=max_workers,
             memory=memory,
             cores=cores,
+            placement=placement,
             allocator=allocator,
             transport=transport,
             hot_for_s=hot_for_s,

@@ -11,9 +11,11 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rfaas.settings import Settings
+from rfaas.settings.pairs import split_quotas
+from rfaas_allocator.policy import Policy, section_from_options
 from rfaas_transport.errors import ConfigError
 
 EX_IOERR: Final = 74
@@ -36,17 +38,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--ttl", metavar="DURATION", help="a lease nobody renews ends after this (default: leases.ttl_s, 10s)"
     )
+    parser.add_argument(
+        "--quota",
+        action="append",
+        default=[],
+        metavar="[USER:]LIMITS",
+        help="of each user, or of this one; e.g. cores=8,memory=16GiB,workers=8,leases=4 (default: no limit)",
+    )
+    parser.add_argument("--price", metavar="PRICES", help="e.g. core_s=0.00002,gib_s=0.000002,byte=0,currency=EUR")
+    parser.add_argument(
+        "--inventory", metavar="FILE", help="known hosts, as `rfaas inventory export` writes them; read at the start"
+    )
     arguments = parser.parse_args(argv)
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # strangers' handshakes are no news
     from rfaas_allocator.daemon import AllocatorConfig, serve  # loads grpc, which reads that variable
     from rfaas_allocator.journal import JournalFailed
 
     try:
-        settings = Settings.load(options={"leases.ttl_s": arguments.ttl})
+        settings = Settings.load(options=_named(arguments))
         level = (settings.value("log") or "info").upper()
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         ttl_s = settings.value("leases.ttl_s")
-        config = AllocatorConfig(arguments.state_dir.expanduser().absolute(), arguments.listen, ttl_s)
+        policy = Policy.from_mapping(_section(settings))
+        config = AllocatorConfig(arguments.state_dir.expanduser().absolute(), arguments.listen, ttl_s, policy)
         asyncio.run(serve(config))
     except ConfigError as error:
         print(f"rfaas allocator: {error}", file=sys.stderr)
@@ -55,6 +69,26 @@ def main(argv: list[str] | None = None) -> int:
         print(f"rfaas allocator: {error}", file=sys.stderr)
         return EX_IOERR
     return 0
+
+
+def _named(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The command line as settings."""
+    quota, quotas = split_quotas(arguments.quota)
+    return {
+        "leases.ttl_s": arguments.ttl,
+        "allocator.quota": quota,
+        "allocator.quotas": quotas,
+        "allocator.prices": arguments.price,
+        "allocator.inventory": arguments.inventory,
+    }
+
+
+def _section(settings: Settings) -> dict[str, Any]:
+    """What the policy is made of, from wherever it is said."""
+    quota, quotas, prices, inventory = (
+        settings.value(f"allocator.{key}") for key in ("quota", "quotas", "prices", "inventory")
+    )
+    return section_from_options([*([quota] if quota else []), *quotas], prices or "", inventory)
 
 
 if __name__ == "__main__":

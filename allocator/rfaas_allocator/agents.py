@@ -23,11 +23,13 @@ from rfaas.control.messages import (
     Registered,
     SliceEmpty,
     StateChanged,
+    UsageReport,
 )
 from rfaas_allocator.events import CloseLink, Happened, LinkId, ToAgent
 from rfaas_allocator.inventory import LeaseEntry, SliceEntry
 from rfaas_allocator.jobs import bury_earlier_incarnations
 from rfaas_allocator.ledger import Ledger
+from rfaas_allocator.policy import Policy
 from rfaas_transport.errors import ReasonCode
 
 logger = logging.getLogger(__name__)
@@ -36,8 +38,9 @@ logger = logging.getLogger(__name__)
 class AgentDesk:
     """Serves agents."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, policy: Policy) -> None:
         self._ledger = ledger
+        self._policy = policy
         self._inventory = ledger.inventory
         self._end_reason: int | None = None
 
@@ -61,6 +64,9 @@ class AgentDesk:
                 reason = "reclaimed" if entry.ending else "lost"
                 code = entry.ending_code if entry.ending else ReasonCode.AGENT_LOST
                 self._ledger.end_slice(entry, reason, code, proof="slice-empty")
+            case UsageReport():
+                for one in message.leases:
+                    self._ledger.accounts.hear(one.lease_id, one.usage)
             case _:
                 self._about_lease(entry, message)
 
@@ -118,7 +124,8 @@ class AgentDesk:
         if lease.lease.state is LeaseState.REQUESTED:  # accepted, ended and proven before we heard of any of it
             self._ledger.drop(lease, LeaseEvent.LOST)
         else:
-            self._ledger.free(lease, message.reason, message.reason_code)
+            measured = message.usage if message.usage.allocated_ns else None  # agents of the version before say nothing
+            self._ledger.free(lease, message.reason, message.reason_code, usage=measured)
 
     def _mirror(self, entry: SliceEntry, lease: LeaseEntry, state: LeaseState) -> None:
         """Follow the agent's state; one that we have left already is old news."""
@@ -174,6 +181,7 @@ class AgentDesk:
         if entry is None:
             entry = SliceEntry(about, message.instance, message.epoch, heard_s=now_s)
             self._inventory.slices[entry.slice_id] = entry
+            self._ledger.history.slice_came(now_s, about.cores, about.memory_bytes)
         else:
             self._succeed(entry, message)
         # An agent that has an epoch keeps it: another life of the allocator, whose journal is lost, gave it.
@@ -222,16 +230,19 @@ class AgentDesk:
         self._inventory.add_lease(lease)
         self._ledger.advance("lease_seq", at_least=truth.terms.lease_seq)
         self._ledger.keep(lease)
+        self._ledger.begin(lease)
         if lease.lease.state is LeaseState.GRANTED and self._is_surplus(lease):
             self._ledger.end(lease, LeaseEvent.RELEASE, reason_code=ReasonCode.OWNER_RELEASE)
         elif lease.lease.state in SERVING:
             self._ledger.grant(lease)
 
     def _is_surplus(self, lease: LeaseEntry) -> bool:
-        """True if the holder is here, does not know of this lease, and has what it wants without it."""
+        """True if the holder is here, does not know of this lease, and has what it wants or may have without it."""
         holder = self._inventory.holders.get(lease.terms.holder)
         unknown = holder is not None and lease.terms.lease_id not in holder.held
-        return unknown and self._inventory.missing(lease.want_key) < 0
+        uid = lease.terms.uid
+        beyond = self._policy.quota_of(uid).exceeded(self._inventory.holding(uid))
+        return unknown and (beyond or self._inventory.missing(lease.want_key) < 0)
 
     def _found(self, entry: SliceEntry, known: LeaseEntry, truth: HeldLease) -> None:
         """The answer to a proposal was lost with its link: the agent had accepted."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from rfaas.control.messages import JobsReport, SliceId, Snapshot, Waiting
+from rfaas_allocator import forecast
 from rfaas_allocator.agents import AgentDesk
 from rfaas_allocator.events import (
     AgentLinkBroke,
@@ -20,6 +21,8 @@ from rfaas_allocator.events import (
     Happened,
     HolderLinkBroke,
     HolderSaid,
+    HostsAre,
+    HostsNamed,
     Recovered,
     SlicesMustEnd,
     StorageIs,
@@ -29,9 +32,11 @@ from rfaas_allocator.inventory import WantEntry, WantKey
 from rfaas_allocator.jobs import JobDesk
 from rfaas_allocator.ledger import Ledger
 from rfaas_allocator.placement import Item, Room, place
+from rfaas_allocator.policy import Policy
 
 DEFAULT_TTL_S: Final = 10.0
 MINIMUM_TTL_S: Final = 0.5
+LESS_MEMORY: Final = "ask for less by Executor(memory=…), or offer more by rfaas up --memory-mib"
 
 
 def random_id() -> bytes:
@@ -47,6 +52,8 @@ class AllocatorCore:
         now_s: the time of the start, on the clock that `step` is given.
         ttl_s: of the leases it makes, in seconds, at least 0.5.
         new_id: makes 16 bytes that were never made before.
+        policy: quotas.
+        unix_offset_s: what to add to the clock of `step` for seconds since 1970; for people only.
     """
 
     def __init__(
@@ -56,12 +63,21 @@ class AllocatorCore:
         now_s: float,
         ttl_s: float = DEFAULT_TTL_S,
         new_id: Callable[[], bytes] = random_id,
+        policy: Policy | None = None,
+        unix_offset_s: float = 0.0,
     ) -> None:
-        self._ledger = Ledger(recovered or Recovered(), ttl_s=max(ttl_s, MINIMUM_TTL_S), new_id=new_id, now_s=now_s)
+        self._policy = policy or Policy()
+        self._ledger = Ledger(
+            recovered or Recovered(),
+            ttl_s=max(ttl_s, MINIMUM_TTL_S),
+            new_id=new_id,
+            now_s=now_s,
+            unix_offset_s=unix_offset_s,
+        )
         self._inventory = self._ledger.inventory
-        self._agents = AgentDesk(self._ledger)
+        self._agents = AgentDesk(self._ledger, self._policy)
         self._jobs = JobDesk(self._ledger)
-        self._holders = HolderDesk(self._ledger)
+        self._holders = HolderDesk(self._ledger, self._policy)
         self._storage_problem = ""
 
     def start(self) -> list[Effect]:
@@ -84,6 +100,7 @@ class AllocatorCore:
         Returns:
             What to do: first make every record durable, then the rest in order.
         """
+        self._ledger.now_s = now_s
         match event:
             case AgentSaid():
                 self._agents.said(event.link, event.message, now_s)
@@ -100,6 +117,8 @@ class AllocatorCore:
             case StorageIs():
                 self._storage_problem = event.problem
                 self._ledger.changed = True
+            case HostsNamed():
+                self._ledger.name_hosts(HostsAre(event.source, event.hosts))
         if self._ledger.changed:
             self._ledger.changed = False
             self._serve(now_s)
@@ -108,7 +127,7 @@ class AllocatorCore:
     def snapshot(self, now_s: float) -> Snapshot:
         """Everything at this moment."""
         waiting = [
-            Waiting(*key, missing=entry.told[0], reason=entry.told[1])
+            self._waiting(key, entry, entry.told, now_s)
             for key, entry in self._inventory.wants.items()
             if entry.told is not None
         ]
@@ -122,6 +141,8 @@ class AllocatorCore:
                 **self._inventory.counters,
                 "storage_full": int(bool(self._storage_problem)),
             },
+            hosts=self._inventory.hosts.hosts,
+            hosts_complete=self._inventory.hosts.complete,
         )
 
     # --- deciding --------------------------------------------------------------------------------
@@ -142,43 +163,90 @@ class AllocatorCore:
             if entry.open(now_s, ttl_s) and not (stale and entry.slice.job_id)
         }
         for key, entry in lacking:
+            if not self._inventory.could_hold(entry.single):
+                self._holders.deny(key, "lease-denied", f"no host of the inventory is as large as {_size(entry)}")
+                continue
             if not self._storage_problem:
                 self._propose(key, entry, rooms)
-            self._tell(key, entry, stale=stale)
+            self._tell(key, entry, now_s, stale=stale)
 
     def _propose(self, key: WantKey, entry: WantEntry, rooms: dict[SliceId, Room]) -> None:
         want = entry.want
-        item = Item(self._inventory.missing(key), want.cores_per_worker, want.memory_bytes_per_worker)
-        for placement in place(rooms.values(), item):
+        workers, leases = self._quota_room(entry)
+        item = Item(min(workers, self._inventory.missing(key)), want.cores_per_worker, want.memory_bytes_per_worker)
+        if item.workers <= 0:
+            return
+        serving = self._inventory.serving_by_node(key)
+        for placement in place(rooms.values(), item, want.placement, serving)[:leases]:
             chosen = self._inventory.slices[placement.slice_id]
             self._ledger.propose(chosen, entry, placement.workers)
             rooms[placement.slice_id] = chosen.room()
 
-    def _tell(self, key: WantKey, entry: WantEntry, *, stale: bool) -> None:
+    def _quota_room(self, entry: WantEntry) -> tuple[int, int]:
+        """How many workers of this request, in how many leases, its user's quota allows more."""
+        uid = self._inventory.holders[entry.want.holder].uid
+        return self._policy.quota_of(uid).room(self._inventory.holding(uid), entry.single)
+
+    # --- waiting ---------------------------------------------------------------------------------
+
+    def _tell(self, key: WantKey, entry: WantEntry, now_s: float, *, stale: bool) -> None:
         """Say that a request must wait, once for each change of what is missing and why."""
         missing = self._inventory.missing(key)
-        told = (missing, self._why_waiting(entry, stale=stale)) if missing > 0 else None
+        told = (missing, *self._why_waiting(entry, now_s, stale=stale)) if missing > 0 else None
         if told is not None and told != entry.told:
-            self._ledger.tell_holder(key[0], Waiting(*key, missing=told[0], reason=told[1]))
+            self._ledger.tell_holder(key[0], self._waiting(key, entry, told, now_s))
         entry.told = told
 
-    def _why_waiting(self, entry: WantEntry, *, stale: bool) -> str:
+    def _waiting(self, key: WantKey, entry: WantEntry, told: tuple[int, str, str], now_s: float) -> Waiting:
+        missing, code, reason = told
+        estimate = self._estimate(entry, code, now_s)
+        if estimate is None:
+            return Waiting(*key, missing=missing, reason=reason, code=code)
+        return Waiting(*key, missing, reason, code, estimate.in_s, estimate.basis)
+
+    def _why_waiting(self, entry: WantEntry, now_s: float, *, stale: bool) -> tuple[str, str]:
+        """Code and words."""
         if self._storage_problem:
-            return self._storage_problem
+            return "storage", self._storage_problem
+        uid = self._inventory.holders[entry.want.holder].uid
+        if self._quota_room(entry)[0] < 1:
+            return "quota", f"user {uid} holds what the quota allows: {self._policy.quota_of(uid)}"
         slices = self._inventory.slices.values()
         if not slices:
-            return "no slice is here yet"
+            return "no-slice", "no slice is here yet"
         if stale and any(slice_entry.slice.job_id for slice_entry in slices):
-            return "nothing has been heard of Slurm for too long: is slurmctld up, and the harvester?"
+            return "slurm-silent", "nothing has been heard of Slurm for too long: is slurmctld up, and the harvester?"
         absent = sum(slice_entry.link is None for slice_entry in slices)
         if absent == len(slices):
-            return f"waiting for {absent} agents to register"
-        want = entry.want
-        single = Item(1, want.cores_per_worker, want.memory_bytes_per_worker)
+            return "agents-absent", f"waiting for {absent} agents to register"
         whole = (Room(s.slice_id, s.slice.node, s.slice.cores, s.slice.memory_bytes) for s in slices)
-        if not any(single.fitting(room) for room in whole):
-            memory_mib = want.memory_bytes_per_worker / 2**20
-            return f"no slice is as large as one worker: {want.cores_per_worker} cores, {memory_mib:.0f} MiB"
+        if not any(entry.single.fitting(room) for room in whole):
+            return "too-large", f"no slice is as large as {_size(entry)}{self._if_memory_lacks(entry)}"
         if all(slice_entry.ending for slice_entry in slices if slice_entry.link is not None):
-            return "all slices go back to their owners"
-        return "all that is here is leased"
+            return "reclaimed", "all slices go back to their owners"
+        ttl_s = self._ledger.ttl_s
+        if any(s.free_cores >= entry.single.cores_per_worker for s in slices if s.open(now_s, ttl_s)):
+            # What has both was given out before anybody is told to wait.
+            return "memory", f"cores are free, but no memory: {LESS_MEMORY}"
+        return "leased", "all that is here is leased"
+
+    def _if_memory_lacks(self, entry: WantEntry) -> str:
+        by_cores = any(s.slice.cores >= entry.single.cores_per_worker for s in self._inventory.slices.values())
+        return f"; memory lacks, not cores: {LESS_MEMORY}" if by_cores else ""
+
+    def _estimate(self, entry: WantEntry, code: str, now_s: float) -> forecast.Estimate | None:
+        """When something may come for a request that waits; None: nobody knows."""
+        history = self._ledger.history
+        if code == "quota":
+            uid = self._inventory.holders[entry.want.holder].uid
+            return forecast.when_quota_is_free(self._inventory, history, uid, now_s)
+        if code == "storage":
+            return None
+        if code in ("leased", "memory"):
+            return forecast.when_a_lease_ends(self._inventory, history, entry.single, now_s)
+        return history.next_slice(now_s, entry.single) if code != "agents-absent" else None
+
+
+def _size(entry: WantEntry) -> str:
+    memory_mib = entry.want.memory_bytes_per_worker / 2**20
+    return f"one worker: {entry.want.cores_per_worker} cores, {memory_mib:.0f} MiB"

@@ -17,17 +17,20 @@ import secrets
 import signal
 import socket
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from rfaas.control.address import AllocatorAddress, boot_time_ns, check_private, network_namespace, write_private
 from rfaas.control.eventlog import EventLog
+from rfaas.control.hosts import read_hosts
 from rfaas.control.messages import Snapshot
 from rfaas.control.tls import ensure_key_pair
 from rfaas_allocator.core import DEFAULT_TTL_S, MINIMUM_TTL_S, AllocatorCore
 from rfaas_allocator.engine import Engine
+from rfaas_allocator.events import HostsNamed
 from rfaas_allocator.journal_sqlite import SqliteJournal
+from rfaas_allocator.policy import Policy
 from rfaas_allocator.service import Server
 from rfaas_transport.errors import ConfigError
 
@@ -48,11 +51,13 @@ class AllocatorConfig:
         state_dir: its directory; made 0700 if it is not there.
         listen: "HOST" or "HOST:PORT" of one interface beyond this host, or empty: the unix socket only.
         ttl_s: of the leases it makes, seconds, at least 0.5; default 10: three heartbeats may be lost.
+        policy: quotas, prices, the file of known hosts.
     """
 
     state_dir: Path
     listen: str = ""
     ttl_s: float = DEFAULT_TTL_S
+    policy: Policy = field(default_factory=Policy)
 
 
 class AllocatorDaemon:
@@ -81,19 +86,22 @@ class AllocatorDaemon:
         if config.ttl_s < MINIMUM_TTL_S:
             raise ConfigError(f"a ttl of {config.ttl_s} s is too short", hint=f"give at least {MINIMUM_TTL_S} s")
         host, port = parse_listen(config.listen)
+        hosts = None if config.policy.inventory is None else read_hosts(config.policy.inventory)
         prepare_state_dir(config.state_dir)
         journal = SqliteJournal(config.state_dir / JOURNAL_NAME)
         # The journal's lock is ours: what another allocator left in this directory is from one that is dead.
         alloc_id = ensure_secret(config.state_dir)
         self._engine = Engine(
-            functools.partial(AllocatorCore, ttl_s=config.ttl_s),
+            functools.partial(AllocatorCore, ttl_s=config.ttl_s, policy=config.policy),
             journal,
             EventLog.from_environment("allocator"),
             alloc_id=alloc_id,
             commits_in_thread=True,
         )
         await self._engine.start()
-        self._server = Server(self._engine, self.stop)
+        if hosts is not None:
+            self._engine.begin_with(HostsNamed("file", hosts))
+        self._server = Server(self._engine, self.stop, config.policy.prices)
         unix = self._listen_unix(alloc_id)
         tls = self._listen_tls(host, port) if host else ""
         await self._server.start()

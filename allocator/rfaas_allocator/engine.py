@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rfaas.control.eventlog import EventLog
+from rfaas.control.hosts import HostList
 from rfaas.control.links import Link, LinkBroken
 from rfaas.control.messages import (
+    Account,
     AgentMessage,
     AllocatorToAgent,
     AllocatorToHolder,
@@ -36,6 +38,7 @@ from rfaas_allocator.events import (
     Happened,
     HolderLinkBroke,
     HolderSaid,
+    HostsNamed,
     LinkId,
     Persist,
     Record,
@@ -48,6 +51,7 @@ from rfaas_allocator.journal import Journal, JournalFailed, JournalFull
 
 logger = logging.getLogger(__name__)
 
+ACCOUNTS_A_READ: Final = 1000  # rows; bounds how long a commit waits for somebody who reads accounts
 BATCH_LIMIT: Final = 1000  # events a commit; bounds how long the first of them waits
 EVENTS_KEPT: Final = 10_000  # for those who resume a watch
 STORAGE_CHECK_S: Final = 0.5  # how soon a full disk is noticed, and that it has room again
@@ -92,7 +96,8 @@ class Engine:
         self._log = log
         self._alloc_id = alloc_id
         self._in_thread = commits_in_thread
-        self._core = make_core(journal.load(), now_s=now_s())
+        self._journal_lock = asyncio.Lock()  # one thread at a time
+        self._core = make_core(journal.load(), now_s=now_s(), unix_offset_s=time.time() - now_s())
         self._links: dict[LinkId, Link[Any, Any]] = {}
         self._link_ids = (LinkId(number) for number in itertools.count(1))
         self._queue: asyncio.Queue[_Job | None] = asyncio.Queue()
@@ -115,6 +120,10 @@ class Engine:
         self._next_seq = self.snapshot().alloc_epoch * EVENTS_A_LIFE + 1
         await self._carry_out(effects)
         self._stopping = False
+
+    def begin_with(self, event: CoreEvent) -> None:
+        """Let the core hear this before anything that links say."""
+        self._queue.put_nowait(_Job(event))
 
     async def run(self) -> None:
         """Serve until `close`; cancel it only together with the process.
@@ -171,7 +180,8 @@ class Engine:
         while True:
             try:
                 if self._in_thread:
-                    return await asyncio.to_thread(self._journal.commit, records)
+                    async with self._journal_lock:  # not while it waits: accounts can be read on a full disk
+                        return await asyncio.to_thread(self._journal.commit, records)
                 return self._journal.commit(records)
             except JournalFull as error:
                 logger.error("no room for a commit, trying again: %s", error.message)
@@ -284,6 +294,24 @@ class Engine:
         reachable = sum(view.state != "unreachable" for view in self.snapshot().slices)
         await self._ask(SlicesMustEnd(reason_code, for_good))
         return reachable
+
+    async def name_hosts(self, source: str, hosts: HostList) -> int:
+        """Take the hosts that a source names; durable when this returns how many are known from all sources."""
+        await self._ask(HostsNamed(source, hosts))
+        return len(self.snapshot().hosts)
+
+    async def accounts(self, since_unix_s: float = 0.0) -> AsyncIterator[Account]:
+        """What leases that lived at or after a time cost, by lease_seq; as durable, not ahead of it."""
+        after = (-1, b"")
+        while True:
+            async with self._journal_lock:
+                rows = await asyncio.to_thread(self._journal.accounts, after, ACCOUNTS_A_READ)
+            for account in rows:
+                if account.end_unix_s is None or account.end_unix_s >= since_unix_s:
+                    yield account
+            if len(rows) < ACCOUNTS_A_READ:
+                return
+            after = (rows[-1].lease_seq, rows[-1].lease_id)
 
     async def _ask(self, event: CoreEvent) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

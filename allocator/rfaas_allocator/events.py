@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NewType
 
+from rfaas.control.hosts import HostList
 from rfaas.control.messages import (
+    Account,
     AgentMessage,
     AllocatorToAgent,
     AllocatorToHolder,
@@ -73,7 +75,17 @@ class StorageIs:
     problem: str
 
 
-CoreEvent = AgentSaid | AgentLinkBroke | HolderSaid | HolderLinkBroke | JobsReport | SlicesMustEnd | StorageIs
+@dataclass(frozen=True, slots=True)
+class HostsNamed:
+    """A file, or Slurm, said which hosts there are; it replaces what the same source said before."""
+
+    source: str  # "file" or "slurm"
+    hosts: HostList
+
+
+CoreEvent = (
+    AgentSaid | AgentLinkBroke | HolderSaid | HolderLinkBroke | JobsReport | SlicesMustEnd | StorageIs | HostsNamed
+)
 
 
 # --- records: what must be durable ---------------------------------------------------------------
@@ -126,7 +138,22 @@ class LeaseIsOver:
     lease_id: LeaseId
 
 
-Record = CounterIs | SliceIs | SliceIsOver | SliceIsForgotten | LeaseIs | LeaseIsOver
+@dataclass(frozen=True, slots=True)
+class AccountIs:
+    """What a lease has cost so far, or in all; it outlives the lease."""
+
+    account: Account
+
+
+@dataclass(frozen=True, slots=True)
+class HostsAre:
+    """The hosts that a source names."""
+
+    source: str
+    hosts: HostList
+
+
+Record = CounterIs | SliceIs | SliceIsOver | SliceIsForgotten | LeaseIs | LeaseIsOver | AccountIs | HostsAre
 
 
 @dataclass(slots=True)
@@ -137,6 +164,8 @@ class Recovered:
     slices: list[SliceIs] = field(default_factory=list)
     slices_over: list[SliceId] = field(default_factory=list)  # oldest first
     leases: list[LeaseIs] = field(default_factory=list)
+    accounts: list[Account] = field(default_factory=list)  # of leases that live, and those that ended last
+    hosts: dict[str, HostList] = field(default_factory=dict)  # by source
 
 
 # --- effects: what the core wants done -----------------------------------------------------------

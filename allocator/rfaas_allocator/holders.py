@@ -24,6 +24,7 @@ from rfaas.control.messages import (
 from rfaas_allocator.events import Happened, LinkId
 from rfaas_allocator.inventory import HolderEntry, LeaseEntry, WantEntry
 from rfaas_allocator.ledger import Ledger
+from rfaas_allocator.policy import Policy
 from rfaas_transport.errors import ReasonCode
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,9 @@ GIVEN_BACK: Final = frozenset({LeaseState.GRANTED, LeaseState.ACTIVE, LeaseState
 class HolderDesk:
     """Serves holders."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, policy: Policy) -> None:
         self._ledger = ledger
+        self._policy = policy
         self._inventory = ledger.inventory
 
     def said(self, link: LinkId, message: HolderMessage) -> None:
@@ -81,12 +83,9 @@ class HolderDesk:
 
     def _want(self, message: Want) -> None:
         key = (message.holder, message.request)
-        impossible = _impossible(message)
-        if impossible:
-            self._drop_want(key)
-            self._ledger.tell_holder(
-                message.holder, Denied(message.holder, message.request, "lease-denied", impossible)
-            )
+        denial = self._denial(message)
+        if denial:
+            self.deny(key, *denial)
             return
         if message.workers == 0:
             self._drop_want(key)
@@ -100,6 +99,22 @@ class HolderDesk:
             entry.want = message  # it keeps its place in the queue
         self._ledger.changed = True
         self._cancel_surplus(key)
+
+    def _denial(self, want: Want) -> tuple[str, str] | None:
+        """Code and hint if this can never be served whatever comes, as far as the request itself tells."""
+        if want.kind:
+            return "not-supported", f"requests of kind {want.kind!r} are not served: ask for workers with cores"
+        impossible = _impossible(want)
+        if impossible:
+            return "lease-denied", impossible
+        quota = self._policy.quota_of(self._inventory.holders[want.holder].uid)
+        beyond = quota.never(WantEntry(want).single) if want.workers else ""
+        return ("quota", beyond) if beyond else None
+
+    def deny(self, key: tuple[HolderId, int], code: str, hint: str) -> None:
+        """Say that a request can never be served, and forget it."""
+        self._drop_want(key)
+        self._ledger.tell_holder(key[0], Denied(*key, code, hint))
 
     def _note_request(self, want: Want) -> None:
         fields: dict[str, object] = {

@@ -5,9 +5,11 @@ Must not send, persist or read a clock. Spec: docs/spec/002-lease.md.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
+from rfaas.control.hosts import HostList, merged
 from rfaas.control.lease import SERVING, Lease, LeaseState
 from rfaas.control.messages import (
     Epoch,
@@ -23,8 +25,10 @@ from rfaas.control.messages import (
 )
 from rfaas_allocator.events import LinkId
 from rfaas_allocator.placement import Item, Room
+from rfaas_allocator.policy import Holding
 
 WantKey = tuple[HolderId, int]
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +39,7 @@ class LeaseEntry:
     lease: Lease
     core_ids: tuple[int, ...] = ()
     cancelled: bool = False  # nobody wants it any more, but its agent has not answered the proposal yet
+    since_s: float = 0.0  # when it was granted or found, in this life of the allocator; for estimates only
 
     @property
     def held(self) -> HeldLease:
@@ -118,12 +123,17 @@ class WantEntry:
     """One standing request, and what its holder was told last."""
 
     want: Want
-    told: tuple[int, str] | None = None  # missing workers, reason
+    told: tuple[int, str, str] | None = None  # missing workers, code, reason
 
     @property
     def item(self) -> Item:
         """What placement needs of it; `workers` is the whole target."""
         return Item(self.want.workers, self.want.cores_per_worker, self.want.memory_bytes_per_worker)
+
+    @property
+    def single(self) -> Item:
+        """One worker of it."""
+        return Item(1, self.want.cores_per_worker, self.want.memory_bytes_per_worker)
 
 
 @dataclass(slots=True, eq=False)
@@ -151,6 +161,10 @@ class Inventory:
         self.leases: dict[LeaseId, LeaseEntry] = {}
         self.holders: dict[HolderId, HolderEntry] = {}
         self.wants: dict[WantKey, WantEntry] = {}  # oldest first: the order in which they are served
+        self.hosts_of: dict[str, HostList] = {}  # by source
+        self.hosts = HostList()  # all of them
+        self._holdings: dict[int, Holding] = {}  # by uid
+        self._leases_for: dict[WantKey, dict[LeaseId, LeaseEntry]] = {}
         self._leases_of: dict[HolderId, dict[LeaseId, LeaseEntry]] = {}
         self._slice_of_link: dict[LinkId, SliceEntry] = {}
 
@@ -160,6 +174,9 @@ class Inventory:
         self.leases[terms.lease_id] = entry
         self.slices[terms.slice_id].leases[terms.lease_id] = entry
         self._leases_of.setdefault(terms.holder, {})[terms.lease_id] = entry
+        self._leases_for.setdefault(entry.want_key, {})[terms.lease_id] = entry
+        holding = self._holdings.setdefault(terms.uid, Holding())
+        holding.add(1, terms.workers, terms.cores, terms.memory_bytes)
 
     def drop_lease(self, entry: LeaseEntry) -> None:
         """Forget a lease that holds nothing any more."""
@@ -169,10 +186,40 @@ class Inventory:
         del slice_entry.leases[terms.lease_id]
         slice_entry.full = False
         slice_entry.haunted = slice_entry.haunted and bool(slice_entry.leases)
-        of_holder = self._leases_of[terms.holder]
-        del of_holder[terms.lease_id]
-        if not of_holder:
-            del self._leases_of[terms.holder]
+        _drop(self._leases_of, terms.holder, terms.lease_id)
+        _drop(self._leases_for, entry.want_key, terms.lease_id)
+        holding = self._holdings[terms.uid]
+        holding.add(-1, -terms.workers, -terms.cores, -terms.memory_bytes)
+        if not holding.leases:
+            del self._holdings[terms.uid]
+
+    def holding(self, uid: int) -> Holding:
+        """What all leases of a user hold or are proposed to hold, until each is FREE; not to be changed."""
+        return self._holdings.get(uid, Holding())
+
+    def name_hosts(self, source: str, hosts: HostList) -> None:
+        """Take what a source says of the hosts there are, in place of what it said before."""
+        self.hosts_of[source] = hosts
+        self.hosts = merged(self.hosts_of.values())
+
+    def could_hold(self, item: Item) -> bool:
+        """False if it is known that no host, and no slice, can ever hold one such worker."""
+        if not self.hosts.complete:
+            return True
+        sizes = [(host.cores, host.memory_bytes) for host in self.hosts.hosts]
+        sizes += [(entry.slice.cores, entry.slice.memory_bytes) for entry in self.slices.values()]
+        return any(
+            cores >= item.cores_per_worker and memory_bytes >= item.memory_bytes_per_worker
+            for cores, memory_bytes in sizes
+        )
+
+    def serving_by_node(self, key: WantKey) -> dict[str, int]:
+        """Workers that a request has or is about to have, by node."""
+        found: dict[str, int] = {}
+        for entry in self._leases_for.get(key, {}).values():
+            node = self.slices[entry.terms.slice_id].slice.node
+            found[node] = found.get(node, 0) + entry.terms.workers
+        return found
 
     def leases_of(self, holder: HolderId) -> list[LeaseEntry]:
         """The leases of one holder, whatever their state."""
@@ -180,7 +227,7 @@ class Inventory:
 
     def pending(self, key: WantKey) -> list[LeaseEntry]:
         """Proposals for this request that an agent will answer, oldest first."""
-        return [entry for entry in self.leases_of(key[0]) if entry.want_key == key and self._is_pending(entry)]
+        return [entry for entry in self._leases_for.get(key, {}).values() if self._is_pending(entry)]
 
     def missing(self, key: WantKey) -> int:
         """Workers that this request lacks, counting proposals under way; negative if it has more than it wants."""
@@ -188,8 +235,8 @@ class Inventory:
         target = entry.want.workers if entry else 0
         counted = (
             lease.terms.workers
-            for lease in self.leases_of(key[0])
-            if lease.want_key == key and (lease.lease.state in SERVING or self._is_pending(lease))
+            for lease in self._leases_for.get(key, {}).values()
+            if lease.lease.state in SERVING or self._is_pending(lease)
         )
         return target - sum(counted)
 
@@ -213,3 +260,10 @@ class Inventory:
     def slice_of_link(self, link: LinkId) -> SliceEntry | None:
         """The slice whose agent speaks on this link."""
         return self._slice_of_link.get(link)
+
+
+def _drop(index: dict[K, dict[LeaseId, LeaseEntry]], key: K, lease_id: LeaseId) -> None:
+    """Take a lease out of an index, and with the last one its key."""
+    del index[key][lease_id]
+    if not index[key]:
+        del index[key]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, TypeVar
 
+from rfaas.control.hosts import HostList
 from rfaas.control.incarnation import Incarnation
 from rfaas.control.messages import UNPROVEN, JobEnded, JobEnding, JobRef, JobsReport
-from rfaas_allocator.events import CloseLink
+from rfaas_allocator.events import CloseLink, HostsAre
 from rfaas_allocator.inventory import SliceEntry
 from rfaas_allocator.ledger import Ledger
 from rfaas_transport.errors import ReasonCode
@@ -49,6 +51,9 @@ class JobDesk:
         if report.trusted_for_s is not None:
             was_stale, self._slurm_until_s = self.slurm_is_stale(now_s), now_s + report.trusted_for_s
             self._ledger.changed |= was_stale and not self.slurm_is_stale(now_s)
+        if report.hosts:
+            hosts = tuple(replace(host, source="slurm") for host in report.hosts)
+            self._ledger.name_hosts(HostsAre("slurm", HostList(hosts, report.hosts_complete)))
         ending = _by_job_id(report.ending)
         ended = _by_job_id(report.ended)
         alive = None if report.alive is None else _by_job_id(report.alive)

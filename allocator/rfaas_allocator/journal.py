@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from rfaas.control.messages import Account
 from rfaas_allocator.events import Record, Recovered
 from rfaas_transport.errors import RfaasError
 
@@ -45,6 +46,13 @@ class Journal(Protocol):
         Makes room for itself again where it can. May run beside `commit`, in another thread.
         """
 
+    def accounts(self, after: tuple[int, bytes], limit: int) -> list[Account]:
+        """Up to `limit` accounts of leases beyond `after`, a (lease_seq, lease id), in that order.
+
+        Raises:
+            JournalFailed: one can't be read.
+        """
+
     def close(self) -> None:
         """Let go of the file; repeatable."""
 
@@ -67,6 +75,10 @@ class MemoryJournal:
     def storage_problem(self) -> str:
         """Memory is the process's own."""
         return ""
+
+    def accounts(self, after: tuple[int, bytes], limit: int) -> list[Account]:
+        """None: nobody is charged by an allocator of one program."""
+        return []
 
     def close(self) -> None:
         """Nothing to let go of."""

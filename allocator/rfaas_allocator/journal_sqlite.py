@@ -17,9 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from rfaas.control.messages import Epoch, HeldLease, InstanceId, LeaseTerms, Slice, SliceId
+from rfaas.control.hosts import HostList
+from rfaas.control.messages import Account, Epoch, HeldLease, Host, InstanceId, LeaseTerms, Slice, SliceId, Usage
 from rfaas_allocator.events import (
+    AccountIs,
     CounterIs,
+    HostsAre,
     LeaseIs,
     LeaseIsOver,
     Record,
@@ -32,19 +35,29 @@ from rfaas_allocator.journal import JournalFailed, JournalFull
 from rfaas_allocator.reserve import Reserve
 from rfaas_transport.errors import ConfigError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x7266_6161  # "rfaa": so that another program's file is not taken for ours
 
+SINCE_2: Final = f"""
+    PRAGMA user_version = {SCHEMA_VERSION};
+    CREATE TABLE accounts (
+        seq INTEGER NOT NULL, id BLOB NOT NULL, ended INTEGER NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL,
+        PRIMARY KEY (seq, id)
+    ) WITHOUT ROWID;
+    CREATE TABLE hosts (source TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+"""
 SCHEMA: Final = f"""
     PRAGMA application_id = {APPLICATION_ID};
-    PRAGMA user_version = {SCHEMA_VERSION};
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE slices (id BLOB PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE slices_over (number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB UNIQUE NOT NULL, crc INTEGER NOT NULL);
     CREATE TABLE leases (id BLOB PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+    {SINCE_2}
 """
 SLICES_OVER_KEPT: Final = 10_000
 RESERVE_NAME: Final = "journal.reserve"
+ACCOUNTS_KEPT: Final = 200_000  # leases proposed since: about 200 MB
+ACCOUNTS_LOADED: Final = 1000  # of leases that ended, for reports that come late
 
 
 class SqliteJournal:
@@ -104,6 +117,8 @@ class SqliteJournal:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("BEGIN IMMEDIATE")  # takes the lock, which then stays
             db.execute("COMMIT")
+            if db.execute("PRAGMA user_version").fetchone() == (1,):
+                db.executescript(f"BEGIN IMMEDIATE; {SINCE_2} COMMIT;")
         except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: damaged names in SQLite's own tables
             db.close()
             raise self._no_way(error) from error
@@ -117,7 +132,7 @@ class SqliteJournal:
         if application_id != APPLICATION_ID:
             raise self._refusal("it is no journal of rfaas")
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA_VERSION:
+        if not 1 <= version <= SCHEMA_VERSION:
             raise ConfigError(
                 f"the journal {self._path} has schema {version}, this rfaas knows {SCHEMA_VERSION}",
                 hint="start the version of rfaas that wrote it, or name another state directory",
@@ -127,6 +142,10 @@ class SqliteJournal:
             raise self._refusal(str(verdict))
 
     def _no_way(self, error: Exception) -> ConfigError:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            return ConfigError(
+                f"there is no room for the journal {self._path} (ENOSPC)", hint="make room on its disk (df)"
+            )
         if "locked" in str(error) or "busy" in str(error):
             return ConfigError(
                 f"another allocator holds {self._path}, or its file system can't lock ({error})",
@@ -156,6 +175,8 @@ class SqliteJournal:
                 slices=[_slice_of(body) for _, body in self._rows("slices", "id, body")],
                 slices_over=[SliceId(key) for _, key in self._rows("slices_over", "number, id")],
                 leases=[_lease_of(body) for _, body in self._rows("leases", "id, body")],
+                accounts=self._recent_accounts(),
+                hosts={source: _hosts_of(body) for source, body in self._rows("hosts", "source, body")},
             )
         except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
             raise self._refusal(f"a record can't be read ({error})") from error
@@ -170,6 +191,25 @@ class SqliteJournal:
             if _crc(first if table != "slices_over" else 0, second) != crc:
                 raise ValueError(f"checksum of {first!r} in {table}")
             yield first, second
+
+    def _recent_accounts(self) -> list[Account]:
+        """Of leases that live, and of those that ended last."""
+        newest = f"SELECT id, body, crc FROM accounts WHERE ended ORDER BY seq DESC LIMIT {ACCOUNTS_LOADED}"
+        ended = [_account_of(key, body, crc) for key, body, crc in self._db.execute(newest)]
+        living = self._db.execute("SELECT id, body, crc FROM accounts WHERE NOT ended")
+        return [_account_of(key, body, crc) for key, body, crc in living] + ended[::-1]
+
+    def accounts(self, after: tuple[int, bytes], limit: int) -> list[Account]:
+        """Up to `limit` accounts of leases beyond `after`, a (lease_seq, lease id), in that order.
+
+        Raises:
+            JournalFailed: a row can't be read.
+        """
+        rows = "SELECT id, body, crc FROM accounts WHERE (seq, id) > (?, ?) ORDER BY seq, id LIMIT ?"
+        try:
+            return [_account_of(key, body, crc) for key, body, crc in self._db.execute(rows, (*after, limit))]
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            raise JournalFailed(f"accounts in {self._path} can't be read: {error}", hint="see to the disk") from error
 
     def commit(self, records: Iterable[Record]) -> int:
         """Write one transaction; it is on the disk when this returns. Errors: see `Journal`."""
@@ -248,6 +288,20 @@ class SqliteJournal:
                 db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", (lease_key, body, _crc(lease_key, body)))
             case LeaseIsOver():
                 db.execute("DELETE FROM leases WHERE id = ?", (record.lease_id,))
+            case AccountIs():
+                self._write_account(record.account)
+            case HostsAre():
+                body = _text(record.hosts)
+                crc = _crc(record.source, body)
+                db.execute("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?)", (record.source, body, crc))
+
+    def _write_account(self, account: Account) -> None:
+        ended, body = account.end_unix_s is not None, _text(account)
+        row = (account.lease_seq, account.lease_id, ended, body, _crc(account.lease_id, body))
+        self._db.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?)", row)
+        if ended:
+            old = account.lease_seq - ACCOUNTS_KEPT
+            self._db.execute("DELETE FROM accounts WHERE seq <= ? AND ended", (old,))
 
     def _put_counter(self, name: str, value: int) -> None:
         self._db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?, ?)", (name, value, _crc(name, value)))
@@ -264,7 +318,7 @@ def _crc(*values: object) -> int:
     return zlib.crc32(repr(values).encode())
 
 
-def _text(record: SliceIs | LeaseIs) -> str:
+def _text(record: SliceIs | LeaseIs | Account | HostList) -> str:
     return json.dumps(asdict(record), default=lambda value: value.hex(), sort_keys=True)
 
 
@@ -290,3 +344,15 @@ def _lease_of(body: str) -> LeaseIs:
         reason=about["reason"],
         reason_code=about["reason_code"],
     )
+
+
+def _account_of(key: bytes, body: str, crc: int) -> Account:
+    if _crc(key, body) != crc:
+        raise ValueError(f"checksum of {key!r} in accounts")
+    about = _bytes(json.loads(body), "lease_id", "holder", "slice_id")
+    return Account(**{**about, "usage": Usage(**about["usage"])})
+
+
+def _hosts_of(body: str) -> HostList:
+    about = json.loads(body)
+    return HostList(tuple(Host(**host) for host in about["hosts"]), about["complete"])

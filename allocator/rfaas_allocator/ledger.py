@@ -24,11 +24,14 @@ from rfaas.control.messages import (
     LeaseSeq,
     LeaseTerms,
     Propose,
+    Usage,
 )
+from rfaas_allocator.accounts import AccountBook
 from rfaas_allocator.events import (
     CounterIs,
     Effect,
     Happened,
+    HostsAre,
     LeaseIs,
     LeaseIsOver,
     Persist,
@@ -39,6 +42,7 @@ from rfaas_allocator.events import (
     ToAgent,
     ToHolder,
 )
+from rfaas_allocator.forecast import History
 from rfaas_allocator.inventory import Inventory, LeaseEntry, SliceEntry, WantEntry
 
 logger = logging.getLogger(__name__)
@@ -61,15 +65,31 @@ class Ledger:
         ttl_s: of new leases, in seconds.
         new_id: makes 16 random bytes.
         now_s: the time of the start.
+        unix_offset_s: what to add to that clock for seconds since 1970; for people.
     """
 
-    def __init__(self, recovered: Recovered, *, ttl_s: float, new_id: Callable[[], bytes], now_s: float) -> None:
+    def __init__(
+        self,
+        recovered: Recovered,
+        *,
+        ttl_s: float,
+        new_id: Callable[[], bytes],
+        now_s: float,
+        unix_offset_s: float = 0.0,
+    ) -> None:
         self.inventory = Inventory()
+        self.history = History()
         self.ttl_s = ttl_s
+        self.now_s = now_s  # of this step
         self.tallies = dict.fromkeys(("proposed", "granted", "refused", "freed", "slices_ended"), 0)
         self.changed = False  # somebody may be served now who could not be before
         self._new_id = new_id
         self._effects: list[Effect] = []
+        self.accounts = AccountBook(
+            recovered.accounts,
+            lambda record: self.emit(Persist(record)),
+            lambda: self.now_s + unix_offset_s,
+        )
         self._restore(recovered, now_s)
 
     def _restore(self, recovered: Recovered, now_s: float) -> None:
@@ -81,7 +101,9 @@ class Ledger:
             inventory.slices[entry.slice_id] = entry
         for kept in recovered.leases:
             lease = Lease(LeaseState[kept.held.state], reason=kept.reason, reason_code=kept.reason_code)
-            inventory.add_lease(LeaseEntry(kept.held.terms, lease, kept.held.core_ids))
+            inventory.add_lease(LeaseEntry(kept.held.terms, lease, kept.held.core_ids, since_s=now_s))
+        for source, hosts in recovered.hosts.items():
+            inventory.name_hosts(source, hosts)
 
     # --- effects ---------------------------------------------------------------------------------
 
@@ -152,8 +174,9 @@ class Ledger:
             cores_per_worker=wanted.cores_per_worker,
             memory_bytes_per_worker=wanted.memory_bytes_per_worker,
             ttl_s=self.ttl_s,
+            uid=self.inventory.holders[wanted.holder].uid,
         )
-        lease = LeaseEntry(terms, Lease())
+        lease = LeaseEntry(terms, Lease(), since_s=self.now_s)
         self.inventory.add_lease(lease)
         self.tallies["proposed"] += 1
         self.note("grant_proposed", lease, workers=workers)
@@ -168,12 +191,20 @@ class Ledger:
         entry.core_ids = core_ids
         entry.lease.step(LeaseEvent.ACCEPT)
         self.keep(entry)
+        self.begin(entry)
         self.tallies["granted"] += 1
         self.note("grant_accepted", entry, cores=list(core_ids), mem=entry.terms.memory_bytes)
         if entry.cancelled:
             self.end(entry, LeaseEvent.RELEASE, reason_code=6)
         else:
             self.grant(entry)
+
+    def begin(self, entry: LeaseEntry) -> None:
+        """A lease holds cores from now on, as far as we know: open its account."""
+        entry.since_s = self.now_s
+        holder = self.inventory.holders.get(entry.terms.holder)
+        offer = self.inventory.slices[entry.terms.slice_id].slice
+        self.accounts.open(entry.terms, offer, "" if holder is None else holder.name)
 
     def grant(self, entry: LeaseEntry) -> None:
         """Tell the holder of its lease; repeating it is harmless."""
@@ -200,7 +231,9 @@ class Ledger:
         self.inventory.drop_lease(entry)
         self.changed = True
 
-    def free(self, entry: LeaseEntry, reason: str, reason_code: int, *, proof: str = "") -> None:
+    def free(
+        self, entry: LeaseEntry, reason: str, reason_code: int, *, proof: str = "", usage: Usage | None = None
+    ) -> None:
         """Its workers are proven dead: the cores are free and the holder hears of it.
 
         Args:
@@ -208,6 +241,7 @@ class Ledger:
             reason: released, expired, reclaimed or lost; counts only if nothing led to its end before.
             reason_code: likewise.
             proof: what proves it, if the agent has not logged that itself.
+            usage: what it cost in all, if the agent measured it to its end.
         """
         lease = entry.lease
         lease.step(EVENT_OF_REASON.get(reason, LeaseEvent.LOST), reason_code=reason_code)
@@ -216,15 +250,27 @@ class Ledger:
         if proof:
             self.note("proof_of_death", entry, by=proof)
         lease.step(LeaseEvent.PROVEN_DEAD)
-        self.note("free", entry, reason=lease.reason, reason_code=lease.reason_code)
         terms = entry.terms
+        if usage is not None:
+            self.accounts.hear(terms.lease_id, usage)
+        total = self.accounts.close(terms.lease_id, lease.reason, lease.reason_code)
+        billed = {} if usage is None else {"billed_core_ns": total.allocated_ns * terms.cores}
+        self.note("free", entry, reason=lease.reason, reason_code=lease.reason_code, **billed)
+        self.history.lease_ended(self.now_s - entry.since_s)
         self.emit(Persist(LeaseIsOver(terms.lease_id)))
         self.inventory.drop_lease(entry)
         self.tallies["freed"] += 1
         self.changed = True
         self.tell_holder(terms.holder, Ended(terms.holder, terms.lease_id, lease.reason, lease.reason_code))
 
-    # --- slices ----------------------------------------------------------------------------------
+    # --- slices and hosts ------------------------------------------------------------------------
+
+    def name_hosts(self, hosts: HostsAre) -> None:
+        """Take and keep what a source says of the hosts there are."""
+        if self.inventory.hosts_of.get(hosts.source) != hosts.hosts:
+            self.inventory.name_hosts(hosts.source, hosts.hosts)
+            self.emit(Persist(hosts))
+            self.changed = True
 
     def keep_slice(self, entry: SliceEntry) -> None:
         """Make a slice and its agent's epoch durable."""

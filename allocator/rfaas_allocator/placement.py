@@ -1,17 +1,22 @@
-"""Where leases go: a pure function of what is free and what is asked for.
+"""Where leases go: a pure function of what is free, what is asked for, and a hint.
 
-Fewest nodes, then tightest fit, then slice id (docs/spec/002-lease.md section 5). Must not know holders, time or links.
+`pack`: fewest nodes, then tightest fit, then slice id. `spread`: node by node, the one with the fewest workers of this
+request first. Must not know holders, time or links. Spec: docs/spec/002-lease.md section 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+import heapq
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from rfaas.control.messages import SliceId
 
 K = TypeVar("K", bound=Hashable)
+
+PACK: Final = "pack"
+SPREAD: Final = "spread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +52,16 @@ class Placement:
     workers: int
 
 
-def place(rooms: Iterable[Room], item: Item) -> list[Placement]:
+def place(
+    rooms: Iterable[Room], item: Item, hint: str = PACK, serving: Mapping[str, int] | None = None
+) -> list[Placement]:
     """Choose slices for as many workers of `item` as there is room for.
 
+    Args:
+        rooms: what is free, in any order.
+        item: what is asked for.
+        hint: PACK or SPREAD; any other word counts as PACK.
+        serving: workers that the same request has already, by node; only SPREAD asks.
     Returns:
         At most one placement a slice, none empty; together `item.workers` or all that fits.
     """
@@ -62,8 +74,9 @@ def place(rooms: Iterable[Room], item: Item) -> list[Placement]:
         node: (sum(fits for _, fits in slices.values()), _left([room for room, _ in slices.values()]), node)
         for node, slices in by_node.items()
     }
+    chosen = _spread(nodes, item.workers, serving or {}) if hint == SPREAD else _cover(nodes, item.workers)
     placements = []
-    for node, workers in _cover(nodes, item.workers):
+    for node, workers in chosen:
         slices = {key: (fits, _left([room]), key) for key, (room, fits) in by_node[node].items()}
         placements += [Placement(slice_id, count) for slice_id, count in _cover(slices, workers)]
     return placements
@@ -92,3 +105,19 @@ def _cover(places: dict[K, tuple[int, tuple[int, int], K]], workers: int) -> lis
         chosen.append((key, fits))
         workers -= fits
     return chosen
+
+
+def _spread(
+    nodes: dict[str, tuple[int, tuple[int, int], str]], workers: int, serving: Mapping[str, int]
+) -> list[tuple[str, int]]:
+    """Give each next worker to the node that has the fewest of them; among equals to the emptiest, then by name."""
+    heap = [(serving.get(node, 0), (-left[0], -left[1]), node) for node, (_, left, _) in nodes.items()]
+    heapq.heapify(heap)
+    given = dict.fromkeys(nodes, 0)
+    while workers > 0 and heap:
+        load, left, node = heapq.heappop(heap)
+        given[node] += 1
+        workers -= 1
+        if given[node] < nodes[node][0]:
+            heapq.heappush(heap, (load + 1, left, node))
+    return [(node, count) for node, count in sorted(given.items()) if count]

@@ -10,14 +10,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
 
 from rfaas.control.dial import MESSAGE_LIMIT_BYTES
+from rfaas.control.hosts import HostList
 from rfaas.control.links import Link, LinkBroken
-from rfaas.control.messages import JobsReport
+from rfaas.control.messages import Host, JobsReport
 from rfaas.control.proto import (
     admin_pb2,
     admin_pb2_grpc,
@@ -29,7 +31,9 @@ from rfaas.control.proto import (
 from rfaas.control.streams import StreamLink
 from rfaas.control.tls import KeyPair
 from rfaas.control.wire import FROM_AGENT, FROM_HOLDER, TO_AGENT, TO_HOLDER, Envelope, check_version, from_pb, to_pb
+from rfaas_allocator.accounts import priced
 from rfaas_allocator.engine import Engine
+from rfaas_allocator.policy import Prices
 from rfaas_transport.errors import ConfigError, ProtocolError, VersionMismatch
 
 logger = logging.getLogger(__name__)
@@ -141,11 +145,13 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     Args:
         stop: called with the number of seconds to wait for slices to end, or 0, when the allocator is to leave.
+        prices: of what leases cost.
     """
 
-    def __init__(self, engine: Engine, stop: Callable[[float], None]) -> None:
+    def __init__(self, engine: Engine, stop: Callable[[float], None], prices: Prices) -> None:
         self._engine = engine
         self._stop = stop
+        self._prices = prices
 
     async def GetSnapshot(self, request: Any, context: Any) -> Any:  # noqa: ANN401
         """The whole view."""
@@ -157,6 +163,19 @@ class Admin(admin_pb2_grpc.AdminServicer):
         await _check(context, request.version)
         async for event in self._engine.watch(request.from_seq):
             yield to_pb(event)
+
+    async def SetInventory(self, request: Any, context: Any) -> Any:  # noqa: ANN401
+        """Replace the hosts that a file named."""
+        await _check(context, request.version)
+        hosts = tuple(replace(from_pb(Host, host), source="file") for host in request.hosts)
+        known = await self._engine.name_hosts("file", HostList(hosts, request.complete))
+        return admin_pb2.InventoryReply(hosts=known)
+
+    async def GetAccounts(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+        """What leases cost, with its price."""
+        await _check(context, request.version)
+        async for account in self._engine.accounts(request.since_unix_s):
+            yield to_pb(priced(account, self._prices))
 
     async def Stop(self, request: Any, context: Any) -> Any:  # noqa: ANN401
         """Give slices back, leave, or both."""
@@ -174,15 +193,15 @@ class Server:
 
     Args:
         engine: started; somebody else runs it.
-        stop: see `Admin`.
+        stop, prices: see `Admin`.
     """
 
-    def __init__(self, engine: Engine, stop: Callable[[float], None]) -> None:
+    def __init__(self, engine: Engine, stop: Callable[[float], None], prices: Prices) -> None:
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         agents_pb2_grpc.add_AgentsServicer_to_server(Agents(engine), self._server)
         leases_pb2_grpc.add_LeasesServicer_to_server(Leases(engine), self._server)
         offers_pb2_grpc.add_OffersServicer_to_server(Offers(engine), self._server)
-        admin_pb2_grpc.add_AdminServicer_to_server(Admin(engine, stop), self._server)
+        admin_pb2_grpc.add_AdminServicer_to_server(Admin(engine, stop, prices), self._server)
 
     def listen_unix(self, path: str) -> None:
         """Listen on a unix socket; whoever may enter its directory is trusted.

@@ -46,6 +46,23 @@ bool rfaas_page_interrupt(rfaas_page_slot *slot, uint64_t call_id)
     return observe(&slot->started) == call_id && observe(&slot->done) != call_id;
 }
 
+void rfaas_page_account(rfaas_page_usage *usage, uint64_t running_ns, uint64_t bytes_in, uint64_t bytes_out)
+{
+    store(&usage->bytes_in, usage->bytes_in + bytes_in);
+    store(&usage->bytes_out, usage->bytes_out + bytes_out);
+    store(&usage->calls, usage->calls + 1);
+    store(&usage->running_ns, usage->running_ns + running_ns);
+}
+
+void rfaas_page_read_usage(const rfaas_page_usage *usage, rfaas_page_usage *copy)
+{
+    copy->running_ns = load(&usage->running_ns);
+    copy->hot_ns = load(&usage->hot_ns);
+    copy->calls = load(&usage->calls);
+    copy->bytes_in = load(&usage->bytes_in);
+    copy->bytes_out = load(&usage->bytes_out);
+}
+
 void rfaas_page_read(const rfaas_page_slot *slot, rfaas_page_slot *copy)
 {
     copy->started = load(&slot->started);

@@ -1,4 +1,5 @@
-/* The page that a worker shares with its agent: which call each channel started last, and ended last.
+/* The page that a worker shares with its agent: which call each channel started last, and ended last; behind the slots
+ * what all calls have cost.
  *
  * One writer (the worker's main thread) and any number of readers; `interrupted` alone is the agent's to write. Every
  * field is written by one aligned 8-byte store; `started` goes last, so whoever sees it also sees the deadline and the
@@ -11,8 +12,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define RFAAS_PAGE_SIZE_BYTES 4096
 #define RFAAS_PAGE_SLOTS 64
+#define RFAAS_PAGE_USAGE_OFFSET 4096
+#define RFAAS_PAGE_SIZE_BYTES 8192
 
 /* One channel's slot; a cache line, so that two channels never share one. */
 typedef struct {
@@ -26,6 +28,18 @@ typedef struct {
 } rfaas_page_slot;
 
 _Static_assert(sizeof(rfaas_page_slot) == 64, "the slot is 64 bytes on every machine");
+
+/* What the calls of one worker have cost since its start; every number only rises. */
+typedef struct {
+    uint64_t running_ns; /* from STARTED to DONE */
+    uint64_t hot_ns;     /* polling for the next call */
+    uint64_t calls;      /* that ended */
+    uint64_t bytes_in;   /* payload of those */
+    uint64_t bytes_out;  /* payload of their results */
+    uint64_t reserved[3];
+} rfaas_page_usage;
+
+_Static_assert(sizeof(rfaas_page_usage) == 64, "the usage is one cache line");
 
 /* Give the slot to a channel: nothing started, nothing done. */
 void rfaas_page_open(rfaas_page_slot *slot, uint64_t channel);
@@ -42,6 +56,13 @@ bool rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id);
  * it is over, or has not started and never will. Ids rise, and a channel has one call at a time: a lower id than that of
  * the last interrupt is of a call that is over, and must not hide the later one from the worker. */
 bool rfaas_page_interrupt(rfaas_page_slot *slot, uint64_t call_id);
+
+/* Add an ended call to the usage. Call it after `rfaas_page_finish`: a reader that takes the usage first and the slots
+ * second then misses a call for a moment, and never counts one twice. */
+void rfaas_page_account(rfaas_page_usage *usage, uint64_t running_ns, uint64_t bytes_in, uint64_t bytes_out);
+
+/* Copy the usage; `running_ns` is read first. */
+void rfaas_page_read_usage(const rfaas_page_usage *usage, rfaas_page_usage *copy);
 
 /* Copy a slot. While the worker lives the copy may mix two calls; `started` is read first, `done` second. */
 void rfaas_page_read(const rfaas_page_slot *slot, rfaas_page_slot *copy);

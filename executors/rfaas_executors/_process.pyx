@@ -13,12 +13,21 @@ cdef extern from "state_page.h" nogil:
     enum:
         RFAAS_PAGE_SIZE_BYTES
         RFAAS_PAGE_SLOTS
+        RFAAS_PAGE_USAGE_OFFSET
     ctypedef struct rfaas_page_slot:
         uint64_t channel
         uint64_t started
         uint64_t done
         uint64_t deadline_boot_ns
         uint64_t started_boot_ns
+    ctypedef struct rfaas_page_usage:
+        uint64_t running_ns
+        uint64_t hot_ns
+        uint64_t calls
+        uint64_t bytes_in
+        uint64_t bytes_out
+    void rfaas_page_account(rfaas_page_usage *usage, uint64_t running_ns, uint64_t bytes_in, uint64_t bytes_out)
+    void rfaas_page_read_usage(const rfaas_page_usage *usage, rfaas_page_usage *copy)
     void rfaas_page_open(rfaas_page_slot *slot, uint64_t channel)
     bint rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline_boot_ns, uint64_t now_boot_ns)
     bint rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
@@ -73,16 +82,25 @@ cdef object failed(str what):
     return OSError(errno, f"{what}: {os.strerror(errno)}")
 
 
+cdef uint64_t boot_now_ns() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_BOOTTIME, &now)
+    return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
+
+
 cdef class StatePage:
-    """Which call each channel of one worker started last and ended last, in memory shared with the agent."""
+    """Which call each channel of one worker started last and ended last, and what all cost: shared with the agent."""
 
     cdef rfaas_page_slot *slots
+    cdef rfaas_page_usage *costs  # NULL: an agent of the version before made the page
+    cdef size_t size_bytes
     cdef int fd
 
     N_SLOTS = RFAAS_PAGE_SLOTS
 
     def __cinit__(self):
         self.slots = NULL
+        self.costs = NULL
         self.fd = -1
 
     @staticmethod
@@ -106,12 +124,16 @@ cdef class StatePage:
             OSError: it can't be mapped or is too small; the descriptor stays the caller's.
         """
         cdef StatePage page = StatePage.__new__(StatePage)
-        if os.fstat(fd).st_size < RFAAS_PAGE_SIZE_BYTES:
+        cdef size_t given_bytes = os.fstat(fd).st_size
+        if given_bytes < RFAAS_PAGE_USAGE_OFFSET:
             raise OSError("the state page is too small")
-        cdef void *address = mmap(NULL, RFAAS_PAGE_SIZE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        page.size_bytes = RFAAS_PAGE_SIZE_BYTES if given_bytes >= RFAAS_PAGE_SIZE_BYTES else RFAAS_PAGE_USAGE_OFFSET
+        cdef void *address = mmap(NULL, page.size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
         if address == MAP_FAILED:
             raise failed("map the state page")
         page.slots = <rfaas_page_slot *>address
+        if page.size_bytes == RFAAS_PAGE_SIZE_BYTES:
+            page.costs = <rfaas_page_usage *>(<char *>address + RFAAS_PAGE_USAGE_OFFSET)
         page.fd = fd
         return page
 
@@ -144,18 +166,23 @@ cdef class StatePage:
             False if the call was interrupted before: it must not run.
         """
         cdef rfaas_page_slot *here = self.at(slot)
-        cdef timespec now
-        clock_gettime(CLOCK_BOOTTIME, &now)
-        cdef uint64_t now_boot_ns = <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
+        cdef uint64_t now_boot_ns = boot_now_ns()
         return bool(rfaas_page_start(here, call_id, now_boot_ns + remaining_ns if remaining_ns else 0, now_boot_ns))
 
-    def finish(self, int slot, uint64_t call_id):
+    def finish(self, int slot, uint64_t call_id, uint64_t bytes_in=0, uint64_t bytes_out=0):
         """Say that the call is over: its result is serialised and nothing of it was sent yet.
 
+        Args:
+            bytes_in, bytes_out: payload of the call and of its result, for the account.
         Returns:
             False if the call was interrupted: the agent may be about to kill this process, which starts no other call.
         """
-        return bool(rfaas_page_finish(self.at(slot), call_id))
+        cdef rfaas_page_slot *here = self.at(slot)
+        cdef uint64_t running_ns = boot_now_ns() - here.started_boot_ns
+        cdef bint goes_on = rfaas_page_finish(here, call_id)
+        if self.costs != NULL:
+            rfaas_page_account(self.costs, running_ns, bytes_in, bytes_out)
+        return bool(goes_on)
 
     def interrupt(self, int slot, uint64_t call_id):
         """Take a call back, as the agent.
@@ -166,6 +193,15 @@ cdef class StatePage:
         """
         return bool(rfaas_page_interrupt(self.at(slot), call_id))
 
+    def usage(self):
+        """Return (running_ns, hot_ns, calls, bytes_in, bytes_out) of calls that ended; read it before the slots."""
+        cdef rfaas_page_usage copy
+        self.at(0)
+        if self.costs == NULL:
+            return 0, 0, 0, 0, 0
+        rfaas_page_read_usage(self.costs, &copy)
+        return copy.running_ns, copy.hot_ns, copy.calls, copy.bytes_in, copy.bytes_out
+
     def read(self, int slot):
         """Return (channel, started, done, deadline_boot_ns, started_boot_ns); exact once the worker is dead."""
         cdef rfaas_page_slot copy
@@ -175,15 +211,16 @@ cdef class StatePage:
     def close(self):
         """Unmap and close; repeatable."""
         if self.slots != NULL:
-            munmap(self.slots, RFAAS_PAGE_SIZE_BYTES)
+            munmap(self.slots, self.size_bytes)
             self.slots = NULL
+            self.costs = NULL
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     def __dealloc__(self):
         if self.slots != NULL:
-            munmap(self.slots, RFAAS_PAGE_SIZE_BYTES)
+            munmap(self.slots, self.size_bytes)
         if self.fd >= 0:
             try:
                 os.close(self.fd)

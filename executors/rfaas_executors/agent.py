@@ -12,6 +12,7 @@ import logging
 import random
 import socket
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rfaas.control.eventlog import EventLog
@@ -38,6 +39,7 @@ class Agent:
         dial: makes a link to the allocator; called again, with pauses, whenever the link breaks.
         secret: 32 bytes shared with the session processes that may attach.
         listener: a listening socket, the agent's from now on.
+        on_record: told every event with its fields, as the event log is.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class Agent:
         *,
         listener: socket.socket,
         surroundings: Surroundings,
+        on_record: Callable[[str, Mapping[str, object]], None] | None = None,
     ) -> None:
+        self._on_record = on_record
         self.core = AgentCore(config, _now_s())
         self._dial = dial
         self._surroundings = surroundings
@@ -138,8 +142,13 @@ class Agent:
                 self._host_of[worker].interrupt(worker, page_slot, call_id)
             case on.KillWorker(worker) if worker in self._host_of:
                 self._host_of[worker].kill(worker)
+            case on.ReadUsage():
+                usages = {number: usage for host in self._hosts.values() for number, usage in host.usages()}
+                self._post(on.UsageRead(usages))
             case on.Record(event, fields):
                 self._event_log.write(event, **fields)
+                if self._on_record is not None:
+                    self._on_record(event, fields)
             case on.Leave():
                 self._left.set()
 

@@ -29,9 +29,11 @@ from rfaas.control.messages import (
     Slice,
     SliceEmpty,
     StateChanged,
+    Usage,
 )
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_records import CoreMap, Held, Seat
+from rfaas_executors.agent_usage import UsageBook
 from rfaas_executors.agent_workers import WorkerBook
 from rfaas_transport.errors import ReasonCode
 
@@ -54,9 +56,10 @@ class AgentCore:
         self.left = False
         self.leases: dict[bytes, Held] = {}
         self.cores = CoreMap(config.slice.cores)
+        self.usage = UsageBook(self)
         self._book = WorkerBook(self)
-        self._linked = False
-        self._ended: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
+        self.linked = False
+        self._ended: OrderedDict[bytes, tuple[str, int, Usage]] = OrderedDict()
         self._lonely_since_s = now_s
         self._drain_until_s = 0.0
         end_in_s = config.slice.end_in_s
@@ -79,7 +82,7 @@ class AgentCore:
         due = [None if self.draining else self.give_back_at_s, self._abandoned_at_s()]
         for held in self.leases.values():
             due += [held.kill_at_s, None if held.ending else held.expires_at_s]
-        due += self._book.due()
+        due += [*self._book.due(), self.usage.due_s()]
         return min((moment_s for moment_s in due if moment_s is not None), default=None)
 
     def snapshot(self) -> dict[str, Any]:
@@ -87,7 +90,7 @@ class AgentCore:
         return {
             "epoch": self.epoch,
             "draining": self.draining,
-            "linked": self._linked,
+            "linked": self.linked,
             "free_cores": self.cores.n_free,
             "leases": {
                 held.terms.lease_id.hex(): {
@@ -114,10 +117,10 @@ class AgentCore:
     def _on(self, event: on.Event) -> None:
         match event:
             case on.AllocatorUp():
-                self._linked = True
+                self.linked = True
                 self.do(on.ToAllocator(self._registration()))
             case on.AllocatorDown():
-                self._linked = False
+                self.linked = False
             case on.AllocatorSaid(message):
                 self._on_allocator(message)
             case on.SessionSaid(session, words):
@@ -128,13 +131,15 @@ class AgentCore:
                         held.session = None
             case on.DataOffered():
                 self._book.on_data(event)
+            case on.UsageRead(usages):
+                self.usage.hear(usages, self._book.workers)
             case on.ReclaimAsked(reason_code):
                 self._reclaim(reason_code)
             case on.Tick():
                 pass
             case _:
                 self._book.step(event)
-        if self._linked or self.leases:
+        if self.linked or self.leases:
             self._lonely_since_s = self._now_s
 
     # --- the allocator --------------------------------------------------------------------------
@@ -160,7 +165,10 @@ class AgentCore:
             case Registered(epoch):
                 if epoch > self.epoch:  # never backwards: what an older allocator says is stale
                     self.epoch = epoch
-                    self.record("epoch", epoch=epoch, node_epoch=epoch, clean=self.config.clean)
+                    about = self.config.slice
+                    slice_size = {"cores": about.cores, "mem": about.memory_bytes}
+                    self.record("epoch", epoch=epoch, node_epoch=epoch, clean=self.config.clean, **slice_size)
+                self.usage.report({lease_id: usage for lease_id, (_, _, usage) in self._ended.items()})
             case Propose():
                 self._on_proposal(message)
             case EndLease(lease_id, reason_code):
@@ -168,8 +176,8 @@ class AgentCore:
                 if held is not None:
                     self.end(held, LeaseEvent.RELEASE, reason_code)
                 else:
-                    reason, code = self._ended.get(lease_id, ("released", reason_code))
-                    self.do(on.ToAllocator(Freed(lease_id, self.epoch, reason, code)))
+                    reason, code, usage = self._ended.get(lease_id, ("released", reason_code, Usage()))
+                    self.do(on.ToAllocator(Freed(lease_id, self.epoch, reason, code, usage)))
             case EndSlice(reason_code):
                 self._reclaim(reason_code)
 
@@ -181,8 +189,8 @@ class AgentCore:
             self.do(on.ToAllocator(Accepted(terms.lease_id, terms.epoch, held.core_ids)))
             return
         if terms.lease_id in self._ended:
-            reason, code = self._ended[terms.lease_id]
-            self.do(on.ToAllocator(Freed(terms.lease_id, terms.epoch, reason, code)))
+            reason, code, usage = self._ended[terms.lease_id]
+            self.do(on.ToAllocator(Freed(terms.lease_id, terms.epoch, reason, code, usage)))
             return
         refusal = self._refusal(proposal)
         core_ids = None if refusal else self.cores.take(terms.lease_id, terms.cores)
@@ -195,7 +203,8 @@ class AgentCore:
         n = terms.cores_per_worker
         seats = [Seat(core_ids[i : i + n]) for i in range(0, len(core_ids), n)]
         ttl_s = max(SHORTEST_TTL_S, terms.ttl_s)
-        self.leases[terms.lease_id] = Held(terms, lease, core_ids, seats, self._expiry_s(ttl_s), ttl_s)
+        held = Held(terms, lease, core_ids, seats, self._expiry_s(ttl_s), ttl_s, granted_s=self._now_s)
+        self.leases[terms.lease_id] = held
         self.record(
             "grant_accepted",
             lease=terms.lease_id,
@@ -358,16 +367,17 @@ class AgentCore:
             self.record("fence", lease=held.terms.lease_id, reason=held.lease.reason)
         held.lease.step(LeaseEvent.PROVEN_DEAD)
         terms, reason, code = held.terms, held.lease.reason, held.lease.reason_code
+        usage = self.usage.total(held)
         self.record("proof_of_death", lease=terms.lease_id)
         self.record("free", lease=terms.lease_id, lease_seq=terms.lease_seq, reason=reason, cores=list(held.core_ids))
         self.cores.give_back(terms.lease_id)
         del self.leases[terms.lease_id]
-        self._ended[terms.lease_id] = (reason, code)
+        self._ended[terms.lease_id] = (reason, code, usage)
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
         self._book.forget(held)
         self.say(held, {"m": "ended", "lease": terms.lease_id, "reason": reason, "reason_code": code})
-        self.do(on.ToAllocator(Freed(terms.lease_id, terms.epoch, reason, code)))
+        self.do(on.ToAllocator(Freed(terms.lease_id, terms.epoch, reason, code, usage)))
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -386,12 +396,13 @@ class AgentCore:
                 else:
                     self._book.kill(held, held.lease.reason_code)
         self._book.on_time()
+        self.usage.on_time()
         abandoned_at_s = self._abandoned_at_s()
         if abandoned_at_s is not None and now_s >= abandoned_at_s:
             self._reclaim(ReasonCode.PARTITION)
 
     def _abandoned_at_s(self) -> float | None:
-        if self.config.abandoned_after_s is None or self._linked or self.leases or self.draining:
+        if self.config.abandoned_after_s is None or self.linked or self.leases or self.draining:
             return None
         return self._lonely_since_s + self.config.abandoned_after_s
 

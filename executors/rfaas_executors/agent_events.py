@@ -27,6 +27,7 @@ class AgentConfig:
         abandoned_after_s: without lease and allocator for this long it leaves; None: never (embedded).
         template_linger_s: how long a template without leases is kept for the next one.
         clean: it is proven that nothing of an earlier agent of this slice lives (002 section 3).
+        usage_every_s: how often the allocator is told what leases cost (002 section 9); None: only at their end.
     """
 
     slice: Slice
@@ -36,6 +37,23 @@ class AgentConfig:
     abandoned_after_s: float | None = 60.0
     template_linger_s: float = 10.0
     clean: bool = True
+    usage_every_s: float | None = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUsage:
+    """What one worker has cost since its start, a call under way included. Worker and kernel count; every number rises.
+
+    `running_ns`, `hot_ns`: as the worker's page says, which the user's own code can reach: the core believes it no more
+    than the worker's life. `cpu_ns`: the kernel's word, with the children that the worker waited for.
+    """
+
+    running_ns: int = 0
+    hot_ns: int = 0
+    cpu_ns: int = 0
+    calls: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -114,13 +132,17 @@ class WorkerForked:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDead:
-    """Proof of death of a worker and all it left. `calls`: by channel (last started, last done) of its page."""
+    """Proof of death of a worker and all it left. `calls`: by channel (last started, last done) of its page.
+
+    `usage`: what it cost in all.
+    """
 
     worker: int
     exit_status: int
     signal: int
     calls: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     hint: str = ""
+    usage: WorkerUsage = WorkerUsage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +172,13 @@ class CallInterrupted:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageRead:
+    """What workers that live have cost, by their number; the answer to ReadUsage."""
+
+    usages: Mapping[int, WorkerUsage]
+
+
+@dataclass(frozen=True, slots=True)
 class ReclaimAsked:
     """The owner wants the slice back: Slurm's SIGTERM, the end of the slice, the allocator or the host program."""
 
@@ -175,6 +204,7 @@ Event = (
     | ChannelEnded
     | CallOverdue
     | CallInterrupted
+    | UsageRead
     | ReclaimAsked
     | Tick
 )
@@ -256,6 +286,11 @@ class KillWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadUsage:
+    """Look what every worker has cost so far; answered by UsageRead."""
+
+
+@dataclass(frozen=True, slots=True)
 class HandOver:
     """Welcome a data connection and pass its descriptor to a worker."""
 
@@ -301,6 +336,7 @@ Effect = (
     | DrainWorker
     | InterruptCall
     | KillWorker
+    | ReadUsage
     | HandOver
     | TurnAway
     | Record

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rfaas.control.lease import Lease, LeaseState
-from rfaas.control.messages import HeldLease, LeaseTerms
-from rfaas_executors.agent_events import Environment
+from rfaas.control.messages import HeldLease, LeaseTerms, Usage
+from rfaas_executors.agent_events import Environment, WorkerUsage
 
 QUICK_DEATH_S = 1.0  # a worker that lived shorter counts towards the back-off
 FREE_DEATHS = 3  # so many quick deaths in a row are replaced at once
@@ -32,6 +32,8 @@ class Worker:
     channels: dict[int, int] = field(default_factory=dict)
     killed_for: int = 0  # the reason code with which the agent killed it; 0: it did not
     spawned: str = ""
+    forked_s: float | None = None
+    usage: WorkerUsage = field(default_factory=WorkerUsage)
 
     def free_page_slot(self, n_slots: int) -> int | None:
         """The lowest slot of its state page that no channel has."""
@@ -77,6 +79,8 @@ class Held:
     session: int | None = None
     kill_at_s: float | None = None  # what still lives then is killed
     unsaid: list[dict[str, Any]] = field(default_factory=list)  # for the session that comes back
+    granted_s: float = 0.0
+    spent: Usage = field(default_factory=Usage)  # by workers that are dead
 
     @property
     def workers(self) -> list[Worker]:

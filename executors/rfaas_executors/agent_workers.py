@@ -97,7 +97,7 @@ class WorkerBook:
             case on.WorkerForked(number, pid, spawned):
                 worker = self.workers.get(number)
                 if worker is not None:
-                    worker.pid, worker.spawned = pid, spawned
+                    worker.pid, worker.spawned, worker.forked_s = pid, spawned, self._core.now_s
                     self._killed.pop(self._core.leases[worker.lease_id].key, None)
                     self._core.say(self._core.leases[worker.lease_id], _worker_up(worker))
             case on.WorkerDead():
@@ -185,6 +185,7 @@ class WorkerBook:
         seat = held.seat(worker.slot)
         assert seat is not None
         seat.worker = None
+        self._core.usage.worker_died(held, worker, death.usage)
         reason_code = _reason(worker, held, death)
         common = {
             "lease": worker.lease_id,

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rfaas.control.address import AllocatorAddress, check_private
@@ -24,6 +24,7 @@ from rfaas.control.incarnation import Incarnation
 from rfaas.control.links import Link
 from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice, SliceId
 from rfaas.settings import Settings
+from rfaas_executors import by_hand
 from rfaas_executors._process import adopt_orphans
 from rfaas_executors.agent import Agent
 from rfaas_executors.agent_events import AgentConfig
@@ -69,7 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--end-in-s", type=float, help="when the slice ends")
     add("--job-id", default="", help="the Slurm job that this slice comes from")
     add("--submit-time", type=int, default=0, metavar="SECONDS", help="of that job, since 1970")
+    add("--node", help="the name of this host (default: Slurm's, or its own)")
     add("--slice-key", default="", help="what names the slice (default: made of the job, or random)")
+    add("--by-hand", action="store_true", help="a lasting name for this host's slice; one agent a label")
+    add("--label", default="", help="with --by-hand: tells apart agents of one host")
+    add("--allocator", metavar="HOST:PORT", help="where it is, if --state-dir holds no more than its credentials")
+    add("--abandoned-after-s", type=float, default=60.0, help="leave after so long without allocator and lease")
+    add("--say", choices=("text", "json"), help="print on standard output how it goes")
     add("--from-slurm", action="store_true", help="take job, node and end from Slurm's variables")
     return parser
 
@@ -82,14 +89,17 @@ def _ports(text: str) -> range:
 async def _serve(options: argparse.Namespace) -> int:
     adopt_orphans()
     secret = read_secret(options.state_dir)
+    where_is = _finder(options, secret)
     environ: Mapping[str, str] = os.environ if options.from_slurm else {}
     job_id = options.job_id or environ.get("SLURM_JOB_ID", "")
-    node = environ.get("SLURMD_NODENAME") or socket.gethostname()
+    node = options.node or environ.get("SLURMD_NODENAME") or socket.gethostname()
     incarnation = str(Incarnation.of_this_node(node))
-    key = options.slice_key or slice_key(incarnation, job_id, options.submit_time)
+    key = _key(options, incarnation, job_id, secret)
     slice_id = SliceId(hashlib.sha256(key.encode()).digest()[:16])
+    # Before the sweep, which would kill the workers of one that lives.
+    claimed = by_hand.claim(slice_id, options.label) if options.by_hand else None
     clean = await asyncio.to_thread(sweep, slice_id)
-    host = options.listen and (way_to_allocator(options.state_dir) if options.listen == "auto" else options.listen)
+    host = _listen_host(options, where_is)
     listener, address = listen_at(host, options.port_range) if host else listen_here()
     offered = Slice(
         slice_id,
@@ -97,28 +107,89 @@ async def _serve(options: argparse.Namespace) -> int:
         options.cores,
         options.memory_bytes,
         address,
-        key=f"job {job_id} on {node}" if job_id else f"local on {node}",
+        key=f"job {job_id} on {node}" if job_id else f"by hand on {node}" if options.by_hand else f"local on {node}",
         job_id=job_id,
         end_in_s=end_in_s(options.end_in_s, environ),
         grace_s=options.grace_s,
         submit_time_s=options.submit_time,
         incarnation=incarnation,
     )
-    drain_s = max(0.0, options.grace_s - 1.0) if options.drain_s is None else options.drain_s
     config = AgentConfig(
-        offered, secrets.token_bytes(16), drain_s=drain_s, cpus=cpus_to_pin(options.cores), clean=clean
+        offered,
+        secrets.token_bytes(16),
+        drain_s=max(0.0, options.grace_s - 1.0) if options.drain_s is None else options.drain_s,
+        cpus=cpus_to_pin(options.cores),
+        clean=clean,
+        abandoned_after_s=options.abandoned_after_s,
     )
     surroundings = Surroundings(node, slice_id, sched=options.sched)
+    words = by_hand.Announcer(options.say, _about(offered)) if options.say else None
 
     async def dial() -> Link[AgentMessage, AllocatorToAgent]:
-        return await dial_agent(AllocatorAddress.load(options.state_dir))
+        try:
+            return await dial_agent(where_is())
+        except (OSError, RfaasError) as error:
+            if words is not None:
+                words.unreachable(error)
+            raise
 
+    on_record = words.happened if words is not None else None
+    agent = Agent(config, dial, secret, listener=listener, surroundings=surroundings, on_record=on_record)
     log.info("agent serves node=%s cores=%d address=%s", node, options.cores, address)
-    status = await run_until_reclaimed(Agent(config, dial, secret, listener=listener, surroundings=surroundings))
+    status = await run_until_reclaimed(agent)
+    if words is not None:
+        words.left()
+    if claimed is not None:
+        claimed.close()
     # The owner of the cores waits for this process: tearing down interpreter and gRPC takes 50 ms and more (measured on
     # two cores, 2026-11), and there is nothing left that it would save.
     logging.shutdown()
     os._exit(status)
+
+
+def _finder(options: argparse.Namespace, secret: bytes) -> Callable[[], AllocatorAddress]:
+    """How to find the allocator, each time anew: one that restarts may listen elsewhere.
+
+    Raises:
+        RfaasError: by hand there must be one now, or its credentials; nothing was started.
+    """
+    if options.allocator:
+        fixed = by_hand.address_at(options.allocator, options.state_dir, secret)
+        for file in fixed.key_file, fixed.certificate_file:
+            if not file.exists():
+                raise ConfigError(f"{file} is missing", hint="copy it from the allocator's state directory, mode 600")
+        return lambda: fixed
+    if options.by_hand:
+        AllocatorAddress.load(options.state_dir)
+    return lambda: AllocatorAddress.load(options.state_dir)
+
+
+def _key(options: argparse.Namespace, incarnation: str, job_id: str, secret: bytes) -> str:
+    given: str = options.slice_key
+    if given:
+        return given
+    if options.by_hand:
+        return by_hand.slice_key(secret, options.label)
+    return slice_key(incarnation, job_id, options.submit_time)
+
+
+def _listen_host(options: argparse.Namespace, where_is: Callable[[], AllocatorAddress]) -> str:
+    """The interface to listen on; empty: this host only."""
+    wish: str = options.listen or ""
+    if options.by_hand and not wish and where_is().tls:
+        wish = "auto"  # programs may run where the allocator's other agents are
+    return way_to_allocator(where_is()) if wish == "auto" else wish
+
+
+def _about(offered: Slice) -> dict[str, object]:
+    return {
+        "slice": offered.slice_id.hex(),
+        "node": offered.node,
+        "cores": offered.cores,
+        "memory_bytes": offered.memory_bytes,
+        "address": offered.session_address,
+        "grace_s": offered.grace_s,
+    }
 
 
 async def run_until_reclaimed(agent: Agent) -> int:
@@ -165,13 +236,13 @@ def cpus_to_pin(n_cores: int) -> tuple[int, ...]:
     return tuple(cpus) if len(cpus) == n_cores else ()
 
 
-def way_to_allocator(state_dir: Path) -> str:
+def way_to_allocator(allocator: AllocatorAddress) -> str:
     """This host's address on the way to the allocator; nothing is sent to find out.
 
     Raises:
         ConfigError: the allocator listens on its own host only, or there is no way to it.
     """
-    host, _, port = AllocatorAddress.load(state_dir).tls.rpartition(":")
+    host, _, port = allocator.tls.rpartition(":")
     try:
         kind, _, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
         with socket.socket(kind, socket.SOCK_DGRAM) as probe:

@@ -74,6 +74,6 @@ async def start_agent(
     listener, address = listen_here()
     slice_id = SliceId(secrets.token_bytes(16))
     offered = Slice(slice_id, node, cores, memory_bytes, address, key=f"embedded on {node}")
-    config = AgentConfig(offered, secrets.token_bytes(16), drain_s=drain_s, abandoned_after_s=None)
+    config = AgentConfig(offered, secrets.token_bytes(16), drain_s=drain_s, abandoned_after_s=None, usage_every_s=None)
     surroundings = Surroundings(node, slice_id, owns_children=owns_children)
     return EmbeddedAgent(Agent(config, dial, secret, listener=listener, surroundings=surroundings))

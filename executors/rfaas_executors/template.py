@@ -64,6 +64,7 @@ class Child:
     spawned: subprocess.Popen[bytes] | None = None
     ended_s: float = 0.0
     status: int | None = None
+    cpu_ns: int = 0
     leftovers: int = 0
 
 
@@ -282,7 +283,9 @@ class Template:
     def _report(self, child: Child) -> None:
         """Reap the worker; say that it is dead once its group is empty, else look again."""
         if child.status is None:
-            child.status = family.reap(child.pid)
+            reaped = family.reap_counted(child.pid)
+            if reaped is not None:
+                child.status, child.cpu_ns = reaped
         if child.status is None or not family.group_is_empty(child.pid):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -300,5 +303,6 @@ class Template:
                 "exit_status": max(code, 0),
                 "signal": max(-code, 0),
                 "leftovers": child.leftovers,
+                "cpu_ns": child.cpu_ns,
             }
         )

@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rfaas_executors import agent_events as on
@@ -262,6 +262,12 @@ class TemplateHost:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    def usages(self) -> Iterator[tuple[int, on.WorkerUsage]]:
+        """What each worker that runs has cost so far, by its number."""
+        for number, handle in self.workers.items():
+            if handle.pid:
+                yield number, handle.usage()
+
     # --- what the template says -----------------------------------------------------------------
 
     def _read_stderr(self) -> None:
@@ -302,20 +308,19 @@ class TemplateHost:
             self._on_forked(message, descriptors)
         elif message["m"] == "exited":
             handle = self.workers.pop(message["worker"])
-            hint = message.get("hint", "")
-            self._post(on.WorkerDead(handle.number, message["exit_status"], message["signal"], handle.calls(), hint))
+            hint, usage = message.get("hint", ""), handle.usage(message.get("cpu_ns", 0))
+            status, signo = message["exit_status"], message["signal"]
+            self._post(on.WorkerDead(handle.number, status, signo, handle.calls(), hint, usage))
             handle.close()
 
     def _on_forked(self, message: control.Message, descriptors: list[int]) -> None:
-        handle = self.workers[message["worker"]]
-        if descriptors:
-            handle.forked(message["pid"], descriptors[0])
-            self._post(on.WorkerForked(handle.number, message["pid"], message["spawned"]))
-        else:  # a worker that can't be killed must not serve; it ends with its control connection
-            log.error(
-                "worker lost worker=%d pid=%d: this process has no descriptor left", handle.number, message["pid"]
-            )
-            handle.close()
+        worker = self.workers[message["worker"]]
+        if not descriptors:  # the kernel drops what finds no room in our table (recvmsg: MSG_CTRUNC)
+            log.error("out of descriptors, worker let go worker=%d pid=%d", message["worker"], message["pid"])
+            worker.hang_up()  # without us it ends by itself, and the template says so
+            return
+        worker.forked(message["pid"], descriptors[0])
+        self._post(on.WorkerForked(message["worker"], message["pid"], message["spawned"]))
 
     # --- its end --------------------------------------------------------------------------------
 
@@ -368,8 +373,8 @@ class TemplateHost:
         if self._surroundings.owns_children:
             await self._kill_strays()
         for handle in self.workers.values():
-            calls = handle.calls()
-            self._post(on.WorkerDead(handle.number, 0, signal.SIGKILL, calls, "the worker's template process died"))
+            hint, calls = "the worker's template process died", handle.calls()
+            self._post(on.WorkerDead(handle.number, 0, signal.SIGKILL, calls, hint, handle.usage(handle.cpu_ns)))
             handle.close()
         self.workers.clear()
 

@@ -200,7 +200,7 @@ class Worker:
             set_current(None)
             install_quiet_signals()  # the function may have put its own in place
             _flush_prints()
-        if not self._page.finish(connection.page_slot, frame.call_id):
+        if not self._page.finish(connection.page_slot, frame.call_id, frame.in_size, outcome.size_bytes):
             self._line.draining = True
         self._log("done", connection, frame)
         self._read_control()

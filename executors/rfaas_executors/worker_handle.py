@@ -36,6 +36,7 @@ class WorkerHandle:
         self._pidfd = -1
         self._page: StatePage | None = None
         self._page_slots: dict[int, int] = {}  # by channel
+        self.cpu_ns = 0  # as the kernel said when it was reaped here
         self._drain_wanted = self._kill_wanted = self._stopped = False
         self._kill_at_s: float | None = None
 
@@ -105,12 +106,33 @@ class WorkerHandle:
                 found[channel] = (started, done) if number == channel else (0, 0)
         return found
 
-    def close(self) -> None:
-        """Let go of everything; repeatable."""
+    def hang_up(self) -> None:
+        """Close the control connection: a worker without an agent ends by itself."""
         if self._control is not None:
             self._loop.remove_reader(self._control)
             self._control.close()
             self._control = None
+
+    def usage(self, cpu_ns: int | None = None) -> on.WorkerUsage:
+        """What it has cost so far; a call that runs, or ran when it died, counts up to now.
+
+        Args:
+            cpu_ns: what the kernel said when it was reaped; None: it lives, ask /proc.
+        """
+        if self._page is None:
+            return on.WorkerUsage()
+        running_ns, hot_ns, calls, bytes_in, bytes_out = self._page.usage()  # before the slots: no call counts twice
+        now_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        for slot in self._page_slots.values():
+            _, started, done, _, started_boot_ns = self._page.read(slot)
+            if started != done:
+                running_ns += max(0, now_boot_ns - started_boot_ns)
+        spent_ns = family.cpu_ns(self.pid) if cpu_ns is None else cpu_ns
+        return on.WorkerUsage(running_ns, hot_ns, spent_ns, calls, bytes_in, bytes_out)
+
+    def close(self) -> None:
+        """Let go of everything; repeatable."""
+        self.hang_up()
         if self._page is not None:
             self._page.close()
             self._page = None
@@ -200,8 +222,9 @@ class WorkerHandle:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         if is_parent:
-            while family.reap(self.pid) is None:
+            while (reaped := family.reap_counted(self.pid)) is None:
                 await asyncio.sleep(STOP_STEP_S)
+            self.cpu_ns = reaped[1]
 
 
 def _is_stopped(pid: int) -> bool:

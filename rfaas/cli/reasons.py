@@ -58,12 +58,14 @@ def _nothing_waits(snapshot: Snapshot) -> Reason:
 def _of_want(snapshot: Snapshot, waiting: Waiting, want: Want) -> Reason:
     each = f"{want.cores_per_worker} cores and {want.memory_bytes_per_worker // MIB} MiB each"
     who = f"program {want.holder.hex()[:8]} waits for {waiting.missing} of {want.workers} workers ({each})"
-    return Reason(f"{who}: {waiting.reason}", _remedy(snapshot, want, waiting.reason))
+    return Reason(f"{who}: {waiting.reason}", _remedy(snapshot, want, waiting))
 
 
-def _remedy(snapshot: Snapshot, want: Want, reason: str) -> str:
-    if "ENOSPC" in reason:
+def _remedy(snapshot: Snapshot, want: Want, waiting: Waiting) -> str:
+    if waiting.code == "storage":
         return "make room on the disk of the state directory; the allocator goes on by itself"
+    if waiting.code == "quota":
+        return "wait for leases of the same user to end, or see to allocator.quota, which the allocator's owner sets"
     views = snapshot.slices
     if not views:
         return "wait for harvest jobs to start, or offer cores: rfaas up"
@@ -80,7 +82,8 @@ def _remedy(snapshot: Snapshot, want: Want, reason: str) -> str:
     own = holders.pop(want.holder.hex()[:8], 0)
     shares = ", ".join(f"{n} by program {holder}" for holder, n in holders.most_common(5))
     held = f"{own} leases are its own" + (f", {shares}" if shares else "")
-    return f"cores come free when programs end or shut down their executors: {held}"
+    what = "memory comes" if waiting.code == "memory" else "cores come"
+    return f"{what} free when programs end or shut down their executors: {held}"
 
 
 def _fits(view: SliceView, want: Want) -> bool:

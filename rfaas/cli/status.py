@@ -12,7 +12,7 @@ import click
 
 from rfaas.cli import asking
 from rfaas.cli.common import fail, json_option, print_json, print_table, state_dir_option
-from rfaas.control.messages import HeldLease, SliceView, Snapshot
+from rfaas.control.messages import HeldLease, SliceView, Snapshot, Waiting
 from rfaas_transport.errors import RfaasError
 
 MIB = 1 << 20
@@ -41,7 +41,7 @@ def status(state_dir: Path, as_json: bool) -> None:
     if snapshot.counters.get("storage_full"):
         click.echo(f"no new leases: the allocator's disk is full; make room at {state_dir}")
     for waiting in snapshot.waiting:
-        click.echo(f"waiting for {waiting.missing} workers: {waiting.reason}")
+        click.echo(f"waiting for {waiting.missing} workers: {waiting.reason} ({_when(waiting)})")
 
 
 @click.command("leases")
@@ -80,8 +80,25 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "alloc_epoch": snapshot.alloc_epoch,
         "slices": [_slice_json(view) for view in snapshot.slices],
-        "waiting": [{"missing_workers": w.missing, "reason": w.reason} for w in snapshot.waiting],
+        "waiting": [_waiting_json(waiting) for waiting in snapshot.waiting],
         "counters": snapshot.counters,
+    }
+
+
+def _when(waiting: Waiting) -> str:
+    if waiting.estimate_in_s is None:
+        return "nobody knows for how long"
+    return f"perhaps {waiting.estimate_in_s:.0f} s more, by {waiting.basis}"
+
+
+def _waiting_json(waiting: Waiting) -> dict[str, Any]:
+    return {
+        "holder": waiting.holder.hex(),
+        "missing_workers": waiting.missing,
+        "reason": waiting.reason,
+        "code": waiting.code,
+        "estimate_in_s": waiting.estimate_in_s,
+        "basis": waiting.basis,
     }
 
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import click
 
-from rfaas.cli import daemons
+from rfaas.cli import daemons, host_memory
 from rfaas.cli.common import fail, json_option, print_json, run_json, state_dir_option
 from rfaas.cli.daemons import Daemon
 from rfaas.settings import TABLE, Settings
+from rfaas.settings.pairs import split_quotas
 from rfaas_transport.errors import ConfigError, RfaasError
 
 START_TIMEOUT_S = 15.0
@@ -32,7 +33,7 @@ START_TIMEOUT_S = 15.0
 @json_option
 @click.option("--slurm", is_flag=True, help="Harvest idle cores of this Slurm cluster by preemptible jobs of your own.")
 @click.option("--cores", help="Without --slurm: cores of this host to offer [all].")
-@click.option("--memory-mib", type=click.IntRange(1), help="Without --slurm [4096].")
+@click.option("--memory-mib", type=click.IntRange(1), help="Without --slurm [80 % of this host's].")
 @click.option("--partition", help="Preemptible partition to harvest in [the one of the lowest tier].")
 @click.option("--nodes", multiple=True, help="Harvest only on these nodes, e.g. n[1-4]; repeatable.")
 @click.option("--leave-cores", help="Idle cores to leave a node [0].")
@@ -43,6 +44,14 @@ START_TIMEOUT_S = 15.0
 @click.option("--backoff-s", help="After a node was taken back [3].")
 @click.option("--time-limit-min", help="Of one slice [the partition's].")
 @click.option("--slurmrestd", help="Read Slurm there: unix:/path, http(s)://host [commands].")
+@click.option(
+    "--quota",
+    multiple=True,
+    metavar="[USER:]LIMITS",
+    help="Of each user, or of USER, e.g. cores=8,memory=16GiB [none].",
+)
+@click.option("--price", metavar="PRICES", help="For rfaas accounting, e.g. core_s=0.00002,currency=EUR [none].")
+@click.option("--inventory", metavar="FILE", help="Known hosts, as rfaas inventory export writes them [none].")
 @click.option("--listen", help="Address of this host that the nodes reach [found by itself].")
 @click.option("--daemon-python", help="Interpreter that has rfaas, on nodes too [this one].")
 @click.option("--sbatch-option", "sbatch_options", multiple=True, help="Passed on, e.g. --sbatch-option=--account=x.")
@@ -108,6 +117,7 @@ def _start_all(
     address = plan["listen"] if plan else options["listen"]
     allocator = [python, "-m", "rfaas_allocator", "--state-dir", str(state_dir)]
     allocator += ["--listen", address] if address else []
+    allocator += _policy_options(options)
     commands = {"allocator": allocator}
     environ = {**os.environ, **exported}
     record: dict[str, object] = {"slurm": None, "alloc_id": "", "daemon_python": python}
@@ -177,13 +187,16 @@ def _named(options: dict[str, Any]) -> dict[str, Any]:
     for name in ("memory_mib", "leave_memory_mib"):
         mib = given.pop(name)
         given[name.removesuffix("_mib")] = None if mib is None else mib << 20
-    places = {setting.key: setting.name for setting in TABLE if setting.section in ("local", "harvest", "up", "")}
+    given["quota"], given["quotas"] = split_quotas(given["quota"])
+    given["prices"] = given.pop("price")
+    sections = ("local", "harvest", "up", "allocator", "")
+    places = {setting.key: setting.name for setting in TABLE if setting.section in sections}
     return {places[key]: value for key, value in given.items()}
 
 
 def _resolved(settings: Settings) -> dict[str, Any]:
     """Every option, from wherever it is said."""
-    names = [setting.name for setting in TABLE if setting.section in ("local", "harvest", "up")]
+    names = [setting.name for setting in TABLE if setting.section in ("local", "harvest", "up", "allocator")]
     values = {name.rpartition(".")[2]: settings.value(name) for name in names}
     values["daemon_python"] = settings.value("daemon_python") or sys.executable
     values["slurmrestd"] = settings.value("slurmrestd")
@@ -228,10 +241,18 @@ def _local_agent(python: str, state_dir: Path, options: dict[str, Any]) -> list[
         "--cores",
         str(cores),
         "--memory-bytes",
-        str(options["memory"]),
+        str(options["memory"] or host_memory.offered_bytes("MemTotal")),
         "--grace-s",
         str(options["grace_s"]),
     ]
+
+
+def _policy_options(options: dict[str, Any]) -> list[str]:
+    """Quotas, prices and inventory for the allocator's command line."""
+    quotas = [*([options["quota"]] if options["quota"] else []), *options["quotas"]]
+    policy = [f"--quota={text}" for text in quotas]
+    policy += [f"--price={options['prices']}"] if options["prices"] else []
+    return policy + ([f"--inventory={options['inventory']}"] if options["inventory"] else [])
 
 
 def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> dict[str, Any]:

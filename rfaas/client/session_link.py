@@ -71,8 +71,10 @@ class SessionLink:
 
     def want(self, workers: int) -> Event | None:
         """Tell the target; SessionLost if nobody is there to hear it. Without a session this does nothing."""
-        per_worker = {"cores": self._config.cores, "memory_bytes": self._config.memory_bytes}
-        return self._say({"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker})
+        config = self._config
+        per_worker = {"cores": config.cores, "memory_bytes": config.memory_bytes}
+        want = {"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker, "placement": config.placement}
+        return self._say(want)
 
     def interrupt(self, wish: SendInterrupt) -> Event | None:
         """Have a call ended; SessionLost if nobody is there to hear it. Without a session this does nothing."""

@@ -11,7 +11,7 @@ from rfaas.client.call_book import CallBook, unsent_error
 from rfaas.client.channel_table import ChannelTable
 from rfaas.client.events import Denied, Effect, Queued
 from rfaas.client.timers import Timers
-from rfaas_transport.errors import AcquireTimeout, EnvironmentFailed, LeaseDenied, RfaasError
+from rfaas_transport.errors import AcquireTimeout, EnvironmentFailed, LeaseDenied, ReasonCode, RfaasError
 
 LOWER_WANT_AFTER_S: Final = 5.0  # without a waiting call, nothing is worth asking for again after a reclaim
 DENIED_PAUSE_S: Final = 5.0  # while workers serve, more of them are not asked for so soon after a denial
@@ -139,4 +139,5 @@ def _denial(event: Denied) -> RfaasError:
     if event.code == EnvironmentFailed.code:  # the hint is what the interpreter said
         message = f"this program's interpreter and modules could not be started for its functions: {event.hint}"
         return EnvironmentFailed(message, hint="they must be reachable from where functions run")
-    return LeaseDenied(f"no lease is given ({event.code})", hint=event.hint)
+    code = ReasonCode.QUOTA if event.code == "quota" else ReasonCode.NONE
+    return LeaseDenied(f"no lease is given ({event.code})", hint=event.hint, reason_code=code)

@@ -16,8 +16,10 @@ import grpc
 import grpc.aio
 
 from rfaas.control.address import AllocatorAddress, check_private
+from rfaas.control.hosts import HostList
 from rfaas.control.links import Link, LinkBroken
 from rfaas.control.messages import (
+    Account,
     AgentMessage,
     AllocatorToAgent,
     AllocatorToHolder,
@@ -229,6 +231,7 @@ class OffersClient(_Client):
         alive_age_s: float = 0.0,
         ending: Sequence[JobEnding] = (),
         trusted_for_s: float | None = None,
+        hosts: HostList | None = None,
     ) -> int:
         """Tell of ended jobs, and of all that live; durable when it returns.
 
@@ -238,11 +241,13 @@ class OffersClient(_Client):
             alive_age_s: seconds since that list was read.
             ending: slices that must leave their nodes; repeating one is harmless.
             trusted_for_s: seconds from now for which the allocator may grant on this picture of Slurm; None: unsaid.
+            hosts: every host that Slurm could give, None if it was not read.
         Returns:
             How many slices this ended.
         """
+        known = hosts or HostList()
         jobs = None if alive is None else tuple(alive)
-        report = JobsReport(tuple(ended), jobs, alive_age_s, tuple(ending), trusted_for_s)
+        report = JobsReport(tuple(ended), jobs, alive_age_s, tuple(ending), trusted_for_s, known.hosts, known.complete)
         request = to_pb(report)
         request.version = PROTOCOL_VERSION
         reply = await self._ask(self._stub.Report, request)
@@ -279,6 +284,25 @@ class AdminClient(_Client):
             raise self._error(error) from None
         finally:
             call.cancel()
+
+    async def accounts(self, since_unix_s: float = 0.0) -> AsyncIterator[Account]:
+        """What leases that lived at or after a time cost, by lease_seq, with the cost by the prices set now."""
+        call = self._stub.GetAccounts(admin_pb2.AccountsRequest(version=PROTOCOL_VERSION, since_unix_s=since_unix_s))
+        try:
+            async for account in call:
+                yield from_pb(Account, account)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from None
+        finally:
+            call.cancel()
+
+    async def set_inventory(self, hosts: HostList) -> int:
+        """Replace the hosts that a file named; durable when it returns how many are known from all sources."""
+        request = admin_pb2.InventoryRequest(
+            version=PROTOCOL_VERSION, hosts=[to_pb(host) for host in hosts.hosts], complete=hosts.complete
+        )
+        reply = await self._ask(self._stub.SetInventory, request)
+        return int(reply.hosts)
 
     async def stop(
         self,

@@ -22,6 +22,7 @@ RECLAIM_BUDGET: Final = 10  # docs/spec/001-invocation.md section 5
 REQUIRED: Final = frozenset({"t_boot_ns", "host", "pid", "role", "ev"})
 SHOWN: Final = 6  # events printed with a violation
 PENDING: Final = "was never resolved"
+BILLING_SLACK_NS: Final = 50_000_000  # a busy machine writes the log so much later than it decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Violation:
     """A broken promise.
 
     Attributes:
-        invariant: I1, I5, I6, I14, I17, or log for a line that can't be read.
+        invariant: I1, I2, I5, I6, I14, I15, I17, or log for a line that can't be read.
         text: what is wrong, for people.
         events: those that show it.
     """
@@ -97,16 +98,10 @@ def check(events: Iterable[Event]) -> list[Violation]:
 
 def cores_have_one_lease(by_kind: dict[str, list[Event]]) -> Iterator[Violation]:
     """I1: no core is held by two leases at once."""
-    freed_ns: dict[str, int] = {}
-    for event in by_kind["free"]:
-        freed_ns.setdefault(event["lease"], _time(event))
+    freed_ns = _first_free_ns(by_kind)
     begun_ns = {_agent(event): _time(event) for event in reversed(by_kind["epoch"]) if event.get("clean")}
     held: dict[tuple[str, int], Event] = {}
-    told: set[str] = set()
-    for event in by_kind["grant_accepted"]:
-        if event["role"] != "agent" or event["lease"] in told:
-            continue
-        told.add(event["lease"])
+    for event in _first_acceptances(by_kind):
         for core in event["cores"]:
             before = held.get((event["slice"], core))
             end_ns = None if before is None else freed_ns.get(before["lease"])
@@ -121,6 +116,65 @@ def cores_have_one_lease(by_kind: dict[str, list[Event]]) -> Iterator[Violation]
 def _agent(event: Event) -> tuple[str, str, int]:
     """One agent process on one slice."""
     return event["slice"], event["host"], event["pid"]
+
+
+# --- I2: memory is not given out twice -----------------------------------------------------------
+
+
+def memory_is_not_overcommitted(by_kind: dict[str, list[Event]]) -> Iterator[Violation]:
+    """I2: what is held of a slice's memory is at no time more than the slice has."""
+    freed_ns = _first_free_ns(by_kind)
+    begun_ns = {_agent(event): _time(event) for event in reversed(by_kind["epoch"]) if event.get("clean")}
+    sizes = {event["slice"]: event["mem"] for event in by_kind["epoch"] if "mem" in event}
+    held: dict[str, list[Event]] = defaultdict(list)
+    for event in _first_acceptances(by_kind):
+        size = sizes.get(event["slice"])
+        if size is None:
+            continue
+        living = [event]
+        for before in held[event["slice"]]:
+            end_ns = freed_ns.get(before["lease"])
+            if _agent(before) != _agent(event):
+                end_ns = end_ns or begun_ns.get(_agent(event))
+            if end_ns is None or end_ns > _time(event):
+                living.append(before)
+        total = sum(one["mem"] for one in living)
+        if total > size:
+            yield Violation("I2", f"{total} bytes of slice {event['slice']} were held, it has {size}", tuple(living))
+        held[event["slice"]] = living
+
+
+def _first_free_ns(by_kind: dict[str, list[Event]]) -> dict[str, int]:
+    freed_ns: dict[str, int] = {}
+    for event in by_kind["free"]:
+        freed_ns.setdefault(event["lease"], _time(event))
+    return freed_ns
+
+
+def _first_acceptances(by_kind: dict[str, list[Event]]) -> Iterator[Event]:
+    told: set[str] = set()
+    for event in by_kind["grant_accepted"]:
+        if event["role"] == "agent" and event["lease"] not in told:
+            told.add(event["lease"])
+            yield event
+
+
+# --- I15: what is billed is what was held --------------------------------------------------------
+
+
+def what_is_billed_was_held(by_kind: dict[str, list[Event]]) -> Iterator[Violation]:
+    """I15: billed core-seconds are those from the agent's acceptance to its proof of death, within 1 %."""
+    accepted = {event["lease"]: event for event in _first_acceptances(by_kind)}
+    freed = {event["lease"]: event for event in reversed(by_kind["free"]) if event["role"] == "agent"}
+    for bill in by_kind["free"]:
+        begin, end = accepted.get(bill["lease"]), freed.get(bill["lease"])
+        if "billed_core_ns" not in bill or begin is None or end is None:
+            continue
+        n_cores = len(begin["cores"])
+        held_ns = (_time(end) - _time(begin)) * n_cores
+        if abs(bill["billed_core_ns"] - held_ns) > held_ns / 100 + BILLING_SLACK_NS * n_cores:
+            text = f"lease {bill['lease']} held {held_ns} core-ns and was billed {bill['billed_core_ns']}"
+            yield Violation("I15", text, (begin, end, bill))
 
 
 # --- I5: every call resolves exactly once --------------------------------------------------------
@@ -250,6 +304,8 @@ def nothing_is_freed_without_proof(by_kind: dict[str, list[Event]]) -> Iterator[
 
 CHECKS: Final = (
     cores_have_one_lease,
+    memory_is_not_overcommitted,
+    what_is_billed_was_held,
     calls_resolve_once,
     calls_run_no_more_than_allowed,
     numbers_never_decrease,

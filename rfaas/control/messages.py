@@ -6,7 +6,7 @@ No I/O, no clock, no protobuf here. Source: docs/spec/002-lease.md, docs/spec/00
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final, NewType
 
 LeaseId = NewType("LeaseId", bytes)  # 16 bytes
@@ -53,6 +53,7 @@ class LeaseTerms:
     cores_per_worker: int
     memory_bytes_per_worker: int
     ttl_s: float
+    uid: int = 0  # user of the holder, whose quota it counts against
 
     @property
     def cores(self) -> int:
@@ -72,6 +73,42 @@ class HeldLease:
     terms: LeaseTerms
     core_ids: tuple[int, ...]
     state: str  # name of rfaas.control.lease.LeaseState
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a lease has cost since it was granted, as its agent measured it. Every number only rises.
+
+    `allocated_ns` times the lease's cores are its core-seconds, times its memory its byte-seconds. `alive_ns`,
+    `running_ns`, `hot_ns` and `cpu_ns` are sums over its workers, of which running and hot are parts of alive.
+    Source: docs/spec/002-lease.md section 9.
+    """
+
+    allocated_ns: int = 0
+    alive_ns: int = 0
+    running_ns: int = 0
+    hot_ns: int = 0
+    cpu_ns: int = 0
+    calls: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    @property
+    def warm_ns(self) -> int:
+        """Time in which its workers waited blocked for a call."""
+        return max(0, self.alive_ns - self.running_ns - self.hot_ns)
+
+    def highest(self, other: Usage) -> Usage:
+        """What is true if both were: numbers only rise, so a repeated or late report counts nothing twice."""
+        return Usage(*(max(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseUsage:
+    """What one lease has cost so far."""
+
+    lease_id: LeaseId
+    usage: Usage
 
 
 # --- agent -> allocator -------------------------------------------------------------------------
@@ -123,12 +160,13 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """FREE with proof of death. reason: released, expired, reclaimed, lost."""
+    """FREE with proof of death. reason: released, expired, reclaimed, lost. `usage`: what it cost in all."""
 
     lease_id: LeaseId
     epoch: Epoch
     reason: str
     reason_code: int
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +187,15 @@ class SliceEmpty:
     epoch: Epoch
 
 
-AgentMessage = Register | Accepted | Refused | StateChanged | Freed | Ending | SliceEmpty
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """What leases of this agent have cost so far; sent every few seconds and after each registration."""
+
+    epoch: Epoch
+    leases: tuple[LeaseUsage, ...]
+
+
+AgentMessage = Register | Accepted | Refused | StateChanged | Freed | Ending | SliceEmpty | UsageReport
 
 
 # --- allocator -> agent -------------------------------------------------------------------------
@@ -203,13 +249,18 @@ class HolderHello:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Standing target of one request of one holder; workers = 0 ends it."""
+    """Standing target of one request of one holder; workers = 0 ends it.
+
+    placement: "pack", "spread" or empty; a hint. kind: empty; "memory" is reserved for leases of memory alone.
+    """
 
     holder: HolderId
     request: int
     workers: int
     cores_per_worker: int
     memory_bytes_per_worker: int
+    placement: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,17 +298,23 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nothing more can be given now; the request stands. `missing` workers, reason for people."""
+    """Nothing more can be given now; the request stands. `missing` workers, reason for people, code for programs.
+
+    `estimate_in_s`: seconds from this message until something may come, and what that was made of; None: nobody knows.
+    """
 
     holder: HolderId
     request: int
     missing: int
     reason: str
+    code: str = ""
+    estimate_in_s: float | None = None
+    basis: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """Can never be served; the request is gone. code: lease-denied, quota."""
+    """Can never be served; the request is gone. code: lease-denied, quota, not-supported."""
 
     holder: HolderId
     request: int
@@ -315,12 +372,23 @@ class JobRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """A host that could give slices, and how much at most. `source`: who named it, "file" or "slurm"."""
+
+    name: str
+    cores: int
+    memory_bytes: int
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JobsReport:
     """What the harvester learned of its jobs.
 
     `alive` is Slurm's whole list, or None if it was not read. It was read `alive_age_s` ago: a slice whose agent spoke
     since then is not ended by its absence from the list, nor one whose agent is connected. For `trusted_for_s` from now
-    on the harvester's picture of Slurm is good enough to grant on; None: it says nothing of that.
+    on the harvester's picture of Slurm is good enough to grant on; None: it says nothing of that. `hosts`: every host
+    that Slurm could give, empty if it does not say; `hosts_complete`: no other can ever give anything here.
     """
 
     ended: tuple[JobEnded, ...] = ()
@@ -328,6 +396,8 @@ class JobsReport:
     alive_age_s: float = 0.0
     ending: tuple[JobEnding, ...] = ()
     trusted_for_s: float | None = None
+    hosts: tuple[Host, ...] = ()
+    hosts_complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +421,35 @@ class Snapshot:
     wants: tuple[Want, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     counters: dict[str, int] = field(default_factory=dict)
+    hosts: tuple[Host, ...] = ()
+    hosts_complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One lease and what it cost. Times are seconds since 1970, for people; durations come from the agent's clock.
+
+    `end_unix_s`: None while it lives. `cost` is by the prices that the allocator has now, in `currency`.
+    """
+
+    lease_id: LeaseId
+    lease_seq: LeaseSeq
+    holder: HolderId
+    holder_name: str
+    uid: int
+    slice_id: SliceId
+    node: str
+    job_id: str
+    workers: int
+    cores: int
+    memory_bytes: int
+    start_unix_s: float
+    end_unix_s: float | None = None
+    reason: str = ""
+    reason_code: int = 0
+    usage: Usage = Usage()
+    cost: float = 0.0
+    currency: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,7 @@ FROM_AGENT: Final[Envelope[m.AgentMessage]] = Envelope(
         m.Freed: "freed",
         m.Ending: "ending",
         m.SliceEmpty: "slice_empty",
+        m.UsageReport: "usage_report",
     },
 )
 TO_AGENT: Final[Envelope[m.AllocatorToAgent]] = Envelope(
@@ -106,11 +107,13 @@ _SINGLE: Final[Mapping[type[Any], type[Message]]] = {
     m.Snapshot: common_pb2.Snapshot,
     m.JobsReport: offers_pb2.JobsReport,
     m.Event: admin_pb2.Event,
+    m.Account: admin_pb2.Account,
+    m.Host: common_pb2.Host,
 }
 
 
 def to_pb(message: object) -> Any:  # noqa: ANN401
-    """Protobuf of a message that travels without an envelope: Snapshot, JobsReport or Event."""
+    """Protobuf of a message that travels without an envelope: Snapshot, JobsReport, Event, Account or Host."""
     pb = _SINGLE[type(message)]()
     _fill(pb, message)
     return pb

@@ -46,7 +46,7 @@ from rfaas.session.events import (
     ToAllocator,
     ToClient,
 )
-from rfaas.session.forms import granted_lease, lease_message, resumed_lease
+from rfaas.session.forms import granted_lease, lease_message, queued_message, resumed_lease
 from rfaas.session.state import Client, Lease, Outbox
 from rfaas_transport.errors import ReasonCode
 from rfaas_transport.messages import Message
@@ -236,6 +236,7 @@ class SessionCore:
             workers=int(message["workers"]),
             cores_per_worker=int(message["cores"]),
             memory_bytes_per_worker=int(message["memory_bytes"]),
+            placement=str(message.get("placement", "")),
         )
         self._set_want(client, want)
         if want.workers == 0:
@@ -325,11 +326,9 @@ class SessionCore:
         match message:
             case Granted():
                 self._on_granted(message)
-            case Waiting(holder, executor, missing, reason):
+            case Waiting(holder, executor):
                 if (client := self._clients.get(holder)) is not None and executor in client.wants:
-                    hint = f"{missing} more asked for"
-                    queued = {"m": "queued", "executor": executor, "reason": reason, "hint": hint}
-                    self._out.emit(ToClient(client.conn, queued))
+                    self._out.emit(ToClient(client.conn, queued_message(message)))
             case Denied(holder, executor, code, hint):
                 if (client := self._clients.get(holder)) is not None:
                     client.wants.pop(executor, None)

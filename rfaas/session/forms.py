@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rfaas.control.messages import Granted, HolderId, LeaseId
+from rfaas.control.messages import Granted, HolderId, LeaseId, Waiting
 from rfaas.session.state import Channel, Lease
 from rfaas_transport.messages import Message
 
@@ -64,4 +64,21 @@ def lease_message(lease: Lease) -> Message:
         "workers": lease.workers,
         "ttl_s": lease.ttl_s,
         "expires_in_s": lease.ttl_s,
+    }
+
+
+def queued_message(waiting: Waiting) -> Message:
+    """What a client is told while nothing more can be given; an estimate only if there is one."""
+    hint = f"{waiting.missing} more asked for"
+    if waiting.estimate_in_s is None:
+        hint += ", nobody knows when"
+    else:
+        hint += f", perhaps in {waiting.estimate_in_s:.0f} s by {waiting.basis}"
+    return {
+        "m": "queued",
+        "executor": waiting.request,
+        "reason": waiting.reason,
+        "hint": hint,
+        "code": waiting.code,
+        "estimate_s": waiting.estimate_in_s,
     }

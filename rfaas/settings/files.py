@@ -74,15 +74,15 @@ def read(path: Path) -> dict[str, Any] | None:
 def _parsed(path: Path, _mtime_ns: int, _size: int, _inode: int) -> dict[str, Any]:
     import tomllib  # here: a program without a file never pays for it
 
+    text = ""
     try:
         text = path.read_bytes().decode()
         content = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}", hint=f"chmod u+r {path}") from error
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
-        raise ConfigError(
-            f"{path} is no TOML: {error}", hint="see https://toml.io; `rfaas config check FILE`"
-        ) from error
+        hint = _both(text) or "see https://toml.io; `rfaas config check FILE`"
+        raise ConfigError(f"{path} is no TOML: {error}", hint=hint) from error
     values: dict[str, Any] = {}
     sections = {setting.section for setting in BY_NAME.values()} - {""}
     for key, value in content.items():
@@ -91,11 +91,17 @@ def _parsed(path: Path, _mtime_ns: int, _size: int, _inode: int) -> dict[str, An
         else:
             values[key] = value
     for name, value in values.items():
-        if name in sections:
+        if name in sections and name not in BY_NAME:
             raise ConfigError(f"{path}: {name} is a section", hint=f"write [{name}], and its keys below")
         if name not in BY_NAME:
             _refuse(path, text, name, {f"[{each}]" for each in sections} if isinstance(value, dict) else BY_NAME)
     return values
+
+
+def _both(text: str) -> str:
+    """What to do about the one name that is a key and a section."""
+    key, section = (re.search(pattern, text, re.MULTILINE) for pattern in (r"^\s*allocator\s*=", r"^\s*\[allocator\b"))
+    return "where [allocator] stands, name the allocator by state_dir = …, not allocator = …" if key and section else ""
 
 
 def _refuse(path: Path, text: str, name: str, known: Iterable[str]) -> None:

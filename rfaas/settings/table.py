@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from rfaas.settings import kinds
 from rfaas.settings.kinds import Kind
+from rfaas.settings.pairs import LIMITS, PRICES, pairs, pairs_of_users
 
 
 class Setting(NamedTuple):
@@ -106,6 +107,10 @@ TABLE: Final = (
         why="an interpreter with numpy and some data; less lets more workers fit a node",
     ),
     Setting(
+        *("executor", "placement", kinds.choice("pack", "spread"), "pack", "On as few nodes as possible, or as many."),
+        why="leaves whole nodes to others",
+    ),
+    Setting(
         *("executor", "transport", kinds.choice("auto", "tcp"), "auto", "Medium to the workers."),
         why="the best that both ends have",
     ),
@@ -142,6 +147,32 @@ TABLE: Final = (
         why="three heartbeats of TTL/4 may be lost",
         option="--ttl",
     ),
+    # --- the allocator's policy ----------------------------------------------------------------------
+    Setting(
+        *("allocator", "quota", pairs(LIMITS, "cores=8,memory=16GiB"), None, "The most that each user may hold."),
+        why="an allocator of one's own shares nothing",
+        otherwise="no limit",
+        option="--quota",
+    ),
+    Setting(
+        *("allocator", "quotas", pairs_of_users(LIMITS, "ann:cores=8 bob:leases=4"), ()),
+        about="What single users may hold, in place of `quota`.",
+        why="all users are alike",
+        option="--quota",
+    ),
+    Setting(
+        *("allocator", "prices", pairs(PRICES, "core_s=0.00002,gib_s=0.000002,byte=0,currency=EUR"), None),
+        about="What `rfaas accounting` charges for a core second, a GiB second, a byte of payload.",
+        why="most sites count, and charge nothing",
+        otherwise="nothing is charged",
+        option="--price",
+    ),
+    Setting(
+        *("allocator", "inventory", kinds.path(), None, "Known hosts, as `rfaas inventory export` writes them."),
+        why="agents and Slurm say which hosts there are",
+        otherwise="no file",
+        option="--inventory",
+    ),
     # --- rfaas up on one host -------------------------------------------------------------------------
     Setting(
         *("local", "cores", _CORES, None, "Cores of this host that `rfaas up` offers."),
@@ -150,8 +181,9 @@ TABLE: Final = (
         option="--cores",
     ),
     Setting(
-        *("local", "memory", kinds.size(), 4 << 30, "Memory of this host that `rfaas up` offers."),
-        why="leaves room for you on a laptop",
+        *("local", "memory", kinds.size(), None, "Memory of this host that `rfaas up` offers."),
+        why="all cores can be used; the rest is for you and the kernel",
+        otherwise="80 % of the host's memory, or of its container's limit",
         option="--memory-mib",
     ),
     Setting(

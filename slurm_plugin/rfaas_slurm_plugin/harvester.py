@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rfaas.control.messages import JobEnded, JobEnding, JobRef
+from rfaas.control.hosts import HostList
+from rfaas.control.messages import Host, JobEnded, JobEnding, JobRef
 from rfaas_slurm_plugin import job
 from rfaas_slurm_plugin.backoff import Backoff
 from rfaas_slurm_plugin.policy import HarvestPolicy, History, Submit, overdue, plan
@@ -41,8 +42,22 @@ class Offers(Protocol):
         alive_age_s: float = 0.0,
         ending: Sequence[JobEnding] = (),
         trusted_for_s: float | None = None,
+        hosts: HostList | None = None,
     ) -> int:
-        """Tell which jobs ended and which are alive; AllocatorUnavailable when nobody answers: say it again later."""
+        """Tell which jobs ended, which are alive and which hosts there are.
+
+        Raises:
+            AllocatorUnavailable: nobody answers: say it again later.
+        """
+
+
+def hosts_of(view: ClusterView) -> HostList:
+    """The hosts of the cluster with all that each has: more than that no slice can ever be.
+
+    Complete, so that what none can hold is denied, unless slurm.conf leaves a node's RealMemory at its default of 1.
+    """
+    hosts = tuple(Host(node.name, node.cores, node.memory_mib << 20, "slurm") for node in view.nodes if node.cores > 0)
+    return HostList(hosts, bool(hosts) and all(node.memory_mib > 1 for node in view.nodes))
 
 
 @dataclass(slots=True)
@@ -59,6 +74,7 @@ class Harvester:
     history: History = field(default_factory=History)
     _unreported: dict[JobRef, JobEnded] = field(default_factory=dict)
     _read_boot_s: float | None = None  # when the last view was read
+    _hosts: HostList | None = None  # as the last view named them
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _book: SliceBook = field(init=False)
     _backoff: Backoff = field(init=False)
@@ -101,7 +117,7 @@ class Harvester:
             ClusterUnavailable: Slurm did not answer; nothing was submitted on what is not known.
         """
         view = await self.source.read()
-        self._read_boot_s = view.taken_boot_s
+        self._read_boot_s, self._hosts = view.taken_boot_s, hosts_of(view)
         await self._report(view, self._book.read(view, time.time()))
         doomed = overdue(view, self.policy, self.overdue_s, time.time())
         useless = self._book.useless(self.overdue_s, time.time())
@@ -137,7 +153,9 @@ class Harvester:
         age_s = _boot_s() - self._read_boot_s if self._read_boot_s is not None else 0.0
         ended = list(self._unreported.values())
         try:
-            await self.offers.report(ended, alive, alive_age_s=age_s, ending=ending, trusted_for_s=trusted_for_s)
+            await self.offers.report(
+                ended, alive, alive_age_s=age_s, ending=ending, trusted_for_s=trusted_for_s, hosts=self._hosts
+            )
             self._unreported.clear()
         except AllocatorUnavailable as error:
             log.warning("allocator unavailable unreported=%d error=%s", len(ended), error)

@@ -168,6 +168,35 @@ def test_up_and_down_leave_nothing_and_say_what_is_wrong(cluster, alice):
     assert list(alice.home.glob(".local/state/rfaas/*")) == []
 
 
+def test_what_no_node_of_the_cluster_can_hold_is_denied_and_accounts_name_the_job(cluster, alice):
+    program = (
+        "import rfaas, sys\n"
+        "with rfaas.Executor(1, cores=int(sys.argv[1])) as ex:\n"
+        "    print(ex.submit(pow, 2, 5).result())\n"
+    )
+    with rfaas_up(cluster, alice):
+        script = alice.put("wide.py", program)
+        too_wide = str(cluster.settings.cpus + 1)
+        denied = alice.run(HEAD, ["python", script, too_wide], RUN_S, check=False)
+        assert "rfaas_transport.errors.LeaseDenied" in denied.stderr
+        assert "no host of the inventory is as large as one worker" in denied.stderr
+        assert alice.run(HEAD, ["python", script, "1"], RUN_S).stdout == "32\n"
+        listed = json.loads(alice.run(HEAD, ["rfaas", "inventory", "list", "--json"], RUN_S).stdout)
+        assert listed["complete"]
+        assert {host["name"]: (host["source"], host["cores"]) for host in listed["hosts"]} == {
+            name: ("slurm", cluster.settings.cpus) for name in cluster.settings.node_names
+        }
+
+        def ended():
+            rows = json.loads(alice.run(HEAD, ["rfaas", "accounting", "--json"], RUN_S).stdout)["accounts"]
+            return rows if rows and all(row["end"] != "Unknown" for row in rows) else None
+
+        # Often one; a lease that was on its way when the program ended is given back at once, and has an account too.
+        rows = wait_until(ended, RUN_S, "the accounts to be closed")
+        assert sum(row["calls"] for row in rows) == 1
+        assert {(row["user"], row["job_id"].isdigit()) for row in rows} == {("alice", True)}
+
+
 def test_no_preemptible_partition_is_refused_with_the_line_to_add(cluster, alice):
     cluster.head.run_as_root("scontrol", "update", "PartitionName=harvest", "PreemptMode=OFF")
     try:

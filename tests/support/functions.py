@@ -46,6 +46,11 @@ def sleep(duration_s):
     return duration_s
 
 
+def sleep_then_pid(duration_s):
+    time.sleep(duration_s)
+    return os.getpid()
+
+
 def raise_custom():
     raise CustomError(7, "seven")
 
@@ -94,6 +99,20 @@ def die_at_first(path):
     if runs == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return runs + 1
+
+
+def burn(cpu_s):
+    """Use so much CPU time; return pid and the seconds on the wall that it took."""
+    begin_s, until_s = time.monotonic(), time.process_time() + cpu_s
+    while time.process_time() < until_s:
+        sum(range(1000))
+    return os.getpid(), time.monotonic() - begin_s
+
+
+def sleep_then_exit(seconds):
+    """Leave without a word in the middle of a call."""
+    time.sleep(seconds)
+    os._exit(3)
 
 
 def scale_in_place(array, factor):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rfaas.control import messages as m
-from rfaas_allocator.events import CounterIs, LeaseIs, SliceIs
+from rfaas.control.hosts import HostList
+from rfaas_allocator.events import AccountIs, CounterIs, HostsAre, LeaseIs, SliceIs
 from rfaas_allocator.journal_sqlite import SqliteJournal
 from rfaas_transport.errors import ConfigError
 
@@ -32,7 +33,24 @@ def commits():
             10.0,
         )
         held = m.HeldLease(terms, (number,), "GRANTED")
-        yield [CounterIs("lease_seq", number), SliceIs(about, m.InstanceId(b"i" * 16), m.Epoch(1)), LeaseIs(held)]
+        account = m.Account(
+            terms.lease_id,
+            terms.lease_seq,
+            terms.holder,
+            "a.py",
+            0,
+            SLICE,
+            "n1",
+            "7",
+            1,
+            1,
+            9,
+            1.5,
+            usage=m.Usage(number),
+        )
+        hosts = HostList((m.Host("n1", 8, number, "file"),), True)
+        slice_is = SliceIs(about, m.InstanceId(b"i" * 16), m.Epoch(1))
+        yield [CounterIs("lease_seq", number), slice_is, LeaseIs(held), AccountIs(account), HostsAre("file", hosts)]
 
 
 def outcome(path):
@@ -52,6 +70,8 @@ def outcome(path):
     assert [lease.held.terms.lease_seq for lease in found.leases] == list(range(1, count + 1))
     assert found.leases == [batch[2] for batch in batches]
     assert found.slices == [batch[1] for batch in batches][-1:]
+    assert found.accounts == [batch[3].account for batch in batches]
+    assert list(found.hosts.values()) == [batch[4].hosts for batch in batches][-1:]
     return count
 
 

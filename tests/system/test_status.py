@@ -48,13 +48,15 @@ def test_both_show_what_is_there_as_text_and_as_json(state_dir):
     header, row, waiting = status.splitlines()
     assert header.split() == ["NODE", "STATE", "CORES", "FREE", "MEM_MIB", "FREE_MIB", "LEASES", "JOB"]
     assert row.split() == ["n7", "up", "3", "0", "3072", "3069", "2", "42"]
-    assert waiting == "waiting for 8 workers: all that is here is leased"
+    assert waiting == "waiting for 8 workers: all that is here is leased (nobody knows for how long)"
     rows = sorted(line.split()[1:5] for line in leases.splitlines()[1:])
     assert rows == [["n7", "GRANTED", "1", "2"], ["n7", "GRANTED", "2", "0,1"]]
     told = json.loads(status_json)
     assert told["meta"] == {"schema": "rfaas/1"}
     assert told["slices"][0]["free_cores"] == 0
-    assert told["waiting"] == [{"missing_workers": 8, "reason": "all that is here is leased"}]
+    (waits,) = told["waiting"]
+    assert (waits["missing_workers"], waits["code"], waits["estimate_in_s"]) == (8, "leased", None)
+    assert waits["reason"] == "all that is here is leased"
     held = {lease["lease"]: lease for lease in json.loads(leases_json)["leases"]}
     assert held[granted.terms.lease_id.hex()]["cores"] == [0, 1]
 

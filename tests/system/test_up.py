@@ -51,6 +51,50 @@ def test_what_was_up_before_is_no_slice_any_more(rfaas):
         rfaas("down", "--state-dir", "state")
 
 
+def test_this_host_offers_memory_for_all_its_cores_and_some_is_left(rfaas):
+    rfaas("up", "--state-dir", "state")
+    (view,) = status(rfaas)["slices"]
+    with open("/proc/meminfo") as meminfo:
+        total_bytes = 1024 * int(meminfo.readline().removeprefix("MemTotal:").split()[0])
+    assert 0 < view["memory_bytes"] <= 0.8 * total_bytes
+    rfaas("down", "--state-dir", "state")
+    rfaas("up", "--state-dir", "state", "--memory-mib", "300")
+    assert status(rfaas)["slices"][0]["memory_bytes"] == 300 << 20
+
+
+def test_what_the_allocator_allows_and_charges_is_set_by_file_or_option(rfaas, tmp_path):
+    """The option counts where both say something; the file where the option is silent."""
+    hosts = {"schema": "rfaas-inventory/1", "complete": True, "hosts": [{"name": "n1", "cores": 4, "memory": "8GiB"}]}
+    (tmp_path / "hosts.json").write_text(json.dumps(hosts))
+    (tmp_path / "rfaas.toml").write_text(
+        '[allocator]\ninventory = "hosts.json"\nquota = "cores=7"\n'
+        '[allocator.prices]\ncore_s = 3600\ncurrency = "EUR"\n'
+    )
+    up = rfaas("up", "--cores", "2", "--state-dir", "state", "--quota", "cores=1")
+    assert up.returncode == 0, up.stderr
+    known = json.loads(rfaas("inventory", "list", "--json", "--state-dir", "state").stdout)
+    assert known["complete"]
+    assert "n1" in [host["name"] for host in known["hosts"]]
+    program = (
+        "import rfaas\nwith rfaas.Executor(2, memory='64MiB', allocator='state') as ex:\n"
+        "    print(len(set(ex.map(pow, [2] * 20, range(20)))))\n"
+        "with rfaas.Executor(1, cores=2, memory='64MiB', allocator='state') as ex:\n"
+        "    print(ex.submit(pow, 2, 2).exception().hint)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["20", "one worker is beyond the quota of 1 core"], done.stderr
+    accounts = json.loads(rfaas("accounting", "--json", "--state-dir", "state").stdout)["accounts"]
+    assert accounts
+    assert all(account["currency"] == "EUR" and account["cost"] > 0 for account in accounts)
+
+
+def test_a_wrong_quota_starts_nothing(rfaas, tmp_path):
+    for quota, said in (("coers=2", "did you mean cores"), ("no-such-user:cores=2", "there is no such user")):
+        up = rfaas("up", "--state-dir", "state", "--quota", quota)
+        assert (up.returncode, said in up.stderr) == (78, True), up.stderr
+        assert not (tmp_path / "state" / "daemons.json").exists()
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_start_leaves_no_daemon(tmp_path, ending):
     command = [sys.executable, "-m", "rfaas", "up", "--cores", "1", "--state-dir", "state"]

@@ -217,7 +217,74 @@ def test_every_line_of_the_table_is_whole():
 
 
 def test_names_of_sections_and_first_keys_do_not_meet():
-    assert not {s.key for s in TABLE if not s.section} & {s.section for s in TABLE}
+    """But for one, whose remedy `test_one_name_is_key_and_section` holds."""
+    assert {s.key for s in TABLE if not s.section} & {s.section for s in TABLE} == {"allocator"}
+
+
+def test_one_name_is_key_and_section(home, tmp_path):
+    home("user", "[allocator]\nquota = 'cores=2'\n")
+    home("project", "allocator = 'embedded'\n")
+    assert load(tmp_path).value("allocator") == "embedded"
+    assert load(tmp_path).value("allocator.quota") == "cores=2"
+    home("project", "allocator = 'embedded'\n[allocator]\nquota = 'cores=3'\n")
+    with pytest.raises(ConfigError, match=r"is no TOML: .*\n  remedy: where .allocator. stands, .* state_dir"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """
+[allocator.quota]
+cores = 8
+memory = "16GiB"
+[allocator.quotas]
+ann = { leases = 4 }
+4242 = { memory = 1024 }
+[allocator.prices]
+core_s = 0.5
+currency = "EUR"
+""",
+        """
+[allocator]
+quota = " cores=8, memory=16GiB"
+quotas = ["ann:leases=4", "4242:memory=1024"]
+prices = "core_s=0.5,currency=EUR"
+""",
+    ],
+)
+def test_the_policy_is_a_table_or_text_and_reaches_daemons(home, tmp_path, text):
+    home("project", text)
+    settings = load(tmp_path)
+    again = Settings.load({**settings.exported(), "RFAAS_CONFIG": "none"}, directory=Path("/"))
+    for each in (settings, again):
+        assert each.value("allocator.quota") == "cores=8,memory=16GiB"
+        assert each.value("allocator.quotas") == ("ann:leases=4", "4242:memory=1024")
+        assert each.value("allocator.prices") == "core_s=0.5,currency=EUR"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("quota", "cores", "'cores' is not NAME=VALUE"),
+        ("quota", "coers=2", "did you mean cores"),
+        ("quota", "cores=-1", "cores='-1' is no limit"),
+        ("quota", "cores=1.5", "is no limit"),
+        ("quota", "memory=much", "quota.memory='much'"),
+        ("quota", "", "says nothing"),
+        ("quota", {"cores": True}, "is no limit"),
+        ("quota", 3, "says nothing"),
+        ("quotas", "cores=2", "names no users"),
+        ("quotas", ":cores=2", "'' is no user"),
+        ("quotas", {"ann": 3}, "quotas.ann=3 says nothing"),
+        ("prices", "core_s=-1", "is no price"),
+        ("prices", {"core_s": "nan"}, "is no price"),
+        ("prices", {"currency": "a,b=1"}, "is no word"),
+    ],
+)
+def test_a_wrong_policy_says_what_would_be_right(key, value, said):
+    with pytest.raises(ConfigError, match=said):
+        BY_NAME[f"allocator.{key}"].kind.parse(value, f"allocator.{key}", Path("/"))
 
 
 # --- the command -------------------------------------------------------------------------------------------------

@@ -30,6 +30,16 @@ class AdminStub(object):
                 request_serializer=rfaas_dot_control_dot_proto_dot_admin__pb2.StopRequest.SerializeToString,
                 response_deserializer=rfaas_dot_control_dot_proto_dot_admin__pb2.StopReply.FromString,
                 )
+        self.SetInventory = channel.unary_unary(
+                '/rfaas.v1.Admin/SetInventory',
+                request_serializer=rfaas_dot_control_dot_proto_dot_admin__pb2.InventoryRequest.SerializeToString,
+                response_deserializer=rfaas_dot_control_dot_proto_dot_admin__pb2.InventoryReply.FromString,
+                )
+        self.GetAccounts = channel.unary_stream(
+                '/rfaas.v1.Admin/GetAccounts',
+                request_serializer=rfaas_dot_control_dot_proto_dot_admin__pb2.AccountsRequest.SerializeToString,
+                response_deserializer=rfaas_dot_control_dot_proto_dot_admin__pb2.Account.FromString,
+                )
 
 
 class AdminServicer(object):
@@ -56,6 +66,20 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetInventory(self, request, context):
+        """Replace the hosts that a file named. Answered when it is durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAccounts(self, request, context):
+        """What leases cost, living and ended, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +97,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=rfaas_dot_control_dot_proto_dot_admin__pb2.StopRequest.FromString,
                     response_serializer=rfaas_dot_control_dot_proto_dot_admin__pb2.StopReply.SerializeToString,
+            ),
+            'SetInventory': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetInventory,
+                    request_deserializer=rfaas_dot_control_dot_proto_dot_admin__pb2.InventoryRequest.FromString,
+                    response_serializer=rfaas_dot_control_dot_proto_dot_admin__pb2.InventoryReply.SerializeToString,
+            ),
+            'GetAccounts': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetAccounts,
+                    request_deserializer=rfaas_dot_control_dot_proto_dot_admin__pb2.AccountsRequest.FromString,
+                    response_serializer=rfaas_dot_control_dot_proto_dot_admin__pb2.Account.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,5 +166,39 @@ class Admin(object):
         return grpc.experimental.unary_unary(request, target, '/rfaas.v1.Admin/Stop',
             rfaas_dot_control_dot_proto_dot_admin__pb2.StopRequest.SerializeToString,
             rfaas_dot_control_dot_proto_dot_admin__pb2.StopReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SetInventory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/rfaas.v1.Admin/SetInventory',
+            rfaas_dot_control_dot_proto_dot_admin__pb2.InventoryRequest.SerializeToString,
+            rfaas_dot_control_dot_proto_dot_admin__pb2.InventoryReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/rfaas.v1.Admin/GetAccounts',
+            rfaas_dot_control_dot_proto_dot_admin__pb2.AccountsRequest.SerializeToString,
+            rfaas_dot_control_dot_proto_dot_admin__pb2.Account.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

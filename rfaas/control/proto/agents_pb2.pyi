@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AgentMessage(_message.Message):
-    __slots__ = ("seq", "version", "ack", "ack_wanted", "register", "accepted", "refused", "state_changed", "freed", "ending", "slice_empty")
+    __slots__ = ("seq", "version", "ack", "ack_wanted", "register", "accepted", "refused", "state_changed", "freed", "ending", "slice_empty", "usage_report")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class AgentMessage(_message.Message):
     FREED_FIELD_NUMBER: _ClassVar[int]
     ENDING_FIELD_NUMBER: _ClassVar[int]
     SLICE_EMPTY_FIELD_NUMBER: _ClassVar[int]
+    USAGE_REPORT_FIELD_NUMBER: _ClassVar[int]
     seq: int
     version: int
     ack: int
@@ -30,7 +31,8 @@ class AgentMessage(_message.Message):
     freed: Freed
     ending: Ending
     slice_empty: SliceEmpty
-    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., ack: _Optional[int] = ..., ack_wanted: bool = ..., register: _Optional[_Union[Register, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., freed: _Optional[_Union[Freed, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., slice_empty: _Optional[_Union[SliceEmpty, _Mapping]] = ...) -> None: ...
+    usage_report: UsageReport
+    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., ack: _Optional[int] = ..., ack_wanted: bool = ..., register: _Optional[_Union[Register, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., freed: _Optional[_Union[Freed, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., slice_empty: _Optional[_Union[SliceEmpty, _Mapping]] = ..., usage_report: _Optional[_Union[UsageReport, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("slice", "instance", "epoch", "held", "draining", "clean")
@@ -81,16 +83,26 @@ class StateChanged(_message.Message):
     def __init__(self, lease_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
 
 class Freed(_message.Message):
-    __slots__ = ("lease_id", "epoch", "reason", "reason_code")
+    __slots__ = ("lease_id", "epoch", "reason", "reason_code", "usage")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REASON_CODE_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
     lease_id: bytes
     epoch: int
     reason: str
     reason_code: int
-    def __init__(self, lease_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., reason_code: _Optional[int] = ...) -> None: ...
+    usage: _common_pb2.Usage
+    def __init__(self, lease_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., reason_code: _Optional[int] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ...) -> None: ...
+
+class UsageReport(_message.Message):
+    __slots__ = ("epoch", "leases")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    leases: _containers.RepeatedCompositeFieldContainer[_common_pb2.LeaseUsage]
+    def __init__(self, epoch: _Optional[int] = ..., leases: _Optional[_Iterable[_Union[_common_pb2.LeaseUsage, _Mapping]]] = ...) -> None: ...
 
 class Ending(_message.Message):
     __slots__ = ("slice_id", "epoch", "reason_code", "grace_s")

@@ -7,20 +7,24 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JobsReport(_message.Message):
-    __slots__ = ("version", "ended", "alive", "alive_age_s", "ending", "trusted_for_s")
+    __slots__ = ("version", "ended", "alive", "alive_age_s", "ending", "trusted_for_s", "hosts", "hosts_complete")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
     ALIVE_AGE_S_FIELD_NUMBER: _ClassVar[int]
     ENDING_FIELD_NUMBER: _ClassVar[int]
     TRUSTED_FOR_S_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_COMPLETE_FIELD_NUMBER: _ClassVar[int]
     version: int
     ended: _containers.RepeatedCompositeFieldContainer[JobEnded]
     alive: JobList
     alive_age_s: float
     ending: _containers.RepeatedCompositeFieldContainer[JobEnding]
     trusted_for_s: float
-    def __init__(self, version: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[JobEnded, _Mapping]]] = ..., alive: _Optional[_Union[JobList, _Mapping]] = ..., alive_age_s: _Optional[float] = ..., ending: _Optional[_Iterable[_Union[JobEnding, _Mapping]]] = ..., trusted_for_s: _Optional[float] = ...) -> None: ...
+    hosts: _containers.RepeatedCompositeFieldContainer[_common_pb2.Host]
+    hosts_complete: bool
+    def __init__(self, version: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[JobEnded, _Mapping]]] = ..., alive: _Optional[_Union[JobList, _Mapping]] = ..., alive_age_s: _Optional[float] = ..., ending: _Optional[_Iterable[_Union[JobEnding, _Mapping]]] = ..., trusted_for_s: _Optional[float] = ..., hosts: _Optional[_Iterable[_Union[_common_pb2.Host, _Mapping]]] = ..., hosts_complete: bool = ...) -> None: ...
 
 class JobEnded(_message.Message):
     __slots__ = ("job_id", "submit_time_s", "why")

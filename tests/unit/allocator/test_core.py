@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rfaas.control import messages as m
+from rfaas_allocator.core import LESS_MEMORY
 from rfaas_allocator.events import AgentSaid, SlicesMustEnd, StorageIs
 
 from .world import MIB, Agent, World, some_id
@@ -76,20 +77,40 @@ def test_what_does_not_fit_waits_with_a_reason_and_is_served_when_cores_come(wor
 
 
 @pytest.mark.parametrize(
-    ("cores", "want", "reason"),
+    ("cores", "want", "code", "reason"),
     [
-        (None, {}, "no slice is here yet"),
-        (2, {"cores": 3}, "no slice is as large as one worker: 3 cores, 1 MiB"),
-        (2, {"memory": 2**50}, "no slice is as large as one worker: 1 cores, 1073741824 MiB"),
+        (None, {}, "no-slice", "no slice is here yet"),
+        (2, {"cores": 3}, "too-large", "no slice is as large as one worker: 3 cores, 1 MiB"),
+        (
+            2,
+            {"memory": 2**50},
+            "too-large",
+            "no slice is as large as one worker: 1 cores, 1073741824 MiB; memory lacks, not cores: " + LESS_MEMORY,
+        ),
     ],
 )
-def test_waiting_says_why(world, cores, want, reason):
+def test_waiting_says_why(world, cores, want, code, reason):
     if cores:
         world.agent(cores=cores)
     holder = world.holder()
     holder.want(1, **want)
     world.settle()
-    assert holder.heard == [m.Waiting(holder.holder, 1, 1, reason)]
+    assert holder.heard == [m.Waiting(holder.holder, 1, 1, reason, code)]
+
+
+def test_waiting_names_memory_where_cores_are_free(world):
+    world.agent(cores=8, memory=4 * MIB)
+    holder = world.holder()
+    holder.want(3, memory=2 * MIB)
+    world.settle()
+    assert holder.workers == 2
+    reason = f"cores are free, but no memory: {LESS_MEMORY}"
+    assert m.Waiting(holder.holder, 1, 1, reason, "memory") in holder.heard
+    assert [waiting.code for waiting in world.snapshot().waiting] == ["memory"]
+    world.agent(cores=1, memory=64 * MIB, node="n2")
+    world.settle()
+    assert holder.workers == 3
+    assert world.snapshot().waiting == ()
 
 
 def test_waiting_is_said_once_for_each_change(world):
@@ -813,7 +834,8 @@ def test_while_the_disk_is_full_nothing_is_proposed_and_leases_end(world):
     late.want(2)
     world.settle()
     assert (late.workers, holder.workers) == (0, 2)
-    assert only(world.snapshot().waiting).reason == "the disk is full (ENOSPC)"
+    waiting = only(world.snapshot().waiting)
+    assert (waiting.code, waiting.reason) == ("storage", "the disk is full (ENOSPC)")
     assert world.snapshot().counters["storage_full"] == 1
     holder.want(0)
     holder.release(only(holder.granted))

@@ -1,14 +1,16 @@
-"""Any order of messages, breaks, deaths and restarts keeps the invariants (I1, I2, I8, I14, I17)."""
+"""Any order of messages, breaks, deaths and restarts keeps I1, I2, I8, I14, I17, quotas and accounts."""
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rfaas.control import messages as m
+from rfaas_allocator.policy import Policy, Quota
 
 from .world import MIB, Agent, World
 
 PICK = st.integers(0, 1_000_000)
+POLICY = Policy(quotas={1001: Quota(cores=3, leases=2), 1002: Quota(memory_bytes=3 * MIB, workers=2)})
 
 
 class Machine(RuleBasedStateMachine):
@@ -19,32 +21,45 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
-        self.world = World()
+        self.world = World(policy=POLICY)
         self.jobs = 0
         self.dead_cores = {}  # slice id -> cores of leases whose agent died without proof
 
     # --- who there is ----------------------------------------------------------------------------
 
-    @rule(target=agents, cores=st.integers(1, 4), node=st.sampled_from(["n1", "n2"]), has_job=st.booleans())
-    def agent_starts(self, cores, node, has_job):
+    @rule(
+        target=agents,
+        cores=st.integers(1, 4),
+        memory_mib=st.integers(1, 6),
+        node=st.sampled_from(["n1", "n2"]),
+        has_job=st.booleans(),
+    )
+    def agent_starts(self, cores, memory_mib, node, has_job):
         self.jobs += 1
         job_id = str(self.jobs) if has_job else ""
-        agent = self.world.agent(cores=cores, node=node, job_id=job_id, register=False, memory=cores * MIB)
+        agent = self.world.agent(cores=cores, node=node, job_id=job_id, register=False, memory=memory_mib * MIB)
         self.world.connect(agent)
         return agent
 
-    @rule(target=holders)
-    def holder_starts(self):
-        holder = self.world.holder(hello=False)
+    @rule(target=holders, uid=st.sampled_from([1000, 1001, 1002]))
+    def holder_starts(self, uid):
+        holder = self.world.holder(hello=False, uid=uid)
         self.world.connect(holder)
         return holder
 
     # --- what they do ----------------------------------------------------------------------------
 
-    @rule(holder=holders, workers=st.integers(0, 6), request=st.integers(1, 2), cores=st.integers(1, 2))
-    def want(self, holder, workers, request, cores):
+    @rule(
+        holder=holders,
+        workers=st.integers(0, 6),
+        request=st.integers(1, 2),
+        cores=st.integers(1, 2),
+        memory_mib=st.integers(1, 3),
+        placement=st.sampled_from(["", "pack", "spread"]),
+    )
+    def want(self, holder, workers, request, cores, memory_mib, placement):
         if not holder.gone:
-            holder.want(workers, request, cores, cores * MIB)
+            holder.want(workers, request, cores, memory_mib * MIB, placement)
 
     @rule(holder=holders, pick=PICK)
     def release(self, holder, pick):
@@ -67,6 +82,16 @@ class Machine(RuleBasedStateMachine):
     def lease_ends(self, agent, pick, reason):
         if agent.held and not agent.dead:
             agent.free(sorted(agent.held)[pick % len(agent.held)], reason)
+
+    @rule(agent=agents, pick=PICK, ns=st.integers(0, 10**12))
+    def lease_costs(self, agent, pick, ns):
+        if agent.held and not agent.dead:
+            agent.use(sorted(agent.held)[pick % len(agent.held)], ns)
+
+    @rule(agent=agents)
+    def agent_reports_usage(self, agent):
+        if not agent.dead and agent.epoch:
+            agent.report_usage()
 
     @rule(agent=agents)
     def slice_is_reclaimed(self, agent):
@@ -204,7 +229,20 @@ class Machine(RuleBasedStateMachine):
                 world.connect(agent)
         world.settle()
         self._check_truth(world)
+        self._check_accounts(world)
         self._check_wants(world)
+
+    def _check_accounts(self, world):
+        """What an agent that lives has measured is what is durable, whatever broke: nothing lost, nothing twice."""
+        for agent in world.agents:
+            if agent.link is not None and agent.epoch and not agent.dead:
+                agent.report_usage()
+                world.settle()
+                for lease_id, usage in agent.used.items():
+                    if lease_id in world.disk.accounts:
+                        assert world.disk.accounts[lease_id].usage == usage
+        living = {lease_id for lease_id, account in world.disk.accounts.items() if account.end_unix_s is None}
+        assert living == set(world.disk.leases), "an account is open as long as its lease"
 
     def _check_truth(self, world):
         views = {view.slice.slice_id: view for view in world.snapshot().slices}
@@ -225,11 +263,23 @@ class Machine(RuleBasedStateMachine):
                     if (lease.terms.holder, lease.terms.request) == (want.holder, want.request)
                     and lease.state in ("GRANTED", "ACTIVE")
                 )
-                if serving < want.workers:
+                if serving < want.workers and not self._is_beyond_quota(world, holder, want):
                     assert (want.holder, want.request) in waiting
                     room = [view for view in views if view.free_cores >= want.cores_per_worker]
                     full = [v for v in room if v.free_memory_bytes >= want.memory_bytes_per_worker]
                     assert not full, "somebody waits although there is room"
+
+    def _is_beyond_quota(self, world, holder, want):
+        """True if not one worker more is allowed: then the request waits, or was denied."""
+        quota = POLICY.quota_of(holder.uid)
+        terms = [x.terms for view in world.snapshot().slices for x in view.leases if x.terms.uid == holder.uid]
+        wanted = (
+            (quota.leases, len(terms) + 1),
+            (quota.workers, sum(x.workers for x in terms) + 1),
+            (quota.cores, sum(x.cores for x in terms) + want.cores_per_worker),
+            (quota.memory_bytes, sum(x.memory_bytes for x in terms) + want.memory_bytes_per_worker),
+        )
+        return any(limit is not None and needed > limit for limit, needed in wanted)
 
 
 Machine.TestCase.settings = settings(

@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfaas.control import messages as m
+from rfaas.control.hosts import HostList
 from rfaas_allocator.events import (
+    AccountIs,
     CounterIs,
+    HostsAre,
     LeaseIs,
     LeaseIsOver,
     Recovered,
@@ -226,3 +229,61 @@ def test_a_commit_that_fails_says_so_and_leaves_what_was_there(path):
         broken.commit([CounterIs("epoch", 2)])
     assert "start the allocator again" in failed.value.hint
     assert reopened(path).counters == {"epoch": 1}
+
+
+# --- accounts and hosts --------------------------------------------------------------------------
+
+
+def an_account(seq, ended=True):
+    usage = m.Usage(allocated_ns=seq * 10**9, calls=3, bytes_out=2**40)
+    key = seq.to_bytes(16, "big")
+    end = 99.5 if ended else None
+    return m.Account(key, seq, b"h" * 16, "a.py", 7, SLICES[0], "n1", "17", 2, 4, 2**30, 1.5, end, "released", 6, usage)
+
+
+def test_accounts_outlive_their_leases_and_are_read_in_order_and_in_parts(path):
+    accounts = [an_account(seq) for seq in (3, 1, 2)] + [an_account(4, ended=False)]
+    written(path, [AccountIs(account) for account in accounts])
+    journal = SqliteJournal(path)
+    in_order = sorted(accounts, key=lambda account: account.lease_seq)
+    assert sorted(journal.load().accounts, key=lambda account: account.lease_seq) == in_order
+    first = journal.accounts((-1, b""), 3)
+    assert first + journal.accounts((first[-1].lease_seq, first[-1].lease_id), 3) == in_order
+    journal.close()
+
+
+def test_an_account_is_replaced_not_added(path):
+    written(path, [AccountIs(an_account(1, ended=False))], [AccountIs(an_account(1))])
+    assert reopened(path).accounts == [an_account(1)]
+
+
+def test_only_so_many_accounts_are_kept_but_all_of_leases_that_live(path, monkeypatch):
+    monkeypatch.setattr("rfaas_allocator.journal_sqlite.ACCOUNTS_KEPT", 5)
+    written(path, [AccountIs(an_account(seq, ended=seq != 2)) for seq in range(1, 11)])
+    assert sorted(account.lease_seq for account in reopened(path).accounts) == [2, 6, 7, 8, 9, 10]
+
+
+def test_hosts_come_back_by_source(path):
+    hosts = HostList((m.Host("n1", 4, 2**30, "file"),), True)
+    written(path, [HostsAre("file", HostList()), HostsAre("slurm", HostList())], [HostsAre("file", hosts)])
+    assert reopened(path).hosts == {"file": hosts, "slurm": HostList()}
+
+
+def test_a_journal_of_the_version_before_is_taken_over_with_all_that_is_in_it(path):
+    written(path, [CounterIs("epoch", 7), a_slice(0), a_lease()])
+    db = sqlite3.connect(path)
+    db.executescript("DROP TABLE accounts; DROP TABLE hosts; PRAGMA user_version = 1;")
+    db.close()
+    assert reopened(path) == Recovered({"epoch": 7}, [a_slice(0)], [], [a_lease()])
+    written(path, [AccountIs(an_account(1))])
+    assert reopened(path).accounts == [an_account(1)]
+
+
+def test_an_account_that_was_changed_behind_the_allocators_back_is_refused(path):
+    written(path, [AccountIs(an_account(1))])
+    db = sqlite3.connect(path)
+    db.execute("UPDATE accounts SET body = replace(body, '17', '18')")
+    db.commit()
+    db.close()
+    with pytest.raises(ConfigError, match="checksum"):
+        reopened(path)

@@ -1,4 +1,4 @@
-"""Where leases go: fewest nodes, then tightest fit, then slice id; held against a search of all choices."""
+"""Where leases go: fewest nodes, then tightest fit, then slice id; held against a search of all choices. And spread."""
 
 import itertools
 
@@ -94,3 +94,65 @@ def test_the_order_of_the_rooms_does_not_matter(rooms, item, seed):
 
 def test_a_placement_is_a_plain_value():
     assert Placement(b"a", 1) == Placement(b"a", 1)
+
+
+# --- spread --------------------------------------------------------------------------------------
+
+
+def spread(rooms, workers, serving=None, cores=1, memory=1):
+    found = place(rooms, Item(workers, cores, memory), "spread", serving)
+    return [(p.slice_id.decode(), p.workers) for p in found]
+
+
+def test_spread_gives_every_node_its_part():
+    rooms = [room("a", 8), room("b", 8), room("c", 8)]
+    assert spread(rooms, 3) == [("a", 1), ("b", 1), ("c", 1)]
+    assert spread(rooms, 7) == [("a", 3), ("b", 2), ("c", 2)]
+
+
+def test_spread_fills_up_where_others_are_full():
+    assert spread([room("a", 1), room("b", 9)], 5) == [("a", 1), ("b", 4)]
+
+
+def test_spread_counts_what_serves_already():
+    rooms = [room("a", 8), room("b", 8)]
+    assert spread(rooms, 2, {"a": 2}) == [("b", 2)]
+    assert spread(rooms, 3, {"a": 1}) == [("a", 1), ("b", 2)]
+
+
+def test_spread_takes_the_emptiest_of_equals():
+    assert spread([room("a", 2), room("b", 3)], 1) == [("b", 1)]
+
+
+def test_spread_within_a_node_packs():
+    rooms = [room("a", 2, node="n1"), room("b", 4, node="n1"), room("c", 9, node="n2")]
+    assert spread(rooms, 6) == [("b", 3), ("c", 3)]
+
+
+def test_another_hint_counts_as_pack():
+    rooms = [room("a", 8), room("b", 8)]
+    assert place(rooms, Item(2, 1, 1), "sprinkle") == place(rooms, Item(2, 1, 1), "pack")
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.sampled_from("xyz")), max_size=6),
+    st.integers(1, 12),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.dictionaries(st.sampled_from("xyz"), st.integers(0, 4)),
+)
+def test_spread_gives_as_many_as_pack_and_leaves_no_node_two_behind(sizes, workers, cores, memory, serving):
+    rooms = [Room(bytes([index]), node, *size) for index, (*size, node) in enumerate(sizes)]
+    item = Item(workers, cores, memory)
+    spread_out, packed = place(rooms, item, "spread", serving), place(rooms, item)
+    assert sum(p.workers for p in spread_out) == sum(p.workers for p in packed)
+    node_of = {each.slice_id: each.node for each in rooms}
+    capacity, given_to = dict.fromkeys("xyz", 0), dict.fromkeys("xyz", 0)
+    for each in rooms:
+        capacity[each.node] += item.fitting(each)
+    for placement in spread_out:
+        assert 1 <= placement.workers <= item.fitting(rooms[placement.slice_id[0]])
+        given_to[node_of[placement.slice_id]] += placement.workers
+    for node, other in itertools.permutations("xyz", 2):
+        if given_to[node] and given_to[other] < capacity[other]:
+            assert serving.get(node, 0) + given_to[node] <= serving.get(other, 0) + given_to[other] + 1

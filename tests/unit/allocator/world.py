@@ -9,6 +9,7 @@ from collections import deque
 from rfaas.control import messages as m
 from rfaas_allocator.core import AllocatorCore
 from rfaas_allocator.events import (
+    AccountIs,
     AgentLinkBroke,
     AgentSaid,
     CloseLink,
@@ -16,6 +17,7 @@ from rfaas_allocator.events import (
     Happened,
     HolderLinkBroke,
     HolderSaid,
+    HostsAre,
     LeaseIs,
     LeaseIsOver,
     LinkId,
@@ -42,6 +44,7 @@ class Disk:
 
     def __init__(self, counters_rise=True):
         self.counters, self.slices, self.leases, self.over = {}, {}, {}, {}
+        self.accounts, self.hosts = {}, {}
         self.counters_rise = counters_rise
 
     def commit(self, records):
@@ -63,9 +66,22 @@ class Disk:
                     self.leases[record.held.terms.lease_id] = record
                 case LeaseIsOver():
                     self.leases.pop(record.lease_id, None)
+                case AccountIs():
+                    before = self.accounts.get(record.account.lease_id, record.account)
+                    assert record.account.usage.highest(before.usage) == record.account.usage, "numbers only rise"
+                    self.accounts[record.account.lease_id] = record.account
+                case HostsAre():
+                    self.hosts[record.source] = record.hosts
 
     def recovered(self):
-        return Recovered(dict(self.counters), list(self.slices.values()), list(self.over), list(self.leases.values()))
+        return Recovered(
+            dict(self.counters),
+            list(self.slices.values()),
+            list(self.over),
+            list(self.leases.values()),
+            list(self.accounts.values()),
+            dict(self.hosts),
+        )
 
 
 class Link:
@@ -85,6 +101,7 @@ class Agent:
         self.instance = instance or some_id(b"inst")
         self.epoch = 0
         self.held = {}  # lease id -> HeldLease
+        self.used = {}  # lease id -> Usage, of ended ones too
         self.link = None
         self.draining = False
         self.told_to_leave = []  # reason codes
@@ -105,11 +122,16 @@ class Agent:
         used = {core for lease in self.held.values() for core in lease.core_ids}
         return [core for core in range(self.slice.cores) if core not in used]
 
+    def free_memory_bytes(self):
+        return self.slice.memory_bytes - sum(lease.terms.memory_bytes for lease in self.held.values())
+
     def hear(self, message):
         match message:
             case m.Registered():
                 assert message.epoch >= self.epoch, "an agent's epoch never decreases (I14)"
                 self.epoch = message.epoch
+                if self.used:
+                    self.report_usage()
             case m.Propose():
                 self._propose(message.terms)
             case m.EndLease():
@@ -127,7 +149,7 @@ class Agent:
             code = "stale-epoch"
         elif self.draining:
             code = "draining"
-        elif known is None and len(free) < terms.cores:
+        elif known is None and (len(free) < terms.cores or self.free_memory_bytes() < terms.memory_bytes):
             code = "no-room"
         if code:
             self.say(m.Refused(terms.lease_id, self.epoch, code))
@@ -141,9 +163,18 @@ class Agent:
         self.held[lease_id] = m.HeldLease(held.terms, held.core_ids, state)
         self.say(m.StateChanged(lease_id, self.epoch, state))
 
+    def use(self, lease_id, ns):
+        """A lease costs so much more."""
+        before = self.used.get(lease_id, m.Usage())
+        self.used[lease_id] = m.Usage(before.allocated_ns + ns, calls=before.calls + 1)
+
+    def report_usage(self):
+        pairs = tuple(m.LeaseUsage(lease_id, usage) for lease_id, usage in self.used.items())
+        self.say(m.UsageReport(self.epoch, pairs))
+
     def free(self, lease_id, reason, code=0):
         del self.held[lease_id]
-        self.say(m.Freed(lease_id, self.epoch, reason, code))
+        self.say(m.Freed(lease_id, self.epoch, reason, code, self.used.get(lease_id, m.Usage())))
 
     def empty(self):
         for lease_id in list(self.held):
@@ -154,8 +185,9 @@ class Agent:
 class Holder:
     """A client, with what it was told."""
 
-    def __init__(self, name="holder"):
+    def __init__(self, name="holder", uid=1000):
         self.holder = some_id(b"hold")
+        self.uid = uid
         self.name = name
         self.link = None
         self.granted = {}  # lease id -> Granted
@@ -168,12 +200,12 @@ class Holder:
             self.link.up.append(message)
 
     def hello(self):
-        self.say(m.HolderHello(self.holder, 1000, self.name, tuple(self.granted)))
+        self.say(m.HolderHello(self.holder, self.uid, self.name, tuple(self.granted)))
         for want in self.wants.values():
             self.say(want)
 
-    def want(self, workers, request=1, cores=1, memory=MIB):
-        self.wants[request] = m.Want(self.holder, request, workers, cores, memory)
+    def want(self, workers, request=1, cores=1, memory=MIB, placement="", kind=""):
+        self.wants[request] = m.Want(self.holder, request, workers, cores, memory, placement, kind)
         self.say(self.wants[request])
 
     def release(self, lease_id, code=6):
@@ -196,8 +228,9 @@ class Holder:
 class World:
     """The core, its disk, and everybody who talks to it."""
 
-    def __init__(self, ttl_s=10.0):
+    def __init__(self, ttl_s=10.0, policy=None):
         self.disk = Disk()
+        self.policy = policy
         self.now_s = 1000.0
         self.ttl_s = ttl_s
         self.links = {}
@@ -208,7 +241,14 @@ class World:
         self.start()
 
     def start(self):
-        self.core = AllocatorCore(self.disk.recovered(), now_s=self.now_s, ttl_s=self.ttl_s, new_id=some_id)
+        self.core = AllocatorCore(
+            self.disk.recovered(),
+            now_s=self.now_s,
+            ttl_s=self.ttl_s,
+            new_id=some_id,
+            policy=self.policy,
+            unix_offset_s=1_000_000.0,
+        )
         self._carry_out(self.core.start())
 
     def crash(self):
@@ -230,8 +270,8 @@ class World:
             self.settle()
         return agent
 
-    def holder(self, hello=True):
-        holder = Holder()
+    def holder(self, hello=True, uid=1000):
+        holder = Holder(uid=uid)
         self.holders.append(holder)
         if hello:
             self.connect(holder)
@@ -289,8 +329,22 @@ class World:
                 assert message.terms.lease_seq <= self.disk.counters["lease_seq"]
                 assert message.terms.lease_seq not in self.seen_seqs, "a lease_seq is used once"
                 self.seen_seqs.add(message.terms.lease_seq)
+                self._check_quota(message.terms.uid)
             case m.Granted():
                 assert message.terms.lease_id in self.disk.leases
+
+    def _check_quota(self, uid):
+        """Nothing is proposed that takes a user beyond the quota."""
+        if self.policy is not None:
+            terms = [lease.terms for view in self.snapshot().slices for lease in view.leases if lease.terms.uid == uid]
+            quota = self.policy.quota_of(uid)
+            held = (
+                (quota.leases, len(terms)),
+                (quota.workers, sum(each.workers for each in terms)),
+                (quota.cores, sum(each.cores for each in terms)),
+                (quota.memory_bytes, sum(each.memory_bytes for each in terms)),
+            )
+            assert all(limit is None or used <= limit for limit, used in held), "granted beyond the quota"
 
     def deliver(self, link, direction):
         """Deliver the oldest message of one direction, if there is one."""

@@ -128,6 +128,58 @@ def test_what_a_dead_agent_had_accepted_unheard_ends_with_its_clean_successor(st
     assert [invariant for invariant, _ in story.found()] == found
 
 
+# --- I2 ------------------------------------------------------------------------------------------
+
+
+def memory_story(story, size):
+    story.add("agent", "epoch", slice="s2", node="n1", node_epoch=1, clean=True, cores=8, mem=size)
+
+
+def hold(story, lease, mem, core, pid=1):
+    story.add(
+        "agent", "grant_accepted", pid=pid, lease=lease, lease_seq=1, slice="s2", node="n1", node_epoch=1,
+        cores=[core], mem=mem,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "found"), [(9, ["I2"]), (10, [])])
+def test_memory_given_out_beyond_the_slice_is_found(story, size, found):
+    memory_story(story, size)
+    hold(story, "m1", 4, 0)
+    hold(story, "m2", 6, 1)
+    assert [violation[0] for violation in story.found()] == found
+
+
+def test_memory_that_was_freed_may_be_given_again(story):
+    memory_story(story, 10)
+    hold(story, "m1", 9, 0)
+    story.end("m1", slice_="s2")
+    hold(story, "m2", 10, 0)
+    assert story.found() == []
+
+
+def test_memory_of_a_dead_agents_leases_is_free_with_its_clean_successor(story):
+    memory_story(story, 10)
+    hold(story, "m1", 9, 0)
+    story.add("agent", "epoch", pid=2, slice="s2", node="n1", node_epoch=2, clean=True, cores=8, mem=10)
+    hold(story, "m2", 10, 0, pid=2)
+    assert story.found() == []
+
+
+# --- I15 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("billed_s", "found"), [(20.0, []), (20.25, []), (19.75, []), (20.4, ["I15"]), (0.0, ["I15"])])
+def test_what_is_billed_beside_what_was_held_is_found(story, billed_s, found):
+    story.lease("l1", 1, cores=(0, 1))
+    story.t_boot_ns += 10_000_000_000
+    story.add("agent", "proof_of_death", lease="l1", slice="s1")
+    story.add("agent", "free", lease="l1", slice="s1", lease_seq=1, reason="released")
+    bill = {"billed_core_ns": round(billed_s * 1e9)}
+    story.add("allocator", "free", lease="l1", slice="s1", lease_seq=1, reason="released", **bill)
+    assert [violation[0] for violation in story.found()] == found
+
+
 def test_an_acceptance_that_was_logged_twice_is_one_lease(story):
     story.lease("l1", 1)
     story.events.append(dict(story.events[4]) | {"t_boot_ns": 99})
@@ -364,5 +416,5 @@ def test_the_spec_names_every_event_and_every_invariant():
     text = SPEC.read_text()
     named = set(re.findall(r"[a-z_]+", "".join(line.split("|")[1] for line in text.splitlines() if "| " in line)))
     assert named >= eventlog.EVENTS
-    assert all(f"| {invariant} |" in text for invariant in ("I1", "I5", "I6", "I14", "I17", "log"))
-    assert len(CHECKS) == 5
+    assert all(f"| {invariant} |" in text for invariant in ("I1", "I2", "I5", "I6", "I14", "I15", "I17", "log"))
+    assert len(CHECKS) == 7

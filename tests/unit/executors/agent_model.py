@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from rfaas.control.messages import Accepted, AgentMessage, Freed, LeaseTerms, Propose, Registered, Slice
+from rfaas.control.messages import (
+    Accepted,
+    AgentMessage,
+    Freed,
+    LeaseTerms,
+    LeaseUsage,
+    Propose,
+    Registered,
+    Slice,
+    Usage,
+    UsageReport,
+)
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_core import AgentCore
 
@@ -24,6 +35,7 @@ class Shell:
         end_in_s: float | None = None,
         **config: Any,
     ) -> None:
+        config.setdefault("usage_every_s", None)  # most tests look at what is due next
         offered = Slice(SLICE_ID, "n1", cores, 1 << 30, "unix:@x", end_in_s=end_in_s, grace_s=grace_s)
         self.now_s = 100.0
         self.core = AgentCore(on.AgentConfig(offered, b"i" * 16, drain_s=drain_s, **config), self.now_s)
@@ -34,6 +46,7 @@ class Shell:
         self.templates: set[int] = set()
         self.told: list[AgentMessage] = []
         self.said: dict[int, list[dict[str, Any]]] = {}
+        self.usages: dict[bytes, Usage] = {}  # by lease, as told last
         self.left = False
 
     def step(self, event: on.Event) -> list[on.Effect]:
@@ -61,12 +74,24 @@ class Shell:
                 if isinstance(message, Freed):
                     alive = [w for w in self.living if self.lease_of[w] == message.lease_id]
                     assert not alive, "freed without proof of death"
+                    if message.usage != Usage():  # else of a lease that nobody here remembers
+                        self._check_usage(LeaseUsage(message.lease_id, message.usage))
+                elif isinstance(message, UsageReport):
+                    for one in message.leases:
+                        self._check_usage(one)
             case on.ToSession(session, message):
                 self.said.setdefault(session, []).append(message)
             case on.Leave():
                 assert not self.living
                 assert not self.templates
                 self.left = True
+
+    def _check_usage(self, told: LeaseUsage) -> None:
+        """Numbers only rise, and parts are no more than the whole."""
+        usage, before = told.usage, self.usages.get(told.lease_id, Usage())
+        assert usage.highest(before) == usage, "a number fell"
+        assert usage.running_ns + usage.hot_ns <= usage.alive_ns
+        self.usages[told.lease_id] = usage
 
     # --- what happens around it ---------------------------------------------------------------
 

@@ -11,22 +11,30 @@ from rfaas_executors import agent_events as on
 SESSIONS = st.integers(1, 2)
 PICK = st.integers(0, 1000)
 
+NS = st.integers(0, 10**12)
+USAGE = st.builds(on.WorkerUsage, running_ns=NS, hot_ns=NS, cpu_ns=NS, calls=NS, bytes_in=NS, bytes_out=NS)
+
 
 class Slice(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        self.shell = Shell(cores=4, end_in_s=300.0)
+        self.shell = Shell(cores=4, end_in_s=300.0, usage_every_s=5.0)
         self.shell.up()
         self.terms = []
 
     def pick(self, things, n):
         return sorted(things)[n % len(things)]
 
-    @rule(workers=st.integers(1, 3), cores=st.integers(1, 2), stale=st.booleans())
-    def propose(self, workers, cores, stale):
+    @rule(
+        workers=st.integers(1, 3),
+        cores=st.integers(1, 2),
+        memory=st.sampled_from([1, 1 << 28, 1 << 29]),
+        stale=st.booleans(),
+    )
+    def propose(self, workers, cores, memory, stale):
         before = self.shell.core.draining
         epoch = self.shell.core.epoch + (1 if stale else 0)
-        terms = self.shell.propose(f"l{len(self.terms)}".encode(), workers, cores, epoch=epoch)
+        terms = self.shell.propose(f"l{len(self.terms)}".encode(), workers, cores, memory, epoch=epoch)
         self.terms.append(terms)
         if before or stale:
             assert isinstance(self.shell.told[-1], Refused)
@@ -65,9 +73,13 @@ class Slice(RuleBasedStateMachine):
         self.shell.fork_all()
 
     @precondition(lambda self: self.shell.living)
-    @rule(n=PICK, signo=st.sampled_from([0, 9, 11]))
-    def die(self, n, signo):
-        self.shell.die(self.pick(self.shell.living, n), 0, signo)
+    @rule(n=PICK, signo=st.sampled_from([0, 9, 11]), usage=USAGE)
+    def die(self, n, signo, usage):
+        self.shell.die(self.pick(self.shell.living, n), 0, signo, usage=usage)
+
+    @rule(usages=st.lists(USAGE, max_size=4))
+    def read_usage(self, usages):
+        self.shell.step(on.UsageRead(dict(zip(sorted(self.shell.living), usages, strict=False))))
 
     @precondition(lambda self: self.shell.living)
     @rule(n=PICK)
@@ -125,6 +137,11 @@ class Slice(RuleBasedStateMachine):
         held = {number: lease_id for lease_id, h in core.leases.items() for number in h.core_ids}
         assert len(held) == sum(len(h.core_ids) for h in core.leases.values())
         assert [core.cores.owner(number) for number in range(4)] == [held.get(number) for number in range(4)]
+
+    @invariant()
+    def memory_is_never_held_beyond_the_slice(self):
+        core = self.shell.core
+        assert sum(held.terms.memory_bytes for held in core.leases.values()) <= core.config.slice.memory_bytes
 
     @invariant()
     def every_living_worker_sits_in_a_lease_that_is_held(self):

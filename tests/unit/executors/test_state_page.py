@@ -135,3 +135,43 @@ def test_an_interrupt_and_the_end_of_a_call_never_miss_each_other(page):
         for descriptor in told_read, told, hold_read, hold:
             os.close(descriptor)
     print(f"{n_running} of 100 interrupts met a running call")
+
+
+# --- usage ---------------------------------------------------------------------------------------
+
+
+def test_usage_lies_behind_the_slots_in_the_specified_order(page):
+    page.open(0, 7)
+    page.start(0, 1)
+    started_ns = page.read(0)[4]
+    page.finish(0, 1, 1000, 24)
+    page.start(0, 2)
+    page.finish(0, 2, 1, 2)
+    with mmap.mmap(page.fileno(), 8192) as seen:
+        running_ns, hot_ns, calls, bytes_in, bytes_out, *rest = struct.unpack_from("<8Q", seen, 4096)
+        assert set(seen[4096 + 64 :]) == {0}
+    assert (hot_ns, calls, bytes_in, bytes_out, rest) == (0, 2, 1001, 26, [0, 0, 0])
+    assert 0 < running_ns <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started_ns
+    assert page.usage() == (running_ns, hot_ns, calls, bytes_in, bytes_out)
+
+
+def test_usage_outlives_the_channel(page):
+    page.open(0, 7)
+    page.start(0, 1)
+    page.finish(0, 1, 5, 6)
+    page.open(0, 8)
+    assert page.usage()[2:] == (1, 5, 6)
+
+
+def test_a_page_of_the_version_before_serves_without_usage():
+    fd = os.memfd_create("old")
+    os.ftruncate(fd, 4096)
+    page = StatePage.from_fd(fd)
+    page.open(0, 7)
+    page.start(0, 1)
+    page.finish(0, 1, 5, 6)
+    assert page.read(0)[:3] == (7, 1, 1)
+    assert page.usage() == (0, 0, 0, 0, 0)
+    page.close()
+    with pytest.raises(ValueError, match="closed"):
+        page.usage()

@@ -107,6 +107,31 @@ def test_a_want_goes_to_the_allocator_once(h):
     assert to_allocator(h.take()) == [Want(CLIENT, 1, 3, 1, 5)]
 
 
+def test_a_placement_goes_with_it(h):
+    h.client_says("want", executor=1, workers=3, cores=1, memory_bytes=5, placement="spread")
+    assert to_allocator(h.take()) == [Want(CLIENT, 1, 3, 1, 5, "spread")]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "words"),
+    [
+        ((None, ""), "2 more asked for, nobody knows when"),
+        ((41.7, "slice ends"), "2 more asked for, perhaps in 42 s by slice ends"),
+    ],
+)
+def test_who_waits_hears_why_and_for_how_long(h, estimate, words):
+    h.want(4)
+    h.take()
+    h.step(AllocatorSaid(Waiting(CLIENT, 1, 2, "all is leased", "leased", *estimate)))
+    (said,) = h.said()
+    assert (said["code"], said["reason"], said["estimate_s"], said["hint"]) == (
+        "leased",
+        "all is leased",
+        estimate[0],
+        words,
+    )
+
+
 def test_a_grant_is_told_and_attached_over_one_connection_for_all_leases(h):
     h.want(2)
     h.grant(1)

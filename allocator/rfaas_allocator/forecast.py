@@ -1,0 +1,113 @@
+"""When something may come for a request that waits: from what ends, and from what happened before; else "nobody knows".
+
+Pure functions of the inventory, and a memory of this life of the allocator. An estimate binds nobody and is never used
+to decide. Spec: docs/spec/002-lease.md section 5.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from rfaas.control.lease import LeaseState
+from rfaas_allocator.inventory import Inventory, LeaseEntry, SliceEntry
+from rfaas_allocator.placement import Item, Room
+
+LEASES_REMEMBERED: Final = 256
+ARRIVALS_REMEMBERED: Final = 64
+LEAST_SAMPLES: Final = 5  # fewer say nothing
+PROOF_S: Final = 1.0  # a fenced lease is free about so soon: its workers are being killed
+OVERDUE: Final = 3.0  # so many medians without a slice: what was before is no guide any more
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds from now, and what they were made of."""
+
+    in_s: float
+    basis: str
+
+
+class History:
+    """How long leases lasted and when slices came, in this life of the allocator."""
+
+    def __init__(self) -> None:
+        self._lasted_s: deque[float] = deque(maxlen=LEASES_REMEMBERED)
+        self._arrivals: deque[tuple[float, int, int]] = deque(maxlen=ARRIVALS_REMEMBERED)
+
+    def lease_ended(self, lasted_s: float) -> None:
+        """A lease that served somebody is free."""
+        self._lasted_s.append(lasted_s)
+
+    def slice_came(self, now_s: float, cores: int, memory_bytes: int) -> None:
+        """A slice is here that was not before."""
+        self._arrivals.append((now_s, cores, memory_bytes))
+
+    def lease_left(self, age_s: float) -> Estimate | None:
+        """What is left to a lease of this age, if it ends like those before that grew as old."""
+        longer = [lasted_s for lasted_s in self._lasted_s if lasted_s > age_s]
+        if len(longer) < LEAST_SAMPLES:
+            return None
+        return Estimate(statistics.median(longer) - age_s, f"how long {len(longer)} earlier leases lasted")
+
+    def next_slice(self, now_s: float, item: Item) -> Estimate | None:
+        """When the next slice may come that holds such a worker, if they come as before."""
+        came = [
+            at_s
+            for at_s, cores, memory_bytes in self._arrivals
+            if cores >= item.cores_per_worker and memory_bytes >= item.memory_bytes_per_worker
+        ]
+        if len(came) <= LEAST_SAMPLES:
+            return None
+        pause_s = statistics.median(later - earlier for earlier, later in itertools.pairwise(came))
+        since_s = now_s - came[-1]
+        if since_s > OVERDUE * max(pause_s, 1.0):
+            return None
+        return Estimate(max(0.0, pause_s - since_s), f"when {len(came)} earlier slices came")
+
+
+def when_a_lease_ends(inventory: Inventory, history: History, item: Item, now_s: float) -> Estimate | None:
+    """When so much of one slice may be free that one worker fits."""
+    found = [
+        estimate
+        for entry in inventory.slices.values()
+        if entry.link is not None and not entry.ending and not entry.haunted
+        if (estimate := _when_fitting(entry, history, item, now_s)) is not None
+    ]
+    return min(found, key=lambda estimate: estimate.in_s, default=None)
+
+
+def _when_fitting(entry: SliceEntry, history: History, item: Item, now_s: float) -> Estimate | None:
+    cores, memory_bytes = entry.free_cores, entry.free_memory_bytes
+    ends = [(end, lease) for lease in entry.leases.values() if (end := _end_of(lease, history, now_s)) is not None]
+    for end, lease in sorted(ends, key=lambda pair: pair[0].in_s):
+        cores += lease.terms.cores
+        memory_bytes += lease.terms.memory_bytes
+        if item.fitting(Room(entry.slice_id, entry.slice.node, cores, memory_bytes)):
+            return end if entry.has_time(now_s + end.in_s, 0.0) else None
+    return None
+
+
+def when_quota_is_free(inventory: Inventory, history: History, uid: int, now_s: float) -> Estimate | None:
+    """When the first of a user's own leases may end: by its slice's end at the latest, if that is known."""
+    found = []
+    for lease in inventory.leases.values():
+        if lease.terms.uid != uid:
+            continue
+        entry = inventory.slices[lease.terms.slice_id]
+        if entry.end_s is not None:
+            left_s = max(0.0, entry.end_s - entry.slice.grace_s - now_s)
+            found.append(Estimate(left_s, f"the end of the slice on {entry.slice.node}"))
+        end = _end_of(lease, history, now_s)
+        if end is not None:
+            found.append(end)
+    return min(found, key=lambda estimate: estimate.in_s, default=None)
+
+
+def _end_of(lease: LeaseEntry, history: History, now_s: float) -> Estimate | None:
+    if lease.lease.state is LeaseState.FENCED:
+        return Estimate(PROOF_S, "a lease that ends now")
+    return history.lease_left(max(0.0, now_s - lease.since_s))

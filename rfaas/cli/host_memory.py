@@ -1,0 +1,24 @@
+"""How much memory of this host is offered where nobody says."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+OFFERED_PART: Final = 0.8  # the rest is the user's own and the kernel's
+CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")  # of this container; absent or "max" where there is no limit
+
+
+def offered_bytes(line: str) -> int:
+    """A part of what /proc/meminfo says, at most of the limit of this container.
+
+    Args:
+        line: of /proc/meminfo: MemTotal, or MemAvailable for what is free now.
+    """
+    with open("/proc/meminfo") as meminfo:
+        (found,) = [text for text in meminfo if text.startswith(f"{line}:")]
+    host_bytes = int(found.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError):
+        host_bytes = min(host_bytes, int(CGROUP_LIMIT.read_text()))
+    return int(host_bytes * OFFERED_PART)
