@@ -114,6 +114,8 @@ class ChannelTable:
             n_sent = channel.granted - left - channel.answered
             for call_id in list(channel.running)[n_sent:]:
                 del channel.running[call_id]
+            if channel.chore is not None and channel.chore.call_id not in channel.running:
+                channel.chore = None  # noted, and not sent
             channel.credits = left
         self._idle = [channel for channel in self._by_number.values() if channel.credits and channel.ready]
 

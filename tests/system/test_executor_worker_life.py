@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import wait
 
 import pytest
 
 import rfaas
+from support import attempts
 from support import functions as f
 from support import pool_functions as p
 from support.leftovers import alive, children
@@ -253,6 +255,54 @@ def test_what_a_finalizer_or_signal_handler_asks_is_done_by_the_other_thread(tmp
             ex.shutdown(wait=True)
         with pytest.raises(RuntimeError, match="after shutdown"):
             ex.submit(f.nothing)
+
+
+def test_an_interrupt_that_overtakes_its_submit_waits_for_it():
+    with ours(2) as ex:
+        ex.submit(f.nothing).result(TIMEOUT_S)
+        futures = []
+        for n in range(100):
+            with ex._engine._lock:  # as above: the submit is left to the other thread
+                futures.append(ex.submit(f.add, n))
+                if n % 2:
+                    assert futures[-1].cancel(interrupt=True)
+            futures[-1].cancel(interrupt=True)
+        wait(futures, TIMEOUT_S)
+        for n, future in enumerate(futures):
+            error = None if future.cancelled() else future.exception(0)
+            assert future.cancelled() or type(error) is rfaas.Cancelled or future.result(0) == n
+        assert ex.submit(f.add, 7).result(TIMEOUT_S) == 7
+        counts = ex.statistics()
+    assert counts["submitted"] == counts["answered"] + counts["failed"] + counts["cancelled"] == 102
+
+
+def test_the_worker_that_replaces_an_interrupted_one_is_initialized_too(tmp_path):
+    with ours(1, initializer=p.remember, initargs=("k", 5)) as ex:
+        call = ex.submit(f.witness_then_wait, tmp_path / "witness", tmp_path / "never")
+        wait_until(lambda: f.runs(tmp_path / "witness"), TIMEOUT_S)
+        assert call.cancel(interrupt=True)
+        assert type(call.exception(TIMEOUT_S)) is rfaas.Cancelled
+        assert ex.submit(p.recall, "k").result(TIMEOUT_S)[0] == 5
+
+
+def test_a_call_goes_on_from_its_checkpoint_on_an_initialized_worker():
+    with ours(1, initializer=p.remember, initargs=("k", 5), max_tasks_per_child=1) as ex:
+        call = ex.options(idempotent=True, retries=2).submit(attempts.save_and_die, b"state", 2)
+        assert call.result(TIMEOUT_S)[::2] == (b"state\x01", 2)
+        assert ex.submit(p.recall, "k").result(TIMEOUT_S)[0] == 5
+
+
+def test_ending_the_workers_runs_no_call_again_that_raised_what_it_is_retried_for(tmp_path):
+    ex = ours(1)
+    retried = ex.options(idempotent=True, retries=1_000_000, retry_on=[OSError])
+    call = retried.submit(attempts.fail_times, str(tmp_path / "runs"), 1_000_000, OSError("again"))
+    wait_until(lambda: ex.statistics()["retried"] >= 2, TIMEOUT_S)
+    ex.terminate_workers()
+    error = call.exception(3 * 1.0)  # as it ran, paused, or was looked at
+    assert type(error) in (rfaas.ExecutorBroken, rfaas.Cancelled, OSError)
+    ex.shutdown()
+    counts = ex.statistics()
+    assert (counts["queued"], counts["running"], counts["answered"] + counts["failed"]) == (0, 0, 1)
 
 
 def test_a_signal_handler_may_submit(tmp_path):

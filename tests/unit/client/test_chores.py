@@ -325,3 +325,10 @@ def test_the_agent_is_asked_about_a_chore_whose_channel_broke_alone(client):
     effects = client.dies(1, last_started=1, reason=ReasonCode.CALL_INTERRUPTED)
     assert (of(effects, Broke), [close.channel for close in of(effects, CloseChannel)]) == ([], [1])
     assert sent(client.worker(2)) == [(2, "init")]
+
+
+def test_a_chore_that_was_noted_and_not_sent_is_sent_after_a_recovery(client):
+    assert sent(client.worker(1)) == [(1, "init")]
+    effects = client.core.recover([], {1: 1}, client.now_s, is_joining=False)  # the credit is there: nothing was sent
+    assert sent(effects) == [(1, "init")]
+    assert sent(client.core.recover([], {1: 0}, client.now_s, is_joining=False)) == []
