@@ -53,6 +53,7 @@ from rfaas.client.events import (
     SendInterrupt,
     SendWant,
     Shutdown,
+    Starving,
     Submit,
     TellReclaim,
     Terminate,
@@ -314,6 +315,8 @@ class Engine:
             self._broke = effect
         elif isinstance(effect, Requeued):
             effect.call.work.future._mark_pending()
+        elif isinstance(effect, Starving):
+            _log.warning("%d calls wait, and there is no worker: %s", effect.n_calls, effect.why or "nobody says why")
         elif isinstance(effect, SendWant):
             self._want = effect.workers
         elif isinstance(effect, SendInterrupt):

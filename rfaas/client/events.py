@@ -379,6 +379,14 @@ class SendWant:
 
 
 @dataclass(slots=True, eq=False)
+class Starving:
+    """Calls have waited for long while there is no worker at all: say so to whoever sits before the program."""
+
+    n_calls: int
+    why: str
+
+
+@dataclass(slots=True, eq=False)
 class SendInterrupt:
     """Ask the session process to have the agent end this call, if it runs."""
 
@@ -421,6 +429,7 @@ Effect = (
     | Broke
     | Requeued
     | SendWant
+    | Starving
     | SendInterrupt
     | TellReclaim
     | CloseChannel

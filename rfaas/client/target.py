@@ -9,11 +9,12 @@ from typing import Final
 
 from rfaas.client.call_book import CallBook, unsent_error
 from rfaas.client.channel_table import ChannelTable
-from rfaas.client.events import Denied, Effect, Queued
+from rfaas.client.events import Denied, Effect, Queued, Starving
 from rfaas.client.timers import Timers
 from rfaas_transport.errors import AcquireTimeout, EnvironmentFailed, LeaseDenied, ReasonCode, RfaasError
 
 LOWER_WANT_AFTER_S: Final = 5.0  # without a waiting call, nothing is worth asking for again after a reclaim
+STARVING_AFTER_S: Final = 10.0  # a job that waits so long for its first worker may well be one that waits in vain
 DENIED_PAUSE_S: Final = 5.0  # while workers serve, more of them are not asked for so soon after a denial
 
 
@@ -111,13 +112,17 @@ class Target:
             self.want = min(self.want, max(1, self._calls.outstanding))
 
     def _watch_for_starving(self, now_s: float) -> None:
-        if self._acquire_timeout_s is None:
-            return
         if not self._calls.queue or self._channels.any_serving():
             self._starved_since_s = None
         elif self._starved_since_s is None:
             self._starved_since_s = now_s
-            self._timers.add(now_s + self._acquire_timeout_s, self._on_starved, now_s)
+            self._timers.add(now_s + STARVING_AFTER_S, self._on_starving, now_s)
+            if self._acquire_timeout_s is not None:
+                self._timers.add(now_s + self._acquire_timeout_s, self._on_starved, now_s)
+
+    def _on_starving(self, since_s: float, now_s: float, out: list[Effect]) -> None:
+        if self._starved_since_s == since_s:
+            out.append(Starving(len(self._calls.queue), f"{self.why_waiting}{self._why_more}"))
 
     def _on_starved(self, since_s: float, now_s: float, out: list[Effect]) -> None:
         if self._starved_since_s != since_s or self._acquire_timeout_s is None:

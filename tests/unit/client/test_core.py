@@ -32,12 +32,13 @@ from rfaas.client.events import (
     SessionLost,
     SessionUp,
     Shutdown,
+    Starving,
     Submit,
     Tick,
     Verdict,
     Withdrawn,
 )
-from rfaas.client.target import DENIED_PAUSE_S, LOWER_WANT_AFTER_S
+from rfaas.client.target import DENIED_PAUSE_S, LOWER_WANT_AFTER_S, STARVING_AFTER_S
 from rfaas.config import RECLAIM_BUDGET, CallSettings
 from rfaas_transport.errors import (
     AcquireTimeout,
@@ -605,6 +606,18 @@ def test_each_failed_call_has_an_error_of_its_own(client):
     client.submit()
     first, second = (e.error for e in client.step(Denied("quota", "")) if isinstance(e, Fail))
     assert first is not second
+
+
+def test_calls_that_wait_long_without_any_worker_are_said_to_once_with_the_reason(client):
+    client.submit()
+    client.submit()
+    client.step(Queued("all that is here is leased", "2 more asked for"))
+    none(client.wait(STARVING_AFTER_S - 0.1), Starving)
+    said = only(client.wait(0.2), Starving)
+    assert (said.n_calls, said.why) == (2, "all that is here is leased: 2 more asked for")
+    none(client.wait(10 * STARVING_AFTER_S), Starving)
+    client.worker(1)
+    none(client.wait(2 * STARVING_AFTER_S), Starving)
 
 
 def test_without_any_worker_a_call_fails_after_acquire_timeout_and_says_why():
