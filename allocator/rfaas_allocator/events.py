@@ -25,7 +25,7 @@ from rfaas.control.messages import (
     SliceId,
 )
 
-LinkId = NewType("LinkId", int)  # one connection of an agent or a session process; never used again
+LinkId = NewType("LinkId", int)  # one connection of an agent or a session process; they rise
 
 # --- events: what the core is told ---------------------------------------------------------------
 

@@ -43,11 +43,14 @@ class HolderDesk:
         self._inventory = ledger.inventory
 
     def said(self, link: LinkId, message: HolderMessage) -> None:
-        """Take one message of a holder."""
+        """Take one message of a holder; what it wants is what its newest link says, whichever is read first."""
+        known = self._inventory.holders.get(message.holder)
         match message:
+            case HolderHello() | Want() if known is not None and link < known.link:
+                logger.warning("message on a replaced link ignored holder=%s", message.holder.hex())
             case HolderHello():
                 self._hello(link, message)
-            case _ if message.holder not in self._inventory.holders:
+            case _ if known is None:
                 logger.warning("message without a hello ignored holder=%s", message.holder.hex())
             case Want():
                 self._want(message)

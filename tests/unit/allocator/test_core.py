@@ -500,6 +500,21 @@ def test_a_hello_on_a_new_link_forgets_what_was_wanted_on_the_old_one(world):
     assert holder.workers == 0
 
 
+def test_a_hello_that_is_read_after_that_of_a_newer_link_changes_nothing(world):
+    world.agent(cores=4)
+    holder = world.holder(hello=False)
+    old = world.connect(holder)
+    holder.want(1)
+    new = world.connect(holder)
+    world.deliver(new, "up")
+    world.settle()  # hello and want of the old link among it
+    world.cut_link(old)
+    assert holder.link is new
+    holder.want(3)
+    world.settle()
+    assert holder.workers == 3
+
+
 def test_a_grant_whose_word_was_lost_is_said_again_after_hello(world):
     agent, holder = world.agent(cores=2), world.holder()
     holder.want(1)
