@@ -143,9 +143,7 @@ class SqliteJournal:
 
     def _no_way(self, error: Exception) -> ConfigError:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-            return ConfigError(
-                f"there is no room for the journal {self._path} (ENOSPC)", hint="make room on its disk (df)"
-            )
+            return ConfigError(f"the disk of the journal {self._path} is full (ENOSPC)", hint="make room on it (df)")
         if "locked" in str(error) or "busy" in str(error):
             return ConfigError(
                 f"another allocator holds {self._path}, or its file system can't lock ({error})",

@@ -39,8 +39,10 @@ class UsageBook:
     def hear(self, usages: Mapping[int, on.WorkerUsage], workers: Mapping[int, Worker]) -> None:
         """Take what workers that live have cost, and tell the allocator."""
         for number, usage in usages.items():
-            if number in workers:
-                workers[number].usage = _highest(workers[number].usage, usage)
+            worker = workers.get(number)
+            # One that was never forked has cost nothing: counted, it would be missing once its template has failed.
+            if worker is not None and worker.forked_s is not None:
+                worker.usage = _highest(worker.usage, usage)
         self.report({})
 
     def report(self, ended: Mapping[bytes, Usage]) -> None:

@@ -80,7 +80,7 @@ def up_slices(programs):
 def programs(tmp_path):
     directory = tmp_path / "state"
     directory.mkdir()
-    disk = SmallDisk(directory, 1024)
+    disk = SmallDisk(directory, 12 * 1024)
     programs = Programs(disk)
     yield programs
     programs.end()
@@ -194,3 +194,52 @@ def test_the_journal_takes_small_commits_on_a_disk_without_a_byte_left(programs)
     full, counters = done.stdout.splitlines()
     assert "ENOSPC" in full
     assert counters == "{'epoch': 1000}"
+
+
+ENDS = """
+import sys
+from pathlib import Path
+from rfaas.control import messages as m
+from rfaas_allocator.events import AccountIs, LeaseIs, LeaseIsOver, SliceIs
+from rfaas_allocator.journal_sqlite import SqliteJournal
+
+directory = Path(sys.argv[1])
+journal = SqliteJournal(directory / "journal.sqlite")
+journal.load()
+offered = m.Slice(m.SliceId(b"s" * 16), "n1", 64, 2**37, "/s")
+ids = [m.LeaseId(number.to_bytes(2) * 8) for number in range(1000)]
+
+def account(number, usage_ns, **end):
+    usage = m.Usage(*[usage_ns] * 8)
+    about = (b"h" * 16, "program.py", 1000, offered.slice_id, "n1", "4711", 2, 2, 2**31, 1764000000.125)
+    return AccountIs(m.Account(ids[number], m.LeaseSeq(number), *about, usage=usage, **end))
+
+def lease(number):
+    terms = (ids[number], m.LeaseSeq(number), offered.slice_id, m.Epoch(1), m.HolderId(b"h" * 16), 1, 2, 1, 2**30, 10.0)
+    return LeaseIs(m.HeldLease(m.LeaseTerms(*terms), (0, 1), "GRANTED"))
+
+journal.commit([SliceIs(offered, m.InstanceId(b"i" * 16), m.Epoch(1))])
+for number in range(1000):
+    journal.commit([lease(number), account(number, 0)])
+with open(directory / "more", "ab", buffering=0) as file:
+    try:
+        while file.write(b"x" * 512):
+            pass
+    except OSError:
+        pass
+assert journal.storage_problem()
+for usage_ns in 10**9, 10**12:
+    journal.commit([account(number, usage_ns) for number in range(1000)])
+end = {"end_unix_s": 1764000100.25, "reason": "released", "reason_code": 6}
+journal.commit([r for n in range(1000) for r in (LeaseIsOver(ids[n]), account(n, 10**13, **end))])
+journal.close()
+recovered = SqliteJournal(directory / "journal.sqlite").load()
+print(len(recovered.leases), len(recovered.accounts), sum(account.end_unix_s is None for account in recovered.accounts))
+"""
+
+
+def test_a_thousand_leases_report_usage_and_end_at_once_on_a_full_disk(programs):
+    command = programs.disk.python("-W", "error", "-c", ENDS, programs.disk.directory)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "1000", "0"]
