@@ -164,7 +164,8 @@ def test_up_and_down_leave_nothing_and_say_what_is_wrong(cluster, alice):
         # from inside a job on a node, by TLS
         inside = ["srun", "-p", "rigid", "-n1", "python", hello]
         assert alice.run(HEAD, inside, RUN_S).stdout.strip() in cluster.settings.node_names
-        assert "n1" in alice.run(HEAD, ["rfaas", "status"], RUN_S).stdout
+        # the job inside was a rigid one: its node's slice went for it, and comes back
+        wait_until(lambda: "n1" in alice.run(HEAD, ["rfaas", "status"], RUN_S).stdout, RUN_S, "a slice on n1")
     assert list(alice.home.glob(".local/state/rfaas/*")) == []
 
 
