@@ -135,6 +135,8 @@ def make_call_settings(
         ConfigError: a value is out of range; or `retries` without `idempotent`, or `retry_on` without `retries`.
     """
     retries = _whole_number("retries", retries, 0, 1_000_000)
+    if not isinstance(idempotent, bool):  # what merely looks true must not let a function run twice
+        raise ConfigError(f"idempotent={idempotent!r} is neither True nor False", hint="write True or False")
     if retries and not idempotent:
         raise ConfigError(
             "retries needs idempotent=True: a call that may have run is only run again if that does no harm",
@@ -147,7 +149,7 @@ def make_call_settings(
             hint="pass idempotent=True, retries=3 if the function may run again, or leave retry_on out",
         )
     timeout_s = _optional_duration("call_timeout_s", call_timeout_s)
-    return CallSettings(idempotent=bool(idempotent), retries=retries, call_timeout_s=timeout_s, retry_on=kinds)
+    return CallSettings(idempotent=idempotent, retries=retries, call_timeout_s=timeout_s, retry_on=kinds)
 
 
 def make_config(

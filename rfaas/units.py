@@ -91,9 +91,12 @@ def parse_duration_s(value: str | float, *, name: str = "duration", minimum_s: f
 
 
 def _duration_of_number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return math.inf
 
 
 def _duration_of_text(text: str) -> float | None:

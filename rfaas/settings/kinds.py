@@ -110,7 +110,10 @@ def path(*, also: str = "") -> Kind:
         text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
         if not isinstance(text, str) or not text or "\0" in text:
             raise ConfigError(f"{name}={value!r} is no path" + (f' nor "{also}"' if also else ""), hint="write a path")
-        return text if also and text == also else str((base / Path(text).expanduser()).absolute())
+        try:
+            return text if also and text == also else str((base / Path(text).expanduser()).absolute())
+        except RuntimeError as error:  # no such user, or one without a home
+            raise ConfigError(f"{name}={value!r}: {error}", hint="write the path in full") from error
 
     return Kind(f'path, or "{also}"' if also else "path", "", parse)
 

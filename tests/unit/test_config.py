@@ -85,6 +85,18 @@ def test_a_wrong_value_names_its_setting_and_a_remedy(name, value):
     assert isinstance(caught.value, ValueError)
 
 
+def test_what_only_looks_true_does_not_let_a_function_run_twice():
+    with pytest.raises(ConfigError, match="neither True nor False"):
+        make_call_settings(idempotent="no", retries=0, call_timeout_s=None)
+
+
+def test_a_time_beyond_all_floats_and_a_home_of_nobody_are_refused():
+    with pytest.raises(ConfigError, match="too long"):
+        make_call_settings(idempotent=False, retries=0, call_timeout_s=10**400)
+    with pytest.raises(ConfigError, match="write the path in full"):
+        choose_allocator("~nobody-of-this-name/state", {})
+
+
 def test_retries_without_idempotent_are_refused():
     with pytest.raises(ConfigError, match="idempotent=True"):
         make_call_settings(idempotent=False, retries=1, call_timeout_s=None)
