@@ -393,7 +393,7 @@ def test_a_collected_executor_retries(tmp_path):
     assert future.result(TIMEOUT_S) == 2
 
 
-def test_an_agent_without_descriptors_says_so_and_serves_with_the_workers_it_has(tmp_path):
+def test_a_program_with_few_descriptors_is_served_by_as_many_workers_as_they_allow(tmp_path):
     program = """
         import rfaas, time
         with rfaas.Executor(40, allocator="embedded") as ex:
@@ -403,6 +403,4 @@ def test_an_agent_without_descriptors_says_so_and_serves_with_the_workers_it_has
     path.write_text(textwrap.dedent(program))
     limited = f"ulimit -n 64; exec {sys.executable} {path}"
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert (done.returncode, done.stdout) == (0, "100\n")
-    assert "Traceback" not in done.stderr
-    assert "Too many open files" in done.stderr or "out of descriptors" in done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "100\n", "")
