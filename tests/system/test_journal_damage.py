@@ -8,6 +8,7 @@ import pytest
 
 from rfaas.control import messages as m
 from rfaas.control.hosts import HostList
+from rfaas_allocator import reserve
 from rfaas_allocator.events import AccountIs, CounterIs, HostsAre, LeaseIs, SliceIs
 from rfaas_allocator.journal_sqlite import SqliteJournal
 from rfaas_transport.errors import ConfigError
@@ -113,6 +114,12 @@ def cut(content, offset):
 
 def flip(content, offset):
     return content[:offset] + bytes([content[offset] ^ 0xFF]) + content[offset + 1 :]
+
+
+@pytest.fixture(autouse=True)
+def _small_reserve(monkeypatch):
+    """Thousands of journals are opened here, and what the reserve is for is tested elsewhere."""
+    monkeypatch.setattr(reserve, "RESERVE_BYTES", 4096)
 
 
 def outcomes(directory, files, damaged, damage, offsets):
