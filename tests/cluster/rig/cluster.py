@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cluster.rig import conf, logs
+from cluster.rig.commands import CommandFailed
 from cluster.rig.node import COMMAND_TIMEOUT_S, Node, Process
 from cluster.rig.settings import HEAD, STATE_PREFIX, USERS, Layout, RigError, Settings, missing_requirement
 from cluster.rig.users import User
@@ -232,7 +233,11 @@ class Cluster:
         """
         self.head.ip_batch(f"link set v{name} down")
         self.node(name).stop()
-        self.head.ip_batch(f"link del v{name}")  # such connections keep the dead node's network for a while
+        try:  # such connections keep the dead node's network for a while
+            self.head.ip_batch(f"link del v{name}")
+        except CommandFailed as gone:  # or nothing did, and the wire went with it
+            if "Cannot find device" not in str(gone):
+                raise
 
     def start_node(self, name: str) -> None:
         """Boot a node that was killed and start its daemon. Raises RigError if it runs or does not come up."""
