@@ -2,8 +2,6 @@
 
 import mmap
 import os
-import random
-import select
 import struct
 import time
 
@@ -92,49 +90,6 @@ def test_an_interrupted_call_does_not_start_and_one_that_runs_is_told_of(page):
     assert page.finish(0, 3) is False
     page.open(0, 10)
     assert page.start(0, 1) is True  # another channel's
-
-
-def run_calls(page, told, wrong):
-    """A worker in a process of its own: calls follow each other until one was interrupted; its number is told."""
-    call_id = 0
-    while True:
-        call_id += 1
-        may_run = page.start(0, call_id)
-        if not may_run or not page.finish(0, call_id):
-            os.write(told, struct.pack("<Q", call_id))
-            os.read(wrong, 1)
-            os._exit(0)
-
-
-def test_an_interrupt_and_the_end_of_a_call_never_miss_each_other(page):
-    """Two processes race: whatever the agent was told, the worker starts no call after one that is to be killed."""
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")
-    draw, n_running = random.Random(seed), 0
-    for _ in range(100):
-        page.open(0, 1)
-        told_read, told = os.pipe()
-        hold_read, hold = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            run_calls(page, told, hold_read)
-        while page.read(0)[1] < 50:
-            pass
-        asked = set()
-        while not select.select([told_read], [], [], 0)[0]:
-            wanted = page.read(0)[1] + draw.randrange(3)
-            asked.add(wanted)
-            if page.interrupt(0, wanted):
-                n_running += 1
-                asked = {wanted}
-                break
-        (at,) = struct.unpack("<Q", os.read(told_read, 8))
-        assert at in asked  # it went no further, and waits for the kill
-        os.write(hold, b"x")
-        os.waitpid(pid, 0)
-        for descriptor in told_read, told, hold_read, hold:
-            os.close(descriptor)
-    print(f"{n_running} of 100 interrupts met a running call")
 
 
 # --- usage ---------------------------------------------------------------------------------------
