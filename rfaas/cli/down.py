@@ -36,26 +36,28 @@ def down(state_dir: Path, as_json: bool, purge: bool) -> None:
     except RfaasError as error:
         if unrecorded is None:
             fail(error, as_json=as_json)
-    if found is None and unrecorded is not None:
+    if found is not None:
+        _stop_recorded(result, *found)
+    elif unrecorded is not None:
         _ask_to_leave(state_dir)
         _note(result, unrecorded, daemons.wait_gone(unrecorded, AGENTS_S) or daemons.stop(unrecorded, 5.0))
+    was_up = found is not None or unrecorded is not None
+    if was_up and not result["left"]:
         (state_dir / daemons.RECORD).unlink(missing_ok=True)
         (state_dir / "allocator.json").unlink(missing_ok=True)
-    if found:
-        running, settings = found
-        for daemon in (d for d in running if d.name == "harvester"):
-            _note(result, daemon, daemons.stop(daemon, 10.0))
-        if settings["slurm"]:
-            result |= _cancel_slices(settings)
-        # The allocator last: an agent that says goodbye to it leaves no slice behind in the journal.
-        for daemon in (d for d in reversed(running) if d.name != "harvester"):
-            _note(result, daemon, daemons.stop(daemon, 10.0))
-        if not result["left"]:
-            (state_dir / daemons.RECORD).unlink(missing_ok=True)
-            (state_dir / "allocator.json").unlink(missing_ok=True)
     if purge and not result["left"]:
         _purge(state_dir)
-    _report_down(result, found is not None or unrecorded is not None, state_dir, as_json)
+    _report_down(result, was_up, state_dir, as_json)
+
+
+def _stop_recorded(result: dict[str, Any], running: list[Daemon], settings: dict[str, Any]) -> None:
+    for daemon in (d for d in running if d.name == "harvester"):
+        _note(result, daemon, daemons.stop(daemon, 10.0))
+    if settings["slurm"]:
+        result |= _cancel_slices(settings)
+    # The allocator last: an agent that says goodbye to it leaves no slice behind in the journal.
+    for daemon in (d for d in reversed(running) if d.name != "harvester"):
+        _note(result, daemon, daemons.stop(daemon, 10.0))
 
 
 def _ask_to_leave(state_dir: Path) -> None:
