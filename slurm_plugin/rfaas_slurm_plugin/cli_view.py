@@ -15,7 +15,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rfaas_slurm_plugin.records import UnknownForm, jobs_of, nodes_of, partition_line, reservation_line
+from rfaas_slurm_plugin.records import (
+    UnknownForm,
+    jobs_of,
+    nodes_of,
+    partition_line,
+    refuse_errors,
+    reservation_line,
+)
 from rfaas_slurm_plugin.view import ClusterConfig, ClusterUnavailable, ClusterView, Partition, Reservation
 
 COMMAND_TIMEOUT_S: Final = 15.0
@@ -27,6 +34,7 @@ OUTPUT_LIMIT_BYTES: Final = 256 << 20
 """100,000 jobs are some 400 MB in `squeue --json` of 22.05, and nobody reads that every ten seconds."""
 
 _SINFO: Final = ("sinfo", "--all", "--json")
+_SQUEUE: Final = ("squeue", "--all", "--states=all", "--json")
 _SCONTROL: Final = ("scontrol", "--json", "show", "nodes")
 
 
@@ -46,9 +54,7 @@ class CliView:
     async def read(self) -> ClusterView:
         """Nodes, jobs and reservations: one `sinfo`, one `squeue` and one `scontrol`, side by side."""
         taken_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-        nodes, jobs, reservations = await asyncio.gather(
-            self._nodes(), self._json(["squeue", "--all", "--states=all", "--json"]), self._reservations()
-        )
+        nodes, jobs, reservations = await asyncio.gather(self._nodes(), self._jobs(), self._reservations())
         return ClusterView(
             taken_boot_s=taken_boot_s, nodes=nodes_of(nodes), jobs=jobs_of(jobs), reservations=reservations
         )
@@ -81,6 +87,9 @@ class CliView:
             answer = await self._json(_SCONTROL)
         return answer
 
+    async def _jobs(self) -> dict[str, Any]:
+        return await self._json(_SQUEUE)
+
     async def _reservations(self) -> tuple[Reservation, ...]:
         text = await run(["scontrol", "--oneliner", "show", "reservation"], self._environment)
         return tuple(reservation_line(line) for line in text.splitlines() if line.startswith("ReservationName="))
@@ -93,6 +102,7 @@ class CliView:
             raise ClusterUnavailable(f"{' '.join(command)}: not JSON: {text[:80]!r}") from error
         if not isinstance(answer, dict):
             raise ClusterUnavailable(f"{' '.join(command)}: not a JSON object")
+        refuse_errors(answer, " ".join(command))
         return answer
 
 

@@ -23,6 +23,24 @@ class UnknownForm(ClusterUnavailable):
     """Slurm answered in a form that is not known here; the text names the field. Nothing of the answer was used."""
 
 
+def refuse_errors(answer: Mapping[str, Any], where: str) -> None:
+    """Raise if the answer says that it is none.
+
+    Measured on 22.05: with slurmctld away `squeue --json` and `sinfo --json` exit with 0 and print an empty list, and
+    only the list of errors tells that from an empty cluster.
+
+    Raises:
+        ClusterUnavailable: with the first of the errors, after `where`.
+    """
+    errors = answer.get("errors")
+    if not errors:
+        return
+    words = []
+    if isinstance(errors, list) and isinstance(errors[0], Mapping):
+        words = [str(errors[0][name]) for name in ("description", "error", "source") if errors[0].get(name)]
+    raise ClusterUnavailable(f"{where}: {', '.join(words)[:300] or 'an error without words'}")
+
+
 def nodes_of(answer: Mapping[str, Any]) -> tuple[Node, ...]:
     """Nodes of slurmrestd's `nodes`, `scontrol show nodes --json`, or `sinfo --json` of 22.05.
 

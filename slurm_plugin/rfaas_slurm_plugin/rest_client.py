@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from rfaas_slurm_plugin.records import refuse_errors
 from rfaas_slurm_plugin.view import ClusterUnavailable
 from rfaas_transport.errors import ConfigError
 
@@ -174,17 +175,10 @@ class RestClient:
             raise ClusterUnavailable(f"{where}: status {answer.status}, no JSON: {body[:80]!r}") from error
         if not isinstance(found, dict):
             raise ClusterUnavailable(f"{where}: status {answer.status}, no JSON object")
-        errors = found.get("errors")
-        if answer.status != 200 or errors:
-            raise ClusterUnavailable(f"{where}: status {answer.status}: {_first_error(errors)}")
+        refuse_errors(found, f"{where}: status {answer.status}")
+        if answer.status != 200:
+            raise ClusterUnavailable(f"{where}: status {answer.status}: no reason given")
         return found
-
-
-def _first_error(errors: object) -> str:
-    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
-        words = [str(errors[0][name]) for name in ("description", "error", "source") if errors[0].get(name)]
-        return ", ".join(words)[:300]
-    return "no reason given"
 
 
 class _UnixConnection(http.client.HTTPConnection):

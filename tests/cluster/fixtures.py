@@ -142,6 +142,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Show where the logs are, and their ends, with every failure."""
     report = yield
     if report.failed:
-        for cluster in _running:
+        its_own = {id(value) for value in item.funcargs.values()} if isinstance(item, pytest.Function) else set()
+        for cluster in [cluster for cluster in _running if id(cluster) in its_own] or _running:
             report.sections.append((f"cluster {cluster.layout.instance}", keep_and_show(cluster.layout, item.name)))
     return report

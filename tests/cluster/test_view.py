@@ -43,6 +43,19 @@ async def main():
 asyncio.run(main())
 """
 
+QUERIES = """\
+import asyncio, json
+from rfaas_slurm_plugin.cli_view import CliView
+
+async def main():
+    view = CliView()
+    queries = [view._nodes(), view._jobs(), view._reservations()]
+    told = await asyncio.gather(*queries, return_exceptions=True)
+    print(json.dumps([type(answer).__name__ for answer in told]))
+
+asyncio.run(main())
+"""
+
 
 @pytest.fixture(params=["commands", "slurmrestd socket", "slurmrestd token"])
 def read(request, alice):
@@ -184,6 +197,18 @@ def test_slurmctld_down_is_said_and_not_taken_for_an_empty_cluster(cluster, read
     finally:
         cluster.start_daemon(HEAD)
         cluster.wait_idle()
+
+
+def test_no_query_takes_a_slurmctld_that_is_down_for_an_empty_cluster(cluster, alice):
+    """It may die between two queries of one reading, so each must say so, not only one of them."""
+    script = alice.put("queries.py", QUERIES)
+    cluster.head.run_as_root("scontrol", "shutdown", "slurmctld")
+    try:
+        told = json.loads(alice.run(HEAD, ["python", script], RUN_S).stdout)
+    finally:
+        cluster.start_daemon(HEAD)
+        cluster.wait_idle()
+    assert told == ["ClusterUnavailable"] * 3
 
 
 def test_a_slurmrestd_that_is_not_there_or_does_not_believe_us_is_said(cluster, alice, bob):

@@ -68,3 +68,15 @@ def test_ping_believes_only_up(tmp_path):
     asyncio.run(put(tmp_path, scontrol="echo 'Slurmctld(primary) at head is UP'").ping())
     with pytest.raises(ClusterUnavailable, match="DOWN"):
         asyncio.run(put(tmp_path, scontrol="echo 'Slurmctld(primary) at head is DOWN'").ping())
+
+
+@pytest.mark.parametrize("failing", ["sinfo", "squeue"])
+def test_an_empty_list_with_errors_is_no_empty_cluster(tmp_path, failing):
+    """What 22.05 prints, and exits with 0, when slurmctld dies between two of the three queries of one reading."""
+    empty = {"sinfo": """echo '{"nodes": []}'""", "squeue": """echo '{"jobs": []}'"""}
+    name = {"sinfo": "nodes", "squeue": "jobs"}[failing]
+    errors = '[{"description": "Failed while looking", "error_number": -1, "error": "Unspecified error"}]'
+    empty[failing] = f"""echo '{{"errors": {errors}, "{name}": []}}'"""
+    source = put(tmp_path, **empty, scontrol="echo No reservations in the system")
+    with pytest.raises(ClusterUnavailable, match=f"{failing} .*: Failed while looking, Unspecified error"):
+        asyncio.run(source.read())
