@@ -4,10 +4,11 @@ A later medium joins the conformance suite by adding its maker to MEDIA (and to 
 plain socket).
 """
 
+import os
 import socket
 from collections.abc import Callable
 
-from rfaas_transport._core import Channel, Frame
+from rfaas_transport._core import Channel, Frame, shm_segment
 from rfaas_transport.errors import RfaasError
 from support.waiting import wait_until
 
@@ -26,10 +27,18 @@ def _adopted(sockets: tuple[socket.socket, socket.socket], **options: int) -> tu
     return left, right
 
 
+def _over_memory(**options: int) -> tuple[Channel, Channel]:
+    sockets, memory_fd = socket.socketpair(), shm_segment()
+    copy_fd = os.dup(memory_fd)
+    left = Channel.from_shm(sockets[0].detach(), memory_fd, 0, **options)
+    return left, Channel.from_shm(sockets[1].detach(), copy_fd, 1, **options)
+
+
 MEDIA: dict[str, Callable[..., tuple[Channel, Channel]]] = {
     "inproc": Channel.pair,
     "tcp": lambda **options: _adopted(tcp_sockets(), **options),
     "unix": lambda **options: _adopted(socket.socketpair(), **options),
+    "shm": _over_memory,
 }
 STREAMS: dict[str, Callable[[], tuple[socket.socket, socket.socket]]] = {
     "tcp": tcp_sockets,

@@ -262,6 +262,18 @@ rfaas_rc rfaas_channel_wait(rfaas_channel *channel, int64_t timeout_ns)
     return channel->medium->wait(channel, timeout_ns);
 }
 
+bool rfaas_channel_stay_awake(rfaas_channel *channel, bool on)
+{
+    if (channel->closed || channel->rx_end != RFAAS_OK)
+        return true;
+    return channel->medium->stay_awake != NULL && channel->medium->stay_awake(channel, on);
+}
+
+bool rfaas_channel_wants_write(const rfaas_channel *channel)
+{
+    return channel->medium->polls_out && channel->queued_frames > 0 && channel->tx_end == RFAAS_OK;
+}
+
 int rfaas_channel_fd(const rfaas_channel *channel)
 {
     return channel->closed ? -1 : channel->medium->fd(channel);

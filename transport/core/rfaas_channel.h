@@ -1,7 +1,7 @@
 /* rfaas_channel.h - the contract of every medium: a symmetric channel that carries frames and completions.
  *
  * A channel knows frames, credits and its end; it knows no calls, leases or Python, and starts no thread. A medium
- * (inproc, tcp, later shm and verbs) fills in one table of operations, struct rfaas_medium, and keeps ordered
+ * (inproc, tcp, shm, later verbs) fills in one table of operations, struct rfaas_medium, and keeps ordered
  * messages; all else here is common to all media. Spec: docs/spec/001-invocation.md.
  *
  * Threads: one thread at a time uses a channel, unless an entry says otherwise; whoever shares one brings the lock.
@@ -64,8 +64,14 @@ typedef struct rfaas_medium {
      * to do: OK or AGAIN. May return OK early. Any thread, beside another that sends. */
     rfaas_rc (*wait)(rfaas_channel *channel, int64_t timeout_ns);
 
-    /* A descriptor that is readable (epoll, level-triggered) exactly while receive() has something to do. */
+    /* A descriptor that is readable (epoll, level-triggered) exactly while receive() has something to do. On a medium
+     * without `polls_out` that holds from the moment when receive() answered AGAIN, and it covers flush() too. */
     int (*fd)(const rfaas_channel *channel);
+
+    /* For an owner that polls all the time and needs no descriptor; NULL: makes no difference. Turned off before it
+     * sleeps: true says that there is something to do already. */
+    bool (*stay_awake)(rfaas_channel *channel, bool on);
+    bool polls_out; /* a full medium shows in the descriptor's writability, which the owner has to watch */
 
     /* Bytes the peer's kernel does not have yet, without those queued here. */
     uint64_t (*unacknowledged_bytes)(const rfaas_channel *channel);
@@ -92,7 +98,7 @@ struct rfaas_completion; /* a cookie whose buffers are free again */
 /* Common part, first member of every medium's own struct. A medium touches `receiver` and what it is told to. */
 struct rfaas_channel {
     const rfaas_medium *medium;
-    const char *name; /* "tcp", "unix", "inproc" */
+    const char *name; /* "tcp", "unix", "inproc", "shm" */
     pid_t owner;      /* the process that opened it */
     uint64_t max_payload_bytes;
     uint32_t tx_credits; /* credited frames that may be sent */
@@ -131,6 +137,15 @@ rfaas_rc rfaas_tcp_adopt(int fd, const rfaas_tcp_options *options, rfaas_channel
  * an end; UNSUITABLE with errno set if there is none. */
 rfaas_rc rfaas_inproc_pair(uint64_t max_payload_bytes, rfaas_channel **left, rfaas_channel **right);
 
+/* A segment for two processes of one node: rings, and `arena_bytes` (a multiple of 4096, at most 1 GiB) each way for
+ * large payloads, none of it touched. Returns its sealed memfd, or -1 with errno. */
+int rfaas_shm_create(uint64_t arena_bytes);
+
+/* One end over such a segment and a connected unix stream socket whose two ends are held by the two sides and which has
+ * nothing in it. Side 0 is the one whose memory it is: it touches first. The channel owns both descriptors from then on.
+ * On UNSUITABLE (no unix stream socket; no sealed segment of a right size) and NO_MEMORY the caller still owns them. */
+rfaas_rc rfaas_shm_adopt(int fd, int memory_fd, int side, uint64_t max_payload_bytes, rfaas_channel **channel);
+
 /* Sends one frame; words and in_size of `header` are set here. Never blocks. OK: handed over whole, all buffers are free.
  * QUEUED: the segments' bytes stay borrowed until rfaas_channel_completed() returned `cookie`. NO_CREDIT, TOO_LARGE,
  * NO_MEMORY, CLOSED, BROKEN: this frame is not sent, nothing is borrowed. */
@@ -148,6 +163,13 @@ rfaas_rc rfaas_channel_flush(rfaas_channel *channel, uint64_t budget_bytes);
 
 /* Blocks until poll() has something to do, at most `timeout_ns` (negative: for ever): OK, AGAIN, CLOSED. */
 rfaas_rc rfaas_channel_wait(rfaas_channel *channel, int64_t timeout_ns);
+
+/* For an owner that polls without pause: no system call is made for it while `on`. Turn it off before waiting for the
+ * descriptor: true says that poll() has something to do already, and the descriptor may not tell. */
+bool rfaas_channel_stay_awake(rfaas_channel *channel, bool on);
+
+/* True while frames are queued and the descriptor must be watched for writability too. */
+bool rfaas_channel_wants_write(const rfaas_channel *channel);
 
 /* A cookie of a queued frame whose buffers are free again, sent or not; NULL if there is none. */
 void *rfaas_channel_completed(rfaas_channel *channel);

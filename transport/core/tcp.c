@@ -275,6 +275,7 @@ static const rfaas_medium tcp_medium = {
     .receive = tcp_receive,
     .wait = tcp_wait,
     .fd = tcp_fd,
+    .polls_out = true,
     .unacknowledged_bytes = tcp_unacknowledged_bytes,
     .close = tcp_close,
     .free = tcp_free,

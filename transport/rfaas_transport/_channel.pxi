@@ -62,7 +62,10 @@ cdef extern from "rfaas_channel.h" nogil:
     ctypedef struct rfaas_statistics:
         uint64_t frames_sent, frames_received, frames_dropped, frames_queued
         uint64_t payload_bytes_sent, payload_bytes_received
+    ctypedef struct rfaas_medium:
+        bint polls_out
     ctypedef struct rfaas_channel:
+        const rfaas_medium *medium
         const char *name
         uint32_t tx_credits, rx_credits
         uint64_t queued_bytes
@@ -75,6 +78,10 @@ cdef extern from "rfaas_channel.h" nogil:
         uint32_t user_timeout_ms
     rfaas_rc rfaas_tcp_adopt(int fd, const rfaas_tcp_options *options, rfaas_channel **channel)
     rfaas_rc rfaas_inproc_pair(uint64_t max_payload_bytes, rfaas_channel **left, rfaas_channel **right)
+    int rfaas_shm_create(uint64_t arena_bytes)
+    rfaas_rc rfaas_shm_adopt(int fd, int memory_fd, int side, uint64_t max_payload_bytes, rfaas_channel **channel)
+    bint rfaas_channel_stay_awake(rfaas_channel *channel, bint on)
+    bint rfaas_channel_wants_write(const rfaas_channel *channel)
     rfaas_rc rfaas_channel_send(rfaas_channel *channel, rfaas_header *header, const iovec *segments, size_t n_segments,
                                 const void *text, size_t text_bytes, void *cookie)
     rfaas_rc rfaas_channel_poll(rfaas_channel *channel, uint64_t budget_bytes, rfaas_frame *frame)
@@ -96,6 +103,7 @@ cdef enum:
 MAX_SEGMENTS = RFAAS_SEGMENTS_MAX
 MAX_TEXT_BYTES = RFAAS_TEXT_BYTES_MAX
 DEFAULT_MAX_PAYLOAD_BYTES = 1 << 32
+DEFAULT_ARENA_BYTES = 1 << 28
 
 
 @cython.final
@@ -317,6 +325,28 @@ cdef class Channel:
             raise _os_error()
         return _adopt(left), _adopt(right)
 
+    @staticmethod
+    def from_shm(int fd, int memory_fd, int side, *, uint64_t max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES):
+        """Make one end of a channel over shared memory; both descriptors become the channel's own.
+
+        Args:
+            fd: a connected unix stream socket with nothing in it, whose ends the two sides hold; it wakes a side that
+                sleeps, and its end is the channel's.
+            memory_fd: what `shm_segment` made, or a copy of it.
+            side: 0 for whoever made the segment, 1 for the peer.
+            max_payload_bytes: larger payloads are refused, sent or received.
+        Raises:
+            ConfigError: no such socket, or no sealed segment; both stay the caller's.
+            MemoryError: no memory for the channel; both stay the caller's.
+        """
+        cdef rfaas_channel *channel = NULL
+        cdef rfaas_rc rc = rfaas_shm_adopt(fd, memory_fd, side, max_payload_bytes, &channel)
+        if rc == RFAAS_NO_MEMORY:
+            raise MemoryError
+        if rc != RFAAS_OK:
+            raise ConfigError(f"descriptors {fd} and {memory_fd} are no unix stream socket and sealed segment of a channel")
+        return _adopt(channel)
+
     cdef void acquire(self):
         # Whoever holds the lock may be about to ask for the GIL.
         if pthread_mutex_trylock(&self.lock) != 0:
@@ -444,6 +474,8 @@ cdef class Channel:
             if rc == RFAAS_MORE:
                 with nogil:
                     rc = rfaas_channel_poll(self.channel, TURN_BYTES, &received)
+                    while rc == RFAAS_MORE and not self.channel.medium.polls_out:
+                        rc = rfaas_channel_poll(self.channel, TURN_BYTES, &received)
             pthread_mutex_unlock(&self.lock)
             self.let_go()
             if rc == RFAAS_OK:
@@ -486,6 +518,19 @@ cdef class Channel:
             rc = rfaas_channel_wait(self.channel, timeout_ns)
         return rc != RFAAS_AGAIN
 
+    def stay_awake(self, bint on):
+        """Say that this side polls all the time, and later that it will sleep; only shm makes a difference.
+
+        While `on`, no system call is made for this side and its descriptor tells nothing. Any thread but a sleeping one.
+
+        Returns:
+            True if `poll` has something to do already: then the descriptor may not tell, and waiting for it would last.
+        """
+        self.acquire()
+        cdef bint busy = rfaas_channel_stay_awake(self.channel, on)
+        pthread_mutex_unlock(&self.lock)
+        return busy
+
     def unacknowledged_bytes(self):
         """Bytes that the peer's kernel (unix: the peer) does not have yet, with those queued here; 0 once it ended."""
         self.acquire()
@@ -519,8 +564,11 @@ cdef class Channel:
 
     @property
     def wants_write(self):
-        """True while frames are queued: wait for writability too, then `poll` or `flush`."""
-        return self.channel.queued_frames > 0 and self.channel.tx_end == RFAAS_OK
+        """True while frames are queued: wait for writability too, then `poll` or `flush`.
+
+        Never on a medium whose descriptor becomes readable for that (shm).
+        """
+        return rfaas_channel_wants_write(self.channel)
 
     @property
     def tx_credits(self):
@@ -541,6 +589,22 @@ cdef class Channel:
     def __repr__(self):
         state = "closed" if self.channel.closed else f"fd {rfaas_channel_fd(self.channel)}"
         return f"<Channel {self.medium} {state} tx_credits={self.channel.tx_credits}>"
+
+
+def shm_segment(uint64_t arena_bytes=DEFAULT_ARENA_BYTES):
+    """Make the memory of a channel between two processes of one node, untouched and sealed against other sizes.
+
+    Args:
+        arena_bytes: for large payloads, each way; a multiple of 4096, at most 1 GiB. Only what is used takes memory.
+    Returns:
+        Its descriptor, the caller's.
+    Raises:
+        OSError: no descriptor or memory was left, or the size is no such number.
+    """
+    cdef int fd = rfaas_shm_create(arena_bytes)
+    if fd < 0:
+        raise _os_error()
+    return fd
 
 
 cdef Channel _adopt(rfaas_channel *channel):
