@@ -37,6 +37,15 @@ static void inproc_pair(rfaas_channel **left, rfaas_channel **right)
     EXPECT(rfaas_inproc_pair(LIMIT_BYTES, left, right) == RFAAS_OK);
 }
 
+static void shm_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    int fds[2], memory_fd = rfaas_shm_create(1 << 20);
+    EXPECT(memory_fd >= 0);
+    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+    EXPECT(rfaas_shm_adopt(fds[0], dup(memory_fd), 0, LIMIT_BYTES, left) == RFAAS_OK);
+    EXPECT(rfaas_shm_adopt(fds[1], memory_fd, 1, LIMIT_BYTES, right) == RFAAS_OK);
+}
+
 static void release(rfaas_frame *frame)
 {
     if (frame->buffer != NULL)
@@ -222,8 +231,8 @@ static void test_two_threads(make_pair_f make_pair)
 
 int main(void)
 {
-    const make_pair_f makers[] = {inproc_pair, unix_pair};
-    for (size_t i = 0; i < 2; i++) {
+    const make_pair_f makers[] = {inproc_pair, unix_pair, shm_pair};
+    for (size_t i = 0; i < sizeof makers / sizeof *makers; i++) {
         test_exchange(makers[i]);
         test_close_in_the_middle(makers[i]);
         test_two_threads(makers[i]);

@@ -3,7 +3,7 @@
  * Frames lie in the rings of shm_ring.h, one a direction. A unix socket goes with the memory: a byte on it wakes a
  * reader that has gone to sleep, and its end tells that the peer is gone, which memory can't. While nobody sleeps no
  * system call is made. Large payloads go to the writer's arena and are read in place; the block is the reader's until it
- * lets go of the frame. Spec: docs/spec/001-invocation.md section 6.
+ * lets go of the frame. Spec: docs/spec/006-shared-memory.md.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -411,7 +411,7 @@ static rfaas_rc nothing_there(shm_channel *channel)
     } else if (fall_asleep(channel) && channel->first != NULL) {
         rfaas_channel_flush(&channel->base, UINT64_MAX);
     }
-    atomic_thread_fence(memory_order_seq_cst); /* what the peer published before it went is seen now */
+    /* What the peer published before it went is seen now: the kernel's lock of the socket lies between. */
     if (rfaas_shm_entry_to_read(&channel->reader) != NULL)
         return RFAAS_MORE;
     if (!channel->peer_gone)

@@ -88,6 +88,7 @@ bool rfaas_shm_publish(rfaas_shm_writer *writer, uint32_t *reader_state)
 
 bool rfaas_shm_wait_for_room(rfaas_shm_writer *writer)
 {
+    FAILPOINT("before-waiting");
     atomic_store_explicit(&writer->shared->lines.writer_waits, 1, memory_order_seq_cst);
     FAILPOINT("after-waiting");
     return !rfaas_shm_has_room(writer, 1);
@@ -184,6 +185,7 @@ bool rfaas_shm_consume(rfaas_shm_reader *reader, uint64_t at, uint32_t size_byte
 
 bool rfaas_shm_fall_asleep(rfaas_shm_reader *reader)
 {
+    FAILPOINT("before-falling-asleep");
     atomic_store_explicit(&reader->shared->lines.reader, RFAAS_SHM_ASLEEP, memory_order_seq_cst);
     FAILPOINT("after-falling-asleep");
     return rfaas_shm_entry_to_read(reader) == NULL;

@@ -3,7 +3,7 @@
  * either may die at any instruction, and what one finds in the other's lines is verified before it is used.
  *
  * An entry is published by its sequence number, which nothing but sequence numbers is ever written to, so no byte of a
- * payload can pass for one. Sans-IO: never blocks, wakes nobody and calls no system. Spec: 001-invocation section 6.
+ * payload can pass for one. Sans-IO: never blocks, wakes nobody and calls no system. Spec: docs/spec/006-shared-memory.md.
  */
 #ifndef RFAAS_SHM_RING_H
 #define RFAAS_SHM_RING_H
