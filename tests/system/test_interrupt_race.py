@@ -80,6 +80,7 @@ def run_calls(page, told, wrong):
             os._exit(0)
 
 
+@pytest.mark.timeout(1800 if os.environ.get("RFAAS_SOAK") else 300)
 def test_an_interrupt_and_the_end_of_a_call_never_miss_each_other(page):
     """Two processes race: whatever the agent was told, the worker starts no call after one that is to be killed."""
     seed = random.randrange(1 << 30)
