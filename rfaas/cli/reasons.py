@@ -66,7 +66,7 @@ def _remedy(snapshot: Snapshot, want: Want, waiting: Waiting) -> str:
     if waiting.code == "storage":
         return "make room on the disk of the state directory; the allocator goes on by itself"
     if waiting.code == "quota":
-        return "wait for leases of the same user to end, or see to allocator.quota, which the allocator's owner sets"
+        return "wait for leases of the same user to end, or see to policy.quota, which the allocator's owner sets"
     views = snapshot.slices
     if not views:
         return "wait for harvest jobs to start, or offer cores: rfaas up"

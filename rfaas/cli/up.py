@@ -189,14 +189,14 @@ def _named(options: dict[str, Any]) -> dict[str, Any]:
         given[name.removesuffix("_mib")] = None if mib is None else mib << 20
     given["quota"], given["quotas"] = split_quotas(given["quota"])
     given["prices"] = given.pop("price")
-    sections = ("local", "harvest", "up", "allocator", "")
+    sections = ("local", "harvest", "up", "policy", "")
     places = {setting.key: setting.name for setting in TABLE if setting.section in sections}
     return {places[key]: value for key, value in given.items()}
 
 
 def _resolved(settings: Settings) -> dict[str, Any]:
     """Every option, from wherever it is said."""
-    names = [setting.name for setting in TABLE if setting.section in ("local", "harvest", "up", "allocator")]
+    names = [setting.name for setting in TABLE if setting.section in ("local", "harvest", "up", "policy")]
     values = {name.rpartition(".")[2]: settings.value(name) for name in names}
     values["daemon_python"] = settings.value("daemon_python") or sys.executable
     values["slurmrestd"] = settings.value("slurmrestd")

@@ -67,8 +67,7 @@ def test_what_the_allocator_allows_and_charges_is_set_by_file_or_option(rfaas, t
     hosts = {"schema": "rfaas-inventory/1", "complete": True, "hosts": [{"name": "n1", "cores": 4, "memory": "8GiB"}]}
     (tmp_path / "hosts.json").write_text(json.dumps(hosts))
     (tmp_path / "rfaas.toml").write_text(
-        '[allocator]\ninventory = "hosts.json"\nquota = "cores=7"\n'
-        '[allocator.prices]\ncore_s = 3600\ncurrency = "EUR"\n'
+        '[policy]\ninventory = "hosts.json"\nquota = "cores=7"\n[policy.prices]\ncore_s = 3600\ncurrency = "EUR"\n'
     )
     up = rfaas("up", "--cores", "2", "--state-dir", "state", "--quota", "cores=1")
     assert up.returncode == 0, up.stderr
