@@ -64,7 +64,7 @@ class AgentDesk:
             case SliceEmpty():
                 reason = "reclaimed" if entry.ending else "lost"
                 code = entry.ending_code if entry.ending else ReasonCode.AGENT_LOST
-                self._ledger.end_slice(entry, reason, code, proof="slice-empty")
+                self._ledger.end_slice(entry, reason, code, proof="slice-empty", for_good=bool(entry.slice.job_id))
             case UsageReport():
                 for one in message.leases:
                     self._ledger.accounts.hear(one.lease_id, one.usage)

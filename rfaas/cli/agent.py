@@ -1,6 +1,6 @@
 """`rfaas agent`: lend cores and memory of this host to an allocator, until SIGTERM. No Slurm, no root.
 
-Becomes the agent (`python -m rfaas_executors.agent`) by exec, so signals and exit code are the agent's own; imports no
+Becomes the agent (`python -m rfaas_executors`) by exec, so signals and exit code are the agent's own; imports no
 component.
 """
 
@@ -59,7 +59,7 @@ def agent(as_json: bool, **options: Any) -> None:  # noqa: ANN401
         arguments = _arguments(options)
     except RfaasError as error:
         fail(error, as_json=as_json)
-    command = [sys.executable, "-m", "rfaas_executors.agent", *arguments, "--say", "json" if as_json else "text"]
+    command = [sys.executable, "-m", "rfaas_executors", *arguments, "--say", "json" if as_json else "text"]
     sys.stdout.flush()
     os.execv(sys.executable, command)
 

@@ -235,9 +235,10 @@ def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict
 
 def _local_agent(python: str, state_dir: Path, options: dict[str, Any]) -> list[str]:
     cores = options["cores"] or len(os.sched_getaffinity(0))
-    agent = [python, "-m", "rfaas_executors.agent", "--state-dir", str(state_dir)]
+    agent = [python, "-m", "rfaas_executors", "--state-dir", str(state_dir)]
     return [
         *agent,
+        "--local",
         "--cores",
         str(cores),
         "--memory-bytes",

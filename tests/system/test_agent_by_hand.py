@@ -177,6 +177,19 @@ def test_one_that_was_killed_is_succeeded_by_the_next_and_what_it_held_is_free(p
         assert (view.state, len(view.leases)) == ("up", 1)
 
 
+def test_one_that_left_in_good_order_may_come_back(personal, start):
+    personal.start_allocator()
+    first = start("--cores", 1)
+    before = first.joined()
+    with rfaas.Executor(1, allocator=personal.state_dir, memory="64MiB") as ex:
+        assert ex.submit(f.add, 1).result(TIMEOUT_S) == 1
+        assert first.end() == 0
+        assert snapshot(personal).slices == ()
+        again = start("--cores", 1).joined()
+        assert (again["slice"], again["epoch"] > before["epoch"]) == (before["slice"], True)
+        assert ex.submit(f.add, 2).result(TIMEOUT_S) == 2
+
+
 def test_a_second_one_is_refused_and_the_first_one_s_workers_live(personal, start):
     personal.start_allocator()
     start("--cores", 1).joined()

@@ -556,6 +556,18 @@ def test_the_last_word_of_an_agent_ends_its_slice(world):
     assert m.Ended(holder.holder, lease_id, "reclaimed", 1) in holder.heard
 
 
+@pytest.mark.parametrize("job_id", ["17", ""])
+def test_a_host_without_a_job_may_be_lent_again_after_the_last_word_of_its_agent(world, job_id):
+    agent = world.agent(cores=1, job_id=job_id)
+    agent.empty()
+    world.settle()
+    again = world.agent(cores=1, job_id=job_id, slice_id=agent.slice.slice_id)
+    assert bool(again.told_to_leave) is bool(job_id)
+    assert [view.slice.slice_id for view in world.snapshot().slices] == ([] if job_id else [agent.slice.slice_id])
+    if not job_id:
+        assert again.epoch > agent.epoch
+
+
 @pytest.mark.parametrize(
     ("why", "reason", "code"),
     [
