@@ -23,6 +23,7 @@ from rfaas.control.dial import dial_agent
 from rfaas.control.incarnation import Incarnation
 from rfaas.control.links import Link
 from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice, SliceId
+from rfaas.control.route import own_address_towards
 from rfaas.settings import Settings
 from rfaas_executors import by_hand
 from rfaas_executors._process import adopt_orphans
@@ -238,17 +239,14 @@ def cpus_to_pin(n_cores: int) -> tuple[int, ...]:
 
 
 def way_to_allocator(allocator: AllocatorAddress) -> str:
-    """This host's address on the way to the allocator; nothing is sent to find out.
+    """This host's address on the way to the allocator.
 
     Raises:
         ConfigError: the allocator listens on its own host only, or there is no way to it.
     """
     host, _, port = allocator.tls.rpartition(":")
     try:
-        kind, _, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
-        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
-            probe.connect(where)
-            return str(probe.getsockname()[0])
+        return own_address_towards(host.strip("[]"), int(port))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no way to the allocator at {host}:{port}: {error}", hint="give --listen an address"
