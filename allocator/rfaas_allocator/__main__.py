@@ -76,17 +76,17 @@ def _named(arguments: argparse.Namespace) -> dict[str, Any]:
     quota, quotas = split_quotas(arguments.quota)
     return {
         "leases.ttl_s": arguments.ttl,
-        "allocator.quota": quota,
-        "allocator.quotas": quotas,
-        "allocator.prices": arguments.price,
-        "allocator.inventory": arguments.inventory,
+        "policy.quota": quota,
+        "policy.quotas": quotas,
+        "policy.prices": arguments.price,
+        "policy.inventory": arguments.inventory,
     }
 
 
 def _section(settings: Settings) -> dict[str, Any]:
     """What the policy is made of, from wherever it is said."""
     quota, quotas, prices, inventory = (
-        settings.value(f"allocator.{key}") for key in ("quota", "quotas", "prices", "inventory")
+        settings.value(f"policy.{key}") for key in ("quota", "quotas", "prices", "inventory")
     )
     return section_from_options([*([quota] if quota else []), *quotas], prices or "", inventory)
 

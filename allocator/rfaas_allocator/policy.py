@@ -120,7 +120,7 @@ class Policy:
 
     @classmethod
     def from_mapping(cls, section: Mapping[str, Any]) -> Policy:
-        """Read the section `[allocator]` of a configuration.
+        """Read the section `[policy]` of a configuration.
 
         Keys: `quota` (a table of cores, memory, workers, leases), `quotas` (such a table for each user, by name or
         uid), `prices` (a table of core_s, gib_s, byte, currency), `inventory` (a path).
@@ -128,7 +128,7 @@ class Policy:
         Raises:
             ConfigError: an unknown key, an unknown user, or a value that is no limit or price.
         """
-        _known("allocator", section, ("quota", "quotas", "prices", "inventory"))
+        _known("policy", section, ("quota", "quotas", "prices", "inventory"))
         path = section.get("inventory")
         return cls(
             quota=_quota("quota", section.get("quota", {})),

@@ -23,8 +23,9 @@ HEX = re.compile(r"[0-9a-f]{4,32}")
 @click.command("explain")
 @click.argument("subject", required=False)
 @state_dir_option
+@asking.pid_option
 @json_option
-def explain(subject: str | None, state_dir: Path, as_json: bool) -> None:
+def explain(subject: str | None, state_dir: Path, pid: int | None, as_json: bool) -> None:
     """Explain why nothing runs, or what it is with one LEASE, CALL or NODE.
 
     \b
@@ -34,7 +35,7 @@ def explain(subject: str | None, state_dir: Path, as_json: bool) -> None:
     rfaas explain 5b1e…:17      a call, by client and number, from the event log (setting event_log)
     """
     try:
-        found = _explain(subject, state_dir)
+        found = _explain(subject, state_dir, pid)
     except RfaasError as error:
         fail(error, as_json=as_json)
     if as_json:
@@ -46,17 +47,19 @@ def explain(subject: str | None, state_dir: Path, as_json: bool) -> None:
             click.echo(f"  remedy: {reason.remedy}")
 
 
-def _explain(subject: str | None, state_dir: Path) -> list[Reason]:
+def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reason]:
     if subject is not None and ":" in subject:
         return _call(subject)
     try:
-        snapshot = asking.snapshot(state_dir)
+        snapshot = asking.snapshot(state_dir, pid)
     except RfaasError as error:
-        if subject is not None:
+        if subject is not None or pid is not None:
             raise
         return [Reason(error.message, error.hint), *_daemons(state_dir)]
+    if subject is None and pid is not None:
+        return [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot)]
     if subject is None:
-        return [*reasons.of_waiting(snapshot), *_supply(snapshot, state_dir)]
+        return [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot), *_supply(snapshot, state_dir)]
     if any(view.slice.node == subject for view in snapshot.slices):
         return [*reasons.of_node(snapshot, subject), *_slurm_node(subject)]
     if HEX.fullmatch(subject.lower()):

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from rfaas.cli import asking
+from rfaas.cli import asking, reasons
 from rfaas.cli.common import fail, json_option, print_json, print_table, state_dir_option
 from rfaas.control.messages import HeldLease, SliceView, Snapshot, Waiting
 from rfaas_transport.errors import RfaasError
@@ -20,8 +20,9 @@ MIB = 1 << 20
 
 @click.command("status")
 @state_dir_option
+@asking.pid_option
 @json_option
-def status(state_dir: Path, as_json: bool) -> None:
+def status(state_dir: Path, pid: int | None, as_json: bool) -> None:
     """Show slices, how much of each is leased, and what waits for capacity.
 
     \b
@@ -29,7 +30,7 @@ def status(state_dir: Path, as_json: bool) -> None:
           draining     it goes back to its owner; nothing new
           unreachable  its agent is silent; leases stand until Slurm or the agent says more
     """
-    snapshot = _snapshot(state_dir, as_json)
+    snapshot = _snapshot(state_dir, as_json, pid)
     if as_json:
         print_json(snapshot_json(snapshot))
         return
@@ -40,14 +41,17 @@ def status(state_dir: Path, as_json: bool) -> None:
         print_table(headers, [_slice_row(view) for view in sorted(snapshot.slices, key=lambda v: v.slice.node)])
     if snapshot.counters.get("storage_full"):
         click.echo(f"no new leases: the allocator's disk is full; make room at {state_dir}")
+    for reason in reasons.of_spawned(snapshot):
+        click.echo(reason.text)
     for waiting in snapshot.waiting:
         click.echo(f"waiting for {waiting.missing} workers: {waiting.reason} ({_when(waiting)})")
 
 
 @click.command("leases")
 @state_dir_option
+@asking.pid_option
 @json_option
-def leases(state_dir: Path, as_json: bool) -> None:
+def leases(state_dir: Path, pid: int | None, as_json: bool) -> None:
     """Show leases: who holds which cores of which node.
 
     \b
@@ -56,7 +60,7 @@ def leases(state_dir: Path, as_json: bool) -> None:
           DRAINING  going back; running calls may end
           FENCED    nothing starts any more; death is being proved
     """
-    snapshot = _snapshot(state_dir, as_json)
+    snapshot = _snapshot(state_dir, as_json, pid)
     pairs = [(view, lease) for view in snapshot.slices for lease in view.leases]
     if as_json:
         print_json({"leases": [_lease_json(view, lease) for view, lease in pairs]})
@@ -68,9 +72,9 @@ def leases(state_dir: Path, as_json: bool) -> None:
     print_table(headers, [_lease_row(view, lease) for view, lease in pairs])
 
 
-def _snapshot(state_dir: Path, as_json: bool) -> Snapshot:
+def _snapshot(state_dir: Path, as_json: bool, pid: int | None) -> Snapshot:
     try:
-        return asking.snapshot(state_dir)
+        return asking.snapshot(state_dir, pid)
     except RfaasError as error:
         fail(error, as_json=as_json)
 
@@ -153,4 +157,5 @@ def _lease_json(view: SliceView, lease: HeldLease) -> dict[str, Any]:
         "memory_bytes": terms.memory_bytes,
         "holder": terms.holder.hex(),
         "ttl_s": terms.ttl_s,
+        "spawned": lease.spawned,
     }

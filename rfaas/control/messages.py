@@ -73,6 +73,7 @@ class HeldLease:
     terms: LeaseTerms
     core_ids: tuple[int, ...]
     state: str  # name of rfaas.control.lease.LeaseState
+    spawned: str = ""  # why its workers are spawned and not forked, for people; empty: they are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,16 @@ class UsageReport:
     leases: tuple[LeaseUsage, ...]
 
 
-AgentMessage = Register | Accepted | Refused | StateChanged | Freed | Ending | SliceEmpty | UsageReport
+@dataclass(frozen=True, slots=True)
+class WorkersSpawned:
+    """The template of this lease's environment can't fork, and why, for people; empty: it can again."""
+
+    lease_id: LeaseId
+    epoch: Epoch
+    why: str
+
+
+AgentMessage = Register | Accepted | Refused | StateChanged | Freed | Ending | SliceEmpty | UsageReport | WorkersSpawned
 
 
 # --- allocator -> agent -------------------------------------------------------------------------

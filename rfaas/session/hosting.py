@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from rfaas.control.links import Dial
-from rfaas.control.messages import AllocatorToHolder, HolderMessage
+from rfaas.control.messages import AllocatorToHolder, HolderMessage, Snapshot
 from rfaas_transport.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Ground(Protocol):
 
     secret: bytes
     allocator: str  # for people
+    snapshot: Callable[[], Snapshot] | None
 
     async def dial(self) -> Any:  # noqa: ANN401 - a Link; Protocol attributes can't be generic over it
         """Make a link to the allocator; OSError or an RfaasError when that fails."""
@@ -72,6 +73,7 @@ class Personal:
             raise ConfigError(f"{path} is not {SECRET_BYTES} bytes long", hint=f"remove {path} and run `rfaas up`")
         self._state_dir = state_dir
         self.allocator = str(state_dir)
+        self.snapshot: Callable[[], Snapshot] | None = None  # the allocator shows its own
 
     async def dial(self) -> Any:  # noqa: ANN401
         """Make a link to the allocator, wherever the state directory says that it is now."""
@@ -94,6 +96,7 @@ class EmbeddedGround:
         self._agent = agent
         self.secret = secret
         self.allocator = "embedded"
+        self.snapshot: Callable[[], Snapshot] | None = allocator.snapshot
 
     @classmethod
     async def start(cls) -> EmbeddedGround:

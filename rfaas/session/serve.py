@@ -38,7 +38,7 @@ async def _serve(options: argparse.Namespace, listener: socket.socket, status: S
         status.say(str(error))
         return 1
     try:
-        session = SessionProcess(_core(options, ground), listener, ground.dial, ground.secret)
+        session = SessionProcess(_core(options, ground), listener, ground.dial, ground.secret, ground.snapshot)
         session.stop_on_signals()
         ground.when_over(session.stop)
         if options.embedded:

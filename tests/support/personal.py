@@ -45,7 +45,7 @@ class Personal:
         n_bytes = 1 << 40
         agent = self._start(
             f"agent-{len(self.agents)}",
-            "rfaas_executors.agent",
+            "rfaas_executors",
             *("--state-dir", self.state_dir, "--cores", cores, "--memory-bytes", n_bytes, "--grace-s", grace_s),
             *arguments,
         )

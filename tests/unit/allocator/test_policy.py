@@ -37,7 +37,7 @@ def test_options_say_the_same():
 @pytest.mark.parametrize(
     ("section", "text"),
     [
-        ({"quotta": {}}, "allocator knows no quotta"),
+        ({"quotta": {}}, "policy knows no quotta"),
         ({"quota": {"core": 1}}, "quota knows no core"),
         ({"quota": 3}, "quota is no table"),
         ({"quota": {"cores": -1}}, "quota.cores=-1 is no limit"),
