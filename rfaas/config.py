@@ -17,7 +17,7 @@ from rfaas.settings import Settings
 from rfaas.units import parse_duration_s, parse_size_bytes
 from rfaas_transport.errors import AllocatorUnavailable, ConfigError
 
-TRANSPORTS: Final = ("auto", "tcp")
+TRANSPORTS: Final = ("auto", "shm", "tcp")
 """Media that a channel may be asked to use; `auto` takes the best that both ends have."""
 
 PLACEMENTS: Final = ("pack", "spread")

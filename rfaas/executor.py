@@ -257,7 +257,8 @@ class Executor(Calls):
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
             user runs, else embedded. Inside a function that runs on a worker, None is embedded, on that worker's
             own cores: waiting for cores that one's own callers hold would never end.
-        transport: medium to the workers: "auto" or "tcp" (which is a unix socket on the same node).
+        transport: medium to the workers. "auto": shared memory to those on this node, TCP to all others. "shm": shared
+            memory or nothing. "tcp": never shared memory (on this node a unix socket).
         hot_for_s: seconds that a worker polls for the next call before it sleeps. The media of this version always
             sleep.
         call_timeout_s, idempotent, retries, retry_on: of every call; see `options`.

@@ -100,6 +100,7 @@ class DataOffered:
     slot: int
     generation: int
     channel: int
+    medium: str = ""  # "shm": the client sends memory over it; "": frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +303,7 @@ class HandOver:
     epoch: int
     lease: str
     holder: str
+    medium: str = ""  # as in DataOffered
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from rfaas_transport.errors import ReasonCode
 if TYPE_CHECKING:
     from rfaas_executors.agent_core import AgentCore
 
+MEDIA = ("", "shm")  # what a data connection may say of itself (004 section 1)
 PAGE_SLOTS = 64  # of a state page: channels that a worker may have at once
 FAILURE_KEPT_S = 1.0  # an environment that just failed is not tried again for so long
 TEMPLATE_TRIES = 3  # of an environment whose templates are killed while they start, by memory pressure or by chance
@@ -135,6 +136,8 @@ class WorkerBook:
             self._turn_away(offer, "there is no such worker")
         elif held.lease.state is not LeaseState.ACTIVE:
             self._turn_away(offer, "the lease takes no calls any more")
+        elif offer.medium not in MEDIA:
+            self._turn_away(offer, f"no medium {offer.medium!r} is known here")
         elif offer.channel in worker.channels:
             self._turn_away(offer, "the worker has a channel of this number")
         elif (page_slot := worker.free_page_slot(PAGE_SLOTS)) is None:
@@ -152,6 +155,7 @@ class WorkerBook:
                     terms.epoch,
                     terms.lease_id.hex(),
                     terms.holder.hex(),
+                    offer.medium,
                 )
             )
 

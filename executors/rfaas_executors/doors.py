@@ -145,6 +145,7 @@ class Doors:
                 int(params["slot"]),
                 int(params["generation"]),
                 int(params["channel"]),
+                str(params.get("medium", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise NotFound(f"params of a data connection: {error!r}") from error

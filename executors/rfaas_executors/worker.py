@@ -23,9 +23,10 @@ from rfaas_executors._process import StatePage, install_quiet_signals
 from rfaas_executors.agent_line import AgentLine
 from rfaas_executors.calls import Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
+from rfaas_transport import shared_memory
 from rfaas_transport._core import Channel, Frame, Poller
 from rfaas_transport.current_call import set_current
-from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError
+from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind, Status
 
 CREDITS = 1  # calls that a channel may have here at once
@@ -63,6 +64,7 @@ class Worker:
         self._pid = os.getpid()
         self._functions = Functions()
         self._connections: dict[int, Connection] = {}  # by descriptor
+        self._coming: dict[int, control.Message] = {}  # by descriptor: channels whose memory is still to come
         self._poller = Poller()
         self._told_of_deadlines = False
         self._event_log: Any = _event_log()
@@ -76,7 +78,9 @@ class Worker:
                 if _CONTROL in tokens:  # before any call: it may say that none is to be taken
                     self._read_control()
                 for token in tokens:
-                    if token in self._connections and not self._line.draining:
+                    if token in self._coming:
+                        self._accept(token)
+                    elif token in self._connections and not self._line.draining:
                         self._serve(self._connections[token])
             if self._line.lost:
                 self._give_back()
@@ -94,11 +98,26 @@ class Worker:
         for message, descriptor in self._line.take_handed() if self._line.handed else ():
             if self._line.draining:
                 os.close(descriptor)
+            elif message.get("medium") == "shm":
+                self._coming[descriptor] = message
+                self._poller.add(descriptor, descriptor)
             else:
-                self._adopt(message, descriptor)
+                self._adopt(message, Channel.from_fd(descriptor))
 
-    def _adopt(self, message: control.Message, descriptor: int) -> None:
-        channel = Channel.from_fd(descriptor)
+    def _accept(self, descriptor: int) -> None:
+        """Take the memory of a connection that is to be a channel over it, once the client has sent it."""
+        try:
+            channel = shared_memory.accept(descriptor)
+        except (OSError, RfaasError, MemoryError):  # the client left, or it is no client of ours
+            self._poller.remove(descriptor)
+            os.close(descriptor)
+            self._line.tell({"m": "closed", "channel": self._coming.pop(descriptor)["channel"]})
+            return
+        if channel is not None:
+            self._poller.remove(descriptor)
+            self._adopt(self._coming.pop(descriptor), channel)
+
+    def _adopt(self, message: control.Message, channel: Channel) -> None:
         connection = Connection(
             channel,
             message["channel"],

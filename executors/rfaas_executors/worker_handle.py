@@ -74,6 +74,7 @@ class WorkerHandle:
                 "epoch": order.epoch,
                 "lease": order.lease,
                 "holder": order.holder,
+                "medium": order.medium,
             },
             (descriptor,),
         )

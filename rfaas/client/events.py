@@ -109,6 +109,7 @@ class ChannelInfo:
     slot: int
     generation: int
     node: str
+    medium: str = ""  # "shm": this side sends the memory
 
 
 @dataclass(slots=True, frozen=True)

@@ -35,6 +35,7 @@ from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
+from rfaas_transport import shared_memory
 from rfaas_transport._core import Channel, Poller
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind
@@ -200,7 +201,7 @@ class IoThread(Books):
 
     def _open_channel(self, event: ChannelOpened, descriptor: int) -> None:
         try:
-            channel = Channel.from_fd(descriptor)
+            channel = shared_memory.offer(descriptor) if event.info.medium == "shm" else Channel.from_fd(descriptor)
         except (OSError, ValueError) as error:  # its calls will wait for another worker
             _log.error("channel %d can't be used: %s", event.info.number, error)
             session_events.close_all([descriptor])

@@ -52,6 +52,7 @@ def _channel(m: Message) -> ChannelOpened:
         slot=int(m["slot"]),
         generation=int(m["generation"]),
         node=str(m["node"]),
+        medium=str(m.get("medium", "")),
     )
     return ChannelOpened(info)
 

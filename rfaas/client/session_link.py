@@ -73,8 +73,8 @@ class SessionLink:
         """Tell the target; SessionLost if nobody is there to hear it. Without a session this does nothing."""
         config = self._config
         per_worker = {"cores": config.cores, "memory_bytes": config.memory_bytes}
-        want = {"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker, "placement": config.placement}
-        return self._say(want)
+        hints = {"placement": config.placement, "transport": config.transport}
+        return self._say({"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker, **hints})
 
     def interrupt(self, wish: SendInterrupt) -> Event | None:
         """Have a call ended; SessionLost if nobody is there to hear it. Without a session this does nothing."""

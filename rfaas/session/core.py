@@ -238,6 +238,7 @@ class SessionCore:
             memory_bytes_per_worker=int(message["memory_bytes"]),
             placement=str(message.get("placement", "")),
         )
+        client.transports[executor] = str(message.get("transport", "auto"))
         self._set_want(client, want)
         if want.workers == 0:
             for lease in list(client.leases.values()):

@@ -58,12 +58,32 @@ class DataChannels:
         """Dial a worker, unless its lease takes no calls any more."""
         if lease.closing:
             return
+        medium = self._medium(lease)
+        if medium is None:
+            reason = f'the workers are on {lease.node}, which transport="shm" does not reach'
+            hint = 'leave transport at "auto", or run the program on that node'
+            self.tell(lease, {"m": "queued", "executor": lease.executor, "reason": reason, "hint": hint})
+            return
         number = self._next_number
         self._next_number += 1
-        lease.channels[number] = Channel(number, slot, generation)
+        lease.channels[number] = Channel(number, slot, generation, medium)
         self._lease_of[number] = lease
-        params = {"lease": lease.lease_id, "slot": slot, "generation": generation, "channel": number}
+        params: Message = {"lease": lease.lease_id, "slot": slot, "generation": generation, "channel": number}
+        if medium == "shm":
+            params["medium"] = medium
         self._out.emit(DialData(lease.address, number, params))
+
+    def _medium(self, lease: Lease) -> str | None:
+        """What frames to the workers of a lease go over; None if the client accepts nothing that reaches them.
+
+        An agent that listens on an abstract unix socket is on this node, and its workers share memory with us.
+        """
+        client = self._client_of(lease.client)
+        wish = client.transports.get(lease.executor, "auto") if client is not None else "auto"
+        road = lease.address.partition(":")[0]
+        if road == "unix":
+            return road if wish == "tcp" else "shm"
+        return None if wish == "shm" else road
 
     def on_up(self, number: int) -> None:
         """A data connection is there: hand it to the client, unless nobody wants it any more."""
@@ -86,7 +106,7 @@ class DataChannels:
             "slot": channel.slot,
             "generation": channel.generation,
             "node": lease.node,
-            "medium": lease.address.partition(":")[0],
+            "medium": channel.medium,
         }
         self._out.emit(ToClient(client.conn, message, channel=number))
 

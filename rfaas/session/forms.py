@@ -14,7 +14,7 @@ def resumed_lease(client: HolderId, entry: Message) -> Lease:
         KeyError, TypeError, ValueError: the entry lacks what the specification says.
     """
     channels = [
-        Channel(int(number), int(slot), int(generation), True) for number, slot, generation in entry["channels"]
+        Channel(int(number), int(slot), int(generation), handed=True) for number, slot, generation in entry["channels"]
     ]
     return Lease(
         lease_id=LeaseId(bytes(entry["lease"])),

@@ -21,6 +21,7 @@ class Channel:
     number: int
     slot: int
     generation: int
+    medium: str = ""  # "shm", "unix", "tcp"
     handed: bool = False  # the client has it, or is about to
     interrupted: int = 0  # call_id that the client took back; said again when its agent is reached again
 
@@ -63,6 +64,7 @@ class Client:
     name: str
     env: Message
     wants: dict[int, Want] = field(default_factory=dict)  # by executor; a target of 0 is not kept
+    transports: dict[int, str] = field(default_factory=dict)  # by executor: "auto", "shm", "tcp"
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
 
 

@@ -63,8 +63,8 @@ class Harness:
         join = {"m": "join", "client": client, "version": version, "start": 1, "env": ENV, "resume": list(resume)}
         return self.step(ClientJoined(conn, 4711, "python (pid 4711)", join))
 
-    def want(self, workers, executor=1, conn=1):
-        want = {"m": "want", "executor": executor, "workers": workers, "cores": 1, "memory_bytes": 5}
+    def want(self, workers, executor=1, conn=1, **hints):
+        want = {"m": "want", "executor": executor, "workers": workers, "cores": 1, "memory_bytes": 5, **hints}
         return self.step(ClientSaid(conn, want))
 
     def client_says(self, m, conn=1, **keys):

@@ -50,7 +50,8 @@ def test_a_worker_that_is_up_is_dialled_and_its_channel_handed_over(h):
     h.agent_says("worker-up", 1, slot=3, generation=1, pid=9)
     [wish] = h.take(DialData)
     assert wish.address == AGENT
-    assert wish.params == {"lease": lease(1), "slot": 3, "generation": 1, "channel": wish.channel}
+    named = {"lease": lease(1), "slot": 3, "generation": 1, "channel": wish.channel}
+    assert wish.params == {**named, "medium": "shm"}
     h.agent_says("worker-up", 1, slot=3, generation=1, pid=9)  # repeated: a second channel would queue calls twice
     assert h.take() == []
     h.step(DataUp(wish.channel))
@@ -67,10 +68,46 @@ def test_a_worker_that_is_up_is_dialled_and_its_channel_handed_over(h):
             "slot": 3,
             "generation": 1,
             "node": "n1",
-            "medium": "unix",
+            "medium": "shm",
         },
         channel=wish.channel,
     )
+
+
+@pytest.mark.parametrize(
+    ("transport", "address", "medium"),
+    [
+        ({}, AGENT, "shm"),
+        ({"transport": "auto"}, AGENT, "shm"),
+        ({"transport": "shm"}, AGENT, "shm"),
+        ({"transport": "tcp"}, AGENT, "unix"),
+        ({"transport": "auto"}, "tcp:n1:9", "tcp"),
+        ({"transport": "tcp"}, "tcp:n1:9", "tcp"),
+    ],
+)
+def test_memory_is_shared_where_the_agent_is_on_this_node_and_the_client_wants_it(h, transport, address, medium):
+    h.want(4, **transport)
+    h.grant(address=address)
+    h.agent_up(address)
+    h.agent_says("attached", 1, address, cores=[3], expires_in_s=TTL_S)
+    h.agent_says("worker-up", 1, address, slot=3, generation=1, pid=9)
+    [wish] = h.take(DialData)
+    assert wish.params.get("medium") == ("shm" if medium == "shm" else None)
+    h.step(DataUp(wish.channel))
+    [told] = h.take(ToClient)
+    assert told.message["medium"] == medium
+
+
+def test_where_memory_can_t_be_shared_though_nothing_else_will_do_the_client_is_told_why(h):
+    h.want(4, transport="shm")
+    h.grant(address="tcp:n1:9")
+    h.agent_up("tcp:n1:9")
+    h.agent_says("attached", 1, "tcp:n1:9", cores=[3], expires_in_s=TTL_S)
+    h.agent_says("worker-up", 1, "tcp:n1:9", slot=3, generation=1, pid=9)
+    told = [effect.message for effect in h.take(ToClient)]
+    assert [message["reason"] for message in told if message["m"] == "queued"] == [
+        'the workers are on n1, which transport="shm" does not reach'
+    ]
 
 
 def test_channel_numbers_of_two_session_processes_differ():
