@@ -1,9 +1,11 @@
 /* channel.c - what all media share: credits, the answer to what is not understood, the end of a channel, statistics. */
 #include "rfaas_channel.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -12,6 +14,9 @@ enum {
     UNREAD_ANSWERS_MAX = 1024,  /* a peer that sends nonsense and reads no answer is given up */
     HEAD_ROOM_BYTES = 512,
     COMPLETED_ROOM = 8,
+    LOOKS_A_CLOCK = 64,      /* some 2 us */
+    YIELD_AFTER_NS = 20000,  /* a peer that answers at all at once has answered by then */
+    TAKEN_AWAY_NS = 200000,  /* a yield that took so long let somebody else run */
 };
 
 rfaas_rc rfaas_channel_init(rfaas_channel *channel, const rfaas_medium *medium, const char *name,
@@ -260,6 +265,48 @@ rfaas_rc rfaas_channel_wait(rfaas_channel *channel, int64_t timeout_ns)
     if (channel->rx_end != RFAAS_OK)
         return RFAAS_OK;
     return channel->medium->wait(channel, timeout_ns);
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns)
+{
+    if (channel->closed)
+        return RFAAS_CLOSED;
+    if (channel->rx_end != RFAAS_OK)
+        return RFAAS_OK;
+    int64_t start_ns = 0;
+    for (;;) {
+        for (int look = 0; look < LOOKS_A_CLOCK; look++) {
+            if (channel->medium->ready(channel))
+                return RFAAS_OK;
+            relax();
+        }
+        int64_t at_ns = now_ns();
+        if (start_ns == 0)
+            start_ns = at_ns;
+        if (at_ns - start_ns >= spin_ns)
+            return RFAAS_AGAIN;
+        if (at_ns - start_ns >= YIELD_AFTER_NS) {
+            sched_yield();
+            if (now_ns() - at_ns > TAKEN_AWAY_NS)
+                return channel->medium->ready(channel) ? RFAAS_OK : RFAAS_AGAIN;
+        }
+    }
 }
 
 bool rfaas_channel_stay_awake(rfaas_channel *channel, bool on)

@@ -154,6 +154,15 @@ static rfaas_rc inproc_wait(rfaas_channel *base, int64_t timeout_ns)
     return ppoll(&entry, 1, timeout_ns < 0 ? NULL : &timeout, NULL) == 0 ? RFAAS_AGAIN : RFAAS_OK;
 }
 
+static bool inproc_ready(const rfaas_channel *base)
+{
+    const inproc_channel *channel = (const inproc_channel *)base;
+    pthread_mutex_lock(&channel->shared->lock);
+    bool ready = channel->first != NULL || channel->shared->ends[1 - channel->side] == NULL;
+    pthread_mutex_unlock(&channel->shared->lock);
+    return ready;
+}
+
 static int inproc_fd(const rfaas_channel *base)
 {
     return ((const inproc_channel *)base)->event_fd;
@@ -215,6 +224,7 @@ static const rfaas_medium inproc_medium = {
     .flush = inproc_flush,
     .receive = inproc_receive,
     .wait = inproc_wait,
+    .ready = inproc_ready,
     .fd = inproc_fd,
     .unacknowledged_bytes = inproc_unacknowledged_bytes,
     .close = inproc_close,

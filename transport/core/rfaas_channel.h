@@ -68,6 +68,10 @@ typedef struct rfaas_medium {
      * without `polls_out` that holds from the moment when receive() answered AGAIN, and it covers flush() too. */
     int (*fd)(const rfaas_channel *channel);
 
+    /* True if receive() has something to do, or may have; cheap, takes nothing. The thread that polls, beside another
+     * that sends. */
+    bool (*ready)(const rfaas_channel *channel);
+
     /* For an owner that polls all the time and needs no descriptor; NULL: makes no difference. Turned off before it
      * sleeps: true says that there is something to do already. */
     bool (*stay_awake)(rfaas_channel *channel, bool on);
@@ -163,6 +167,11 @@ rfaas_rc rfaas_channel_flush(rfaas_channel *channel, uint64_t budget_bytes);
 
 /* Blocks until poll() has something to do, at most `timeout_ns` (negative: for ever): OK, AGAIN, CLOSED. */
 rfaas_rc rfaas_channel_wait(rfaas_channel *channel, int64_t timeout_ns);
+
+/* Looks again and again, for up to `spin_ns`, until poll() may have something to do: OK, AGAIN, CLOSED. Gives the CPU up
+ * now and then, and early where it was taken away meanwhile: then others want it. The thread that polls, beside another
+ * that sends; needs no lock. */
+rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns);
 
 /* For an owner that polls without pause: no system call is made for it while `on`. Turn it off before waiting for the
  * descriptor: true says that poll() has something to do already, and the descriptor may not tell. */

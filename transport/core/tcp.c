@@ -241,6 +241,13 @@ static rfaas_rc tcp_wait(rfaas_channel *base, int64_t timeout_ns)
     return n == 0 ? RFAAS_AGAIN : RFAAS_OK; /* an interruption or failure is an early OK: poll() tells the rest */
 }
 
+static bool tcp_ready(const rfaas_channel *base)
+{
+    char byte;
+    ssize_t n = recv(((const tcp_channel *)base)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
 static int tcp_fd(const rfaas_channel *base)
 {
     return ((const tcp_channel *)base)->fd;
@@ -274,6 +281,7 @@ static const rfaas_medium tcp_medium = {
     .flush = tcp_flush,
     .receive = tcp_receive,
     .wait = tcp_wait,
+    .ready = tcp_ready,
     .fd = tcp_fd,
     .polls_out = true,
     .unacknowledged_bytes = tcp_unacknowledged_bytes,

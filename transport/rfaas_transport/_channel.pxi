@@ -80,6 +80,7 @@ cdef extern from "rfaas_channel.h" nogil:
     rfaas_rc rfaas_inproc_pair(uint64_t max_payload_bytes, rfaas_channel **left, rfaas_channel **right)
     int rfaas_shm_create(uint64_t arena_bytes)
     rfaas_rc rfaas_shm_adopt(int fd, int memory_fd, int side, uint64_t max_payload_bytes, rfaas_channel **channel)
+    rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns)
     bint rfaas_channel_stay_awake(rfaas_channel *channel, bint on)
     bint rfaas_channel_wants_write(const rfaas_channel *channel)
     rfaas_rc rfaas_channel_send(rfaas_channel *channel, rfaas_header *header, const iovec *segments, size_t n_segments,
@@ -517,6 +518,28 @@ cdef class Channel:
         with nogil:
             rc = rfaas_channel_wait(self.channel, timeout_ns)
         return rc != RFAAS_AGAIN
+
+    def spin(self, double spin_s):
+        """Look for a frame again and again, without the GIL, and poll once there may be one.
+
+        For the thread that polls; best while `stay_awake` is on. Gives up early where somebody else wants this CPU.
+
+        Args:
+            spin_s: for how long at most.
+        Returns:
+            As `poll`: a frame, or None.
+        Raises:
+            As `poll`.
+        """
+        cdef int64_t spin_ns = <int64_t>(spin_s * 1e9)
+        cdef rfaas_rc rc
+        frame = self.poll()
+        if frame is None:
+            with nogil:
+                rc = rfaas_channel_spin(self.channel, spin_ns)
+            if rc != RFAAS_AGAIN:
+                frame = self.poll()
+        return frame
 
     def stay_awake(self, bint on):
         """Say that this side polls all the time, and later that it will sleep; only shm makes a difference.
