@@ -76,14 +76,8 @@ class Calls(concurrent.futures.Executor):
             BaseException: what the function raised, or an RfaasError, as for `submit`. A KeyboardInterrupt here takes
                 the call back if it was not sent; one that runs goes on, and its result is dropped.
         """
-        future = self.submit(fn, *args, **kwargs)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-        finally:
-            del future  # an exception's traceback would keep it, and it the exception
+        value: R = self._engine.invoke(fn, args, kwargs, self._settings)
+        return value
 
     def asubmit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
         """Call a function on a worker from a coroutine: `value = await ex.asubmit(fn, 1, 2)`.
@@ -259,8 +253,7 @@ class Executor(Calls):
             own cores: waiting for cores that one's own callers hold would never end.
         transport: medium to the workers. "auto": shared memory to those on this node, TCP to all others. "shm": shared
             memory or nothing. "tcp": never shared memory (on this node a unix socket).
-        hot_for_s: seconds that a worker polls for the next call before it sleeps. The media of this version always
-            sleep.
+        hot_for_s: seconds that a worker polls for the next call before it sleeps; 1 ms. Polling is accounted.
         call_timeout_s, idempotent, retries, retry_on: of every call; see `options`.
         acquire_timeout_s: seconds that a call waits while there is no worker at all, then AcquireTimeout; None: for
             ever ("none" says so where the configuration says else); inside a function that names an allocator, 60.

@@ -193,6 +193,11 @@ cdef class StatePage:
         """
         return bool(rfaas_page_interrupt(self.at(slot), call_id))
 
+    def account_hot(self, uint64_t hot_ns):
+        """Add time that the worker spent polling for the next call."""
+        if self.costs != NULL:
+            self.costs.hot_ns += hot_ns
+
     def usage(self):
         """Return (running_ns, hot_ns, calls, bytes_in, bytes_out) of calls that ended; read it before the slots."""
         cdef rfaas_page_usage copy

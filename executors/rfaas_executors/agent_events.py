@@ -101,6 +101,7 @@ class DataOffered:
     generation: int
     channel: int
     medium: str = ""  # "shm": the client sends memory over it; "": frames
+    hot_for_s: float = 0.0  # how long the worker polls for the next frame before it sleeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +305,7 @@ class HandOver:
     lease: str
     holder: str
     medium: str = ""  # as in DataOffered
+    hot_for_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

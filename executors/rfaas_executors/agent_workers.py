@@ -156,6 +156,7 @@ class WorkerBook:
                     terms.lease_id.hex(),
                     terms.holder.hex(),
                     offer.medium,
+                    offer.hot_for_s,
                 )
             )
 

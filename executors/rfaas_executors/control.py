@@ -9,7 +9,7 @@ sockets join processes of one user that start each other; nothing of a client is
 | template to agent | ready | protocol, python [u, u, u], implementation, cloudpickle, pid | |
 | template to agent | forked | worker u, pid, spawned (text: why it was not forked, or "") | pidfd |
 | template to agent | exited | worker u, pid, exit_status, signal, leftovers u, cpu_ns u, hint (if it never ran) | |
-| agent to worker | channel | channel u64, page_slot u, lease_seq, epoch, lease, holder (hex), medium | the connection |
+| agent to worker | channel | channel, page_slot, lease_seq, epoch, lease, holder, medium, hot_for_s | the connection |
 | agent to worker | drain | kill_at_s (CLOCK_BOOTTIME; nil: not known) | |
 | worker to agent | closed | channel u64 | |
 | worker to agent | deadlines | | |

@@ -146,6 +146,7 @@ class Doors:
                 int(params["generation"]),
                 int(params["channel"]),
                 str(params.get("medium", "")),
+                float(params.get("hot_for_s", 0.0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise NotFound(f"params of a data connection: {error!r}") from error

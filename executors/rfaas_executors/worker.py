@@ -30,6 +30,7 @@ from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge
 from rfaas_transport.frame import Kind, Status
 
 CREDITS = 1  # calls that a channel may have here at once
+LOOK_S = 0.0002  # how long one channel is polled before the agent and the others are looked at
 FLUSH_S = 5.0  # for the last result to reach the peer's kernel; the agent's drain_s usually ends sooner
 _CONTROL = 0  # the poller's token of the control socket; channels use their descriptors
 
@@ -45,6 +46,8 @@ class Connection:
     epoch: int
     lease: str
     holder: str
+    hot_for_s: float
+    awake: bool = False  # polled without pause: its descriptor tells nothing
     functions: dict[int, bytes] = field(default_factory=dict)
     parked: Frame | None = None
     parked_at_ns: int = 0
@@ -126,6 +129,7 @@ class Worker:
             message["epoch"],
             message["lease"],
             message["holder"],
+            message.get("hot_for_s", 0.0),
         )
         self._page.open(connection.page_slot, connection.number)
         self._connections[channel.fileno()] = connection
@@ -139,7 +143,7 @@ class Worker:
         """Handle what has come on one channel."""
         try:
             while not connection.channel.closed:
-                frame = connection.channel.poll()
+                frame = connection.channel.poll() or self._look_for_frame(connection)
                 if frame is None:
                     self._poller.want_write(connection.channel.fileno(), connection.channel.wants_write)
                     return
@@ -148,6 +152,28 @@ class Worker:
                     return
         except (ChannelClosed, ChannelBroken):
             self._drop(connection)
+
+    def _look_for_frame(self, connection: Connection) -> Frame | None:
+        """Poll for a while what was just served, in the hope of its next call; None: sleep."""
+        channel, hot_for_s = connection.channel, connection.hot_for_s
+        if hot_for_s <= 0:
+            return None
+        if not connection.awake:
+            connection.awake = True
+            channel.stay_awake(True)
+        start_ns = now_ns = time.monotonic_ns()
+        frame = None
+        while frame is None and now_ns - start_ns < hot_for_s * 1e9:
+            frame = channel.spin(LOOK_S)
+            now_ns = time.monotonic_ns()
+            if frame is None and self._poller.wait(0.0):
+                break
+        self._page.account_hot(now_ns - start_ns)
+        if frame is None:
+            connection.awake = False
+            if channel.stay_awake(False):
+                return channel.poll()
+        return frame
 
     def _handle(self, connection: Connection, frame: Frame) -> None:
         try:

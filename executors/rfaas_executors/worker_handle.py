@@ -75,6 +75,7 @@ class WorkerHandle:
                 "lease": order.lease,
                 "holder": order.holder,
                 "medium": order.medium,
+                "hot_for_s": order.hot_for_s,
             },
             (descriptor,),
         )

@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import InvalidStateError
-from typing import Any
+from typing import Any, Final
 
 from rfaas.client import session_events
 from rfaas.client.books import Books
@@ -36,11 +36,13 @@ from rfaas.client.ports import SESSION_TOKEN, Ports
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
 from rfaas_transport import shared_memory
-from rfaas_transport._core import Channel, Poller
+from rfaas_transport._core import Channel, Frame, Poller
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind
 
 _log = logging.getLogger(__name__)
+
+LANE_PATIENCE_S: Final = 1.0  # whoever uses the channel on loan keeps it for a fraction of a millisecond
 
 
 class IoThread(Books):
@@ -94,6 +96,8 @@ class IoThread(Books):
             self._step(self._notes.popleft())
         if self._broke is not None:
             self._look_into(self._broke)
+        while self._unread:
+            self._serve_channel(self._unread.popleft())
         self._tell_session()
         if self._drained and not self._endings:
             return True
@@ -163,9 +167,7 @@ class IoThread(Books):
         """Take what has arrived on a channel, to its end if it has one."""
         try:
             while (frame := port.channel.poll()) is not None:
-                if frame.kind == Kind.FETCH:
-                    port.answer_fetch(frame)
-                self._apply(FrameArrived(port.info.number, frame))
+                self._take(port, frame)
                 if port.channel.closed:
                     return
             self._ports.watch_write(port)
@@ -174,6 +176,11 @@ class IoThread(Books):
                 _log.error("channel %d: %s", port.info.number, end)
             self._ports.end(port)
             self._apply(ChannelEnded(port.info.number))
+
+    def _take(self, port: Port, frame: Frame) -> None:
+        if frame.kind == Kind.FETCH:
+            port.answer_fetch(frame)
+        self._apply(FrameArrived(port.info.number, frame))
 
     def _tell_session(self) -> None:
         """Begin to join a session process if the core wants one, take what came of that, tell the newest target."""
@@ -192,7 +199,24 @@ class IoThread(Books):
         if lost is not None:
             self._step(lost)
 
+    def _bring_lane_back(self) -> None:
+        """What is said of channels is said of those that the core has: end the loan first."""
+        if self._lane.port is None:
+            return
+        self._lane.recalled = True
+        held = self._lane.mutex.acquire(timeout=LANE_PATIENCE_S)
+        try:
+            with self._lock:
+                self._check_books()
+                if self._lane.port is not None:
+                    self._suspect |= not held  # its holder was interrupted before it could let go
+                    self._apply(self._take_back())
+        finally:
+            if held:
+                self._lane.mutex.release()
+
     def _serve_session(self) -> None:
+        self._bring_lane_back()
         for event, descriptor in self._session.serve():
             if isinstance(event, ChannelOpened) and descriptor is not None:
                 self._open_channel(event, descriptor)

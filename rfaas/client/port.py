@@ -47,7 +47,7 @@ class Port:
         self.channel.send(
             Kind.CALL,
             call_id=dispatch.call_id,
-            function=self._announce(definition),
+            function=self.announce(definition),
             attempt=min(255, call.attempt),
             lease_seq=self.info.lease_seq,
             epoch=self.info.epoch,
@@ -57,8 +57,12 @@ class Port:
             segments=segments,
         )
 
-    def _announce(self, definition: Definition) -> int:
-        """Index of a function on this channel; DEFINE is sent if it has none."""
+    def announce(self, definition: Definition) -> int:
+        """Index of a function on this channel; DEFINE is sent if it has none.
+
+        Raises:
+            ChannelClosed, ChannelBroken: the function is not known there, and no other will be.
+        """
         known = self._indices.get(definition.identity)
         if known is not None:
             self._indices.move_to_end(definition.identity)

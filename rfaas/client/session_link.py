@@ -73,7 +73,7 @@ class SessionLink:
         """Tell the target; SessionLost if nobody is there to hear it. Without a session this does nothing."""
         config = self._config
         per_worker = {"cores": config.cores, "memory_bytes": config.memory_bytes}
-        hints = {"placement": config.placement, "transport": config.transport}
+        hints = {"placement": config.placement, "transport": config.transport, "hot_for_s": config.hot_for_s}
         return self._say({"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker, **hints})
 
     def interrupt(self, wish: SendInterrupt) -> Event | None:

@@ -47,7 +47,7 @@ from rfaas.session.events import (
     ToClient,
 )
 from rfaas.session.forms import granted_lease, lease_message, queued_message, resumed_lease
-from rfaas.session.state import Client, Lease, Outbox
+from rfaas.session.state import Client, Lease, Outbox, Road
 from rfaas_transport.errors import ReasonCode
 from rfaas_transport.messages import Message
 
@@ -238,7 +238,7 @@ class SessionCore:
             memory_bytes_per_worker=int(message["memory_bytes"]),
             placement=str(message.get("placement", "")),
         )
-        client.transports[executor] = str(message.get("transport", "auto"))
+        client.roads[executor] = Road(str(message.get("transport", "auto")), float(message.get("hot_for_s", 0.0)))
         self._set_want(client, want)
         if want.workers == 0:
             for lease in list(client.leases.values()):

@@ -12,7 +12,7 @@ from typing import Final
 
 from rfaas.control.messages import HolderId, LeaseId
 from rfaas.session.events import CloseData, DataDown, DialData, ToClient
-from rfaas.session.state import Channel, Client, Lease, Outbox
+from rfaas.session.state import Channel, Client, Lease, Outbox, Road
 from rfaas_transport.messages import Message
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,9 @@ class DataChannels:
         """Dial a worker, unless its lease takes no calls any more."""
         if lease.closing:
             return
-        medium = self._medium(lease)
+        client = self._client_of(lease.client)
+        road = client.roads.get(lease.executor, Road()) if client is not None else Road()
+        medium = _medium(lease.address, road.transport)
         if medium is None:
             reason = f'the workers are on {lease.node}, which transport="shm" does not reach'
             hint = 'leave transport at "auto", or run the program on that node'
@@ -71,19 +73,9 @@ class DataChannels:
         params: Message = {"lease": lease.lease_id, "slot": slot, "generation": generation, "channel": number}
         if medium == "shm":
             params["medium"] = medium
+        if road.hot_for_s > 0:
+            params["hot_for_s"] = road.hot_for_s
         self._out.emit(DialData(lease.address, number, params))
-
-    def _medium(self, lease: Lease) -> str | None:
-        """What frames to the workers of a lease go over; None if the client accepts nothing that reaches them.
-
-        An agent that listens on an abstract unix socket is on this node, and its workers share memory with us.
-        """
-        client = self._client_of(lease.client)
-        wish = client.transports.get(lease.executor, "auto") if client is not None else "auto"
-        road = lease.address.partition(":")[0]
-        if road == "unix":
-            return road if wish == "tcp" else "shm"
-        return None if wish == "shm" else road
 
     def on_up(self, number: int) -> None:
         """A data connection is there: hand it to the client, unless nobody wants it any more."""
@@ -164,3 +156,14 @@ class DataChannels:
         client = self._client_of(lease.client)
         if client is not None:
             self._out.emit(ToClient(client.conn, message))
+
+
+def _medium(address: str, wish: str) -> str | None:
+    """What frames to the workers of an agent go over; None if the client accepts nothing that reaches them.
+
+    An agent that listens on an abstract unix socket is on this node, and its workers share memory with us.
+    """
+    way = address.partition(":")[0]
+    if way == "unix":
+        return way if wish == "tcp" else "shm"
+    return None if wish == "shm" else way

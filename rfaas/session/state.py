@@ -55,6 +55,19 @@ class Lease:
         return [c.number for c in self.channels.values() if c.handed]
 
 
+@dataclass(slots=True, frozen=True)
+class Road:
+    """How an executor wants to reach its workers.
+
+    Attributes:
+        transport: "auto", "shm" or "tcp".
+        hot_for_s: how long its workers poll before they sleep.
+    """
+
+    transport: str = "auto"
+    hot_for_s: float = 0.0
+
+
 @dataclass(slots=True)
 class Client:
     """A client that has joined."""
@@ -64,7 +77,7 @@ class Client:
     name: str
     env: Message
     wants: dict[int, Want] = field(default_factory=dict)  # by executor; a target of 0 is not kept
-    transports: dict[int, str] = field(default_factory=dict)  # by executor: "auto", "shm", "tcp"
+    roads: dict[int, Road] = field(default_factory=dict)  # by executor
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
 
 

@@ -115,8 +115,8 @@ TABLE: Final = (
         why="the best that both ends have",
     ),
     Setting(
-        *("executor", "hot_for_s", kinds.duration(), 0.0, "How long a worker polls before it sleeps."),
-        why="polling burns a core; the media of this version sleep always",
+        *("executor", "hot_for_s", kinds.duration(), 0.001, "How long a worker polls before it sleeps."),
+        why="the next call of a loop comes within it; longer burns a core for nothing",
     ),
     Setting(
         *("executor", "call_timeout_s", kinds.duration(optional=True), None, "Life of a call from submit, queue too."),
