@@ -6,17 +6,16 @@ Every wrong value is a ConfigError that says the cause and the remedy.
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rfaas.control.address import AllocatorAddress
 from rfaas.settings import Settings
 from rfaas.units import parse_duration_s, parse_size_bytes
-from rfaas_transport.errors import ConfigError
+from rfaas_transport.errors import AllocatorUnavailable, ConfigError
 
 TRANSPORTS: Final = ("auto", "tcp")
 """Media that a channel may be asked to use; `auto` takes the best that both ends have."""
@@ -271,26 +270,18 @@ def _is_served(directory: Path) -> bool:
     """Tell whether an allocator serves this state directory, as far as can be seen from here.
 
     Raises:
-        ConfigError: one did, and what it left says that it was not stopped. A program that was meant for a cluster
-            must not run on the login node because of that.
+        ConfigError: one did, and what it left says that it was not stopped, or can't be believed. A program that was
+            meant for a cluster must not run on the login node because of that.
     """
-    path = directory / "allocator.json"
     try:
-        path.stat()
-    except OSError:  # not there, or in a directory that is another user's
+        address = AllocatorAddress.load(directory)
+    except AllocatorUnavailable:
         return False
-    try:
-        about = json.loads(path.read_bytes())
-        if about["host"] != socket.gethostname() or about["netns"] != os.stat("/proc/self/ns/net").st_ino:
-            return True  # another machine wrote it; reaching it will tell
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(0.5)
-            probe.connect(about["unix"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    if not address.alive:
         raise ConfigError(
-            f"the allocator of {directory} was not stopped, but can't be reached: {error!r}",
+            f"the allocator of {directory} was not stopped, but can't be reached",
             hint='`rfaas up` starts it again, `rfaas down` ends it; allocator="embedded" uses this machine alone',
-        ) from error
+        )
     return True
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from rfaas.control.descriptors import raise_limit
 from rfaas.settings import Settings
 from rfaas.settings.pairs import split_quotas
 from rfaas_allocator.policy import Policy, section_from_options
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     from rfaas_allocator.journal import JournalFailed
 
     try:
+        raise_limit()
         settings = Settings.load(options=_named(arguments))
         level = (settings.value("log") or "info").upper()
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -76,17 +78,17 @@ def _named(arguments: argparse.Namespace) -> dict[str, Any]:
     quota, quotas = split_quotas(arguments.quota)
     return {
         "leases.ttl_s": arguments.ttl,
-        "allocator.quota": quota,
-        "allocator.quotas": quotas,
-        "allocator.prices": arguments.price,
-        "allocator.inventory": arguments.inventory,
+        "policy.quota": quota,
+        "policy.quotas": quotas,
+        "policy.prices": arguments.price,
+        "policy.inventory": arguments.inventory,
     }
 
 
 def _section(settings: Settings) -> dict[str, Any]:
     """What the policy is made of, from wherever it is said."""
     quota, quotas, prices, inventory = (
-        settings.value(f"allocator.{key}") for key in ("quota", "quotas", "prices", "inventory")
+        settings.value(f"policy.{key}") for key in ("quota", "quotas", "prices", "inventory")
     )
     return section_from_options([*([quota] if quota else []), *quotas], prices or "", inventory)
 

@@ -24,6 +24,7 @@ from rfaas.control.messages import (
     SliceEmpty,
     StateChanged,
     UsageReport,
+    WorkersSpawned,
 )
 from rfaas_allocator.events import CloseLink, Happened, LinkId, ToAgent
 from rfaas_allocator.inventory import LeaseEntry, SliceEntry
@@ -63,7 +64,7 @@ class AgentDesk:
             case SliceEmpty():
                 reason = "reclaimed" if entry.ending else "lost"
                 code = entry.ending_code if entry.ending else ReasonCode.AGENT_LOST
-                self._ledger.end_slice(entry, reason, code, proof="slice-empty")
+                self._ledger.end_slice(entry, reason, code, proof="slice-empty", for_good=bool(entry.slice.job_id))
             case UsageReport():
                 for one in message.leases:
                     self._ledger.accounts.hear(one.lease_id, one.usage)
@@ -90,7 +91,9 @@ class AgentDesk:
 
     # --- leases ----------------------------------------------------------------------------------
 
-    def _about_lease(self, entry: SliceEntry, message: Accepted | Refused | StateChanged | Freed) -> None:
+    def _about_lease(
+        self, entry: SliceEntry, message: Accepted | Refused | StateChanged | Freed | WorkersSpawned
+    ) -> None:
         lease = entry.leases.get(message.lease_id)
         match message:
             case Accepted() if lease is None:
@@ -102,6 +105,8 @@ class AgentDesk:
                 self._refused(entry, lease, message)
             case StateChanged() if lease is not None:
                 self._mirror(entry, lease, LeaseState[message.state])
+            case WorkersSpawned() if lease is not None:
+                lease.spawned = message.why
             case Freed() if lease is not None:
                 self._freed(lease, message)
             case _:
@@ -210,7 +215,9 @@ class AgentDesk:
             known = entry.leases.get(lease_id)
             if known is None:
                 self._adopt(entry, truth)
-            elif known.lease.state is LeaseState.REQUESTED:
+                continue
+            known.spawned = truth.spawned
+            if known.lease.state is LeaseState.REQUESTED:
                 self._found(entry, known, truth)
             else:
                 self._reconcile(entry, known, truth)
@@ -226,7 +233,7 @@ class AgentDesk:
         if truth.state in (LeaseState.REQUESTED.name, LeaseState.FREE.name) or truth.terms.slice_id != entry.slice_id:
             logger.warning("impossible lease ignored lease=%s state=%s", truth.terms.lease_id.hex(), truth.state)
             return
-        lease = LeaseEntry(truth.terms, Lease(LeaseState[truth.state]), truth.core_ids)
+        lease = LeaseEntry(truth.terms, Lease(LeaseState[truth.state]), truth.core_ids, spawned=truth.spawned)
         self._inventory.add_lease(lease)
         self._ledger.advance("lease_seq", at_least=truth.terms.lease_seq)
         self._ledger.keep(lease)

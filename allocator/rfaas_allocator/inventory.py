@@ -39,12 +39,13 @@ class LeaseEntry:
     lease: Lease
     core_ids: tuple[int, ...] = ()
     cancelled: bool = False  # nobody wants it any more, but its agent has not answered the proposal yet
+    spawned: str = ""  # why its workers are spawned and not forked, as its agent says
     since_s: float = 0.0  # when it was granted or found, in this life of the allocator; for estimates only
 
     @property
     def held(self) -> HeldLease:
         """As messages and journal carry it."""
-        return HeldLease(self.terms, self.core_ids, self.lease.state.name)
+        return HeldLease(self.terms, self.core_ids, self.lease.state.name, self.spawned)
 
     @property
     def want_key(self) -> WantKey:

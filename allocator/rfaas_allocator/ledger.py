@@ -24,6 +24,7 @@ from rfaas.control.messages import (
     LeaseSeq,
     LeaseTerms,
     Propose,
+    SliceId,
     Usage,
 )
 from rfaas_allocator.accounts import AccountBook
@@ -284,18 +285,33 @@ class Ledger:
             else:
                 self.drop(lease, LeaseEvent.LOST)
 
-    def end_slice(self, entry: SliceEntry, reason: str, reason_code: int, *, proof: str) -> None:
-        """A slice is over for good, and with it all that was leased there."""
+    def end_slice(self, entry: SliceEntry, reason: str, reason_code: int, *, proof: str, for_good: bool = True) -> None:
+        """A slice is over, and with it all that was leased there.
+
+        Args:
+            entry: of the slice.
+            reason: of the leases' ends.
+            reason_code: likewise.
+            proof: what proves that nothing of it lives.
+            for_good: whoever speaks for it later must go; else its host may lend it again.
+        """
         self.clear(entry, reason, reason_code, proof=proof)
-        over = self.inventory.slices_over
         self.inventory.disconnect(entry)
-        del self.inventory.slices[entry.slice_id]
-        over[entry.slice_id] = None
+        self.tallies["slices_ended"] += 1
+        if for_good:
+            del self.inventory.slices[entry.slice_id]
+            self._bar(entry.slice_id)
+        else:
+            self.forget_slice(entry)
+        logger.info("slice over slice=%s node=%s by=%s", entry.slice_id.hex(), entry.slice.node, proof)
+
+    def _bar(self, slice_id: SliceId) -> None:
+        """Remember that this slice is over for good, as long as there is room for it."""
+        over = self.inventory.slices_over
+        over[slice_id] = None
         if len(over) > SLICES_OVER_KEPT:
             del over[next(iter(over))]
-        self.tallies["slices_ended"] += 1
-        self.emit(Persist(SliceIsOver(entry.slice_id)))
-        logger.info("slice over slice=%s node=%s by=%s", entry.slice_id.hex(), entry.slice.node, proof)
+        self.emit(Persist(SliceIsOver(slice_id)))
 
     def tell_to_leave(self, entry: SliceEntry, reason_code: int) -> None:
         """Nothing more is granted there; its agent is told to drain and leave, and proves the end itself."""

@@ -43,7 +43,8 @@ bool rfaas_page_interrupt(rfaas_page_slot *slot, uint64_t call_id)
     if (call_id < slot->interrupted)
         return false;
     publish(&slot->interrupted, call_id);
-    return observe(&slot->started) == call_id && observe(&slot->done) != call_id;
+    /* Lower, not other: between the two looks the worker may have ended a later call. */
+    return observe(&slot->started) == call_id && observe(&slot->done) < call_id;
 }
 
 void rfaas_page_account(rfaas_page_usage *usage, uint64_t running_ns, uint64_t bytes_in, uint64_t bytes_out)

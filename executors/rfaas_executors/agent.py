@@ -1,4 +1,4 @@
-"""The agent of one slice: an asyncio shell around `AgentCore`. Also the command `python -m rfaas_executors.agent`.
+"""The agent of one slice: an asyncio shell around `AgentCore`.
 
 Must not decide (the core does) and must not let user code run here. One loop, one thread: the one that starts templates
 must live as long as the agent, because their lives hang on it. Specs: docs/spec/002-lease.md, 004-session.md.
@@ -214,9 +214,3 @@ class Agent:
 
 def _now_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-if __name__ == "__main__":
-    from rfaas_executors.command import main
-
-    raise SystemExit(main())

@@ -81,6 +81,7 @@ class Held:
     unsaid: list[dict[str, Any]] = field(default_factory=list)  # for the session that comes back
     granted_s: float = 0.0
     spent: Usage = field(default_factory=Usage)  # by workers that are dead
+    spawned: str = ""  # why its workers are spawned and not forked
 
     @property
     def workers(self) -> list[Worker]:
@@ -98,7 +99,7 @@ class Held:
 
     def report(self) -> HeldLease:
         """What the allocator is told when the agent registers."""
-        return HeldLease(self.terms, self.core_ids, self.lease.state.value)
+        return HeldLease(self.terms, self.core_ids, self.lease.state.value, self.spawned)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from rfaas.control.lease import LeaseEvent, LeaseState
+from rfaas.control.messages import WorkersSpawned
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_records import Held, Seat, Template, Worker
 from rfaas_transport.errors import ReasonCode
@@ -94,12 +95,8 @@ class WorkerBook:
     def step(self, event: on.Event) -> None:
         """Take an event about a worker or template; one about what is gone already changes nothing."""
         match event:
-            case on.WorkerForked(number, pid, spawned):
-                worker = self.workers.get(number)
-                if worker is not None:
-                    worker.pid, worker.spawned, worker.forked_s = pid, spawned, self._core.now_s
-                    self._killed.pop(self._core.leases[worker.lease_id].key, None)
-                    self._core.say(self._core.leases[worker.lease_id], _worker_up(worker))
+            case on.WorkerForked():
+                self._on_forked(event)
             case on.WorkerDead():
                 self._on_dead(event)
             case on.ChannelEnded():
@@ -114,6 +111,20 @@ class WorkerBook:
                 self._on_template_failed(event)
             case on.TemplateGone(number):
                 self.templates.pop(number, None)
+
+    def _on_forked(self, event: on.WorkerForked) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            return
+        held = self._core.leases[worker.lease_id]
+        worker.pid, worker.spawned, worker.forked_s = event.pid, event.spawned, self._core.now_s
+        self._killed.pop(held.key, None)
+        self._core.say(held, _worker_up(worker))
+        if held.spawned != event.spawned:
+            held.spawned = event.spawned
+            self._core.record("spawned", lease=worker.lease_id, why=event.spawned)
+            said = WorkersSpawned(held.terms.lease_id, held.terms.epoch, event.spawned)
+            self._core.do(on.ToAllocator(said))
 
     def on_data(self, offer: on.DataOffered) -> None:
         """Hand a data connection to the worker it asks for, or turn it away."""

@@ -1,4 +1,4 @@
-"""What an agent needs that somebody starts by hand on any host: a lasting name, one of a kind, and words for people.
+"""What an agent needs that comes of no Slurm job: a lasting name, one of a kind, and words for people.
 
 Must not decide anything about leases. Specs: docs/spec/002-lease.md section 1, docs/spec/003-control.md.
 """
@@ -21,18 +21,19 @@ from rfaas_transport.errors import ConfigError
 MACHINE_ID: Final = Path("/etc/machine-id")
 
 
-def slice_key(secret: bytes, label: str) -> str:
+def slice_key(secret: bytes, label: str, *, source: str = "hand") -> str:
     """What names the slice that this host gives to an allocator, also after a restart of agent or host.
 
     Args:
         secret: of the allocator: hosts may serve several.
         label: tells apart agents of one user on one host.
+        source: tells those that somebody starts by hand from the one of `rfaas up`.
     """
     machine_id = ""
     with contextlib.suppress(OSError):
         machine_id = MACHINE_ID.read_text().strip()
     namespace = os.stat("/proc/self/ns/pid").st_ino
-    return f"hand:{alloc_id(secret)}:{socket.gethostname()}:{machine_id}:{namespace}:{os.getuid()}:{label}"
+    return f"{source}:{alloc_id(secret)}:{socket.gethostname()}:{machine_id}:{namespace}:{os.getuid()}:{label}"
 
 
 def alloc_id(secret: bytes) -> str:

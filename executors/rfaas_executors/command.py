@@ -1,4 +1,4 @@
-"""The command `python -m rfaas_executors.agent`: one slice, from options and Slurm's variables, until SIGTERM.
+"""The command `python -m rfaas_executors`: one slice, from options and Slurm's variables, until SIGTERM.
 
 SIGTERM and SIGINT mean that the owner wants the slice back; a second one changes nothing, and SIGCONT is harmless.
 """
@@ -19,10 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rfaas.control.address import AllocatorAddress, check_private
+from rfaas.control.descriptors import raise_limit
 from rfaas.control.dial import dial_agent
 from rfaas.control.incarnation import Incarnation
 from rfaas.control.links import Link
 from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice, SliceId
+from rfaas.control.route import own_address_towards
 from rfaas.settings import Settings
 from rfaas_executors import by_hand
 from rfaas_executors._process import adopt_orphans
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m rfaas_executors.agent", description="Lend the cores of one slice until SIGTERM."
+        prog="python -m rfaas_executors", description="Lend the cores of one slice until SIGTERM."
     )
     add = parser.add_argument
     add("--state-dir", type=Path, required=True, help="of the allocator that these cores are offered to")
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--node", help="the name of this host (default: Slurm's, or its own)")
     add("--slice-key", default="", help="what names the slice (default: made of the job, or random)")
     add("--by-hand", action="store_true", help="a lasting name for this host's slice; one agent a label")
+    add("--local", action="store_true", help="likewise, for the one agent that `rfaas up` starts beside its allocator")
     add("--label", default="", help="with --by-hand: tells apart agents of one host")
     add("--allocator", metavar="HOST:PORT", help="where it is, if --state-dir holds no more than its credentials")
     add("--abandoned-after-s", type=float, default=60.0, help="leave after so long without allocator and lease")
@@ -88,6 +91,7 @@ def _ports(text: str) -> range:
 
 async def _serve(options: argparse.Namespace) -> int:
     adopt_orphans()
+    soft_limit = raise_limit()
     secret = read_secret(options.state_dir)
     where_is = _finder(options, secret)
     environ: Mapping[str, str] = os.environ if options.from_slurm else {}
@@ -97,7 +101,7 @@ async def _serve(options: argparse.Namespace) -> int:
     key = _key(options, incarnation, job_id, secret)
     slice_id = SliceId(hashlib.sha256(key.encode()).digest()[:16])
     # Before the sweep, which would kill the workers of one that lives.
-    claimed = by_hand.claim(slice_id, options.label) if options.by_hand else None
+    claimed = by_hand.claim(slice_id, options.label) if options.by_hand or options.local else None
     clean = await asyncio.to_thread(sweep, slice_id)
     host = _listen_host(options, where_is)
     listener, address = listen_at(host, options.port_range) if host else listen_here()
@@ -122,7 +126,7 @@ async def _serve(options: argparse.Namespace) -> int:
         clean=clean,
         abandoned_after_s=options.abandoned_after_s,
     )
-    surroundings = Surroundings(node, slice_id, sched=options.sched)
+    surroundings = Surroundings(node, slice_id, sched=options.sched, descriptors=soft_limit)
     words = by_hand.Announcer(options.say, _about(offered)) if options.say else None
 
     async def dial() -> Link[AgentMessage, AllocatorToAgent]:
@@ -168,8 +172,8 @@ def _key(options: argparse.Namespace, incarnation: str, job_id: str, secret: byt
     given: str = options.slice_key
     if given:
         return given
-    if options.by_hand:
-        return by_hand.slice_key(secret, options.label)
+    if options.by_hand or options.local:
+        return by_hand.slice_key(secret, options.label, source="hand" if options.by_hand else "local")
     return slice_key(incarnation, job_id, options.submit_time)
 
 
@@ -237,17 +241,14 @@ def cpus_to_pin(n_cores: int) -> tuple[int, ...]:
 
 
 def way_to_allocator(allocator: AllocatorAddress) -> str:
-    """This host's address on the way to the allocator; nothing is sent to find out.
+    """This host's address on the way to the allocator.
 
     Raises:
         ConfigError: the allocator listens on its own host only, or there is no way to it.
     """
     host, _, port = allocator.tls.rpartition(":")
     try:
-        kind, _, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
-        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
-            probe.connect(where)
-            return str(probe.getsockname()[0])
+        return own_address_towards(host.strip("[]"), int(port))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no way to the allocator at {host}:{port}: {error}", hint="give --listen an address"

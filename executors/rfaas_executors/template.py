@@ -74,11 +74,11 @@ def main(agent: socket.socket, setup: dict[str, Any]) -> NoReturn:
     if not family.die_with_parent(signal.SIGKILL, setup["parent_pid"]):
         os._exit(0)
     family.name_process("rfaas-template")
-    _enter(setup)
+    threads_of = _enter(setup)
     if "worker" in setup:
         agent.close()
         agent, page = socket.socket(fileno=setup["agent_fd"]), StatePage.from_fd(setup["page_fd"])
-        _be_worker(agent, page, setup["worker"], setup["parent_pid"])
+        _be_worker(agent, page, setup["worker"], setup["parent_pid"], setup.get("descriptors"))
     _load_what_workers_need()
     family.adopt_orphans()
     gc.collect()
@@ -87,11 +87,12 @@ def main(agent: socket.socket, setup: dict[str, Any]) -> NoReturn:
     if not family.outlive_parent(setup["parent_pid"], LAST_MS):
         os._exit(0)
     _show_errors_again(setup["stderr_fd"])
-    os._exit(Template(agent, setup).run())
+    os._exit(Template(agent, setup, threads_of).run())
 
 
-def _enter(setup: dict[str, Any]) -> None:
-    """Take on the client's surroundings and import its modules."""
+def _enter(setup: dict[str, Any]) -> list[str]:
+    """Take on the client's surroundings and import its modules; return those whose import left threads running."""
+    threads_of = []
     if setup["sched"] == "idle":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     os.chdir(setup["cwd"])
@@ -101,11 +102,15 @@ def _enter(setup: dict[str, Any]) -> None:
     for name in setup["preload"]:
         if name.partition(".")[0] not in NEVER_PRELOADED:
             with contextlib.suppress(Exception):  # the call that needs it will say so better
+                threads = family.n_threads()
                 importlib.import_module(name)
+                if family.n_threads() > threads:
+                    threads_of.append(name)
     family.install_quiet_signals()  # a module may have set its own
     if not faulthandler.is_enabled():
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             faulthandler.enable(all_threads=False)
+    return threads_of
 
 
 def _load_what_workers_need() -> None:
@@ -125,12 +130,23 @@ def _show_errors_again(stderr_fd: int) -> None:
     os.close(stderr_fd)
 
 
-def _be_worker(agent: socket.socket, page: StatePage, spec: dict[str, Any], template_pid: int) -> NoReturn:
-    """Serve as a worker, then end this process without what the template registered for its own end."""
+def _be_worker(
+    agent: socket.socket, page: StatePage, spec: dict[str, Any], template_pid: int, descriptors: int | None
+) -> NoReturn:
+    """Serve as a worker, then end this process without what the template registered for its own end.
+
+    Args:
+        agent: the worker's end of its control socket.
+        page: shared with the agent.
+        spec: the agent's order.
+        template_pid: the parent.
+        descriptors: the soft limit on them; None: as it is.
+    """
     from rfaas_executors.worker import Worker
 
     atexit._clear()
     family.become_worker(template_pid, spec["cpus"])
+    family.limit_descriptors(descriptors)
     identity = {name: spec[name] for name in ("slot", "generation", "node")}
     status = Worker(agent, page, identity).run()
     with contextlib.suppress(BaseException):  # what user code registered may raise; the status is decided
@@ -142,11 +158,16 @@ def _be_worker(agent: socket.socket, page: StatePage, spec: dict[str, Any], temp
 
 
 class Template:
-    """The template's loop over its agent and its workers."""
+    """The template's loop over its agent and its workers.
 
-    def __init__(self, agent: socket.socket, setup: dict[str, Any]) -> None:
+    Args:
+        threads_of: modules whose import left threads running, for people.
+    """
+
+    def __init__(self, agent: socket.socket, setup: dict[str, Any], threads_of: list[str]) -> None:
         self._agent = agent
         self._setup = setup
+        self._threads_of = threads_of
         self._children: dict[int, Child] = {}  # by pidfd
         self._poll = select.poll()
         self._kill_at_s: float | None = None  # set when the agent is gone
@@ -209,7 +230,7 @@ class Template:
                 child, why = self._fork(spec, agent_fd, page_fd), ""
             else:
                 child = self._spawn(spec, agent_fd, page_fd)
-                why = f"the modules imported for this client left {threads} threads running, so workers are spawned"
+                why = self._why_not_forked(threads - 1)
         except OSError as error:
             self._tell({"m": "exited", "worker": spec["worker"], "pid": 0, "exit_status": 71, "signal": 0,
                         "leftovers": 0, "hint": f"no worker could be made: {error}"})  # fmt: skip
@@ -220,6 +241,13 @@ class Template:
         self._children[child.pidfd] = child
         self._poll.register(child.pidfd, select.POLLIN)
         self._tell({"m": "forked", "worker": child.worker, "pid": child.pid, "spawned": why}, (child.pidfd,))
+
+    def _why_not_forked(self, threads: int) -> str:
+        """For people; `threads` besides the main one are running."""
+        running = "1 thread" if threads == 1 else f"{threads} threads"
+        if not self._threads_of:
+            return f"{running} ran already when the interpreter had started"
+        return f"importing {', '.join(self._threads_of)} left {running} running"
 
     def _fork(self, spec: control.Message, agent_fd: int, page_fd: int) -> Child:
         template_pid = os.getpid()
@@ -239,7 +267,8 @@ class Template:
             for pidfd in self._children:
                 os.close(pidfd)
             self._children.clear()
-            _be_worker(socket.socket(fileno=agent_fd), StatePage.from_fd(page_fd), spec, template_pid)
+            limit = self._setup.get("descriptors")
+            _be_worker(socket.socket(fileno=agent_fd), StatePage.from_fd(page_fd), spec, template_pid, limit)
         except Exception:
             sys.excepthook(*sys.exc_info())
             raise

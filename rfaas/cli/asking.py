@@ -5,15 +5,32 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import click
+
 from rfaas.control.messages import Snapshot
 
+pid_option = click.option(
+    "--pid",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Ask the program with this process id, which runs without an allocator of yours, on this host.",
+)
 
-def snapshot(state_dir: Path) -> Snapshot:
-    """The allocator's whole view at this moment.
+
+def snapshot(state_dir: Path, pid: int | None = None) -> Snapshot:
+    """The whole view of an allocator at this moment.
+
+    Args:
+        state_dir: of the allocator.
+        pid: of a program whose embedded allocator is asked instead.
 
     Raises:
-        AllocatorUnavailable, VersionMismatch, ConfigError: there is none that answers; nothing was changed.
+        RfaasError: there is none that answers; nothing was changed.
     """
+    if pid is not None:
+        from rfaas.session.showing import of_program
+
+        return of_program(pid)
     from rfaas.control.address import AllocatorAddress
     from rfaas.control.dial import AdminClient
 

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rfaas_transport.errors import ConfigError
+from rfaas.control.address import AllocatorAddress
+from rfaas_transport.errors import ConfigError, RfaasError
 
 RECORD = "daemons.json"
 
@@ -124,13 +125,13 @@ def load(state_dir: Path) -> tuple[list[Daemon], dict[str, object]] | None:
 def serving(state_dir: Path) -> Daemon | None:
     """The allocator that serves this state directory, by its own word; None if it runs not, or not on this host."""
     try:
-        about = json.loads((state_dir / "allocator.json").read_text())
-        pid, host = int(about["pid"]), str(about["host"])
+        address = AllocatorAddress.load(state_dir)
+        pid = address.pid
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, RfaasError):
         return None
     ours = b"rfaas_allocator" in command and os.fsencode(str(state_dir)) in command
-    return Daemon("allocator", pid, start_ticks(pid)) if ours and host == socket.gethostname() else None
+    return Daemon("allocator", pid, start_ticks(pid)) if ours and address.local else None
 
 
 def stop(daemon: Daemon, timeout_s: float) -> bool:

@@ -6,6 +6,7 @@ said of a snapshot is worked out by `rfaas.cli.reasons`, without I/O.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -23,8 +24,9 @@ HEX = re.compile(r"[0-9a-f]{4,32}")
 @click.command("explain")
 @click.argument("subject", required=False)
 @state_dir_option
+@asking.pid_option
 @json_option
-def explain(subject: str | None, state_dir: Path, as_json: bool) -> None:
+def explain(subject: str | None, state_dir: Path, pid: int | None, as_json: bool) -> None:
     """Explain why nothing runs, or what it is with one LEASE, CALL or NODE.
 
     \b
@@ -34,7 +36,7 @@ def explain(subject: str | None, state_dir: Path, as_json: bool) -> None:
     rfaas explain 5b1e…:17      a call, by client and number, from the event log (setting event_log)
     """
     try:
-        found = _explain(subject, state_dir)
+        found = _explain(subject, state_dir, pid)
     except RfaasError as error:
         fail(error, as_json=as_json)
     if as_json:
@@ -46,17 +48,19 @@ def explain(subject: str | None, state_dir: Path, as_json: bool) -> None:
             click.echo(f"  remedy: {reason.remedy}")
 
 
-def _explain(subject: str | None, state_dir: Path) -> list[Reason]:
+def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reason]:
     if subject is not None and ":" in subject:
-        return _call(subject)
+        return _call(subject, state_dir, pid)
     try:
-        snapshot = asking.snapshot(state_dir)
+        snapshot = asking.snapshot(state_dir, pid)
     except RfaasError as error:
-        if subject is not None:
+        if subject is not None or pid is not None:
             raise
         return [Reason(error.message, error.hint), *_daemons(state_dir)]
+    if subject is None and pid is not None:
+        return [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot)]
     if subject is None:
-        return [*reasons.of_waiting(snapshot), *_supply(snapshot, state_dir)]
+        return [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot), *_supply(snapshot, state_dir)]
     if any(view.slice.node == subject for view in snapshot.slices):
         return [*reasons.of_node(snapshot, subject), *_slurm_node(subject)]
     if HEX.fullmatch(subject.lower()):
@@ -73,7 +77,7 @@ def _explain(subject: str | None, state_dir: Path) -> list[Reason]:
     )
 
 
-def _call(subject: str) -> list[Reason]:
+def _call(subject: str, state_dir: Path, pid: int | None) -> list[Reason]:
     from rfaas.settings import Settings
 
     directory = Settings.load().value("event_log")
@@ -85,7 +89,10 @@ def _call(subject: str) -> list[Reason]:
     client, _, number = subject.partition(":")
     if not number.isdecimal():
         raise ConfigError(f"{subject!r} is no call", hint="write CLIENT:NUMBER, e.g. 5b1e:17")
-    found = reasons.of_call(Path(directory), client.lower(), int(number))
+    snapshot = None
+    with contextlib.suppress(RfaasError):  # the log alone says most
+        snapshot = asking.snapshot(state_dir, pid)
+    found = reasons.of_call(Path(directory), client.lower(), int(number), snapshot)
     if not found:
         raise ConfigError(f"{directory} knows no call {subject}", hint="is it the directory of that program?")
     return found

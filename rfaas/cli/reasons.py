@@ -5,6 +5,7 @@ No I/O but reading an event log: everything here can be tried on a made-up snaps
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def _remedy(snapshot: Snapshot, want: Want, waiting: Waiting) -> str:
     if waiting.code == "storage":
         return "make room on the disk of the state directory; the allocator goes on by itself"
     if waiting.code == "quota":
-        return "wait for leases of the same user to end, or see to allocator.quota, which the allocator's owner sets"
+        return "wait for leases of the same user to end, or see to policy.quota, which the allocator's owner sets"
     views = snapshot.slices
     if not views:
         return "wait for harvest jobs to start, or offer cores: rfaas up"
@@ -111,7 +112,27 @@ def _of_lease(view: SliceView, lease: HeldLease) -> Reason:
         return Reason(
             text, f"if it stays so, the program is gone: the lease ends {terms.ttl_s:g} s after its last word"
         )
-    return Reason(text, "")
+    return Reason(f"{text}; {_spawned(lease.spawned)}", _DONT_SPAWN) if lease.spawned else Reason(text, "")
+
+
+def of_spawned(snapshot: Snapshot) -> list[Reason]:
+    """Where workers are interpreters of their own, since their template can't fork, and why; one for each cause."""
+    leases: dict[tuple[str, str], list[str]] = {}
+    for view in snapshot.slices:
+        for lease in view.leases:
+            if lease.spawned:
+                leases.setdefault((view.slice.node, lease.spawned), []).append(lease.terms.lease_id.hex()[:8])
+    return [
+        Reason(f"{node}: {_spawned(why)} (leases {', '.join(ids[:5])}{', …' if len(ids) > 5 else ''})", _DONT_SPAWN)
+        for (node, why), ids in leases.items()
+    ]
+
+
+def _spawned(why: str) -> str:
+    return f"workers are spawned, not forked, which takes longer and more memory: {why}"
+
+
+_DONT_SPAWN = "start threads when a function needs them, not at import"
 
 
 def of_node(snapshot: Snapshot, node: str) -> list[Reason]:
@@ -138,44 +159,71 @@ def _of_slice(view: SliceView) -> Iterator[Reason]:
 # --- calls --------------------------------------------------------------------------------------------------------
 
 
-def of_call(directory: Path, client: str, number: int) -> list[Reason]:
+def of_call(directory: Path, client: str, number: int, snapshot: Snapshot | None = None) -> list[Reason]:
     """What the event log says of one call, in order of time; [] if it says nothing.
 
-    `client`: first digits of the client's id; `number`: of the call, from 1. Source: docs/spec/005-event-log.md.
+    `client`: first digits of the client's id; `number`: of the call, from 1; `snapshot`: of an allocator, which may
+    know of its lease what no agent has logged. Source: docs/spec/005-event-log.md.
     """
     events = sorted(_events(directory, client, number), key=lambda event: int(event["t_boot_ns"]))
     if not events:
         return []
     first_ns = int(events[0]["t_boot_ns"])
     said = [Reason(f"{(int(e['t_boot_ns']) - first_ns) / 1e9:10.6f} s  {_words(e)}", "") for e in events]
+    leases = {event["lease"] for event in events if event["ev"] == "sent"}
+    spawned = _of_spawned_workers(directory, leases, snapshot or Snapshot(0))
     if events[-1]["ev"] == "resolved":
-        return said
+        return said + spawned
     last = (
         "it waits for a free worker"
         if events[-1]["ev"] in ("submit",)
         else "it is under way, or its program was killed"
     )
-    return [*said, Reason(last, "rfaas explain says what waits for workers" if events[-1]["ev"] == "submit" else "")]
+    return [
+        *said,
+        *spawned,
+        Reason(last, "rfaas explain says what waits for workers" if events[-1]["ev"] == "submit" else ""),
+    ]
 
 
 def _events(directory: Path, client: str, number: int) -> Iterator[dict[str, Any]]:
     workers: list[dict[str, Any]] = []
     calls: set[tuple[str, int, int]] = set()
-    for path in sorted(directory.glob("*.jsonl")):
-        for line in path.read_text(errors="replace").splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:  # the last line of a killed process
-                continue
-            if not str(event.get("client", "")).startswith(client):
-                continue
-            if event.get("inv") == number:
-                if event["ev"] == "sent":
-                    calls.add((event["client"], event["channel"], event["call_id"]))
-                yield event
-            elif event.get("role") == "worker":
-                workers.append(event)
+    for event in _lines(directory, "*"):
+        if not str(event.get("client", "")).startswith(client):
+            continue
+        if event.get("inv") == number:
+            if event["ev"] == "sent":
+                calls.add((event["client"], event["channel"], event["call_id"]))
+            yield event
+        elif event.get("role") == "worker":
+            workers.append(event)
     yield from (event for event in workers if (event["client"], event["channel"], event["call_id"]) in calls)
+
+
+def _of_spawned_workers(directory: Path, leases: set[str], snapshot: Snapshot) -> list[Reason]:
+    """Which of these leases had workers that were spawned, as their agents logged it or told the allocator."""
+    told = {
+        (view.slice.node, lease.terms.lease_id.hex()): lease.spawned
+        for view in snapshot.slices
+        for lease in view.leases
+        if lease.terms.lease_id.hex() in leases and lease.spawned
+    }
+    why = told | {
+        (event["node"], event["lease"]): event["why"]
+        for event in _lines(directory, "agent-*")
+        if event["ev"] == "spawned" and event["lease"] in leases and event["why"]
+    }
+    return [
+        Reason(f"lease {lease[:8]} on {node}: {_spawned(cause)}", _DONT_SPAWN) for (node, lease), cause in why.items()
+    ]
+
+
+def _lines(directory: Path, names: str) -> Iterator[dict[str, Any]]:
+    for path in sorted(directory.glob(f"{names}.jsonl")):
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # the last line of a killed process
+                yield json.loads(line)
 
 
 def _words(event: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from rfaas.cli.common import fail
 from rfaas.config import Embedded, choose_allocator
 from rfaas.settings import BY_NAME, Settings
 from rfaas.settings.spelling import did_you_mean
+from rfaas.settings.table import RENAMED
 from rfaas_transport.errors import ConfigError, RfaasError
 
 EXIT_CANNOT_EXECUTE: Final = 126  # as shells and env(1) say it
@@ -82,6 +83,7 @@ def _assigned(assignments: Sequence[str]) -> dict[str, str]:
         name, equals, value = assignment.partition("=")
         if not equals or name not in BY_NAME:
             hint = did_you_mean(name, BY_NAME) or "write --set executor.memory=2GiB; `rfaas config show` lists settings"
+            hint = f"it is called {RENAMED[name]}" if name in RENAMED else hint
             raise ConfigError(
                 f"--set {assignment}: {name} is no setting" if equals else f"--set {assignment}", hint=hint
             )

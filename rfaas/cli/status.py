@@ -10,18 +10,20 @@ from typing import Any
 
 import click
 
-from rfaas.cli import asking
+from rfaas.cli import asking, reasons
 from rfaas.cli.common import fail, json_option, print_json, print_table, state_dir_option
 from rfaas.control.messages import HeldLease, SliceView, Snapshot, Waiting
 from rfaas_transport.errors import RfaasError
 
 MIB = 1 << 20
+NO_LIMIT_BYTES = 1 << 50  # what an embedded slice claims: more than any machine has
 
 
 @click.command("status")
 @state_dir_option
+@asking.pid_option
 @json_option
-def status(state_dir: Path, as_json: bool) -> None:
+def status(state_dir: Path, pid: int | None, as_json: bool) -> None:
     """Show slices, how much of each is leased, and what waits for capacity.
 
     \b
@@ -29,7 +31,7 @@ def status(state_dir: Path, as_json: bool) -> None:
           draining     it goes back to its owner; nothing new
           unreachable  its agent is silent; leases stand until Slurm or the agent says more
     """
-    snapshot = _snapshot(state_dir, as_json)
+    snapshot = _snapshot(state_dir, as_json, pid)
     if as_json:
         print_json(snapshot_json(snapshot))
         return
@@ -40,14 +42,17 @@ def status(state_dir: Path, as_json: bool) -> None:
         print_table(headers, [_slice_row(view) for view in sorted(snapshot.slices, key=lambda v: v.slice.node)])
     if snapshot.counters.get("storage_full"):
         click.echo(f"no new leases: the allocator's disk is full; make room at {state_dir}")
+    for reason in reasons.of_spawned(snapshot):
+        click.echo(reason.text)
     for waiting in snapshot.waiting:
         click.echo(f"waiting for {waiting.missing} workers: {waiting.reason} ({_when(waiting)})")
 
 
 @click.command("leases")
 @state_dir_option
+@asking.pid_option
 @json_option
-def leases(state_dir: Path, as_json: bool) -> None:
+def leases(state_dir: Path, pid: int | None, as_json: bool) -> None:
     """Show leases: who holds which cores of which node.
 
     \b
@@ -56,7 +61,7 @@ def leases(state_dir: Path, as_json: bool) -> None:
           DRAINING  going back; running calls may end
           FENCED    nothing starts any more; death is being proved
     """
-    snapshot = _snapshot(state_dir, as_json)
+    snapshot = _snapshot(state_dir, as_json, pid)
     pairs = [(view, lease) for view in snapshot.slices for lease in view.leases]
     if as_json:
         print_json({"leases": [_lease_json(view, lease) for view, lease in pairs]})
@@ -68,9 +73,9 @@ def leases(state_dir: Path, as_json: bool) -> None:
     print_table(headers, [_lease_row(view, lease) for view, lease in pairs])
 
 
-def _snapshot(state_dir: Path, as_json: bool) -> Snapshot:
+def _snapshot(state_dir: Path, as_json: bool, pid: int | None) -> Snapshot:
     try:
-        return asking.snapshot(state_dir)
+        return asking.snapshot(state_dir, pid)
     except RfaasError as error:
         fail(error, as_json=as_json)
 
@@ -104,7 +109,9 @@ def _waiting_json(waiting: Waiting) -> dict[str, Any]:
 
 def _slice_row(view: SliceView) -> tuple[object, ...]:
     what = view.slice
-    memory = (what.memory_bytes // MIB, view.free_memory_bytes // MIB)
+    memory: tuple[object, object] = (what.memory_bytes // MIB, view.free_memory_bytes // MIB)
+    if what.memory_bytes >= NO_LIMIT_BYTES:
+        memory = ("-", "-")
     return (what.node, view.state, what.cores, view.free_cores, *memory, len(view.leases), what.job_id or "-")
 
 
@@ -153,4 +160,5 @@ def _lease_json(view: SliceView, lease: HeldLease) -> dict[str, Any]:
         "memory_bytes": terms.memory_bytes,
         "holder": terms.holder.hex(),
         "ttl_s": terms.ttl_s,
+        "spawned": lease.spawned,
     }

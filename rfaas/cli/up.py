@@ -14,18 +14,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from rfaas.cli import daemons, host_memory
+from rfaas import host_memory
+from rfaas.cli import daemons
 from rfaas.cli.common import fail, json_option, print_json, run_json, state_dir_option
 from rfaas.cli.daemons import Daemon
+from rfaas.control.address import AllocatorAddress
 from rfaas.settings import TABLE, Settings
 from rfaas.settings.pairs import split_quotas
 from rfaas_transport.errors import ConfigError, RfaasError
 
 START_TIMEOUT_S = 15.0
+T = TypeVar("T")
 
 
 @click.command("up")
@@ -125,7 +128,7 @@ def _start_all(
     started.append(daemons.spawn("allocator", allocator, state_dir, environ))
     daemons.save(state_dir, started, record)
     try:
-        record["alloc_id"] = _wait_for_allocator(state_dir, started[0])["alloc_id"]
+        record["alloc_id"] = _wait_for_allocator(state_dir, started[0]).alloc_id
         second = "harvester" if plan else "agent"
         commands[second] = (
             _harvester(python, state_dir, plan, options) if plan else _local_agent(python, state_dir, options)
@@ -189,14 +192,14 @@ def _named(options: dict[str, Any]) -> dict[str, Any]:
         given[name.removesuffix("_mib")] = None if mib is None else mib << 20
     given["quota"], given["quotas"] = split_quotas(given["quota"])
     given["prices"] = given.pop("price")
-    sections = ("local", "harvest", "up", "allocator", "")
+    sections = ("local", "harvest", "up", "policy", "")
     places = {setting.key: setting.name for setting in TABLE if setting.section in sections}
     return {places[key]: value for key, value in given.items()}
 
 
 def _resolved(settings: Settings) -> dict[str, Any]:
     """Every option, from wherever it is said."""
-    names = [setting.name for setting in TABLE if setting.section in ("local", "harvest", "up", "allocator")]
+    names = [setting.name for setting in TABLE if setting.section in ("local", "harvest", "up", "policy")]
     values = {name.rpartition(".")[2]: settings.value(name) for name in names}
     values["daemon_python"] = settings.value("daemon_python") or sys.executable
     values["slurmrestd"] = settings.value("slurmrestd")
@@ -235,9 +238,10 @@ def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict
 
 def _local_agent(python: str, state_dir: Path, options: dict[str, Any]) -> list[str]:
     cores = options["cores"] or len(os.sched_getaffinity(0))
-    agent = [python, "-m", "rfaas_executors.agent", "--state-dir", str(state_dir)]
+    agent = [python, "-m", "rfaas_executors", "--state-dir", str(state_dir)]
     return [
         *agent,
+        "--local",
         "--cores",
         str(cores),
         "--memory-bytes",
@@ -255,15 +259,13 @@ def _policy_options(options: dict[str, Any]) -> list[str]:
     return policy + ([f"--inventory={options['inventory']}"] if options["inventory"] else [])
 
 
-def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> dict[str, Any]:
-    path = state_dir / "allocator.json"
-
-    def address() -> dict[str, Any] | None:
+def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> AllocatorAddress:
+    def address() -> AllocatorAddress | None:
         try:
-            found = json.loads(path.read_text())
-        except (OSError, ValueError):
+            found = AllocatorAddress.load(state_dir)
+        except RfaasError:
             return None
-        return found if found.get("pid") == daemon.pid else None
+        return found if found.pid == daemon.pid else None
 
     found = _wait(address, daemon, START_TIMEOUT_S)
     if found is None:
@@ -272,7 +274,7 @@ def _wait_for_allocator(state_dir: Path, daemon: Daemon) -> dict[str, Any]:
     return found
 
 
-def _wait(condition: Callable[[], dict[str, Any] | None], daemon: Daemon, timeout_s: float) -> dict[str, Any] | None:
+def _wait(condition: Callable[[], T | None], daemon: Daemon, timeout_s: float) -> T | None:
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s and daemon.alive:
         if (value := condition()) is not None:

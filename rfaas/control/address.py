@@ -54,7 +54,7 @@ class AllocatorAddress:
 
         Raises:
             ConfigError: directory or file can be written or read by others, or the file makes no sense.
-            AllocatorUnavailable: there is no such file: no allocator runs there.
+            AllocatorUnavailable: there is no such file, as far as this user can see: no allocator runs there.
         """
         directory = Path(state_dir).expanduser().absolute()
         path = directory / FILE_NAME
@@ -62,9 +62,13 @@ class AllocatorAddress:
             check_private(path)  # first: without it this may be any directory, whose mode is no business of ours
             check_private(directory, directory=True)
             about = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise AllocatorUnavailable(
                 f"no allocator serves {directory}", hint="start one with `rfaas up`, or name another state directory"
+            ) from None
+        except PermissionError:
+            raise AllocatorUnavailable(
+                f"no allocator of yours serves {directory}: permission denied", hint="name a directory of your own"
             ) from None
         except ValueError as error:
             raise ConfigError(f"{path} can't be read: {error}", hint=f"remove {path} and run `rfaas up`") from error

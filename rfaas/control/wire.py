@@ -88,6 +88,7 @@ FROM_AGENT: Final[Envelope[m.AgentMessage]] = Envelope(
         m.Ending: "ending",
         m.SliceEmpty: "slice_empty",
         m.UsageReport: "usage_report",
+        m.WorkersSpawned: "workers_spawned",
     },
 )
 TO_AGENT: Final[Envelope[m.AllocatorToAgent]] = Envelope(

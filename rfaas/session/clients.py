@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from rfaas.control.messages import Snapshot
 from rfaas.session import packets
 from rfaas.session.events import ClientGone, ClientJoined, ClientSaid, Event
 from rfaas.session.names import process_start
+from rfaas.session.showing import shown
 from rfaas_transport.errors import ProtocolError
 from rfaas_transport.messages import Message
 
@@ -48,12 +50,19 @@ class ClientSockets:
     Args:
         listener: bound and listening, non-blocking; owned from here on.
         post: takes an event; called from the loop's callbacks.
+        snapshot: what to show who asks for it; None: whoever asks is sent away.
     """
 
-    def __init__(self, listener: socket.socket, post: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        post: Callable[[Event], None],
+        snapshot: Callable[[], Snapshot] | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._post = post
+        self._snapshot = snapshot
         self._connections: dict[int, _Connection] = {}
         self._made = 0
         self._loop.add_reader(listener, self._on_acceptable)
@@ -163,6 +172,10 @@ class ClientSockets:
             connection.joined = True
             message["resume"] = connection.resume + list(message.get("resume") or ())
             self._post(ClientJoined(connection.number, connection.pid, _name(connection.pid), message))
+        elif message["m"] == "show" and self._snapshot is not None:
+            for answer in shown(self._snapshot()):
+                self.send(connection.number, answer)
+            self.drop(connection.number)
         else:  # the pid is another process's by now, or this is no client
             self._lost(connection)
 

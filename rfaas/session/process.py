@@ -12,10 +12,11 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from rfaas.control.links import Dial, Link, LinkBroken
-from rfaas.control.messages import AllocatorToHolder, HolderMessage
+from rfaas.control.messages import AllocatorToHolder, HolderMessage, Snapshot
 from rfaas.session.clients import ClientSockets
 from rfaas.session.core import SessionCore
 from rfaas.session.dialling import AgentConnections
@@ -65,14 +66,22 @@ class SessionProcess:
         listener: bound and listening, non-blocking; owned from here on.
         dial: makes a link to the allocator.
         secret: shared with the agents (004 section 1).
+        snapshot: what to show who asks for it; None: there is nothing here that an allocator elsewhere doesn't show.
     """
 
-    def __init__(self, core: SessionCore, listener: socket.socket, dial: DialHolder, secret: bytes) -> None:
+    def __init__(
+        self,
+        core: SessionCore,
+        listener: socket.socket,
+        dial: DialHolder,
+        secret: bytes,
+        snapshot: Callable[[], Snapshot] | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._core = core
         self._dial = dial
         self._link: HolderLink | None = None
-        self._clients = ClientSockets(listener, self.post)
+        self._clients = ClientSockets(listener, self.post, snapshot)
         self._agents = AgentConnections(secret, self.post)
         self._events: deque[Event] = deque()
         self._stepping = False

@@ -45,12 +45,9 @@ SECTIONS = {
     "executor": ("[executor]", "Defaults of `rfaas.Executor`; its arguments have the same names."),
     "session": ("[session]", "The session process beside a user's programs."),
     "leases": ("[leases]", "The allocator."),
-    "allocator": (
-        "[allocator]",
-        "What the allocator allows and charges: quotas, prices, known hosts. TOML has no file with both this section "
-        "and the key `allocator` above; there name the allocator by `state_dir`.",
-    ),
-    "local": ("[local]", "`rfaas up` on one host."),
+    "policy": ("[policy]", "What the allocator allows and charges, and the hosts that it knows."),
+    "local": ("[local]", "`rfaas up` on one host, and `rfaas agent`."),
+    "agent": ("[agent]", "`rfaas agent`, beside [local]."),
     "up": ("[up]", "`rfaas up` in general."),
     "harvest": ("[harvest]", "`rfaas up --slurm`."),
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rfaas.settings.spelling import did_you_mean
-from rfaas.settings.table import BY_NAME, CONFIG_VARIABLE
+from rfaas.settings.table import BY_NAME, CONFIG_VARIABLE, RENAMED
 from rfaas_transport.errors import ConfigError
 
 FILE_NAME: Final = "rfaas.toml"
@@ -85,7 +85,11 @@ def _parsed(path: Path, _mtime_ns: int, _size: int, _inode: int) -> dict[str, An
         raise ConfigError(f"{path} is no TOML: {error}", hint=hint) from error
     values: dict[str, Any] = {}
     sections = {setting.section for setting in BY_NAME.values()} - {""}
+    renamed = {name.partition(".")[0]: new.partition(".")[0] for name, new in RENAMED.items()}
     for key, value in content.items():
+        if isinstance(value, dict) and key in renamed:
+            section = f"[{key}] is no section any more"
+            raise ConfigError(f"{path}{_line(text, key)}: {section}", hint=f"it is called [{renamed[key]}]")
         if isinstance(value, dict) and key in sections:
             values.update({f"{key}.{inner}": one for inner, one in value.items()})
         else:
@@ -99,15 +103,20 @@ def _parsed(path: Path, _mtime_ns: int, _size: int, _inode: int) -> dict[str, An
 
 
 def _both(text: str) -> str:
-    """What to do about the one name that is a key and a section."""
+    """What to do about the one name that was a key and a section."""
     key, section = (re.search(pattern, text, re.MULTILINE) for pattern in (r"^\s*allocator\s*=", r"^\s*\[allocator\b"))
-    return "where [allocator] stands, name the allocator by state_dir = …, not allocator = …" if key and section else ""
+    return "the section [allocator] is called [policy] now" if key and section else ""
+
+
+def _line(text: str, key: str) -> str:
+    """ ":N" of the first line that begins with a key or a section, for messages; "" if there is none."""
+    return next(
+        (f":{n}" for n, one in enumerate(text.splitlines(), 1) if re.match(rf"\s*\[?{re.escape(key)}\b", one)), ""
+    )
 
 
 def _refuse(path: Path, text: str, name: str, known: Iterable[str]) -> None:
-    key = name.rpartition(".")[2]
-    line = next((n for n, one in enumerate(text.splitlines(), 1) if re.match(rf"\s*\[?{re.escape(key)}\b", one)), 0)
     raise ConfigError(
-        f"{path}{f':{line}' if line else ''}: {name} is no setting",
+        f"{path}{_line(text, name.rpartition('.')[2])}: {name} is no setting",
         hint=did_you_mean(name, known) or "`rfaas config show` lists all settings",
     )

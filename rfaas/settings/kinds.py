@@ -6,6 +6,7 @@ Every wrong value is a ConfigError that names the setting as its source spells i
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,7 @@ Parse = Callable[[Any, str, Path], Any]
 
 NONE: Final = "none"
 """Text for "no limit" and "nothing", where the default is something else."""
+HOST_PORT: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
 _TRUE: Final = ("true", "yes", "on", "1")
 _FALSE: Final = ("false", "no", "off", "0")
 
@@ -116,6 +118,21 @@ def path(*, also: str = "") -> Kind:
             raise ConfigError(f"{name}={value!r}: {error}", hint="write the path in full") from error
 
     return Kind(f'path, or "{also}"' if also else "path", "", parse)
+
+
+def path_or_address() -> Kind:
+    """A path, made absolute, or HOST:PORT, which stays as it is unless there is a directory of that name."""
+    any_path = path()
+
+    def parse(value: Any, name: str, base: Path) -> str:  # noqa: ANN401
+        text: str = any_path.parse(value, name, base)
+        if Path(text).is_dir() or not isinstance(value, str) or not (found := HOST_PORT.fullmatch(value)):
+            return text
+        if not 0 < int(found["port"]) < 65536:
+            raise ConfigError(f"{name}={value!r}: there is no port {found['port']}", hint="write 1 to 65535")
+        return value
+
+    return Kind("path, or HOST:PORT", "", parse)
 
 
 def text() -> Kind:

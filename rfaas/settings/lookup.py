@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rfaas.settings import files, kinds
 from rfaas.settings.spelling import closest
-from rfaas.settings.table import BY_NAME, OTHER_VARIABLES, TABLE, Setting
+from rfaas.settings.table import BY_NAME, OTHER_VARIABLES, RENAMED_VARIABLES, TABLE, Setting
 from rfaas_transport.errors import ConfigError
 
 
@@ -127,6 +127,8 @@ def _refuse_mistyped(environ: Mapping[str, str]) -> None:
     """Raise for a variable that is nearly one of ours; what is only of our family may be somebody else's."""
     known = {setting.environment for setting in TABLE} | OTHER_VARIABLES
     for variable in environ:
+        if variable in RENAMED_VARIABLES:
+            raise ConfigError(f"{variable} is no setting any more", hint=f"it is called {RENAMED_VARIABLES[variable]}")
         if variable.startswith("RFAAS_") and variable not in known:
             meant = closest(variable, known, cutoff=0.85)
             if meant:

@@ -76,7 +76,7 @@ def pairs_of_users(checks: Mapping[str, Check], example: str) -> Kind:
 
 
 def split_quotas(texts: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
-    """Options `[USER:]LIMITS` as the settings allocator.quota (None: nothing said) and allocator.quotas."""
+    """Options `[USER:]LIMITS` as the settings policy.quota (None: nothing said) and policy.quotas."""
     given = list(texts)
     general = [text for text in given if ":" not in text]
     return (general[-1] if general else None), tuple(text for text in given if ":" in text)

@@ -149,46 +149,101 @@ TABLE: Final = (
     ),
     # --- the allocator's policy ----------------------------------------------------------------------
     Setting(
-        *("allocator", "quota", pairs(LIMITS, "cores=8,memory=16GiB"), None, "The most that each user may hold."),
+        *("policy", "quota", pairs(LIMITS, "cores=8,memory=16GiB"), None, "The most that each user may hold."),
         why="an allocator of one's own shares nothing",
         otherwise="no limit",
         option="--quota",
     ),
     Setting(
-        *("allocator", "quotas", pairs_of_users(LIMITS, "ann:cores=8 bob:leases=4"), ()),
+        *("policy", "quotas", pairs_of_users(LIMITS, "ann:cores=8 bob:leases=4"), ()),
         about="What single users may hold, in place of `quota`.",
         why="all users are alike",
         option="--quota",
     ),
     Setting(
-        *("allocator", "prices", pairs(PRICES, "core_s=0.00002,gib_s=0.000002,byte=0,currency=EUR"), None),
+        *("policy", "prices", pairs(PRICES, "core_s=0.00002,gib_s=0.000002,byte=0,currency=EUR"), None),
         about="What `rfaas accounting` charges for a core second, a GiB second, a byte of payload.",
         why="most sites count, and charge nothing",
         otherwise="nothing is charged",
         option="--price",
     ),
     Setting(
-        *("allocator", "inventory", kinds.path(), None, "Known hosts, as `rfaas inventory export` writes them."),
+        *("policy", "inventory", kinds.path(), None, "Known hosts, as `rfaas inventory export` writes them."),
         why="agents and Slurm say which hosts there are",
         otherwise="no file",
         option="--inventory",
     ),
     # --- rfaas up on one host -------------------------------------------------------------------------
     Setting(
-        *("local", "cores", _CORES, None, "Cores of this host that `rfaas up` offers."),
+        *("local", "cores", _CORES, None, "Cores of this host that `rfaas up` or `rfaas agent` offers."),
         why="the machine is yours",
         otherwise="usable CPUs",
         option="--cores",
     ),
     Setting(
-        *("local", "memory", kinds.size(), None, "Memory of this host that `rfaas up` offers."),
+        *("local", "memory", kinds.size(), None, "Memory of this host that `rfaas up` or `rfaas agent` offers."),
         why="all cores can be used; the rest is for you and the kernel",
-        otherwise="80 % of the host's memory, or of its container's limit",
+        otherwise="80 % of the host's memory, or of its container's limit; `rfaas agent`: of what is available now",
         option="--memory-mib",
     ),
     Setting(
-        *("local", "grace_s", kinds.duration(), 5.0, "What running calls get when `rfaas down` ends the agent."),
+        *("local", "grace_s", kinds.duration(), 5.0, "From SIGTERM, or `rfaas down`, to the kill of what still runs."),
         why="as a partition's GraceTime",
+        option="--grace",
+    ),
+    # --- rfaas agent ------------------------------------------------------------------------------------
+    Setting(
+        *("agent", "allocator", kinds.path_or_address(), None),
+        about="State directory, or address, of the allocator that `rfaas agent` lends to.",
+        why="mostly it is the one that programs use too",
+        otherwise="`allocator`, else state_dir",
+        option="--allocator",
+    ),
+    Setting(
+        *("agent", "credentials", kinds.path(), None),
+        about="With an address: private directory with the allocator's secret, tls.key and tls.crt.",
+        why="they lie there on the allocator's host",
+        otherwise="state_dir",
+        option="--credentials",
+    ),
+    Setting(
+        *("agent", "drain_s", kinds.duration(), None, "What running calls get of local.grace_s."),
+        why="the rest is for the kill and its proof",
+        otherwise="a second less",
+        option="--drain",
+    ),
+    Setting(
+        *("agent", "listen", kinds.text(), None, "Address of this host for programs on other hosts."),
+        why="found by the way to the allocator",
+        otherwise="found, if the allocator has one",
+        option="--listen",
+    ),
+    Setting(
+        *("agent", "port_range", kinds.text(), None, "Ports to listen on, LOW-HIGH."),
+        why="the kernel chooses; firewalls may want less",
+        otherwise="any",
+        option="--port-range",
+    ),
+    Setting(
+        *("agent", "name", kinds.text(), None, "Name of this host for status and placement."),
+        why="people know it by that",
+        otherwise="its host name",
+        option="--name",
+    ),
+    Setting(
+        *("agent", "label", kinds.text(), None, "Tells apart several agents on one host."),
+        why="one agent a host is enough",
+        option="--label",
+    ),
+    Setting(
+        *("agent", "abandoned_after_s", kinds.duration(), 60.0, "It leaves after so long without allocator."),
+        why="an allocator may be restarted; a host must not be lent for ever to nobody",
+        option="--abandoned-after",
+    ),
+    Setting(
+        *("agent", "idle", kinds.boolean(), False, "Functions run only when nothing else wants the CPU (SCHED_IDLE)."),
+        why="who lends a host means it to be used",
+        option="--idle",
     ),
     Setting(
         *("up", "listen", kinds.text(), None, "Address of this host that the nodes reach."),
@@ -245,6 +300,13 @@ TABLE: Final = (
 )
 
 BY_NAME: Final = {setting.name: setting for setting in TABLE}
+
+RENAMED: Final = {f"allocator.{key}": f"policy.{key}" for key in ("quota", "quotas", "prices", "inventory")}
+"""Names of before, and those of now. TOML has no file with both a key and a section of one name (`allocator`)."""
+
+RENAMED_VARIABLES: Final = {
+    "RFAAS_" + old.upper().replace(".", "_"): BY_NAME[new].environment for old, new in RENAMED.items()
+}
 
 CONFIG_VARIABLE: Final = "RFAAS_CONFIG"
 """Names the project's file, or "none"; else it is the `rfaas.toml` nearest upward."""

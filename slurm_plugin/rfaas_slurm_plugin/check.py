@@ -5,10 +5,10 @@ Used by `rfaas up --slurm` before anything is started. Every refusal names cause
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from rfaas.control.route import own_address_towards
 from rfaas_slurm_plugin.hostlist import expand
 from rfaas_slurm_plugin.view import ClusterConfig, Partition
 from rfaas_transport.errors import ConfigError
@@ -119,24 +119,21 @@ def make_plan(partition: Partition, config: ClusterConfig, node_address: str, li
         grace_s=grace_s,
         drain_s=max(0.0, grace_s - EXIT_MARGIN_S),
         overdue_s=partition.grace_s + config.kill_wait_s + FORGOTTEN_MARGIN_S,
-        listen=listen or address_towards(node_address),
+        listen=listen or _address_towards(node_address),
         time_limit_min=int((partition.job_time_s or 0.0) // 60),
     )
 
 
-def address_towards(host: str) -> str:
-    """This host's own address on the way to `host`; nothing is sent.
+def _address_towards(node: str) -> str:
+    """This host's own address on the way to a node.
 
     Raises:
         ConfigError: the name can't be resolved or there is no route.
     """
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, proto) as probe:
-            probe.connect(address)
-            return str(probe.getsockname()[0])
+        return own_address_towards(node)
     except OSError as error:
         raise ConfigError(
-            f"no way to compute node {host!r} from here: {error}",
+            f"no way to compute node {node!r} from here: {error}",
             hint="run this on a host of the cluster, or name this host's address there with --listen",
         ) from error

@@ -44,7 +44,7 @@ def script(template: JobTemplate, action: Submit, stamp: int) -> str:
     """The batch script of one slice."""
     agent = [
         template.daemon_python,
-        *("-m", "rfaas_executors.agent"),
+        *("-m", "rfaas_executors"),
         *("--state-dir", str(template.state_dir)),
         *("--cores", str(action.cores)),
         *("--memory-bytes", str(action.memory_mib << 20)),

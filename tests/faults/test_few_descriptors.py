@@ -109,7 +109,7 @@ def test_t53_an_allocator_and_an_agent_with_few_descriptors_outlive_too_many_dia
     allocator = daemons("allocator", "-m", "rfaas_allocator", "--state-dir", state_dir)
     wait_until((state_dir / "allocator.json").exists, 30, "the allocator")
     agent = daemons(
-        *("agent", "-m", "rfaas_executors.agent", "--state-dir", state_dir),
+        *("agent", "-m", "rfaas_executors", "--state-dir", state_dir),
         *("--cores", "2", "--memory-bytes", str(1 << 30)),
     )
     wait_until(lambda: slice_up(state_dir), 30, "a slice")

@@ -93,7 +93,7 @@ def test_t51_a_full_disk_costs_new_leases_only(programs):
         allocator = programs.start("-m", "rfaas_allocator", "--state-dir", disk.directory, stdout=log, stderr=log)
     wait_until(lambda: (disk.seen / "allocator.json").exists(), 30, "the allocator to serve")
     agent = ("--state-dir", disk.directory, "--cores", "2", "--memory-bytes", str(1 << 30))
-    programs.start("-m", "rfaas_executors.agent", *agent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    programs.start("-m", "rfaas_executors", *agent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: up_slices(programs), 30, "a slice")
     old = programs.caller(60)
     assert ask(old) == "1024"

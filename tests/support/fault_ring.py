@@ -102,7 +102,7 @@ class Ring(Personal):
         far = number % 2 == 1
         arguments = ("--slice-key", f"{self.state_dir}:{number}", *(("--listen", "127.0.0.1") if far else ()))
         state_dir = self.far_dir if far else self.state_dir
-        command = ("rfaas_executors.agent", "--state-dir", state_dir, "--cores", CORES)
+        command = ("rfaas_executors", "--state-dir", state_dir, "--cores", CORES)
         agent = self._start(f"agent-{number}", *command, "--memory-bytes", 1 << 40, "--grace-s", 2, *arguments)
         if number < len(self.agents):
             self._dead_agents.append(self.agents[number])

@@ -33,6 +33,10 @@ def echo(*args, **kwargs):
     return args, kwargs
 
 
+def scheduling_policy():
+    return os.sched_getscheduler(0)
+
+
 def add(a, b=0):
     return a + b
 

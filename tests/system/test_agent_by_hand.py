@@ -139,6 +139,27 @@ def test_a_host_that_sees_no_state_directory_joins_by_address_and_credentials(pe
     assert hand.end(signal.SIGINT) == 0
 
 
+def test_what_the_command_line_leaves_out_comes_from_the_environment_and_rfaas_toml(personal, tmp_path, monkeypatch):
+    """The allocator's address, its credentials, name and memory by file; cores by variable; the grace by option."""
+    personal.start_allocator("--listen", "127.0.0.1")
+    where = AllocatorAddress.load(personal.state_dir).tls
+    (tmp_path / "rfaas.toml").write_text(
+        f'[agent]\nallocator = "{where}"\ncredentials = "state"\nname = "lent"\nidle = true\n'
+        '[local]\ncores = 3\nmemory = "96MiB"\ngrace_s = 7\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RFAAS_LOCAL_CORES", "1")
+    hand = Hand(tmp_path / "hand.log", "--grace", "2s")
+    try:
+        joined = hand.joined()
+        about = (joined["node"], joined["cores"], joined["memory_bytes"], joined["grace_s"])
+        assert about == ("lent", 1, 96 << 20, 2.0)
+        with rfaas.Executor(1, allocator=personal.state_dir, memory="64MiB") as ex:
+            assert ex.submit(f.scheduling_policy).result(TIMEOUT_S) == os.SCHED_IDLE
+    finally:
+        assert hand.end() == 0
+
+
 def test_one_that_was_killed_is_succeeded_by_the_next_and_what_it_held_is_free(personal, start):
     personal.start_allocator()
     first = start("--cores", 1)
@@ -154,6 +175,19 @@ def test_one_that_was_killed_is_succeeded_by_the_next_and_what_it_held_is_free(p
         assert ex.submit(f.add, 2).result(TIMEOUT_S) == 2
         (view,) = snapshot(personal).slices
         assert (view.state, len(view.leases)) == ("up", 1)
+
+
+def test_one_that_left_in_good_order_may_come_back(personal, start):
+    personal.start_allocator()
+    first = start("--cores", 1)
+    before = first.joined()
+    with rfaas.Executor(1, allocator=personal.state_dir, memory="64MiB") as ex:
+        assert ex.submit(f.add, 1).result(TIMEOUT_S) == 1
+        assert first.end() == 0
+        assert snapshot(personal).slices == ()
+        again = start("--cores", 1).joined()
+        assert (again["slice"], again["epoch"] > before["epoch"]) == (before["slice"], True)
+        assert ex.submit(f.add, 2).result(TIMEOUT_S) == 2
 
 
 def test_a_second_one_is_refused_and_the_first_one_s_workers_live(personal, start):
@@ -193,7 +227,7 @@ def test_without_an_allocator_at_the_address_it_says_so_and_leaves(personal, sta
     ("options", "code", "text"),
     [
         (["--allocator", "/nowhere/at/all"], 78, "neither a state directory nor HOST:PORT"),
-        (["--allocator", "head:99999"], 78, "neither a state directory nor HOST:PORT"),
+        (["--allocator", "head:99999"], 78, "there is no port 99999"),
         (["--allocator", "{empty}"], 78, "secret can't be read"),
         (["--allocator", "head:4000", "--credentials", "{empty}"], 78, "secret can't be read"),
         (["--credentials", "{empty}"], 78, "--credentials goes with --allocator HOST:PORT"),

@@ -67,8 +67,7 @@ def test_what_the_allocator_allows_and_charges_is_set_by_file_or_option(rfaas, t
     hosts = {"schema": "rfaas-inventory/1", "complete": True, "hosts": [{"name": "n1", "cores": 4, "memory": "8GiB"}]}
     (tmp_path / "hosts.json").write_text(json.dumps(hosts))
     (tmp_path / "rfaas.toml").write_text(
-        '[allocator]\ninventory = "hosts.json"\nquota = "cores=7"\n'
-        '[allocator.prices]\ncore_s = 3600\ncurrency = "EUR"\n'
+        '[policy]\ninventory = "hosts.json"\nquota = "cores=7"\n[policy.prices]\ncore_s = 3600\ncurrency = "EUR"\n'
     )
     up = rfaas("up", "--cores", "2", "--state-dir", "state", "--quota", "cores=1")
     assert up.returncode == 0, up.stderr
@@ -146,6 +145,34 @@ def test_up_starts_again_what_died_and_leaves_the_rest(rfaas, tmp_path, victim):
     assert [name for name in after if after[name].pid == before[name].pid] == [n for n in before if n != victim]
     wait_until(lambda: any(each["state"] == "up" for each in status(rfaas)["slices"]), timeout_s=20)
     assert rfaas("up", "--cores", "1", "--state-dir", "state").returncode == 78
+
+
+@pytest.mark.parametrize("victims", [["agent"], ["agent", "allocator"]], ids="+".join)
+def test_an_agent_that_is_started_again_succeeds_the_one_that_died(rfaas, tmp_path, victims):
+    """What the dead one held is free, and its slice is this one: no node is shown twice, no core is held for ever."""
+    assert rfaas("up", "--cores", "1", "--state-dir", "state").returncode == 0
+    hold = "import rfaas; ex = rfaas.Executor(1, memory='1MiB'); print(ex.invoke(pow, 2, 5), flush=True); input()"
+    environ = {**os.environ, "RFAAS_ALLOCATOR": str(tmp_path / "state")}
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
+    ) as holder:
+        assert holder.stdout.readline() == b"32\n"
+        (before,) = status(rfaas)["slices"]
+        assert (before["free_cores"], len(before["leases"])) == (0, 1)
+        record = json.loads((tmp_path / "state" / "daemons.json").read_text())
+        running = {daemon["name"]: Daemon(**daemon) for daemon in record["daemons"]}
+        for name in victims:
+            os.kill(running[name].pid, signal.SIGKILL)
+        wait_until(lambda: not any(running[name].alive for name in victims), timeout_s=10)
+        assert rfaas("up", "--cores", "1", "--state-dir", "state").returncode == 0
+        wait_until(lambda: _leases(rfaas) not in ([], [before["leases"][0]["lease"]]), timeout_s=20)
+        (after,) = status(rfaas)["slices"]
+        assert (after["slice"], after["state"], after["epoch"] > before["epoch"]) == (before["slice"], "up", True)
+        holder.communicate(timeout=20)
+
+
+def _leases(rfaas):
+    return [lease["lease"] for view in status(rfaas)["slices"] for lease in view["leases"]]
 
 
 def test_an_interpreter_that_is_not_there_is_an_error_with_a_remedy(rfaas, tmp_path):

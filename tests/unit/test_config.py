@@ -1,6 +1,5 @@
 """What an executor may be told, and which allocator is found."""
 
-import json
 import os
 import socket
 from pathlib import Path
@@ -18,6 +17,7 @@ from rfaas.config import (
     state_dir,
     usable_cpus,
 )
+from rfaas.control.address import AllocatorAddress, network_namespace
 from rfaas_transport.errors import ConfigError
 
 DEFAULTS = {
@@ -35,13 +35,18 @@ DEFAULTS = {
 
 
 def write_allocator_json(directory, unix, host=None):
-    about = {
-        "unix": str(unix),
-        "host": host or socket.gethostname(),
-        "netns": os.stat("/proc/self/ns/net").st_ino,
-    }
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "allocator.json").write_text(json.dumps(about))
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    AllocatorAddress(
+        state_dir=directory,
+        unix=str(unix),
+        tls="",
+        host=host or socket.gethostname(),
+        netns=network_namespace(),
+        pid=os.getpid(),
+        started_boot_ns=0,
+        alloc_id="0" * 32,
+    ).write()
 
 
 @pytest.fixture
@@ -186,9 +191,26 @@ def test_an_allocator_of_another_host_is_believed(tmp_path):
 
 
 def test_a_broken_allocator_json_is_said(tmp_path):
+    write_allocator_json(tmp_path, tmp_path / "gone")
     (tmp_path / "allocator.json").write_text("{")
-    with pytest.raises(ConfigError, match="can't be reached"):
+    with pytest.raises(ConfigError, match="can't be read"):
         choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)})
+
+
+def test_a_state_directory_that_others_can_enter_is_no_reason_to_run_functions_here(tmp_path, listener):
+    write_allocator_json(tmp_path / "state", listener)
+    (tmp_path / "state").chmod(0o755)
+    with pytest.raises(ConfigError, match="others can get at it"):
+        choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path / "state")})
+
+
+@pytest.mark.parametrize("error", [PermissionError, NotADirectoryError, FileNotFoundError])
+def test_a_place_where_nobody_can_look_has_no_allocator(tmp_path, monkeypatch, error):
+    def refuse(path, *, directory=False):
+        raise error(13, "refused", str(path))
+
+    monkeypatch.setattr("rfaas.control.address.check_private", refuse)
+    assert choose_allocator(None, {"RFAAS_STATE_DIR": str(tmp_path)}) == Embedded()
 
 
 def test_the_state_directory_follows_the_environment():

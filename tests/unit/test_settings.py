@@ -217,36 +217,53 @@ def test_every_line_of_the_table_is_whole():
 
 
 def test_names_of_sections_and_first_keys_do_not_meet():
-    """But for one, whose remedy `test_one_name_is_key_and_section` holds."""
-    assert {s.key for s in TABLE if not s.section} & {s.section for s in TABLE} == {"allocator"}
+    """TOML has no file with both."""
+    assert not {s.key for s in TABLE if not s.section} & {s.section for s in TABLE}
 
 
-def test_one_name_is_key_and_section(home, tmp_path):
-    home("user", "[allocator]\nquota = 'cores=2'\n")
-    home("project", "allocator = 'embedded'\n")
+def test_one_file_names_the_allocator_and_says_what_it_allows(home, tmp_path):
+    home("project", "allocator = 'embedded'\n[policy]\nquota = 'cores=2'\n")
     assert load(tmp_path).value("allocator") == "embedded"
-    assert load(tmp_path).value("allocator.quota") == "cores=2"
-    home("project", "allocator = 'embedded'\n[allocator]\nquota = 'cores=3'\n")
-    with pytest.raises(ConfigError, match=r"is no TOML: .*\n  remedy: where .allocator. stands, .* state_dir"):
+    assert load(tmp_path).value("policy.quota") == "cores=2"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[allocator]\nquota = 'cores=3'\n", r"rfaas.toml:1: .allocator. is no section any more"),
+        ("\n[allocator.prices]\ncore_s = 1\n", r"rfaas.toml:2: .allocator. is no section any more"),
+        ("allocator.inventory = 'hosts.json'\n", r"rfaas.toml:1: .allocator. is no section any more"),
+        ("allocator = 'embedded'\n[allocator]\nquota = 'cores=3'\n", "is no TOML"),
+    ],
+)
+def test_a_section_of_before_is_an_error_that_names_it_as_it_is_called_now(home, tmp_path, text, said):
+    home("project", text)
+    with pytest.raises(ConfigError, match=rf"{said}(.|\n)*remedy: .*called .policy."):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["quota", "quotas", "prices", "inventory"])
+def test_so_is_a_variable_of_before(tmp_path, key):
+    with pytest.raises(ConfigError, match=rf"RFAAS_ALLOCATOR_{key.upper()} .*\n.*called RFAAS_POLICY_{key.upper()}"):
+        load(tmp_path, {f"RFAAS_ALLOCATOR_{key.upper()}": "x"})
 
 
 @pytest.mark.parametrize(
     "text",
     [
         """
-[allocator.quota]
+[policy.quota]
 cores = 8
 memory = "16GiB"
-[allocator.quotas]
+[policy.quotas]
 ann = { leases = 4 }
 4242 = { memory = 1024 }
-[allocator.prices]
+[policy.prices]
 core_s = 0.5
 currency = "EUR"
 """,
         """
-[allocator]
+[policy]
 quota = " cores=8, memory=16GiB"
 quotas = ["ann:leases=4", "4242:memory=1024"]
 prices = "core_s=0.5,currency=EUR"
@@ -258,9 +275,9 @@ def test_the_policy_is_a_table_or_text_and_reaches_daemons(home, tmp_path, text)
     settings = load(tmp_path)
     again = Settings.load({**settings.exported(), "RFAAS_CONFIG": "none"}, directory=Path("/"))
     for each in (settings, again):
-        assert each.value("allocator.quota") == "cores=8,memory=16GiB"
-        assert each.value("allocator.quotas") == ("ann:leases=4", "4242:memory=1024")
-        assert each.value("allocator.prices") == "core_s=0.5,currency=EUR"
+        assert each.value("policy.quota") == "cores=8,memory=16GiB"
+        assert each.value("policy.quotas") == ("ann:leases=4", "4242:memory=1024")
+        assert each.value("policy.prices") == "core_s=0.5,currency=EUR"
 
 
 @pytest.mark.parametrize(
@@ -284,7 +301,7 @@ def test_the_policy_is_a_table_or_text_and_reaches_daemons(home, tmp_path, text)
 )
 def test_a_wrong_policy_says_what_would_be_right(key, value, said):
     with pytest.raises(ConfigError, match=said):
-        BY_NAME[f"allocator.{key}"].kind.parse(value, f"allocator.{key}", Path("/"))
+        BY_NAME[f"policy.{key}"].kind.parse(value, f"policy.{key}", Path("/"))
 
 
 # --- the command -------------------------------------------------------------------------------------------------

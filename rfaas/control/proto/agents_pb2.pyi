@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AgentMessage(_message.Message):
-    __slots__ = ("seq", "version", "ack", "ack_wanted", "register", "accepted", "refused", "state_changed", "freed", "ending", "slice_empty", "usage_report")
+    __slots__ = ("seq", "version", "ack", "ack_wanted", "register", "accepted", "refused", "state_changed", "freed", "ending", "slice_empty", "usage_report", "workers_spawned")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class AgentMessage(_message.Message):
     ENDING_FIELD_NUMBER: _ClassVar[int]
     SLICE_EMPTY_FIELD_NUMBER: _ClassVar[int]
     USAGE_REPORT_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_SPAWNED_FIELD_NUMBER: _ClassVar[int]
     seq: int
     version: int
     ack: int
@@ -32,7 +33,8 @@ class AgentMessage(_message.Message):
     ending: Ending
     slice_empty: SliceEmpty
     usage_report: UsageReport
-    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., ack: _Optional[int] = ..., ack_wanted: bool = ..., register: _Optional[_Union[Register, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., freed: _Optional[_Union[Freed, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., slice_empty: _Optional[_Union[SliceEmpty, _Mapping]] = ..., usage_report: _Optional[_Union[UsageReport, _Mapping]] = ...) -> None: ...
+    workers_spawned: WorkersSpawned
+    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., ack: _Optional[int] = ..., ack_wanted: bool = ..., register: _Optional[_Union[Register, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., freed: _Optional[_Union[Freed, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., slice_empty: _Optional[_Union[SliceEmpty, _Mapping]] = ..., usage_report: _Optional[_Union[UsageReport, _Mapping]] = ..., workers_spawned: _Optional[_Union[WorkersSpawned, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("slice", "instance", "epoch", "held", "draining", "clean")
@@ -103,6 +105,16 @@ class UsageReport(_message.Message):
     epoch: int
     leases: _containers.RepeatedCompositeFieldContainer[_common_pb2.LeaseUsage]
     def __init__(self, epoch: _Optional[int] = ..., leases: _Optional[_Iterable[_Union[_common_pb2.LeaseUsage, _Mapping]]] = ...) -> None: ...
+
+class WorkersSpawned(_message.Message):
+    __slots__ = ("lease_id", "epoch", "why")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    lease_id: bytes
+    epoch: int
+    why: str
+    def __init__(self, lease_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., why: _Optional[str] = ...) -> None: ...
 
 class Ending(_message.Message):
     __slots__ = ("slice_id", "epoch", "reason_code", "grace_s")

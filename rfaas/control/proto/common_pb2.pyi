@@ -86,14 +86,16 @@ class LeaseUsage(_message.Message):
     def __init__(self, lease_id: _Optional[bytes] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
 
 class HeldLease(_message.Message):
-    __slots__ = ("terms", "core_ids", "state")
+    __slots__ = ("terms", "core_ids", "state", "spawned")
     TERMS_FIELD_NUMBER: _ClassVar[int]
     CORE_IDS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    SPAWNED_FIELD_NUMBER: _ClassVar[int]
     terms: LeaseTerms
     core_ids: _containers.RepeatedScalarFieldContainer[int]
     state: str
-    def __init__(self, terms: _Optional[_Union[LeaseTerms, _Mapping]] = ..., core_ids: _Optional[_Iterable[int]] = ..., state: _Optional[str] = ...) -> None: ...
+    spawned: str
+    def __init__(self, terms: _Optional[_Union[LeaseTerms, _Mapping]] = ..., core_ids: _Optional[_Iterable[int]] = ..., state: _Optional[str] = ..., spawned: _Optional[str] = ...) -> None: ...
 
 class Want(_message.Message):
     __slots__ = ("holder", "request", "workers", "cores_per_worker", "memory_bytes_per_worker", "placement", "kind")

@@ -39,6 +39,12 @@ def some_id(prefix=b"x"):
     return prefix[:8].ljust(8, b".") + next(_numbers).to_bytes(8, "big")
 
 
+def only(items):
+    """The one item there is."""
+    (item,) = items
+    return item
+
+
 class Disk:
     """What was made durable, record by record: the meaning of a journal in a few lines."""
 
@@ -371,3 +377,11 @@ class World:
 
     def kinds(self):
         return [one.kind for one in self.happened]
+
+
+def reclaimable(world, job_id="17", submit_time_s=5):
+    """An agent of a Slurm job, a holder of two of its cores, and the lease."""
+    agent, holder = world.agent(cores=2, job_id=job_id, submit_time_s=submit_time_s), world.holder()
+    holder.want(2)
+    world.settle()
+    return agent, holder, only(holder.granted)

@@ -1,7 +1,7 @@
 """The client's core: calls that are interrupted, checkpoints, exceptions that cost a retry, notices passed on."""
 
 import pytest
-from unit.client.test_core import IDEMPOTENT, LEASE, Client, Frame, none, only
+from unit.client.played import IDEMPOTENT, LEASE, Client, Frame, none, only
 
 from rfaas.client.call_book import INTERRUPT_WAIT_S
 from rfaas.client.channel_ends import ASK_WAIT_S, FAREWELL_WAIT_S

@@ -3,7 +3,7 @@
 import pytest
 from unit.executors.agent_model import ENV, Shell
 
-from rfaas.control.messages import Freed
+from rfaas.control.messages import Freed, Register, WorkersSpawned
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_core import RELEASE_S
 from rfaas_executors.agent_records import FIRST_BACK_OFF_S, FREE_DEATHS, LONGEST_BACK_OFF_S
@@ -292,3 +292,31 @@ def test_workers_are_told_by_when_they_will_be_killed(shell):
     [drain] = [e for e in shell.new if isinstance(e, on.DrainWorker)]
     assert drain.kill_at_s == shell.now_s + 4.0  # drain_s
     assert shell.state(reclaimed) == "DRAINING"
+
+
+# --- workers that could not be forked -------------------------------------------------------------
+
+
+def spawned(shell):
+    return [message.why for message in shell.told if isinstance(message, WorkersSpawned)]
+
+
+def test_the_allocator_hears_once_why_workers_are_spawned_and_when_they_are_forked_again(shell):
+    terms = shell.propose(workers=3)
+    shell.attach(terms)
+    first, second, third = sorted(shell.living)
+    for worker, why in (first, "importing x left 1 thread running"), (second, "importing x left 1 thread running"):
+        shell.step(on.WorkerForked(worker, 1000 + worker, why))
+    assert spawned(shell) == ["importing x left 1 thread running"]
+    shell.step(on.AllocatorDown())
+    shell.up()
+    [held] = [message for message in shell.told if isinstance(message, Register)][-1].held
+    assert held.spawned == "importing x left 1 thread running"
+    shell.step(on.WorkerForked(third, 1000 + third))
+    assert spawned(shell)[1:] == [""]
+
+
+def test_of_workers_that_are_forked_nothing_is_said(shell):
+    shell.lease()
+    shell.fork_all()
+    assert spawned(shell) == []

@@ -1,0 +1,234 @@
+"""The thread of one executor that waits for channels and session process, decodes results and runs callbacks.
+
+It starts with the first call and ends after the last one. Must not decide anything about calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from concurrent.futures import Future as StandardFuture
+from concurrent.futures import InvalidStateError
+from typing import Any
+
+from rfaas.client import session_events
+from rfaas.client.books import Books
+from rfaas.client.chores import Chores
+from rfaas.client.endings import is_retried, resolve, why_broken
+from rfaas.client.events import (
+    Break,
+    Broke,
+    ChannelEnded,
+    ChannelOpened,
+    Event,
+    Examine,
+    Examined,
+    FrameArrived,
+    Shutdown,
+    Submit,
+    Tick,
+)
+from rfaas.client.futures import Future
+from rfaas.client.port import Port
+from rfaas.client.ports import SESSION_TOKEN, Ports
+from rfaas.client.session_link import SessionLink
+from rfaas.config import ExecutorConfig
+from rfaas_transport._core import Channel, Poller
+from rfaas_transport.errors import ChannelBroken, ChannelClosed, ProtocolError, RfaasError
+from rfaas_transport.frame import Kind
+
+_log = logging.getLogger(__name__)
+
+
+class IoThread(Books):
+    """The thread with what hangs on it: poller, channels, session connection.
+
+    Args:
+        config: of the executor.
+        chores: what workers do besides calls.
+        initializer_name: of the function that each worker calls first, for messages.
+        client_id: 16 random bytes.
+    """
+
+    def __init__(self, config: ExecutorConfig, chores: Chores, initializer_name: str, client_id: bytes) -> None:
+        super().__init__(config, chores, client_id)
+        self._client_id = client_id
+        self._initializer_name = initializer_name
+        self._broken: RfaasError | None = None
+        self.over: StandardFuture[None] = StandardFuture()  # done when the I/O thread has done its last
+        self._shut = ""  # why no call is taken any more
+        self._abandoned = False  # the executor was collected: set without the lock
+
+    def _start(self) -> None:
+        self._poller = Poller()
+        self._ports = Ports(self._poller)
+        self._session = SessionLink(self._config, self._client_id, self._poller)
+        self._thread = threading.Thread(target=self._run, name="rfaas-client", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        if threading.current_thread() is not self._thread:
+            return  # its start was interrupted, and another one took its place
+        try:
+            while not self._turn():
+                pass
+        except BaseException as error:  # a fault of ours; no future may wait for ever because of it
+            _log.exception("the I/O thread of an executor failed; its calls fail with it")
+            self._fail_all(error)
+        finally:
+            try:
+                self._leave()
+            finally:
+                self._say_over()  # whatever went wrong: somebody may await it
+
+    def _turn(self) -> bool:
+        """Do what is due, then wait for what comes; True: nothing is left to do."""
+        if self._abandoned:
+            self._abandoned = False
+            self._step(Shutdown())
+        self._step(Tick())
+        while self._notes:
+            self._step(self._notes.popleft())
+        if self._broke is not None:
+            self._look_into(self._broke)
+        self._tell_session()
+        if self._drained and not self._endings:
+            return True
+        tokens = self._poller.wait(self._sleep_s())
+        self._asleep = False
+        for token in tokens:
+            if token == SESSION_TOKEN:
+                self._serve_session()
+            else:
+                self._serve_channel(token)
+        return False
+
+    def _sleep_s(self) -> float | None:
+        """How long to wait at most; from here on, who brings something earlier must wake us."""
+        with self._lock:
+            if self._mid_step or self._suspect or self._is_wanted_by_s(0.0):
+                return 0.0
+            due_s = self._core.next_due_s()
+            self._wake_by_s = float("inf") if due_s is None else due_s
+            self._asleep = True
+            return None if due_s is None else max(0.0, due_s - time.monotonic())
+
+    def _step(self, event: Event) -> None:
+        """Step the core from the I/O thread, and resolve what has ended."""
+        with self._lock:
+            self._check_books()
+            self._apply(event)
+        self._resolve()
+
+    def _resolve(self) -> None:
+        """Resolve futures: decodes results and runs callbacks, so no lock is held."""
+        with self._lock:
+            self._resolving = list(self._endings)
+            self._endings.clear()
+        for ending in self._resolving:
+            future: Future[Any] = ending.call.work.future
+            ending.call.work = None  # its arguments go, though a timer may still know the call
+            self._history.resolved(ending)
+            resolve(ending, future)
+            self._calls.pop(future, None)
+        self._resolving = []
+        while self._examinations:
+            self._examine(self._examinations.popleft())
+
+    def _examine(self, question: Examine) -> None:
+        """Have a function's exception looked at: unpickles, so no lock is held."""
+        self._step(Examined(question.call, question.frame, question.info, is_retried(question)))
+
+    def _look_into(self, broke: Broke) -> None:
+        """Find out why no worker can be initialized, and end what waits with that."""
+        error = why_broken(broke, self._initializer_name)
+        _log.error("%s", error.message)
+        with self._lock:
+            self._broke = None
+            self._broken = error
+        self._step(Break(error))
+
+    def _serve_channel(self, token: int) -> None:
+        with self._lock:
+            self._check_books()
+            port = self._ports.by_token(token)
+            if port is not None:
+                self._read(port)
+        self._resolve()
+
+    def _read(self, port: Port) -> None:
+        """Take what has arrived on a channel, to its end if it has one."""
+        try:
+            while (frame := port.channel.poll()) is not None:
+                if frame.kind == Kind.FETCH:
+                    port.answer_fetch(frame)
+                self._apply(FrameArrived(port.info.number, frame))
+                if port.channel.closed:
+                    return
+            self._ports.watch_write(port)
+        except (ChannelClosed, ChannelBroken, ProtocolError) as end:
+            if isinstance(end, ProtocolError):
+                _log.error("channel %d: %s", port.info.number, end)
+            self._ports.end(port)
+            self._apply(ChannelEnded(port.info.number))
+
+    def _tell_session(self) -> None:
+        """Begin to join a session process if the core wants one, take what came of that, tell the newest target."""
+        with self._lock:
+            connect, self._connect = self._connect, None
+        if connect is not None:
+            self._session.join(connect)
+        joined = self._session.joined()
+        if joined is not None:
+            self._step(joined)
+        with self._lock:
+            workers, self._want = self._want, None
+        lost = self._session.want(workers) if workers is not None else None
+        while self._interrupts and lost is None:
+            lost = self._session.interrupt(self._interrupts.popleft())
+        if lost is not None:
+            self._step(lost)
+
+    def _serve_session(self) -> None:
+        for event, descriptor in self._session.serve():
+            if isinstance(event, ChannelOpened) and descriptor is not None:
+                self._open_channel(event, descriptor)
+            else:
+                self._step(event)
+
+    def _open_channel(self, event: ChannelOpened, descriptor: int) -> None:
+        try:
+            channel = Channel.from_fd(descriptor)
+        except (OSError, ValueError) as error:  # its calls will wait for another worker
+            _log.error("channel %d can't be used: %s", event.info.number, error)
+            session_events.close_all([descriptor])
+            return
+        with self._lock:
+            self._ports.open(event.info, channel)
+        self._step(event)
+
+    def _fail_all(self, cause: BaseException) -> None:
+        with self._lock:
+            self._shut = self._shut or "a failure inside rfaas, see the log"
+            futures = list(self._calls)
+        for future in futures:
+            error = RfaasError("rfaas failed in this process; see the log", may_have_run=True)
+            error.__cause__ = cause
+            future._end(None, error)
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._drained = True
+            self._ports.close_all()
+        for event in self._notes:  # from the inside of the last step: nobody will do them
+            if isinstance(event, Submit):
+                event.call.work.future._end(None, RuntimeError(f"cannot schedule new futures after {self._shut}"))
+        self.reclaims.close()
+        self._session.leave()
+        self._poller.close()
+
+    def _say_over(self) -> None:
+        with contextlib.suppress(InvalidStateError):
+            self.over.set_result(None)
