@@ -4,7 +4,8 @@
 # usage: tools/setup.sh [EXTRA...]
 #
 # The second run does nothing in a few milliseconds: a stamp in .venv holds the hash of everything that is compiled or
-# that says what to install, so a change to any of it installs again. Python files need no reinstall.
+# that says what to install, and of which packages there are, so a change to any of it installs again: an editable
+# install knows a module that became a package by its old place. Other Python files need no reinstall.
 # $RFAAS_PYTHON names the interpreter for a new .venv; tools/find-pythons.sh chooses otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,8 +17,10 @@ built_from() {
     find transport executors slurm_plugin -name '*.c' -o -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi'
 }
 
+packages() { find rfaas transport executors allocator slurm_plugin -name __init__.py; }
+
 # The path is part of it because an editable install, like any venv, does not survive being moved.
-fingerprint=$({ pwd; built_from | LC_ALL=C sort | xargs sha256sum; } | sha256sum | cut -d' ' -f1)
+fingerprint=$({ pwd; packages | LC_ALL=C sort; built_from | LC_ALL=C sort | xargs sha256sum; } | sha256sum | cut -d' ' -f1)
 
 is_current() { [[ -f .venv/.installed-$1 && $(<".venv/.installed-$1") == "$fingerprint" ]]; }
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from rfaas.control.descriptors import raise_limit
 from rfaas.settings import Settings
 from rfaas.settings.pairs import split_quotas
 from rfaas_allocator.policy import Policy, section_from_options
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     from rfaas_allocator.journal import JournalFailed
 
     try:
+        raise_limit()
         settings = Settings.load(options=_named(arguments))
         level = (settings.value("log") or "info").upper()
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")

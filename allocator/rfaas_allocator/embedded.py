@@ -16,6 +16,7 @@ from rfaas.control.messages import AgentMessage, AllocatorToAgent, AllocatorToHo
 from rfaas_allocator.core import DEFAULT_TTL_S, AllocatorCore
 from rfaas_allocator.engine import Engine, run_or_fail
 from rfaas_allocator.journal import MemoryJournal
+from rfaas_allocator.policy import Policy
 
 
 class EmbeddedAllocator:
@@ -23,11 +24,12 @@ class EmbeddedAllocator:
 
     Args:
         ttl_s: of the leases it makes, in seconds.
+        machine: cores and bytes that one worker can have at most; None: what the slice claims to have.
     """
 
-    def __init__(self, *, ttl_s: float = DEFAULT_TTL_S) -> None:
+    def __init__(self, *, ttl_s: float = DEFAULT_TTL_S, machine: tuple[int, int] | None = None) -> None:
         self._engine = Engine(
-            functools.partial(AllocatorCore, ttl_s=ttl_s),
+            functools.partial(AllocatorCore, ttl_s=ttl_s, policy=Policy(machine=machine)),
             MemoryJournal(),
             EventLog.from_environment("allocator"),
             alloc_id=secrets.token_hex(16),

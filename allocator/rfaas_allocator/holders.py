@@ -107,7 +107,7 @@ class HolderDesk:
         """Code and hint if this can never be served whatever comes, as far as the request itself tells."""
         if want.kind:
             return "not-supported", f"requests of kind {want.kind!r} are not served: ask for workers with cores"
-        impossible = _impossible(want)
+        impossible = _impossible(want) or (want.workers and self._policy.larger_than_machine(WantEntry(want).single))
         if impossible:
             return "lease-denied", impossible
         quota = self._policy.quota_of(self._inventory.holders[want.holder].uid)

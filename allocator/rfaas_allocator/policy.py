@@ -107,12 +107,24 @@ class Policy:
         quotas: by uid.
         prices: applied when accounts are read, not when they arise.
         inventory: file of hosts that is read at each start (`rfaas inventory export` writes one); None: none.
+        machine: cores and bytes of the one machine there is (embedded), whose slice claims more; None: slices say.
     """
 
     quota: Quota = Quota()
     quotas: Mapping[int, Quota] = field(default_factory=dict)
     prices: Prices = Prices()
     inventory: Path | None = None
+    machine: tuple[int, int] | None = None
+
+    def larger_than_machine(self, worker: Item) -> str:
+        """Why one such worker can never run on the machine; empty if it can, or if nobody says what the machine has."""
+        cores, memory_bytes = self.machine or (worker.cores_per_worker, worker.memory_bytes_per_worker)
+        beyond = []
+        if worker.cores_per_worker > cores:
+            beyond.append(f"{worker.cores_per_worker} cores of {cores}")
+        if worker.memory_bytes_per_worker > memory_bytes:
+            beyond.append(f"{worker.memory_bytes_per_worker >> 20} MiB of {memory_bytes >> 20}")
+        return f"one worker asks for more than this machine has: {', '.join(beyond)}" if beyond else ""
 
     def quota_of(self, uid: int) -> Quota:
         """The quota that counts for a user."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rfaas.control.address import AllocatorAddress, check_private
+from rfaas.control.descriptors import raise_limit
 from rfaas.control.dial import dial_agent
 from rfaas.control.incarnation import Incarnation
 from rfaas.control.links import Link
@@ -90,6 +91,7 @@ def _ports(text: str) -> range:
 
 async def _serve(options: argparse.Namespace) -> int:
     adopt_orphans()
+    soft_limit = raise_limit()
     secret = read_secret(options.state_dir)
     where_is = _finder(options, secret)
     environ: Mapping[str, str] = os.environ if options.from_slurm else {}
@@ -124,7 +126,7 @@ async def _serve(options: argparse.Namespace) -> int:
         clean=clean,
         abandoned_after_s=options.abandoned_after_s,
     )
-    surroundings = Surroundings(node, slice_id, sched=options.sched)
+    surroundings = Surroundings(node, slice_id, sched=options.sched, descriptors=soft_limit)
     words = by_hand.Announcer(options.say, _about(offered)) if options.say else None
 
     async def dial() -> Link[AgentMessage, AllocatorToAgent]:

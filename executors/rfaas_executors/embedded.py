@@ -59,6 +59,7 @@ async def start_agent(
     node: str,
     drain_s: float = 0.0,
     owns_children: bool = True,
+    descriptors: int | None = None,
 ) -> EmbeddedAgent:
     """Start an agent for this machine in the running loop.
 
@@ -68,6 +69,7 @@ async def start_agent(
         cores, memory_bytes: what it offers; may be more than the machine has, workers are not pinned.
         drain_s: what running calls get when it is stopped.
         owns_children: the host has no other child processes; it becomes the parent of all orphans below it then.
+        descriptors: the soft limit on them that workers get; None: the host's.
     """
     if owns_children:
         adopt_orphans()
@@ -75,5 +77,5 @@ async def start_agent(
     slice_id = SliceId(secrets.token_bytes(16))
     offered = Slice(slice_id, node, cores, memory_bytes, address, key=f"embedded on {node}")
     config = AgentConfig(offered, secrets.token_bytes(16), drain_s=drain_s, abandoned_after_s=None, usage_every_s=None)
-    surroundings = Surroundings(node, slice_id, owns_children=owns_children)
+    surroundings = Surroundings(node, slice_id, owns_children=owns_children, descriptors=descriptors)
     return EmbeddedAgent(Agent(config, dial, secret, listener=listener, surroundings=surroundings))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Collection, Iterator
@@ -31,6 +32,7 @@ __all__ = [
     "install_quiet_signals",
     "is_resource_tracker",
     "kill_all",
+    "limit_descriptors",
     "making_worker",
     "n_threads",
     "name_process",
@@ -89,6 +91,13 @@ def become_worker(template_pid: int, cpus: list[int] | None) -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as adjustment:
         adjustment.write("1000")  # memory pressure takes the guests first
     _new_random_state()
+
+
+def limit_descriptors(soft: int | None) -> None:
+    """Give functions the soft limit on descriptors that the user's programs have; the agent raised its own."""
+    if soft is not None:
+        with contextlib.suppress(OSError, ValueError):  # somebody lowered the hard one meanwhile
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def name_process(name: str) -> None:

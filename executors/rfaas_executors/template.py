@@ -78,7 +78,7 @@ def main(agent: socket.socket, setup: dict[str, Any]) -> NoReturn:
     if "worker" in setup:
         agent.close()
         agent, page = socket.socket(fileno=setup["agent_fd"]), StatePage.from_fd(setup["page_fd"])
-        _be_worker(agent, page, setup["worker"], setup["parent_pid"])
+        _be_worker(agent, page, setup["worker"], setup["parent_pid"], setup.get("descriptors"))
     _load_what_workers_need()
     family.adopt_orphans()
     gc.collect()
@@ -130,12 +130,23 @@ def _show_errors_again(stderr_fd: int) -> None:
     os.close(stderr_fd)
 
 
-def _be_worker(agent: socket.socket, page: StatePage, spec: dict[str, Any], template_pid: int) -> NoReturn:
-    """Serve as a worker, then end this process without what the template registered for its own end."""
+def _be_worker(
+    agent: socket.socket, page: StatePage, spec: dict[str, Any], template_pid: int, descriptors: int | None
+) -> NoReturn:
+    """Serve as a worker, then end this process without what the template registered for its own end.
+
+    Args:
+        agent: the worker's end of its control socket.
+        page: shared with the agent.
+        spec: the agent's order.
+        template_pid: the parent.
+        descriptors: the soft limit on them; None: as it is.
+    """
     from rfaas_executors.worker import Worker
 
     atexit._clear()
     family.become_worker(template_pid, spec["cpus"])
+    family.limit_descriptors(descriptors)
     identity = {name: spec[name] for name in ("slot", "generation", "node")}
     status = Worker(agent, page, identity).run()
     with contextlib.suppress(BaseException):  # what user code registered may raise; the status is decided
@@ -256,7 +267,8 @@ class Template:
             for pidfd in self._children:
                 os.close(pidfd)
             self._children.clear()
-            _be_worker(socket.socket(fileno=agent_fd), StatePage.from_fd(page_fd), spec, template_pid)
+            limit = self._setup.get("descriptors")
+            _be_worker(socket.socket(fileno=agent_fd), StatePage.from_fd(page_fd), spec, template_pid, limit)
         except Exception:
             sys.excepthook(*sys.exc_info())
             raise

@@ -44,6 +44,7 @@ class Surroundings:
     Args:
         sched: "idle" or "normal".
         owns_children: every child of this process is the agent's; strays are killed.
+        descriptors: the soft limit on them that workers get, as it was before the agent raised its own; None: keep.
         templates: pids of all templates of the agent, which are no strays.
     """
 
@@ -51,6 +52,7 @@ class Surroundings:
     slice_id: bytes
     sched: str = "normal"
     owns_children: bool = True
+    descriptors: int | None = None
     templates: set[int] = field(default_factory=set)
 
 
@@ -92,6 +94,7 @@ class TemplateHost:
             "parent_pid": os.getpid(),
             "stderr_fd": 2,
             "sched": self._surroundings.sched,
+            "descriptors": self._surroundings.descriptors,
         }
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         real_stderr = os.dup(2)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 import rfaas.config
-from rfaas.cli import host_memory
+from rfaas import host_memory
 from rfaas.cli.common import fail
 from rfaas.settings import Settings
 from rfaas.settings.kinds import HOST_PORT

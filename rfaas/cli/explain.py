@@ -6,6 +6,7 @@ said of a snapshot is worked out by `rfaas.cli.reasons`, without I/O.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def explain(subject: str | None, state_dir: Path, pid: int | None, as_json: bool
 
 def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reason]:
     if subject is not None and ":" in subject:
-        return _call(subject)
+        return _call(subject, state_dir, pid)
     try:
         snapshot = asking.snapshot(state_dir, pid)
     except RfaasError as error:
@@ -76,7 +77,7 @@ def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reas
     )
 
 
-def _call(subject: str) -> list[Reason]:
+def _call(subject: str, state_dir: Path, pid: int | None) -> list[Reason]:
     from rfaas.settings import Settings
 
     directory = Settings.load().value("event_log")
@@ -88,7 +89,10 @@ def _call(subject: str) -> list[Reason]:
     client, _, number = subject.partition(":")
     if not number.isdecimal():
         raise ConfigError(f"{subject!r} is no call", hint="write CLIENT:NUMBER, e.g. 5b1e:17")
-    found = reasons.of_call(Path(directory), client.lower(), int(number))
+    snapshot = None
+    with contextlib.suppress(RfaasError):  # the log alone says most
+        snapshot = asking.snapshot(state_dir, pid)
+    found = reasons.of_call(Path(directory), client.lower(), int(number), snapshot)
     if not found:
         raise ConfigError(f"{directory} knows no call {subject}", hint="is it the directory of that program?")
     return found

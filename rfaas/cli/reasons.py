@@ -159,17 +159,19 @@ def _of_slice(view: SliceView) -> Iterator[Reason]:
 # --- calls --------------------------------------------------------------------------------------------------------
 
 
-def of_call(directory: Path, client: str, number: int) -> list[Reason]:
+def of_call(directory: Path, client: str, number: int, snapshot: Snapshot | None = None) -> list[Reason]:
     """What the event log says of one call, in order of time; [] if it says nothing.
 
-    `client`: first digits of the client's id; `number`: of the call, from 1. Source: docs/spec/005-event-log.md.
+    `client`: first digits of the client's id; `number`: of the call, from 1; `snapshot`: of an allocator, which may
+    know of its lease what no agent has logged. Source: docs/spec/005-event-log.md.
     """
     events = sorted(_events(directory, client, number), key=lambda event: int(event["t_boot_ns"]))
     if not events:
         return []
     first_ns = int(events[0]["t_boot_ns"])
     said = [Reason(f"{(int(e['t_boot_ns']) - first_ns) / 1e9:10.6f} s  {_words(e)}", "") for e in events]
-    spawned = _of_spawned_workers(directory, {event["lease"] for event in events if event["ev"] == "sent"})
+    leases = {event["lease"] for event in events if event["ev"] == "sent"}
+    spawned = _of_spawned_workers(directory, leases, snapshot or Snapshot(0))
     if events[-1]["ev"] == "resolved":
         return said + spawned
     last = (
@@ -199,9 +201,15 @@ def _events(directory: Path, client: str, number: int) -> Iterator[dict[str, Any
     yield from (event for event in workers if (event["client"], event["channel"], event["call_id"]) in calls)
 
 
-def _of_spawned_workers(directory: Path, leases: set[str]) -> list[Reason]:
-    """Which of these leases had workers that were spawned, as their agents logged it."""
-    why = {
+def _of_spawned_workers(directory: Path, leases: set[str], snapshot: Snapshot) -> list[Reason]:
+    """Which of these leases had workers that were spawned, as their agents logged it or told the allocator."""
+    told = {
+        (view.slice.node, lease.terms.lease_id.hex()): lease.spawned
+        for view in snapshot.slices
+        for lease in view.leases
+        if lease.terms.lease_id.hex() in leases and lease.spawned
+    }
+    why = told | {
         (event["node"], event["lease"]): event["why"]
         for event in _lines(directory, "agent-*")
         if event["ev"] == "spawned" and event["lease"] in leases and event["why"]

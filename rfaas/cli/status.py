@@ -16,6 +16,7 @@ from rfaas.control.messages import HeldLease, SliceView, Snapshot, Waiting
 from rfaas_transport.errors import RfaasError
 
 MIB = 1 << 20
+NO_LIMIT_BYTES = 1 << 50  # what an embedded slice claims: more than any machine has
 
 
 @click.command("status")
@@ -108,7 +109,9 @@ def _waiting_json(waiting: Waiting) -> dict[str, Any]:
 
 def _slice_row(view: SliceView) -> tuple[object, ...]:
     what = view.slice
-    memory = (what.memory_bytes // MIB, view.free_memory_bytes // MIB)
+    memory: tuple[object, object] = (what.memory_bytes // MIB, view.free_memory_bytes // MIB)
+    if what.memory_bytes >= NO_LIMIT_BYTES:
+        memory = ("-", "-")
     return (what.node, view.state, what.cores, view.free_cores, *memory, len(view.leases), what.job_id or "-")
 
 

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 import click
 
-from rfaas.cli import daemons, host_memory
+from rfaas import host_memory
+from rfaas.cli import daemons
 from rfaas.cli.common import fail, json_option, print_json, run_json, state_dir_option
 from rfaas.cli.daemons import Daemon
 from rfaas.control.address import AllocatorAddress

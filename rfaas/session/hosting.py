@@ -20,6 +20,8 @@ from typing import Any, Final, Protocol
 
 from rfaas.control.links import Dial
 from rfaas.control.messages import AllocatorToHolder, HolderMessage, Snapshot
+from rfaas.host_memory import meminfo_bytes
+from rfaas.settings import BY_NAME
 from rfaas_transport.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -99,16 +101,17 @@ class EmbeddedGround:
         self.snapshot: Callable[[], Snapshot] | None = allocator.snapshot
 
     @classmethod
-    async def start(cls) -> EmbeddedGround:
-        """Start both in the running loop."""
+    async def start(cls, descriptors: int) -> EmbeddedGround:
+        """Start both in the running loop; `descriptors`: the program's soft limit on them, which workers get too."""
         secret = secrets.token_bytes(SECRET_BYTES)
-        allocator = _component("allocator")()
+        allocator = _component("allocator")(machine=machine())
         agent = await _component("agent")(
             dial=allocator.connect_agent,
             secret=secret,
-            cores=virtual_cores(),
+            cores=virtual_cores(descriptors),
             memory_bytes=VIRTUAL_MEMORY_BYTES,
             node=socket.gethostname(),
+            descriptors=descriptors,
         )
         return cls(allocator, agent, secret)
 
@@ -126,17 +129,25 @@ class EmbeddedGround:
         await self._allocator.close()
 
 
-def virtual_cores() -> int:
+def virtual_cores(descriptors: int) -> int:
     """Cores of an embedded slice: more than the CPUs, so that a program never queues behind an executor of its own.
 
-    Its workers then share the CPUs, as its threads or processes would. No more than the descriptors of this process
+    Its workers then share the CPUs, as its threads or processes would. No more than the descriptors of the program
     serve (`ulimit -n`): a worker that can't be reached would be worse than a call that waits.
     """
     wanted = max(FEWEST_VIRTUAL_CORES, VIRTUAL_CORES_PER_CPU * len(os.sched_getaffinity(0)))
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
+    if descriptors == resource.RLIM_INFINITY:
         return wanted
-    return min(wanted, max(1, (limit - OWN_DESCRIPTORS) // DESCRIPTORS_PER_WORKER))
+    return min(wanted, max(1, (descriptors - OWN_DESCRIPTORS) // DESCRIPTORS_PER_WORKER))
+
+
+def machine() -> tuple[int, int]:
+    """Cores and bytes that one embedded worker can have at most; what is wished beyond will never be there.
+
+    Never less than the default of a worker, which has to do everywhere.
+    """
+    default_bytes = BY_NAME["executor.memory"].default
+    return len(os.sched_getaffinity(0)), max(default_bytes, meminfo_bytes("MemTotal"))
 
 
 def _component(name: str) -> Any:  # noqa: ANN401

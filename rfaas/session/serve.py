@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import logging
 import os
-import resource
 import socket
 
+from rfaas.control.descriptors import raise_limit
 from rfaas.session.core import SessionCore
 from rfaas.session.daemon import Status
 from rfaas.session.hosting import EmbeddedGround, Ground, Personal
@@ -53,10 +53,9 @@ async def _serve(options: argparse.Namespace, listener: socket.socket, status: S
 
 
 async def _ground(options: argparse.Namespace) -> Ground:
+    programs_limit = raise_limit()
     if options.embedded:
-        return await EmbeddedGround.start()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # embedded keeps the program's: functions inherit it
+        return await EmbeddedGround.start(programs_limit)
     return Personal(options.state_dir)
 
 

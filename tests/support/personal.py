@@ -24,6 +24,7 @@ class Personal:
         self.logs = directory / "logs"
         self.logs.mkdir()
         self.ttl_s = ttl_s
+        self.python = [sys.executable]  # what daemons are started with
         self.agents = []
         self.allocator = None
 
@@ -54,7 +55,7 @@ class Personal:
 
     def _start(self, name, module, *arguments):
         with open(self.logs / f"{name}.log", "ab") as log:
-            command = [sys.executable, "-m", module, *map(str, arguments)]
+            command = [*self.python, "-m", module, *map(str, arguments)]
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def session_pids(self):

@@ -12,6 +12,7 @@ import pytest
 
 import rfaas
 from support import functions as f
+from support.allocator import AllocatorProcess
 from support.leftovers import abstract_sockets, alive, children, shared_memory
 from support.waiting import wait_until
 
@@ -373,17 +374,42 @@ def test_ctrl_c_reaches_the_program_and_not_its_workers(tmp_path):
 # --- executors that nobody holds any more -------------------------------------------------------------
 
 
-def dropped(**settings):
-    """The future of a call that no worker will ever take, whose executor is collected."""
-    return rfaas.Executor(1, cores=5000, allocator="embedded", **settings).submit(f.nothing)
+def test_a_collected_executor_keeps_its_times_and_costs_no_cpu(tmp_path):
+    """Its call waits for a worker that never comes: the allocator has no slice."""
+
+    def dropped(**settings):
+        return rfaas.Executor(1, allocator=tmp_path / "state", **settings).submit(f.nothing)
+
+    with AllocatorProcess(tmp_path / "state") as allocator:
+        allocator.start()
+        starved, late = dropped(acquire_timeout_s=1), dropped(call_timeout_s=1)
+        busy_s = time.process_time()
+        assert type(starved.exception(TIMEOUT_S)) is rfaas.AcquireTimeout
+        assert type(late.exception(TIMEOUT_S)) is rfaas.DeadlineExceeded
+        assert time.process_time() - busy_s < 0.5
 
 
-def test_a_collected_executor_keeps_its_times_and_costs_no_cpu():
-    starved, late = dropped(acquire_timeout_s=1), dropped(call_timeout_s=1)
-    busy_s = time.process_time()
-    assert type(starved.exception(TIMEOUT_S)) is rfaas.AcquireTimeout
-    assert type(late.exception(TIMEOUT_S)) is rfaas.DeadlineExceeded
-    assert time.process_time() - busy_s < 0.5
+# --- workers that this machine can't hold -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("beyond", "said"),
+    [({"cores": 5000}, "5000 cores of"), ({"memory": "1024TiB"}, "1073741824 MiB of")],
+    ids=["cores", "memory"],
+)
+def test_an_embedded_worker_larger_than_the_machine_is_denied_at_once_and_for_good(beyond, said):
+    with rfaas.Executor(1, allocator="embedded", **beyond) as ex:
+        error = ex.submit(f.nothing).exception(TIMEOUT_S)
+    assert type(error) is rfaas.LeaseDenied
+    assert "one worker asks for more than this machine has" in str(error)
+    assert said in str(error)
+
+
+def test_an_embedded_worker_may_have_the_whole_machine():
+    all_cores = len(os.sched_getaffinity(0))
+    all_memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with rfaas.Executor(1, cores=all_cores, memory=all_memory_bytes, allocator="embedded") as ex:
+        assert ex.submit(f.add, 2, 3).result(TIMEOUT_S) == 5
 
 
 def test_a_collected_executor_retries(tmp_path):

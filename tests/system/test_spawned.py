@@ -103,7 +103,7 @@ def run(request, tmp_path):
     personal.stop()
 
 
-def test_status_and_explain_say_why_workers_are_spawned(run, event_log):
+def test_status_and_explain_say_why_workers_are_spawned(run, event_log, tmp_path):
     whom = run("sklearn")
     out = wait_until(lambda: _if(WHY, rfaas("status", *whom)[1]), 20, "the agent's word")
     assert "workers are spawned, not forked, which takes longer and more memory" in out
@@ -118,7 +118,13 @@ def test_status_and_explain_say_why_workers_are_spawned(run, event_log):
     assert WHY in rfaas("explain", view["leases"][0]["lease"][:8], *whom)[1]
     assert WHY in rfaas("explain", *whom)[1]
     client = view["leases"][0]["holder"]
-    code, out, said = rfaas("explain", f"{client[:8]}:1", RFAAS_EVENT_LOG=str(event_log))
+    for log in event_log.glob("agent-*"):
+        log.rename(tmp_path / log.name)  # one that was started without an event log: its allocator knows
+    out = rfaas("explain", f"{client[:8]}:1", *whom, RFAAS_EVENT_LOG=str(event_log))[1]
+    assert WHY in out
+    for log in tmp_path.glob("agent-*.jsonl"):
+        log.rename(event_log / log.name)
+    code, out, said = rfaas("explain", f"{client[:8]}:1", RFAAS_EVENT_LOG=str(event_log), RFAAS_STATE_DIR="/nowhere")
     assert (code, said, "resolved: result" in out, WHY in out) == (0, "", True, True)
 
 

@@ -72,3 +72,19 @@ def test_room_is_what_is_left_and_never_negative():
     assert quota.room(Holding(leases=3, cores=9), item) == (0, 0)
     assert Quota().never(item) == ""
     assert str(Quota()) == "no limit"
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory_mib", "said"),
+    [
+        (2, 1024, ""),
+        (3, 1, "3 cores of 2"),
+        (1, 1025, "1025 MiB of 1024"),
+        (3, 2048, "3 cores of 2, 2048 MiB of 1024"),
+    ],
+)
+def test_a_worker_larger_than_the_one_machine_is_named(cores, memory_mib, said):
+    worker = Item(1, cores, memory_mib << 20)
+    assert Policy(machine=(2, 1 << 30)).larger_than_machine(worker).endswith(said)
+    assert bool(Policy(machine=(2, 1 << 30)).larger_than_machine(worker)) is bool(said)
+    assert Policy().larger_than_machine(worker) == ""

@@ -1,4 +1,4 @@
-"""How much memory of this host is offered where nobody says."""
+"""How much memory this host has, and how much of it is offered where nobody says."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ def offered_bytes(line: str) -> int:
     Args:
         line: of /proc/meminfo: MemTotal, or MemAvailable for what is free now.
     """
-    with open("/proc/meminfo") as meminfo:
-        (found,) = [text for text in meminfo if text.startswith(f"{line}:")]
-    host_bytes = int(found.split()[1]) * 1024
+    host_bytes = meminfo_bytes(line)
     with contextlib.suppress(OSError, ValueError):
         host_bytes = min(host_bytes, int(CGROUP_LIMIT.read_text()))
     return int(host_bytes * OFFERED_PART)
+
+
+def meminfo_bytes(line: str) -> int:
+    """What a line of /proc/meminfo says."""
+    with open("/proc/meminfo") as meminfo:
+        (found,) = [text for text in meminfo if text.startswith(f"{line}:")]
+    return int(found.split()[1]) * 1024
