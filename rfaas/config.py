@@ -47,6 +47,28 @@ AllocatorChoice = Embedded | StateDir
 
 
 @dataclass(frozen=True, slots=True)
+class OutputSettings:
+    """What becomes of what functions print.
+
+    Attributes:
+        to: "caller": this program's own streams; "files"; or "discard".
+        limit_bytes: of each call, standard output and error together.
+        prefix: of each line, with the fields {node}, {worker} and {call}.
+        directory: where the files are made.
+    """
+
+    to: str = "caller"
+    limit_bytes: int = 1 << 20
+    prefix: str = "[{node}/{worker} #{call}] "
+    directory: str = "rfaas-output"
+
+    @property
+    def taken_bytes(self) -> int:
+        """What an agent is to take of each call's output; 0: none at all."""
+        return 0 if self.to == "discard" else self.limit_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CallSettings:
     """How one call is treated; `Executor.options` makes another of it.
 
@@ -79,6 +101,7 @@ class ExecutorConfig:
         daemon_python: interpreter of the session process; None: the one that runs now.
         calls: defaults of every call.
         placement: one of PLACEMENTS.
+        output: what becomes of what functions print.
     """
 
     max_workers: int
@@ -91,6 +114,7 @@ class ExecutorConfig:
     daemon_python: str | None
     calls: CallSettings
     placement: str = "pack"
+    output: OutputSettings = OutputSettings()
 
 
 def configure(
@@ -112,13 +136,21 @@ def configure(
     environ = os.environ if environ is None else environ
     names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
-    value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in (*names, *of_calls)}
+    of_output = ("output", "output_limit_bytes", "output_prefix", "output_dir")
+    every = (*names, *of_calls, *of_output)
+    value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in every}
     return make_config(
         **{name: value[name] for name in names},
         allocator=settings.value("allocator", arguments.get("allocator")),
         daemon_python=settings.value("daemon_python", arguments.get("daemon_python")),
         calls=make_call_settings(**{name: value[name] for name in of_calls}, retry_on=retry_on),
         environ=environ,
+        output=OutputSettings(
+            value["output"],
+            value["output_limit_bytes"],
+            value["output_prefix"],
+            value["output_dir"] or os.path.abspath("rfaas-output"),
+        ),
     )
 
 
@@ -165,6 +197,7 @@ def make_config(
     calls: CallSettings,
     placement: str = "pack",
     environ: Mapping[str, str] = os.environ,
+    output: OutputSettings = OutputSettings(),
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
 
@@ -190,6 +223,7 @@ def make_config(
         daemon_python=_interpreter(Settings.load(environ).value("daemon_python", daemon_python)),
         calls=calls,
         placement=placement,
+        output=output,
     )
 
 

@@ -264,6 +264,11 @@ class Executor(Calls):
         acquire_timeout_s: seconds that a call waits while there is no worker at all, then AcquireTimeout; None: for
             ever ("none" says so where the configuration says else); inside a function that names an allocator, 60.
         daemon_python: interpreter of the helper process, if it should not be this one; also RFAAS_DAEMON_PYTHON.
+        output: what functions print goes to "caller", this program's own `sys.stdout` and `sys.stderr`, before the
+            result counts; to "files", a pair a worker in `output_dir`; or is thrown away: "discard".
+        output_limit_bytes: of each call; what it prints beyond is cut, and a line says how much.
+        output_prefix: of each line, with the fields {node}, {worker}, {call}; "none": lines as they were printed.
+        output_dir: for "files"; "rfaas-output" in the working directory.
 
     Raises:
         ConfigError: a value is wrong; nothing was started.
@@ -291,6 +296,10 @@ class Executor(Calls):
         retries: int | None = None,
         retry_on: type[BaseException] | Iterable[type[BaseException]] = (),
         daemon_python: str | os.PathLike[str] | None = None,
+        output: Literal["caller", "files", "discard"] | None = None,
+        output_limit_bytes: str | int | None = None,
+        output_prefix: str | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         if callable(max_workers):
             raise ConfigError("max_workers is a function", hint="make the executor first, then ex.submit(function, …)")
@@ -308,6 +317,10 @@ class Executor(Calls):
             retries=retries,
             retry_on=retry_on,
             daemon_python=daemon_python,
+            output=output,
+            output_limit_bytes=output_limit_bytes,
+            output_prefix=output_prefix,
+            output_dir=output_dir,
         )
         check_worker_life(initializer, initargs, max_tasks_per_child)
         super().__init__(Engine(config, initializer, tuple(initargs), max_tasks_per_child), config.calls)

@@ -154,7 +154,7 @@ class Agent:
 
     def _start_template(self, number: int, environment: on.Environment) -> None:
         try:
-            host = TemplateHost(number, environment, self._surroundings, self._from_host)
+            host = TemplateHost(number, environment, self._surroundings, self._from_host, self._doors.backlog_bytes)
             host.start()
         except OSError as error:  # no descriptor or memory is left for it
             self._post(on.TemplateFailed(number, f"the agent can't start an interpreter: {error}"))

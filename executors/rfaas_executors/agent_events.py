@@ -172,6 +172,32 @@ class CallInterrupted:
 
 
 @dataclass(frozen=True, slots=True)
+class Printed:
+    """A worker printed this; `channel` and `call_id` are of the call that it had started last, 0 before the first.
+
+    `stream`: 1 standard output, 2 standard error. `cut_bytes`: what of this call and stream was dropped so far.
+    `over`: the last word about that.
+    """
+
+    worker: int
+    channel: int
+    call_id: int
+    stream: int
+    data: bytes
+    cut_bytes: int = 0
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedAll:
+    """All that this call printed has been told."""
+
+    worker: int
+    channel: int
+    call_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRead:
     """What workers that live have cost, by their number; the answer to ReadUsage."""
 
@@ -204,6 +230,8 @@ Event = (
     | ChannelEnded
     | CallOverdue
     | CallInterrupted
+    | Printed
+    | PrintedAll
     | UsageRead
     | ReclaimAsked
     | Tick
@@ -252,13 +280,17 @@ class StopTemplate:
 
 @dataclass(frozen=True, slots=True)
 class StartWorker:
-    """Have a template make a worker, as soon as it is up; answered by WorkerForked or WorkerDead."""
+    """Have a template make a worker, as soon as it is up; answered by WorkerForked or WorkerDead.
+
+    `output_limit_bytes`: of what each call prints; 0: it goes nowhere; None: where the agent's own output goes.
+    """
 
     worker: int
     template: int
     slot: int
     generation: int
     cpus: tuple[int, ...]
+    output_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

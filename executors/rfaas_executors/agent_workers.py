@@ -76,7 +76,8 @@ class WorkerBook:
         self.workers[number] = seat.worker
         cpus = self._core.config.cpus
         pinned = tuple(cpus[core] for core in seat.cores) if cpus else ()
-        self._core.do(on.StartWorker(number, template, seat.slot, generation, pinned))
+        limit_bytes = held.output_limit_bytes
+        self._core.do(on.StartWorker(number, template, seat.slot, generation, pinned, limit_bytes))
 
     def speak_again(self, held: Held) -> None:
         """Tell a session that attached again what it may not know: what ended unheard, and who lives."""
@@ -110,10 +111,26 @@ class WorkerBook:
             case on.CallInterrupted(number):
                 if number in self.workers:
                     self._kill(self.workers[number], ReasonCode.CALL_INTERRUPTED)
+            case on.Printed() | on.PrintedAll():
+                self._on_printed(event)
             case on.TemplateFailed():
                 self._on_template_failed(event)
             case on.TemplateGone(number):
                 self.templates.pop(number, None)
+
+    def _on_printed(self, event: on.Printed | on.PrintedAll) -> None:
+        """Tell a session that listens now; output is not kept for one that may come."""
+        worker = self.workers.get(event.worker)
+        held = self._core.leases[worker.lease_id] if worker is not None else None
+        if worker is None or held is None or held.session is None:
+            return
+        words = {"lease": worker.lease_id, "channel": event.channel, "call_id": event.call_id}
+        if isinstance(event, on.Printed):
+            words |= {"slot": worker.slot, "generation": worker.generation, "stream": event.stream}
+            words |= {"m": "output", "data": event.data, "cut_bytes": event.cut_bytes, "over": event.over}
+        else:
+            words["m"] = "output-complete"
+        self._core.do(on.ToSession(held.session, words))
 
     def on_data(self, offer: on.DataOffered) -> None:
         """Hand a data connection to the worker it asks for, or turn it away."""

@@ -78,7 +78,7 @@ def main(agent: socket.socket, setup: dict[str, Any]) -> NoReturn:
     if "worker" in setup:
         agent.close()
         agent, page = socket.socket(fileno=setup["agent_fd"]), StatePage.from_fd(setup["page_fd"])
-        _be_worker(agent, page, setup["worker"], setup["parent_pid"])
+        _be_worker(agent, page, setup["worker"], setup["parent_pid"], tuple(setup["pipes"]))
     _load_what_workers_need()
     family.adopt_orphans()
     gc.collect()
@@ -112,6 +112,7 @@ def _load_what_workers_need() -> None:
     """Import once, and before the freeze, what else each worker would import into memory of its own."""
     import cloudpickle  # noqa: F401
 
+    import rfaas_executors.streams
     import rfaas_executors.worker  # noqa: F401
 
     if os.environ.get("RFAAS_EVENT_LOG"):
@@ -125,14 +126,22 @@ def _show_errors_again(stderr_fd: int) -> None:
     os.close(stderr_fd)
 
 
-def _be_worker(agent: socket.socket, page: StatePage, spec: dict[str, Any], template_pid: int) -> NoReturn:
-    """Serve as a worker, then end this process without what the template registered for its own end."""
+def _be_worker(
+    agent: socket.socket, page: StatePage, spec: dict[str, Any], template_pid: int, pipes: tuple[int, ...]
+) -> NoReturn:
+    """Serve as a worker, then end this process without what the template registered for its own end.
+
+    Args:
+        pipes: where its standard output and error go, if anywhere.
+    """
+    from rfaas_executors.streams import Streams
     from rfaas_executors.worker import Worker
 
     atexit._clear()
     family.become_worker(template_pid, spec["cpus"])
     identity = {name: spec[name] for name in ("slot", "generation", "node")}
-    status = Worker(agent, page, identity).run()
+    streams = Streams.redirect(page, spec.get("output", ""), pipes)
+    status = Worker(agent, page, identity, streams).run()
     with contextlib.suppress(BaseException):  # what user code registered may raise; the status is decided
         atexit._run_exitfuncs()
     for stream in sys.stdout, sys.stderr:
@@ -202,56 +211,59 @@ class Template:
 
     # --- making workers -------------------------------------------------------------------------
 
-    def _make_worker(self, spec: control.Message, agent_fd: int, page_fd: int) -> None:
+    def _make_worker(self, spec: control.Message, agent_fd: int, page_fd: int, *pipes: int) -> None:
         try:
             threads = family.n_threads()
             if threads == 1:
-                child, why = self._fork(spec, agent_fd, page_fd), ""
+                child, why = self._fork(spec, agent_fd, page_fd, pipes), ""
             else:
-                child = self._spawn(spec, agent_fd, page_fd)
+                child = self._spawn(spec, agent_fd, page_fd, pipes)
                 why = f"the modules imported for this client left {threads} threads running, so workers are spawned"
         except OSError as error:
             self._tell({"m": "exited", "worker": spec["worker"], "pid": 0, "exit_status": 71, "signal": 0,
                         "leftovers": 0, "hint": f"no worker could be made: {error}"})  # fmt: skip
             return
         finally:
-            os.close(agent_fd)
-            os.close(page_fd)
+            for descriptor in agent_fd, page_fd, *pipes:
+                os.close(descriptor)
         self._children[child.pidfd] = child
         self._poll.register(child.pidfd, select.POLLIN)
         self._tell({"m": "forked", "worker": child.worker, "pid": child.pid, "spawned": why}, (child.pidfd,))
 
-    def _fork(self, spec: control.Message, agent_fd: int, page_fd: int) -> Child:
+    def _fork(self, spec: control.Message, agent_fd: int, page_fd: int, pipes: tuple[int, ...]) -> Child:
         template_pid = os.getpid()
         with family.making_worker():
             pid = os.fork()
             if pid == 0:
                 try:
-                    self._into_worker(spec, agent_fd, page_fd, template_pid)
+                    self._into_worker(spec, agent_fd, page_fd, template_pid, pipes)
                 finally:
                     os._exit(70)  # reached only after an exception, which has nobody to catch it
         return Child(spec["worker"], pid, os.pidfd_open(pid))
 
-    def _into_worker(self, spec: control.Message, agent_fd: int, page_fd: int, template_pid: int) -> NoReturn:
+    def _into_worker(
+        self, spec: control.Message, agent_fd: int, page_fd: int, template_pid: int, pipes: tuple[int, ...]
+    ) -> NoReturn:
         """The new child drops what is the template's, then serves."""
         try:
             self._agent.close()
             for pidfd in self._children:
                 os.close(pidfd)
             self._children.clear()
-            _be_worker(socket.socket(fileno=agent_fd), StatePage.from_fd(page_fd), spec, template_pid)
+            _be_worker(socket.socket(fileno=agent_fd), StatePage.from_fd(page_fd), spec, template_pid, pipes)
         except Exception:
             sys.excepthook(*sys.exc_info())
             raise
 
-    def _spawn(self, spec: control.Message, agent_fd: int, page_fd: int) -> Child:
+    def _spawn(self, spec: control.Message, agent_fd: int, page_fd: int, pipes: tuple[int, ...]) -> Child:
         """Fork and exec a worker with the same surroundings: for a template that has threads."""
         here, there = control.pair()
         setup = {**self._setup, "parent_pid": os.getpid(), "worker": spec, "page_fd": page_fd, "agent_fd": agent_fd}
+        setup["pipes"] = pipes
         with here, there:
             here.send(json.dumps(setup).encode())
             command = [sys.executable, "-P", "-c", BOOTSTRAP, str(there.fileno())]
-            process = subprocess.Popen(command, pass_fds=(there.fileno(), agent_fd, page_fd))
+            process = subprocess.Popen(command, pass_fds=(there.fileno(), agent_fd, page_fd, *pipes))
         return Child(spec["worker"], process.pid, os.pidfd_open(process.pid), process)
 
     # --- ends of workers ------------------------------------------------------------------------

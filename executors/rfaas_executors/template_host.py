@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from rfaas_executors import agent_events as on
 from rfaas_executors import control, family
+from rfaas_executors.streams import AS_BEFORE, DISCARDED, PIPES
 from rfaas_executors.template import BOOTSTRAP
 from rfaas_executors.worker_handle import WorkerHandle
 
@@ -58,12 +59,18 @@ class TemplateHost:
     """One template process. Create and use it in the event loop; `post` takes events and may be called at any time."""
 
     def __init__(
-        self, number: int, environment: on.Environment, surroundings: Surroundings, post: Callable[[on.Event], None]
+        self,
+        number: int,
+        environment: on.Environment,
+        surroundings: Surroundings,
+        post: Callable[[on.Event], None],
+        backlog_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         self.number = number
         self._environment = environment
         self._surroundings = surroundings
         self._post = post
+        self._backlog_bytes = backlog_bytes  # of the sessions
         self._loop = asyncio.get_running_loop()
         self._control, self._theirs = control.pair()
         self._control.setblocking(False)
@@ -175,6 +182,8 @@ class TemplateHost:
         handle = self.workers[order.worker]
         try:
             agent_end = handle.open()
+            limit_bytes = order.output_limit_bytes
+            pipes = handle.open_output(limit_bytes, self._backlog_bytes) if limit_bytes else ()
         except OSError as error:  # no descriptor, memory or file size is left for it
             self._give_up_on(handle, f"the agent can't make another worker: {error}")
             return
@@ -185,8 +194,9 @@ class TemplateHost:
             "generation": order.generation,
             "cpus": list(order.cpus) or None,
             "node": self._surroundings.node,
+            "output": AS_BEFORE if limit_bytes is None else PIPES if limit_bytes else DISCARDED,
         }
-        descriptors = (agent_end.detach(), handle.page.detach())  # its mapping is enough here
+        descriptors = (agent_end.detach(), handle.page.detach(), *pipes)  # its mapping is enough here
         self._unsent.append((control.pack(message), descriptors))
         self._send_waiting()
 
@@ -308,6 +318,7 @@ class TemplateHost:
             self._on_forked(message, descriptors)
         elif message["m"] == "exited":
             handle = self.workers.pop(message["worker"])
+            handle.end_output()
             hint, usage = message.get("hint", ""), handle.usage(message.get("cpu_ns", 0))
             status, signo = message["exit_status"], message["signal"]
             self._post(on.WorkerDead(handle.number, status, signo, handle.calls(), hint, usage))
@@ -373,6 +384,7 @@ class TemplateHost:
         if self._surroundings.owns_children:
             await self._kill_strays()
         for handle in self.workers.values():
+            handle.end_output()
             hint, calls = "the worker's template process died", handle.calls()
             self._post(on.WorkerDead(handle.number, 0, signal.SIGKILL, calls, hint, handle.usage(handle.cpu_ns)))
             handle.close()

@@ -52,6 +52,7 @@ from rfaas.client.events import (
     SendFailed,
     SendInterrupt,
     SendWant,
+    SessionLost,
     Shutdown,
     Starving,
     Submit,
@@ -62,8 +63,10 @@ from rfaas.client.events import (
 )
 from rfaas.client.futures import Future
 from rfaas.client.history import History
+from rfaas.client.output_sinks import sink
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports, Work
+from rfaas.client.printouts import Printed, PrintedAll, Printouts
 from rfaas.client.reclaims import Reclaims
 from rfaas.client.serial import FunctionCache, as_serialization_error, define_chore, dump_arguments
 from rfaas.client.session_link import SessionLink
@@ -108,6 +111,8 @@ class Engine:
         self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__")
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
         self._history = History(self._client_id)
+        output = config.output
+        self._printouts = Printouts(sink(output, self._client_id), output.prefix, output.limit_bytes)
         self._numbers = itertools.count(1)  # of calls
         self._calls: dict[Future[Any], Call] = {}  # every future that is not resolved
         self._endings: deque[Ending] = deque()  # for the I/O thread to carry out
@@ -349,7 +354,8 @@ class Engine:
 
     def _recover(self) -> None:
         self._suspect = False
-        known = {id(ending.call) for ending in (*self._endings, *self._resolving)}
+        held = [ending for ending, _ in list(self._printouts.held.values())]
+        known = {id(ending.call) for ending in (*self._endings, *self._resolving, *held)}
         for call in list(self._calls.values()):
             if call.resolved and id(call) not in known:  # how it was to end is not known any more
                 error = Cancelled("interrupted while it was resolved", may_have_run=True)
@@ -399,7 +405,7 @@ class Engine:
         if self._broke is not None:
             self._look_into(self._broke)
         self._tell_session()
-        if self._drained and not self._endings:
+        if self._drained and not self._endings and not self._printouts.held:
             return True
         tokens = self._poller.wait(self._sleep_s())
         self._asleep = False
@@ -415,7 +421,7 @@ class Engine:
         with self._lock:
             if self._mid_step or self._suspect or self._is_wanted_by_s(0.0):
                 return 0.0
-            due_s = self._core.next_due_s()
+            due_s = min(filter(None, (self._core.next_due_s(), self._printouts.due_s())), default=None)
             self._wake_by_s = float("inf") if due_s is None else due_s
             self._asleep = True
             return None if due_s is None else max(0.0, due_s - time.monotonic())
@@ -429,10 +435,13 @@ class Engine:
 
     def _resolve(self) -> None:
         """Resolve futures: decodes results and runs callbacks, so no lock is held."""
+        now_s = time.monotonic()
         with self._lock:
-            self._resolving = list(self._endings)
+            self._resolving = [*self._printouts.release(now_s), *self._endings]
             self._endings.clear()
         for ending in self._resolving:
+            if self._printouts.holds(ending, now_s):
+                continue
             future: Future[Any] = ending.call.work.future
             ending.call.work = None  # its arguments go, though a timer may still know the call
             self._history.resolved(ending)
@@ -469,6 +478,8 @@ class Engine:
             while (frame := port.channel.poll()) is not None:
                 if frame.kind == Kind.FETCH:
                     port.answer_fetch(frame)
+                elif frame.kind == Kind.OUTPUT:
+                    self._printouts.expect(port.info.number, frame.call_id)
                 self._apply(FrameArrived(port.info.number, frame))
                 if port.channel.closed:
                     return
@@ -498,10 +509,20 @@ class Engine:
 
     def _serve_session(self) -> None:
         for event, descriptor in self._session.serve():
-            if isinstance(event, ChannelOpened) and descriptor is not None:
+            if isinstance(event, Printed | PrintedAll):
+                self._show(event)
+            elif isinstance(event, ChannelOpened) and descriptor is not None:
                 self._open_channel(event, descriptor)
             else:
+                if isinstance(event, SessionLost):
+                    self._printouts.lost()
                 self._step(event)
+
+    def _show(self, event: Printed | PrintedAll) -> None:
+        """Show what a function printed; results that waited for it follow."""
+        self._printouts.take(event)
+        if self._printouts.held:
+            self._resolve()
 
     def _open_channel(self, event: ChannelOpened, descriptor: int) -> None:
         try:
@@ -510,6 +531,7 @@ class Engine:
             _log.error("channel %d can't be used: %s", event.info.number, error)
             session_events.close_all([descriptor])
             return
+        self._printouts.open(event.info)
         with self._lock:
             self._ports.open(event.info, channel)
         self._step(event)

@@ -67,6 +67,7 @@ class Joiner:
                 self._config.choice,
                 client_id=self._client_id,
                 env=environment.current(),
+                options={"output_limit_bytes": self._config.output.taken_bytes},
                 resume=resume,
                 daemon_python=self._config.daemon_python,
                 timeout_s=CONNECT_TIMEOUT_S,

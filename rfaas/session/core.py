@@ -196,6 +196,8 @@ class SessionCore:
         client = self._clients.get(client_id)
         if client is None:
             client = self._clients[client_id] = Client(client_id, event.conn, event.name, env)
+            limit = event.join.get("output_limit_bytes")
+            client.output_limit_bytes = None if limit is None else int(limit)
         else:  # the same client over a new connection; the old one says nothing any more
             self._by_conn.pop(client.conn, None)
             self._out.emit(DropClient(client.conn))

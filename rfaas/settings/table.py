@@ -137,6 +137,29 @@ TABLE: Final = (
         *("executor", "retries", kinds.whole_number(0, 1_000_000), 0, "How often a lost idempotent call is run again."),
         why="at most once unless asked; reclaims have a budget of 10 of their own",
     ),
+    Setting(
+        *("executor", "output", kinds.choice("caller", "files", "discard"), "caller", "Where functions' prints go."),
+        why="who calls wants to see them, and sits before this program",
+    ),
+    Setting(
+        *("executor", "output_limit_bytes", kinds.size(), 2**20, "The most of it that each call may print."),
+        why="thousands of lines; a flood fills no disk and delays nobody",
+    ),
+    Setting(
+        *(
+            "executor",
+            "output_prefix",
+            kinds.prefix("node", "worker", "call"),
+            "[{node}/{worker} #{call}] ",
+            "Before each line of it.",
+        ),
+        why="many workers print at once",
+    ),
+    Setting(
+        *("executor", "output_dir", kinds.path(), None, 'Where `output = "files"` makes them.'),
+        why="beside the program's own results; one pair of files a worker, not one a call",
+        otherwise="rfaas-output in the working directory",
+    ),
     # --- daemons ------------------------------------------------------------------------------------
     Setting(
         *("session", "linger_s", kinds.duration(), 5.0, "How long a session process stays after its last client."),
