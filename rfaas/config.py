@@ -102,6 +102,7 @@ class ExecutorConfig:
         calls: defaults of every call.
         placement: one of PLACEMENTS.
         output: what becomes of what functions print.
+        payload_limit_bytes: of the arguments and of the result of each call; None: what a channel takes.
     """
 
     max_workers: int
@@ -115,6 +116,7 @@ class ExecutorConfig:
     calls: CallSettings
     placement: str = "pack"
     output: OutputSettings = OutputSettings()
+    payload_limit_bytes: int | None = None
 
 
 def configure(
@@ -137,7 +139,7 @@ def configure(
     names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
     of_output = ("output", "output_limit_bytes", "output_prefix", "output_dir")
-    every = (*names, *of_calls, *of_output)
+    every = (*names, *of_calls, *of_output, "payload_limit")
     value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in every}
     return make_config(
         **{name: value[name] for name in names},
@@ -145,6 +147,7 @@ def configure(
         daemon_python=settings.value("daemon_python", arguments.get("daemon_python")),
         calls=make_call_settings(**{name: value[name] for name in of_calls}, retry_on=retry_on),
         environ=environ,
+        payload_limit_bytes=value["payload_limit"],
         output=OutputSettings(
             value["output"],
             value["output_limit_bytes"],
@@ -198,6 +201,7 @@ def make_config(
     placement: str = "pack",
     environ: Mapping[str, str] = os.environ,
     output: OutputSettings = OutputSettings(),
+    payload_limit_bytes: int | None = None,
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
 
@@ -224,6 +228,7 @@ def make_config(
         calls=calls,
         placement=placement,
         output=output,
+        payload_limit_bytes=payload_limit_bytes,
     )
 
 

@@ -264,6 +264,8 @@ class Executor(Calls):
         acquire_timeout_s: seconds that a call waits while there is no worker at all, then AcquireTimeout; None: for
             ever ("none" says so where the configuration says else); inside a function that names an allocator, 60.
         daemon_python: interpreter of the helper process, if it should not be this one; also RFAAS_DAEMON_PYTHON.
+        payload_limit: the most bytes, or "64MiB", that the arguments or the result of a call may take; beyond it the
+            call fails with PayloadTooLarge, before anything is sent, and its worker goes on. None: 4 GiB.
         output: what functions print goes to "caller", this program's own `sys.stdout` and `sys.stderr`, before the
             result counts; to "files", a pair a worker in `output_dir`; or is thrown away: "discard".
         output_limit_bytes: of each call; what it prints beyond is cut, and a line says how much.
@@ -296,6 +298,7 @@ class Executor(Calls):
         retries: int | None = None,
         retry_on: type[BaseException] | Iterable[type[BaseException]] = (),
         daemon_python: str | os.PathLike[str] | None = None,
+        payload_limit: str | int | None = None,
         output: Literal["caller", "files", "discard"] | None = None,
         output_limit_bytes: str | int | None = None,
         output_prefix: str | None = None,
@@ -317,6 +320,7 @@ class Executor(Calls):
             retries=retries,
             retry_on=retry_on,
             daemon_python=daemon_python,
+            payload_limit=payload_limit,
             output=output,
             output_limit_bytes=output_limit_bytes,
             output_prefix=output_prefix,

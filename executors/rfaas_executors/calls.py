@@ -6,6 +6,7 @@ the standard library, cloudpickle, msgpack and rfaas_transport. Spec: docs/spec/
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -112,6 +113,7 @@ class Functions:
             WorkerExit: it called `sys.exit`.
         """
         stage = Status.BAD_FUNCTION
+        value: object = None
         try:
             function = self.load(identity)
             stage = Status.BAD_ARGUMENTS
@@ -123,7 +125,7 @@ class Functions:
         except SystemExit as request:
             raise WorkerExit(_exit_status(request)) from None
         except BaseException as error:
-            return failure(stage, error)
+            return failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
 
 
 def dumps(value: object) -> list[Buffer]:
@@ -151,10 +153,26 @@ def dumps(value: object) -> list[Buffer]:
     return [head, *buffers]
 
 
-def failure(status: int, error: BaseException) -> Outcome:
-    """Describe an exception as 001 section 2 says: text, itself where it can be pickled, and what stands behind it."""
+def _culprit(result: object) -> tuple[str, str]:
+    """Which part of a result can't be pickled, and what to do; nothing if that can't be said here."""
+    with contextlib.suppress(Exception):
+        from rfaas.client.unpicklable import find  # only now: it would load `rfaas` into every worker
+
+        culprit = find(result, "result")
+        return str(culprit), culprit.hint
+    return "", ""
+
+
+def failure(status: int, error: BaseException, culprit: str = "", hint: str = "") -> Outcome:
+    """Describe an exception as 001 section 2 says: text, itself where it can be pickled, and what stands behind it.
+
+    Args:
+        culprit, hint: what part of a result was to blame, and the remedy, if that is known.
+    """
     text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
     described = {**_describe(error), "traceback": text}
+    if culprit:
+        described |= {"culprit": culprit, "hint": hint}
     behind = links(error, _pickled, _describe)
     pickled = _pickled(error)
     # A frame that waits in the traceback would keep the call's arguments alive until the next call.

@@ -68,7 +68,7 @@ from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports, Work
 from rfaas.client.printouts import Printed, PrintedAll, Printouts
 from rfaas.client.reclaims import Reclaims
-from rfaas.client.serial import FunctionCache, as_serialization_error, define_chore, dump_arguments
+from rfaas.client.serial import FunctionCache, as_serialization_error, check_size, define_chore, dump_arguments
 from rfaas.client.session_link import SessionLink
 from rfaas.config import CallSettings, ExecutorConfig
 from rfaas_transport._core import Channel, Poller
@@ -156,6 +156,8 @@ class Engine:
                 definition, applied = self._functions.define(function)
                 passed = self._functions.as_argument(function)
             segments = dump_arguments((passed, args, kwargs), {}) if applied else dump_arguments(args, kwargs)
+            if self._config.payload_limit_bytes is not None:
+                check_size(segments, self._config.payload_limit_bytes)
         except Exception as error:  # as in the standard executors, what can't be pickled is the future's error
             future._end(None, as_serialization_error(error))
             return future
@@ -374,7 +376,7 @@ class Engine:
     def _start(self) -> None:
         lifetime.register(self)
         self._poller = Poller()
-        self._ports = Ports(self._poller)
+        self._ports = Ports(self._poller, self._config.payload_limit_bytes or 0)
         self._session = SessionLink(self._config, self._client_id, self._poller)
         self._thread = threading.Thread(target=self._run, name="rfaas-client", daemon=True)
         self._thread.start()
@@ -445,7 +447,7 @@ class Engine:
             future: Future[Any] = ending.call.work.future
             ending.call.work = None  # its arguments go, though a timer may still know the call
             self._history.resolved(ending)
-            resolve(ending, future)
+            resolve(ending, future, self._config.payload_limit_bytes or 0)
             self._calls.pop(future, None)
         self._resolving = []
         while self._examinations:

@@ -138,6 +138,17 @@ TABLE: Final = (
         why="at most once unless asked; reclaims have a budget of 10 of their own",
     ),
     Setting(
+        *(
+            "executor",
+            "payload_limit",
+            kinds.size(),
+            None,
+            "The most that arguments, or the result, of a call may take.",
+        ),
+        why="nobody but the caller knows what is an accident",
+        otherwise="4 GiB, what a channel takes",
+    ),
+    Setting(
         *("executor", "output", kinds.choice("caller", "files", "discard"), "caller", "Where functions' prints go."),
         why="who calls wants to see them, and sits before this program",
     ),
