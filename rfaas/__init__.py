@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rfaas.client.reclaims import ReclaimNotice
     from rfaas.executor import Executor
     from rfaas.progress_bar import progress
+    from rfaas.shipped_files import shipped
 
 __version__ = "0.1.0.dev0"
 
@@ -78,6 +79,7 @@ __all__ = [
     "__version__",
     "current",
     "progress",
+    "shipped",
 ]
 
 _LAZY = {
@@ -85,6 +87,7 @@ _LAZY = {
     "Future": "rfaas.client.futures",
     "ReclaimNotice": "rfaas.client.reclaims",
     "progress": "rfaas.progress_bar",
+    "shipped": "rfaas.shipped_files",
 }
 
 

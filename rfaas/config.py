@@ -103,6 +103,7 @@ class ExecutorConfig:
         placement: one of PLACEMENTS.
         output: what becomes of what functions print.
         payload_limit_bytes: of the arguments and of the result of each call; None: what a channel takes.
+        files_limit_bytes: of all files that come along.
     """
 
     max_workers: int
@@ -117,6 +118,7 @@ class ExecutorConfig:
     placement: str = "pack"
     output: OutputSettings = OutputSettings()
     payload_limit_bytes: int | None = None
+    files_limit_bytes: int = 64 << 20
 
 
 def configure(
@@ -139,7 +141,7 @@ def configure(
     names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
     of_output = ("output", "output_limit_bytes", "output_prefix", "output_dir")
-    every = (*names, *of_calls, *of_output, "payload_limit")
+    every = (*names, *of_calls, *of_output, "payload_limit", "files_limit")
     value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in every}
     return make_config(
         **{name: value[name] for name in names},
@@ -148,6 +150,7 @@ def configure(
         calls=make_call_settings(**{name: value[name] for name in of_calls}, retry_on=retry_on),
         environ=environ,
         payload_limit_bytes=value["payload_limit"],
+        files_limit_bytes=value["files_limit"],
         output=OutputSettings(
             value["output"],
             value["output_limit_bytes"],
@@ -202,6 +205,7 @@ def make_config(
     environ: Mapping[str, str] = os.environ,
     output: OutputSettings = OutputSettings(),
     payload_limit_bytes: int | None = None,
+    files_limit_bytes: int = 64 << 20,
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
 
@@ -229,6 +233,7 @@ def make_config(
         placement=placement,
         output=output,
         payload_limit_bytes=payload_limit_bytes,
+        files_limit_bytes=files_limit_bytes,
     )
 
 

@@ -84,7 +84,8 @@ class Functions:
         """Digests that must be fetched before the function can be called."""
         if identity in self._callables:
             return []
-        return [name for name in self._manifests[identity].blobs if name not in self._blobs]
+        lacking = [name for name in self._manifests[identity].blobs if name not in self._blobs]
+        return [name for name in lacking if name not in self._manifests[identity].blobs[1:] or not _placed(name)]
 
     def load(self, identity: bytes) -> Callable[..., Any]:
         """Unpickle the function, or return it if that was done before.
@@ -95,14 +96,24 @@ class Functions:
         function = self._callables.get(identity)
         if function is None:
             manifest = self._manifests[identity]
-            if (manifest.kind, manifest.abi) != ("python", "pickle5") or len(manifest.blobs) != 1:
+            if (manifest.kind, manifest.abi) != ("python", "pickle5") or len(manifest.blobs) not in (1, 2):
                 raise TypeError(f"this worker can't run functions of kind {manifest.kind!r}, ABI {manifest.abi!r}")
+            for files in manifest.blobs[1:]:
+                self._place(files)
             function = pickle.loads(self._blobs[manifest.blobs[0]])
             if not callable(function):
                 raise TypeError(f"{type(function).__name__!r} object is not callable")
             self._callables[identity] = function
             self._blobs.pop(manifest.blobs[0], None)
         return function
+
+    def _place(self, name: bytes) -> None:
+        """Have the files of this digest on the node, for the function that is about to be unpickled too."""
+        from rfaas_executors import placing
+
+        directory = placing.find(name.hex()) or placing.place(self._blobs[name], name.hex())
+        self._blobs.pop(name, None)
+        placing.use(directory)
 
     def run(self, identity: bytes, segments: Sequence[memoryview]) -> Outcome:
         """Call a function; nothing that it raises comes out of here but WorkerExit.
@@ -126,6 +137,13 @@ class Functions:
             raise WorkerExit(_exit_status(request)) from None
         except BaseException as error:
             return failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
+
+
+def _placed(name: bytes) -> bool:
+    """True if another worker of this node has fetched these files."""
+    from rfaas_executors import placing
+
+    return bool(placing.find(name.hex()))
 
 
 def dumps(value: object) -> list[Buffer]:

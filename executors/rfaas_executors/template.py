@@ -185,6 +185,9 @@ class Template:
                 for child in self._children.values():
                     self._kill(child)
             self._settle()
+        from rfaas_executors import placing  # only now: it would cost each worker memory
+
+        placing.remove(os.getpid())
         return 0
 
     def _timeout_ms(self) -> float | None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rfaas_executors import agent_events as on
-from rfaas_executors import control, family
+from rfaas_executors import control, family, placing
 from rfaas_executors.streams import AS_BEFORE, DISCARDED, PIPES
 from rfaas_executors.template import BOOTSTRAP
 from rfaas_executors.worker_handle import WorkerHandle
@@ -346,6 +346,7 @@ class TemplateHost:
             self._close_control()
         assert self._process is not None
         self._process.wait()
+        placing.remove(self._process.pid)  # in case it was killed
         self._surroundings.templates.discard(self._process.pid)
         if self._stderr_fd >= 0:
             self._read_stderr()

@@ -70,6 +70,7 @@ from rfaas.client.printouts import Printed, PrintedAll, Printouts
 from rfaas.client.reclaims import Reclaims
 from rfaas.client.serial import FunctionCache, as_serialization_error, check_size, define_chore, dump_arguments
 from rfaas.client.session_link import SessionLink
+from rfaas.client.shipping import Bundle
 from rfaas.config import CallSettings, ExecutorConfig
 from rfaas_transport._core import Channel, Poller
 from rfaas_transport.errors import Cancelled, ChannelBroken, ChannelClosed, ProtocolError, RfaasError
@@ -85,6 +86,7 @@ class Engine:
         config: of the executor.
         initializer: what each worker calls with `initargs` before its first call.
         max_calls: calls that a worker takes before another takes its place; None: any number.
+        files: come along with every function.
 
     Raises:
         SerializationError: the initializer or its arguments can't be pickled.
@@ -96,19 +98,21 @@ class Engine:
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         max_calls: int | None = None,
+        files: Bundle | None = None,
     ) -> None:
         self._client_id = os.urandom(16)
         self._config = config
         self._lock = threading.RLock()
         self._initializer_name = getattr(initializer, "__qualname__", repr(initializer))
+        first = None if initializer is None else define_chore(Initializer(initializer), initargs, files)
         chores = Chores(
-            initializer=None if initializer is None else Work(None, *define_chore(Initializer(initializer), initargs)),
+            initializer=None if first is None else Work(None, *first),
             leave=None if max_calls is None else Work(None, *define_chore(leave, ())),
             max_calls=max_calls,
         )
         self._core = ClientCore(config.max_workers, config.acquire_timeout_s, chores=chores)
         # What an initializer of the main program sets there, on each worker, is for the functions that come after it.
-        self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__")
+        self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__", files=files)
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
         self._history = History(self._client_id)
         output = config.output

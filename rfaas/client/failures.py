@@ -34,6 +34,9 @@ _WHAT_WAS_BAD: Final[dict[int, str]] = {
 }
 
 
+_FIND_IT: Final = "install it where the workers run, or bring it along: Executor(files=['module.py', 'package/'])"
+
+
 def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
     """Rebuild the exception that a RESULT of another status than OK brought.
 
@@ -50,6 +53,7 @@ def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
         ran = status == Status.BAD_RESULT
         text = f"{_WHAT_WAS_BAD.get(status, f'the call failed with status {status}')}: {kind}: {message}"
         text = f"{text}; {culprit}" if culprit else text
+        hint = _FIND_IT if kind in ("ModuleNotFoundError", "ImportError") and not ran else hint
         phase: Literal["DONE", "STARTED"] = "DONE" if ran else "STARTED"
         failure: BaseException = SerializationError(text, may_have_run=ran, phase=phase, hint=hint)
     else:

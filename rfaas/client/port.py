@@ -81,7 +81,8 @@ class Port:
         """
         digest = b"".join(frame.segments)
         for _, definition in self._indices.values():
-            if definition.digest == digest:
-                self.channel.send(Kind.BLOB, call_id=frame.call_id, segments=[definition.blob])
+            blob = definition.find(digest)
+            if blob is not None:
+                self.channel.send(Kind.BLOB, call_id=frame.call_id, segments=[blob])
                 return
         self.channel.send(Kind.BLOB, call_id=frame.call_id, status=Status.NOT_FOUND)

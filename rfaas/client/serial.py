@@ -19,6 +19,7 @@ import cloudpickle
 
 from rfaas.client.applying import Adopting, Chunk, apply, cached_again
 from rfaas.client.failures import load_failure
+from rfaas.client.shipping import Bundle
 from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
 from rfaas_transport.errors import PayloadTooLarge, RfaasError, SerializationError
 from rfaas_transport.frame import Status
@@ -50,19 +51,28 @@ class Definition:
         manifest: the map of docs/spec/001-invocation.md section 2, as msgpack.
         blob: the pickled function.
         digest: SHA-256 of `blob`.
+        files: what comes along with it.
     """
 
-    __slots__ = ("__weakref__", "blob", "digest", "identity", "manifest")
+    __slots__ = ("__weakref__", "blob", "digest", "files", "identity", "manifest")
 
-    def __init__(self, blob: bytes) -> None:
+    def __init__(self, blob: bytes, files: Bundle | None = None) -> None:
         self.blob = blob
         self.digest = digest(blob)
-        self.manifest = encode_manifest(Manifest(blobs=(self.digest,)))
+        self.files = files
+        along = () if files is None else (files.digest,)
+        self.manifest = encode_manifest(Manifest(blobs=(self.digest, *along)))
         self.identity = digest(self.manifest)
 
     def segments(self) -> Segments:
-        """The payload of DEFINE: the manifest, and the blob if it is small."""
+        """The payload of DEFINE: the manifest, and the blob if it is small. Files are asked for, once a node."""
         return [self.manifest, self.blob] if len(self.blob) <= INLINE_BLOB_BYTES else [self.manifest]
+
+    def find(self, name: bytes) -> bytes | None:
+        """The blob of this digest, if it is one of this function's."""
+        if name == self.digest:
+            return self.blob
+        return self.files.blob if self.files is not None and name == self.files.digest else None
 
 
 class FunctionCache:
@@ -74,9 +84,11 @@ class FunctionCache:
 
     Args:
         adopting: functions adopt what an initializer of the main program left (rfaas.client.applying.Initializer).
+        files: come along with each function.
     """
 
-    def __init__(self, *, adopting: bool = False) -> None:
+    def __init__(self, *, adopting: bool = False, files: Bundle | None = None) -> None:
+        self._files = files
         self._adopting = adopting
         self._by_id: dict[int, tuple[weakref.ref[Any], Definition]] = {}
         self._apply: Definition | None = None
@@ -98,9 +110,10 @@ class FunctionCache:
         _refuse_lazy(function)
         if not _is_lasting(function):
             if self._apply is None:
-                self._apply = Definition(_dump_function(apply))
+                self._apply = Definition(_dump_function(apply), self._files)
             return self._apply, True
-        definition = Definition(_dump_function(Adopting(function) if self._adopting else function))
+        pickled = _dump_function(Adopting(function) if self._adopting else function)
+        definition = Definition(pickled, self._files)
         self._remember(function, definition)
         return definition, False
 
@@ -119,7 +132,9 @@ class FunctionCache:
         table[key] = (weakref.ref(function, forget), definition)
 
 
-def define_chore(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Definition, Segments]:
+def define_chore(
+    function: Callable[..., Any], args: tuple[Any, ...], files: Bundle | None = None
+) -> tuple[Definition, Segments]:
     """Pickle a function of ours with its arguments, to be sent to many workers.
 
     Raises:
@@ -127,7 +142,7 @@ def define_chore(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[D
     """
     # Copied: buffers would be read when a worker comes, long after the caller may have changed them.
     segments: Segments = [bytes(segment) for segment in dump_arguments(args, {})]
-    return Definition(_dump_function(function)), segments
+    return Definition(_dump_function(function), files), segments
 
 
 def _refuse_lazy(function: Callable[..., Any]) -> None:

@@ -149,6 +149,16 @@ TABLE: Final = (
         otherwise="4 GiB, what a channel takes",
     ),
     Setting(
+        *(
+            "executor",
+            "files_limit",
+            kinds.size(),
+            64 << 20,
+            "The most that all files of `Executor(files=…)` may take.",
+        ),
+        why="each node gets a copy; large data belongs where the nodes see it",
+    ),
+    Setting(
         *("executor", "output", kinds.choice("caller", "files", "discard"), "caller", "Where functions' prints go."),
         why="who calls wants to see them, and sits before this program",
     ),
@@ -283,5 +293,5 @@ BY_NAME: Final = {setting.name: setting for setting in TABLE}
 CONFIG_VARIABLE: Final = "RFAAS_CONFIG"
 """Names the project's file, or "none"; else it is the `rfaas.toml` nearest upward."""
 
-OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "RFAAS_SLICE", "RFAAS_PYTHON"})
+OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "RFAAS_FILES", "RFAAS_SLICE", "RFAAS_PYTHON"})
 """Variables of ours that are no settings: not taken for typing errors."""
