@@ -39,6 +39,7 @@ from rfaas_transport.errors import (
 
 if TYPE_CHECKING:
     from rfaas.client.futures import Future
+    from rfaas.client.mismatch import EnvironmentWarning
     from rfaas.client.reclaims import ReclaimNotice
     from rfaas.executor import Executor
     from rfaas.progress_bar import progress
@@ -59,6 +60,7 @@ __all__ = [
     "Context",
     "DeadlineExceeded",
     "EnvironmentFailed",
+    "EnvironmentWarning",
     "Executor",
     "ExecutorBroken",
     "Future",
@@ -83,6 +85,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "EnvironmentWarning": "rfaas.client.mismatch",
     "Executor": "rfaas.executor",
     "Future": "rfaas.client.futures",
     "ReclaimNotice": "rfaas.client.reclaims",

@@ -104,6 +104,8 @@ class ExecutorConfig:
         output: what becomes of what functions print.
         payload_limit_bytes: of the arguments and of the result of each call; None: what a channel takes.
         files_limit_bytes: of all files that come along.
+        check_modules: "warn", "error" or "ignore": what a node with other modules than this program's means.
+        shipped_modules: those that come along.
     """
 
     max_workers: int
@@ -119,6 +121,8 @@ class ExecutorConfig:
     output: OutputSettings = OutputSettings()
     payload_limit_bytes: int | None = None
     files_limit_bytes: int = 64 << 20
+    check_modules: str = "warn"
+    shipped_modules: frozenset[str] = frozenset()
 
 
 def configure(
@@ -141,7 +145,7 @@ def configure(
     names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
     of_output = ("output", "output_limit_bytes", "output_prefix", "output_dir")
-    every = (*names, *of_calls, *of_output, "payload_limit", "files_limit")
+    every = (*names, *of_calls, *of_output, "payload_limit", "files_limit", "check_modules")
     value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in every}
     return make_config(
         **{name: value[name] for name in names},
@@ -151,6 +155,7 @@ def configure(
         environ=environ,
         payload_limit_bytes=value["payload_limit"],
         files_limit_bytes=value["files_limit"],
+        check_modules=value["check_modules"],
         output=OutputSettings(
             value["output"],
             value["output_limit_bytes"],
@@ -206,6 +211,7 @@ def make_config(
     output: OutputSettings = OutputSettings(),
     payload_limit_bytes: int | None = None,
     files_limit_bytes: int = 64 << 20,
+    check_modules: str = "warn",
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
 
@@ -234,6 +240,7 @@ def make_config(
         output=output,
         payload_limit_bytes=payload_limit_bytes,
         files_limit_bytes=files_limit_bytes,
+        check_modules=check_modules,
     )
 
 

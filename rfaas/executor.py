@@ -268,6 +268,9 @@ class Executor(Calls):
         files: paths of files and directories that functions find on their worker: modules by import, all else by
             `rfaas.shipped("name")`; or {"name there": "path here"}. Read here and now, brought to each node once.
         files_limit: the most bytes, or "64MiB", that they may take together.
+        check_modules: what it means that a node lacks modules which this program has imported, or has other versions of
+            them: "warn" (an EnvironmentWarning before the first call runs there), "error" (EnvironmentFailed, and no
+            call runs there), "ignore".
         payload_limit: the most bytes, or "64MiB", that the arguments or the result of a call may take; beyond it the
             call fails with PayloadTooLarge, before anything is sent, and its worker goes on. None: 4 GiB.
         output: what functions print goes to "caller", this program's own `sys.stdout` and `sys.stderr`, before the
@@ -305,6 +308,7 @@ class Executor(Calls):
         daemon_python: str | os.PathLike[str] | None = None,
         files: Iterable[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]] | None = None,
         files_limit: str | int | None = None,
+        check_modules: Literal["warn", "error", "ignore"] | None = None,
         payload_limit: str | int | None = None,
         output: Literal["caller", "files", "discard"] | None = None,
         output_limit_bytes: str | int | None = None,
@@ -328,6 +332,7 @@ class Executor(Calls):
             retry_on=retry_on,
             daemon_python=daemon_python,
             files_limit=files_limit,
+            check_modules=check_modules,
             payload_limit=payload_limit,
             output=output,
             output_limit_bytes=output_limit_bytes,
@@ -336,6 +341,8 @@ class Executor(Calls):
         )
         check_worker_life(initializer, initargs, max_tasks_per_child)
         bundle = shipping.read(files, config.files_limit_bytes)
+        if bundle is not None:
+            config = replace(config, shipped_modules=bundle.modules)
         super().__init__(Engine(config, initializer, tuple(initargs), max_tasks_per_child, bundle), config.calls)
         # Not __del__: the I/O thread outlives this object and finishes the calls that others hold futures of.
         finalizer = weakref.finalize(self, self._engine.abandon)

@@ -134,6 +134,8 @@ class Agent:
                 self._start_template(number, environment)
             case on.StopTemplate(number):
                 self._hosts[number].stop()
+            case on.CheckModules(template) if template in self._hosts:
+                self._hosts[template].check_modules(effect)
             case on.StartWorker():
                 self._start_worker(effect)
             case on.DrainWorker(worker, kill_at_s) if worker in self._host_of:  # else it never was, as the core hears

@@ -198,6 +198,14 @@ class PrintedAll:
 
 
 @dataclass(frozen=True, slots=True)
+class ModulesDiffer:
+    """The answer to CheckModules, if the template lacks some or has other versions; before any worker of that lease."""
+
+    lease_id: bytes
+    modules: tuple[tuple[str, str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRead:
     """What workers that live have cost, by their number; the answer to ReadUsage."""
 
@@ -232,6 +240,7 @@ Event = (
     | CallInterrupted
     | Printed
     | PrintedAll
+    | ModulesDiffer
     | UsageRead
     | ReclaimAsked
     | Tick
@@ -276,6 +285,15 @@ class StopTemplate:
     """End a template that has no workers; answered by TemplateGone or TemplateFailed."""
 
     template: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckModules:
+    """Have a template look for modules that a client has imported; ModulesDiffer is the answer if it has others."""
+
+    template: int
+    lease_id: bytes
+    modules: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +382,7 @@ Effect = (
     | HangUp
     | StartTemplate
     | StopTemplate
+    | CheckModules
     | StartWorker
     | DrainWorker
     | InterruptCall

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from rfaas.control.lease import LeaseEvent, LeaseState
+from rfaas.session.modules import REMEDY, Difference, describe
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_records import Held, Seat, Template, Worker
 from rfaas_transport.errors import ReasonCode
@@ -51,6 +52,9 @@ class WorkerBook:
         if self._core.now_s < until_s:
             self._give_up(held, hint)
             return
+        if held.modules:  # before its workers: the template answers in order
+            template = self._template_for(held.key, environment).number
+            self._core.do(on.CheckModules(template, held.terms.lease_id, held.modules))
         for seat in held.seats[: max(0, n_workers)]:
             self._seat(held, seat)
 
@@ -113,10 +117,23 @@ class WorkerBook:
                     self._kill(self.workers[number], ReasonCode.CALL_INTERRUPTED)
             case on.Printed() | on.PrintedAll():
                 self._on_printed(event)
+            case on.ModulesDiffer(lease_id, modules):
+                self._on_modules_differ(lease_id, modules)
             case on.TemplateFailed():
                 self._on_template_failed(event)
             case on.TemplateGone(number):
                 self.templates.pop(number, None)
+
+    def _on_modules_differ(self, lease_id: bytes, modules: tuple[Difference, ...]) -> None:
+        """Tell the client, before any of its workers is up; or refuse the lease, if it wants that."""
+        held = self._core.leases.get(lease_id)
+        if held is None or held.ending:
+            return
+        if held.modules_strict:
+            self._give_up(held, f"{describe(modules, self._core.config.slice.node)}; remedy: {REMEDY}")
+        else:
+            words = {"m": "differs", "lease": lease_id, "modules": [list(difference) for difference in modules]}
+            self._core.say(held, words)
 
     def _on_printed(self, event: on.Printed | on.PrintedAll) -> None:
         """Tell a session that listens now; output is not kept for one that may come."""

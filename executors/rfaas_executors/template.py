@@ -14,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -32,6 +33,11 @@ BOOTSTRAP = """\
 import json, socket, sys
 control = socket.socket(fileno=int(sys.argv[1]))
 setup = json.loads(control.recv(1 << 20))
+wanted, got = setup["version"], list(sys.version_info)
+if got[:2] != wanted[:2]:
+    sys.exit("%s is Python %d.%d here, but %d.%d at the client\\n  remedy: use an environment that the nodes see "
+             "under the same path, or start the program with the Python that they have"
+             % (sys.executable, *got[:2], *wanted[:2]))
 sys.path[:] = setup["path"]
 from rfaas_executors.template import main
 main(control, setup)
@@ -94,7 +100,12 @@ def _enter(setup: dict[str, Any]) -> None:
     """Take on the client's surroundings and import its modules."""
     if setup["sched"] == "idle":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    os.chdir(setup["cwd"])
+    _take_limits(setup.get("limits", {}))
+    try:
+        os.chdir(setup["cwd"])
+    except OSError as error:
+        remedy = "start the program in a directory that the nodes see"
+        sys.exit(f"the working directory {setup['cwd']} can't be entered here: {error.strerror}\n  remedy: {remedy}")
     # What pickles by reference to the user's main program must not be found in ours.
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]
@@ -106,6 +117,20 @@ def _enter(setup: dict[str, Any]) -> None:
     if not faulthandler.is_enabled():
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             faulthandler.enable(all_threads=False)
+
+
+def _take_limits(limits: dict[str, int]) -> None:
+    """Take the client's soft limits of core files and descriptors, as far as this host's hard ones go."""
+    for name, number in (("core", resource.RLIMIT_CORE), ("nofile", resource.RLIMIT_NOFILE)):
+        if name in limits:
+            soft, hard = limits[name], resource.getrlimit(number)[1]
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(number, (lower(soft, hard), hard))
+
+
+def lower(one: int, other: int) -> int:
+    """The lower of two limits, of which RLIM_INFINITY (-1) is the highest."""
+    return max(one, other) if resource.RLIM_INFINITY in (one, other) and one != other else min(one, other)
 
 
 def _load_what_workers_need() -> None:
@@ -159,6 +184,7 @@ class Template:
         self._children: dict[int, Child] = {}  # by pidfd
         self._poll = select.poll()
         self._kill_at_s: float | None = None  # set when the agent is gone
+        self._checked: dict[tuple[tuple[str, str], ...], list[tuple[str, str, str | None]]] = {}
 
     def run(self) -> int:
         """Fork and reap until the agent closes the socket; then no worker is left."""
@@ -211,6 +237,21 @@ class Template:
         message, descriptors = received
         if message["m"] == "fork":
             self._make_worker(message, *descriptors)
+        elif message["m"] == "check":
+            self._check_modules(message)
+
+    def _check_modules(self, message: control.Message) -> None:
+        """Look for modules that a client has imported; say which are missing or of another version, if any."""
+        asked = tuple((name, version) for name, version in message["modules"])
+        if asked not in self._checked:
+            try:
+                from rfaas.session.modules import differences
+
+                self._checked[asked] = differences(asked)
+            except Exception:  # a finder of the user's: the call that needs a module will say so better
+                self._checked[asked] = []
+        if self._checked[asked]:
+            self._tell({"m": "differ", "lease": message["lease"], "modules": self._checked[asked]})
 
     # --- making workers -------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ from rfaas.client.events import (
 )
 from rfaas.client.futures import Future
 from rfaas.client.history import History
+from rfaas.client.mismatch import Differs, Mismatches
 from rfaas.client.output_sinks import sink
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports, Work
@@ -117,6 +118,7 @@ class Engine:
         self._history = History(self._client_id)
         output = config.output
         self._printouts = Printouts(sink(output, self._client_id), output.prefix, output.limit_bytes)
+        self._mismatches = Mismatches()
         self._numbers = itertools.count(1)  # of calls
         self._calls: dict[Future[Any], Call] = {}  # every future that is not resolved
         self._endings: deque[Ending] = deque()  # for the I/O thread to carry out
@@ -517,6 +519,8 @@ class Engine:
         for event, descriptor in self._session.serve():
             if isinstance(event, Printed | PrintedAll):
                 self._show(event)
+            elif isinstance(event, Differs):
+                self._mismatches.tell(event)
             elif isinstance(event, ChannelOpened) and descriptor is not None:
                 self._open_channel(event, descriptor)
             else:

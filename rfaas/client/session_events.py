@@ -24,6 +24,7 @@ from rfaas.client.events import (
     Queued,
     Verdict,
 )
+from rfaas.client.mismatch import Differs
 from rfaas.client.printouts import Printed, PrintedAll
 from rfaas.session.connection import SessionConnection
 from rfaas_transport._core import Poller
@@ -34,8 +35,8 @@ _log = logging.getLogger(__name__)
 Message = dict[str, Any]
 
 
-Heard = Event | Printed | PrintedAll
-"""Events of the core, and what functions printed, which is none."""
+Heard = Event | Printed | PrintedAll | Differs
+"""Events of the core, and what is none: prints of functions, and how a node differs from here."""
 
 
 def parse(message: Message) -> Heard | None:
@@ -107,6 +108,11 @@ def _output(m: Message) -> Printed:
     return Printed(channel, call_id, stream, bytes(m["data"]), int(m["cut_bytes"]), bool(m["over"]))
 
 
+def _difference(entry: Sequence[Any]) -> tuple[str, str, str | None]:
+    name, here, there = entry
+    return str(name), str(here), None if there is None else str(there)
+
+
 def _optional_int(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
@@ -118,6 +124,7 @@ _PARSERS: Final[dict[str, Callable[[Message], Heard]]] = {
     "farewell": _farewell,
     "lost": _lost,
     "notice": _notice,
+    "differs": lambda m: Differs(str(m["node"]), tuple(_difference(entry) for entry in m["modules"])),
     "output": _output,
     "output-complete": lambda m: PrintedAll(int(m["channel"]), int(m["call_id"])),
     "queued": lambda m: Queued(str(m.get("reason") or ""), str(m.get("hint") or "")),

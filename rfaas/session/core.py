@@ -58,6 +58,7 @@ AGENTS_WORD_S: Final = 1.0  # how long the agent's own word may come later than 
 ALLOCATORS_WORD_S: Final = 2.0  # the same the other way round; then the agent's word to it was lost
 FIRST_LINK_S: Final = 1.5  # how long a client waits for the first link to the allocator, which may be restarting
 REMEMBERED: Final = 4096
+FOR_AGENTS: Final = ("output_limit_bytes", "modules", "modules_strict")  # keys of `join` that `attach` passes on
 STOP_WITHIN_S: Final = 1.0  # for the farewells of what is given back at SIGTERM
 UNREACHABLE: Final = "the allocator can't be reached; it is tried again"
 
@@ -196,14 +197,13 @@ class SessionCore:
         client = self._clients.get(client_id)
         if client is None:
             client = self._clients[client_id] = Client(client_id, event.conn, event.name, env)
-            limit = event.join.get("output_limit_bytes")
-            client.output_limit_bytes = None if limit is None else int(limit)
         else:  # the same client over a new connection; the old one says nothing any more
             self._by_conn.pop(client.conn, None)
             self._out.emit(DropClient(client.conn))
             client.conn, client.env = event.conn, env
         self._by_conn[event.conn] = client
         welcome = {"m": "welcome", "version": VERSION, "pid": self._pid, "mode": self._mode}
+        client.options = {key: event.join[key] for key in FOR_AGENTS if key in event.join}
         self._out.emit(ToClient(event.conn, welcome | {"allocator": self._allocator}))
         new = [lease for lease in resumed if lease.lease_id not in client.leases]
         client.leases.update((lease.lease_id, lease) for lease in new)

@@ -159,6 +159,11 @@ TABLE: Final = (
         why="each node gets a copy; large data belongs where the nodes see it",
     ),
     Setting(
+        *("executor", "check_modules", kinds.choice("warn", "error", "ignore"), "warn"),
+        about="What it means that a node lacks modules of the program, or has other versions.",
+        why="a function may need none of them; who is not told searches for days",
+    ),
+    Setting(
         *("executor", "output", kinds.choice("caller", "files", "discard"), "caller", "Where functions' prints go."),
         why="who calls wants to see them, and sits before this program",
     ),
