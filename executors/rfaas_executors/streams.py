@@ -27,7 +27,7 @@ class Streams:
 
     def __init__(self, page: StatePage, pipes: tuple[int, ...] = ()) -> None:
         self._page = page
-        self._pipes = pipes
+        self._out_fd, self._err_fd = pipes or (-1, -1)
 
     @classmethod
     def redirect(cls, page: StatePage, output: str, pipes: tuple[int, ...]) -> Streams:
@@ -50,12 +50,16 @@ class Streams:
 
     def call_printed(self) -> bool:
         """Write out what Python and C hold back; True if anything was printed since the last time."""
-        _flush(sys.stdout)
-        _flush(sys.stderr)
-        return bool(self._pipes) and self._page.printed(*self._pipes)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError, AttributeError):  # a function has closed, replaced or removed one
+            _flush(sys.stdout)
+            _flush(sys.stderr)
+        return self._out_fd >= 0 and self._page.printed(self._out_fd, self._err_fd)
 
 
 def _flush(stream: TextIO | None) -> None:
     """Let what was printed be seen before a result: a killed worker flushes nothing."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, replaced or removed by a function
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         stream.flush()  # type: ignore[union-attr]
