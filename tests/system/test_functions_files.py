@@ -103,9 +103,9 @@ def test_changed_files_are_those_of_a_new_executor(tmp_path):
 
 def test_a_file_that_is_not_there_says_which_are(files):
     with rfaas.Executor(1, allocator="embedded", files=files) as ex:
-        error = ex.submit(rfaas.shipped, "tabel.csv").exception(TIMEOUT_S)
+        error = ex.submit(rfaas.shipped, "tables.csv").exception(TIMEOUT_S)
         assert type(error) is FileNotFoundError
-        assert "'tabel.csv' came along; there are: helpers_that_ship.py, shipped_pkg, table.csv, tool.sh" in str(error)
+        assert "'tables.csv' came along; there are: helpers_that_ship.py, shipped_pkg, table.csv, tool.sh" in str(error)
         assert type(ex.submit(rfaas.shipped, "../x").exception(TIMEOUT_S)) is FileNotFoundError
     with pytest.raises(LookupError, match="no files came along"):
         rfaas.shipped("table.csv")
