@@ -46,6 +46,28 @@ AllocatorChoice = Embedded | StateDir
 
 
 @dataclass(frozen=True, slots=True)
+class OutputSettings:
+    """What becomes of what functions print.
+
+    Attributes:
+        to: "caller": this program's own streams; "files"; or "discard".
+        limit_bytes: of each call, standard output and error together.
+        prefix: of each line, with the fields {node}, {worker} and {call}.
+        directory: where the files are made.
+    """
+
+    to: str = "caller"
+    limit_bytes: int = 1 << 20
+    prefix: str = "[{node}/{worker} #{call}] "
+    directory: str = "rfaas-output"
+
+    @property
+    def taken_bytes(self) -> int:
+        """What an agent is to take of each call's output; 0: none at all."""
+        return 0 if self.to == "discard" else self.limit_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CallSettings:
     """How one call is treated; `Executor.options` makes another of it.
 
@@ -78,6 +100,11 @@ class ExecutorConfig:
         daemon_python: interpreter of the session process; None: the one that runs now.
         calls: defaults of every call.
         placement: one of PLACEMENTS.
+        output: what becomes of what functions print.
+        payload_limit_bytes: of the arguments and of the result of each call; None: what a channel takes.
+        files_limit_bytes: of all files that come along.
+        check_modules: "warn", "error" or "ignore": what a node with other modules than this program's means.
+        shipped_modules: those that come along.
     """
 
     max_workers: int
@@ -90,6 +117,11 @@ class ExecutorConfig:
     daemon_python: str | None
     calls: CallSettings
     placement: str = "pack"
+    output: OutputSettings = OutputSettings()
+    payload_limit_bytes: int | None = None
+    files_limit_bytes: int = 64 << 20
+    check_modules: str = "warn"
+    shipped_modules: frozenset[str] = frozenset()
 
 
 def configure(
@@ -111,13 +143,24 @@ def configure(
     environ = os.environ if environ is None else environ
     names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
-    value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in (*names, *of_calls)}
+    of_output = ("output", "output_limit_bytes", "output_prefix", "output_dir")
+    every = (*names, *of_calls, *of_output, "payload_limit", "files_limit", "check_modules")
+    value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in every}
     return make_config(
         **{name: value[name] for name in names},
         allocator=settings.value("allocator", arguments.get("allocator")),
         daemon_python=settings.value("daemon_python", arguments.get("daemon_python")),
         calls=make_call_settings(**{name: value[name] for name in of_calls}, retry_on=retry_on),
         environ=environ,
+        payload_limit_bytes=value["payload_limit"],
+        files_limit_bytes=value["files_limit"],
+        check_modules=value["check_modules"],
+        output=OutputSettings(
+            value["output"],
+            value["output_limit_bytes"],
+            value["output_prefix"],
+            value["output_dir"] or os.path.abspath("rfaas-output"),
+        ),
     )
 
 
@@ -164,6 +207,10 @@ def make_config(
     calls: CallSettings,
     placement: str = "pack",
     environ: Mapping[str, str] = os.environ,
+    output: OutputSettings = OutputSettings(),
+    payload_limit_bytes: int | None = None,
+    files_limit_bytes: int = 64 << 20,
+    check_modules: str = "warn",
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
 
@@ -189,6 +236,10 @@ def make_config(
         daemon_python=_interpreter(Settings.load(environ).value("daemon_python", daemon_python)),
         calls=calls,
         placement=placement,
+        output=output,
+        payload_limit_bytes=payload_limit_bytes,
+        files_limit_bytes=files_limit_bytes,
+        check_modules=check_modules,
     )
 
 

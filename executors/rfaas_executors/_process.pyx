@@ -14,6 +14,7 @@ cdef extern from "state_page.h" nogil:
         RFAAS_PAGE_SIZE_BYTES
         RFAAS_PAGE_SLOTS
         RFAAS_PAGE_USAGE_OFFSET
+        RFAAS_PAGE_OUTPUT_OFFSET
     ctypedef struct rfaas_page_slot:
         uint64_t channel
         uint64_t started
@@ -26,6 +27,10 @@ cdef extern from "state_page.h" nogil:
         uint64_t calls
         uint64_t bytes_in
         uint64_t bytes_out
+    ctypedef struct rfaas_page_output:
+        uint64_t takes
+    void rfaas_page_take_output(rfaas_page_output *output)
+    uint64_t rfaas_page_output_takes(const rfaas_page_output *output)
     void rfaas_page_account(rfaas_page_usage *usage, uint64_t running_ns, uint64_t bytes_in, uint64_t bytes_out)
     void rfaas_page_read_usage(const rfaas_page_usage *usage, rfaas_page_usage *copy)
     void rfaas_page_open(rfaas_page_slot *slot, uint64_t channel)
@@ -69,6 +74,21 @@ cdef extern from "<fcntl.h>" nogil:
         F_SEAL_GROW
         F_SEAL_SEAL
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, int *answer)
+    enum:
+        FIONREAD
+
+cdef extern from "<stdio.h>" nogil:
+    ctypedef struct FILE:
+        pass
+    FILE *stdout
+    int fflush(FILE *stream)
+    int setvbuf(FILE *stream, char *buffer, int mode, size_t size)
+    enum:
+        _IOLBF
+        BUFSIZ
+
 cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
@@ -93,6 +113,8 @@ cdef class StatePage:
 
     cdef rfaas_page_slot *slots
     cdef rfaas_page_usage *costs  # NULL: an agent of the version before made the page
+    cdef rfaas_page_output *output  # as `costs`
+    cdef uint64_t known_takes
     cdef size_t size_bytes
     cdef int fd
 
@@ -101,6 +123,8 @@ cdef class StatePage:
     def __cinit__(self):
         self.slots = NULL
         self.costs = NULL
+        self.output = NULL
+        self.known_takes = 0
         self.fd = -1
 
     @staticmethod
@@ -134,6 +158,7 @@ cdef class StatePage:
         page.slots = <rfaas_page_slot *>address
         if page.size_bytes == RFAAS_PAGE_SIZE_BYTES:
             page.costs = <rfaas_page_usage *>(<char *>address + RFAAS_PAGE_USAGE_OFFSET)
+            page.output = <rfaas_page_output *>(<char *>address + RFAAS_PAGE_OUTPUT_OFFSET)
         page.fd = fd
         return page
 
@@ -202,6 +227,32 @@ cdef class StatePage:
         rfaas_page_read_usage(self.costs, &copy)
         return copy.running_ns, copy.hot_ns, copy.calls, copy.bytes_in, copy.bytes_out
 
+    def take_output(self):
+        """Say, as the agent, that what the worker printed is about to be taken; a pipe that holds nothing is left."""
+        self.at(0)
+        if self.output != NULL:
+            rfaas_page_take_output(self.output)
+
+    def printed(self, int out_fd, int err_fd):
+        """Whether anything was written to either of these pipes since the last time; costs two short system calls.
+
+        What C's own stdout still holds is written first. True may mean that the agent was late with what is older.
+        """
+        cdef int out_bytes = 0, err_bytes = 0
+        cdef uint64_t takes
+        self.at(0)
+        if self.output == NULL:
+            return False
+        with nogil:
+            fflush(stdout)
+            ioctl(out_fd, FIONREAD, &out_bytes)
+            ioctl(err_fd, FIONREAD, &err_bytes)
+        takes = rfaas_page_output_takes(self.output)  # after the look into the pipes
+        if takes == self.known_takes and not out_bytes and not err_bytes:
+            return False
+        self.known_takes = takes
+        return True
+
     def read(self, int slot):
         """Return (channel, started, done, deadline_boot_ns, started_boot_ns); exact once the worker is dead."""
         cdef rfaas_page_slot copy
@@ -214,6 +265,7 @@ cdef class StatePage:
             munmap(self.slots, self.size_bytes)
             self.slots = NULL
             self.costs = NULL
+            self.output = NULL
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -226,6 +278,11 @@ cdef class StatePage:
                 os.close(self.fd)
             except OSError:  # nobody is left to tell
                 pass
+
+
+def line_buffer_c_output():
+    """Have C's own stdout write whole lines at once, as on a terminal."""
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ)
 
 
 def install_quiet_signals():

@@ -134,6 +134,8 @@ class Agent:
                 self._start_template(number, environment)
             case on.StopTemplate(number):
                 self._hosts[number].stop()
+            case on.CheckModules(template) if template in self._hosts:
+                self._hosts[template].check_modules(effect)
             case on.StartWorker():
                 self._start_worker(effect)
             case on.DrainWorker(worker, kill_at_s) if worker in self._host_of:  # else it never was, as the core hears
@@ -154,7 +156,7 @@ class Agent:
 
     def _start_template(self, number: int, environment: on.Environment) -> None:
         try:
-            host = TemplateHost(number, environment, self._surroundings, self._from_host)
+            host = TemplateHost(number, environment, self._surroundings, self._from_host, self._doors.backlog_bytes)
             host.start()
         except OSError as error:  # no descriptor or memory is left for it
             self._post(on.TemplateFailed(number, f"the agent can't start an interpreter: {error}"))

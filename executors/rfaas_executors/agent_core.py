@@ -259,6 +259,8 @@ class AgentCore:
     def _on_attach(self, session: int, words: Mapping[str, Any]) -> None:
         lease_id, workers, ttl_s = _name(words["lease"]), int(words["workers"]), float(words["ttl_s"])
         environment = dict(words["env"])
+        limit = words.get("output_limit_bytes")
+        modules = tuple((str(name), str(version)) for name, version in words.get("modules", ()))
         held = self.leases.get(lease_id)
         refusal = self._attach_refusal(held, words)
         if held is None or refusal:
@@ -275,6 +277,8 @@ class AgentCore:
         answer = {"m": "attached", "lease": lease_id, "cores": list(held.core_ids), "expires_in_s": expires_in_s}
         self.do(on.ToSession(session, answer))
         if first:
+            held.output_limit_bytes = None if limit is None else int(limit)
+            held.modules, held.modules_strict = modules, bool(words.get("modules_strict", False))
             self.do(on.ToAllocator(StateChanged(LeaseId(lease_id), held.terms.epoch, held.lease.state.value)))
             self._book.seat_workers(held, environment, workers)
         else:

@@ -172,6 +172,40 @@ class CallInterrupted:
 
 
 @dataclass(frozen=True, slots=True)
+class Printed:
+    """A worker printed this; `channel` and `call_id` are of the call that it had started last, 0 before the first.
+
+    `stream`: 1 standard output, 2 standard error. `cut_bytes`: what of this call and stream was dropped so far.
+    `over`: the last word about that.
+    """
+
+    worker: int
+    channel: int
+    call_id: int
+    stream: int
+    data: bytes
+    cut_bytes: int = 0
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedAll:
+    """All that this call printed has been told."""
+
+    worker: int
+    channel: int
+    call_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModulesDiffer:
+    """The answer to CheckModules, if the template lacks some or has other versions; before any worker of that lease."""
+
+    lease_id: bytes
+    modules: tuple[tuple[str, str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRead:
     """What workers that live have cost, by their number; the answer to ReadUsage."""
 
@@ -204,6 +238,9 @@ Event = (
     | ChannelEnded
     | CallOverdue
     | CallInterrupted
+    | Printed
+    | PrintedAll
+    | ModulesDiffer
     | UsageRead
     | ReclaimAsked
     | Tick
@@ -251,14 +288,27 @@ class StopTemplate:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckModules:
+    """Have a template look for modules that a client has imported; ModulesDiffer is the answer if it has others."""
+
+    template: int
+    lease_id: bytes
+    modules: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StartWorker:
-    """Have a template make a worker, as soon as it is up; answered by WorkerForked or WorkerDead."""
+    """Have a template make a worker, as soon as it is up; answered by WorkerForked or WorkerDead.
+
+    `output_limit_bytes`: of what each call prints; 0: it goes nowhere; None: where the agent's own output goes.
+    """
 
     worker: int
     template: int
     slot: int
     generation: int
     cpus: tuple[int, ...]
+    output_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +382,7 @@ Effect = (
     | HangUp
     | StartTemplate
     | StopTemplate
+    | CheckModules
     | StartWorker
     | DrainWorker
     | InterruptCall

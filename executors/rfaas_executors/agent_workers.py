@@ -14,6 +14,7 @@ import msgpack
 
 from rfaas.control.lease import LeaseEvent, LeaseState
 from rfaas.control.messages import WorkersSpawned
+from rfaas.session.modules import REMEDY, Difference, describe
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_records import Held, Seat, Template, Worker
 from rfaas_transport.errors import ReasonCode
@@ -52,6 +53,9 @@ class WorkerBook:
         if self._core.now_s < until_s:
             self._give_up(held, hint)
             return
+        if held.modules:  # before its workers: the template answers in order
+            template = self._template_for(held.key, environment).number
+            self._core.do(on.CheckModules(template, held.terms.lease_id, held.modules))
         for seat in held.seats[: max(0, n_workers)]:
             self._seat(held, seat)
 
@@ -77,7 +81,8 @@ class WorkerBook:
         self.workers[number] = seat.worker
         cpus = self._core.config.cpus
         pinned = tuple(cpus[core] for core in seat.cores) if cpus else ()
-        self._core.do(on.StartWorker(number, template, seat.slot, generation, pinned))
+        limit_bytes = held.output_limit_bytes
+        self._core.do(on.StartWorker(number, template, seat.slot, generation, pinned, limit_bytes))
 
     def speak_again(self, held: Held) -> None:
         """Tell a session that attached again what it may not know: what ended unheard, and who lives."""
@@ -107,6 +112,10 @@ class WorkerBook:
             case on.CallInterrupted(number):
                 if number in self.workers:
                     self._kill(self.workers[number], ReasonCode.CALL_INTERRUPTED)
+            case on.Printed() | on.PrintedAll():
+                self._on_printed(event)
+            case on.ModulesDiffer(lease_id, modules):
+                self._on_modules_differ(lease_id, modules)
             case on.TemplateFailed():
                 self._on_template_failed(event)
             case on.TemplateGone(number):
@@ -125,6 +134,31 @@ class WorkerBook:
             self._core.record("spawned", lease=worker.lease_id, why=event.spawned)
             said = WorkersSpawned(held.terms.lease_id, held.terms.epoch, event.spawned)
             self._core.do(on.ToAllocator(said))
+
+    def _on_modules_differ(self, lease_id: bytes, modules: tuple[Difference, ...]) -> None:
+        """Tell the client, before any of its workers is up; or refuse the lease, if it wants that."""
+        held = self._core.leases.get(lease_id)
+        if held is None or held.ending:
+            return
+        if held.modules_strict:
+            self._give_up(held, f"{describe(modules, self._core.config.slice.node)}; remedy: {REMEDY}")
+        else:
+            words = {"m": "differs", "lease": lease_id, "modules": [list(difference) for difference in modules]}
+            self._core.say(held, words)
+
+    def _on_printed(self, event: on.Printed | on.PrintedAll) -> None:
+        """Tell a session that listens now; output is not kept for one that may come."""
+        worker = self.workers.get(event.worker)
+        held = self._core.leases[worker.lease_id] if worker is not None else None
+        if worker is None or held is None or held.session is None:
+            return
+        words = {"lease": worker.lease_id, "channel": event.channel, "call_id": event.call_id}
+        if isinstance(event, on.Printed):
+            words |= {"slot": worker.slot, "generation": worker.generation, "stream": event.stream}
+            words |= {"m": "output", "data": event.data, "cut_bytes": event.cut_bytes, "over": event.over}
+        else:
+            words["m"] = "output-complete"
+        self._core.do(on.ToSession(held.session, words))
 
     def on_data(self, offer: on.DataOffered) -> None:
         """Hand a data connection to the worker it asks for, or turn it away."""

@@ -6,6 +6,7 @@ the standard library, cloudpickle, msgpack and rfaas_transport. Spec: docs/spec/
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -83,7 +84,8 @@ class Functions:
         """Digests that must be fetched before the function can be called."""
         if identity in self._callables:
             return []
-        return [name for name in self._manifests[identity].blobs if name not in self._blobs]
+        lacking = [name for name in self._manifests[identity].blobs if name not in self._blobs]
+        return [name for name in lacking if name not in self._manifests[identity].blobs[1:] or not _placed(name)]
 
     def load(self, identity: bytes) -> Callable[..., Any]:
         """Unpickle the function, or return it if that was done before.
@@ -94,14 +96,24 @@ class Functions:
         function = self._callables.get(identity)
         if function is None:
             manifest = self._manifests[identity]
-            if (manifest.kind, manifest.abi) != ("python", "pickle5") or len(manifest.blobs) != 1:
+            if (manifest.kind, manifest.abi) != ("python", "pickle5") or len(manifest.blobs) not in (1, 2):
                 raise TypeError(f"this worker can't run functions of kind {manifest.kind!r}, ABI {manifest.abi!r}")
+            for files in manifest.blobs[1:]:
+                self._place(files)
             function = pickle.loads(self._blobs[manifest.blobs[0]])
             if not callable(function):
                 raise TypeError(f"{type(function).__name__!r} object is not callable")
             self._callables[identity] = function
             self._blobs.pop(manifest.blobs[0], None)
         return function
+
+    def _place(self, name: bytes) -> None:
+        """Have the files of this digest on the node, for the function that is about to be unpickled too."""
+        from rfaas_executors import placing
+
+        directory = placing.find(name.hex()) or placing.place(self._blobs[name], name.hex())
+        self._blobs.pop(name, None)
+        placing.use(directory)
 
     def run(self, identity: bytes, segments: Sequence[memoryview]) -> Outcome:
         """Call a function; nothing that it raises comes out of here but WorkerExit.
@@ -112,6 +124,7 @@ class Functions:
             WorkerExit: it called `sys.exit`.
         """
         stage = Status.BAD_FUNCTION
+        value: object = None
         try:
             function = self.load(identity)
             stage = Status.BAD_ARGUMENTS
@@ -123,7 +136,14 @@ class Functions:
         except SystemExit as request:
             raise WorkerExit(_exit_status(request)) from None
         except BaseException as error:
-            return failure(stage, error)
+            return failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
+
+
+def _placed(name: bytes) -> bool:
+    """True if another worker of this node has fetched these files."""
+    from rfaas_executors import placing
+
+    return bool(placing.find(name.hex()))
 
 
 def dumps(value: object) -> list[Buffer]:
@@ -151,10 +171,26 @@ def dumps(value: object) -> list[Buffer]:
     return [head, *buffers]
 
 
-def failure(status: int, error: BaseException) -> Outcome:
-    """Describe an exception as 001 section 2 says: text, itself where it can be pickled, and what stands behind it."""
+def _culprit(result: object) -> tuple[str, str]:
+    """Which part of a result can't be pickled, and what to do; nothing if that can't be said here."""
+    with contextlib.suppress(Exception):
+        from rfaas.client.unpicklable import find  # only now: it would load `rfaas` into every worker
+
+        culprit = find(result, "result")
+        return str(culprit), culprit.hint
+    return "", ""
+
+
+def failure(status: int, error: BaseException, culprit: str = "", hint: str = "") -> Outcome:
+    """Describe an exception as 001 section 2 says: text, itself where it can be pickled, and what stands behind it.
+
+    Args:
+        culprit, hint: what part of a result was to blame, and the remedy, if that is known.
+    """
     text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
     described = {**_describe(error), "traceback": text}
+    if culprit:
+        described |= {"culprit": culprit, "hint": hint}
     behind = links(error, _pickled, _describe)
     pickled = _pickled(error)
     # A frame that waits in the traceback would keep the call's arguments alive until the next call.

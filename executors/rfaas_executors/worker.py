@@ -10,7 +10,6 @@ import contextlib
 import os
 import platform
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from rfaas_executors._process import StatePage, install_quiet_signals
 from rfaas_executors.agent_line import AgentLine
 from rfaas_executors.calls import Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
+from rfaas_executors.streams import Streams
 from rfaas_transport._core import Channel, Frame, Poller
 from rfaas_transport.current_call import set_current
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError
@@ -54,11 +54,15 @@ class Worker:
 
     Args:
         identity: `slot`, `generation`, `node` as the agent named them; sent in HELLO.
+        streams: where its prints go; None: where they always went.
     """
 
-    def __init__(self, agent: socket.socket, page: StatePage, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, agent: socket.socket, page: StatePage, identity: dict[str, Any], streams: Streams | None = None
+    ) -> None:
         self._line = AgentLine(agent)
         self._page = page
+        self._streams = streams or Streams(page)
         self._identity = identity
         self._pid = os.getpid()
         self._functions = Functions()
@@ -199,10 +203,13 @@ class Worker:
             context.close()
             set_current(None)
             install_quiet_signals()  # the function may have put its own in place
-            _flush_prints()
+            printed = self._streams.call_printed()
         if not self._page.finish(connection.page_slot, frame.call_id, frame.in_size, outcome.size_bytes):
             self._line.draining = True
         self._log("done", connection, frame)
+        if printed:  # the client shows it before the result
+            self._line.tell({"m": "printed", "channel": connection.number, "call_id": frame.call_id})
+            self._send(connection, Kind.OUTPUT, call_id=frame.call_id)
         self._read_control()
         self._reply(connection, frame, outcome)
 
@@ -286,10 +293,3 @@ def _event_log() -> object | None:
     from rfaas.control.eventlog import EventLog
 
     return EventLog.from_environment("worker")
-
-
-def _flush_prints() -> None:
-    """Let what the function printed be seen before its result: a killed worker flushes nothing."""
-    for stream in sys.stdout, sys.stderr:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or replaced by the function
-            stream.flush()

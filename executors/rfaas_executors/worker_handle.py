@@ -18,6 +18,7 @@ from pathlib import Path
 from rfaas_executors import agent_events as on
 from rfaas_executors import control, family
 from rfaas_executors._process import StatePage
+from rfaas_executors.output import WorkerOutput
 
 STOP_TRIES = 20  # of STOP_STEP_S each, for a worker to stop so that its page holds still
 STOP_STEP_S = 0.001
@@ -39,6 +40,7 @@ class WorkerHandle:
         self.cpu_ns = 0  # as the kernel said when it was reaped here
         self._drain_wanted = self._kill_wanted = self._stopped = False
         self._kill_at_s: float | None = None
+        self._output: WorkerOutput | None = None
 
     @property
     def page(self) -> StatePage:
@@ -55,6 +57,23 @@ class WorkerHandle:
         if self._drain_wanted:
             self.drain(self._kill_at_s)
         return theirs
+
+    def open_output(self, limit_bytes: int, backlog_bytes: Callable[[], int]) -> tuple[int, int]:
+        """Have what it prints taken from now on; return the worker's ends of both pipes, which are the caller's."""
+        self._output = WorkerOutput(self.number, limit_bytes, self.page, self._started_last, self._post, backlog_bytes)
+        return self._output.open()
+
+    def _started_last(self) -> tuple[int, int]:
+        """Channel and number of the call that it started last."""
+        started = ((call_id, channel) for channel, (call_id, _) in self.calls().items())
+        call_id, channel = max(started, default=(0, 0))
+        return channel, call_id
+
+    def end_output(self) -> None:
+        """It is dead: tell what it printed last, before its farewell is said."""
+        self._on_readable()  # it may have said that a call's output is complete
+        if self._output is not None:
+            self._output.close()
 
     def forked(self, pid: int, pidfd: int) -> None:
         """It runs; the descriptor is the handle's now."""
@@ -133,6 +152,9 @@ class WorkerHandle:
     def close(self) -> None:
         """Let go of everything; repeatable."""
         self.hang_up()
+        if self._output is not None:
+            self._output.close()
+            self._output = None
         if self._page is not None:
             self._page.close()
             self._page = None
@@ -209,6 +231,8 @@ class WorkerHandle:
                 self._post(on.ChannelEnded(self.number, message["channel"], calls))
             elif message["m"] == "deadlines":
                 self._watch()
+            elif message["m"] == "printed" and self._output is not None:
+                self._output.complete(message["channel"], message["call_id"])
 
     async def inherited_death(self, is_parent: bool) -> None:
         """Kill it and wait until it is dead, when the template that should have done so is dead itself."""

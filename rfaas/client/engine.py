@@ -22,7 +22,8 @@ from rfaas.client.events import Call, Cancel, Shutdown, Submit, Terminate, Withd
 from rfaas.client.futures import Future
 from rfaas.client.io_thread import IoThread
 from rfaas.client.ports import Work
-from rfaas.client.serial import FunctionCache, as_serialization_error, define_chore, dump_arguments
+from rfaas.client.serial import FunctionCache, as_serialization_error, check_size, define_chore, dump_arguments
+from rfaas.client.shipping import Bundle
 from rfaas.config import CallSettings, ExecutorConfig
 
 
@@ -33,6 +34,7 @@ class Engine(IoThread):
         config: of the executor.
         initializer: what each worker calls with `initargs` before its first call.
         max_calls: calls that a worker takes before another takes its place; None: any number.
+        files: come along with every function.
 
     Raises:
         SerializationError: the initializer or its arguments can't be pickled.
@@ -44,15 +46,17 @@ class Engine(IoThread):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         max_calls: int | None = None,
+        files: Bundle | None = None,
     ) -> None:
+        first = None if initializer is None else define_chore(Initializer(initializer), initargs, files)
         chores = Chores(
-            initializer=None if initializer is None else Work(None, *define_chore(Initializer(initializer), initargs)),
+            initializer=None if first is None else Work(None, *first),
             leave=None if max_calls is None else Work(None, *define_chore(leave, ())),
             max_calls=max_calls,
         )
         super().__init__(config, chores, getattr(initializer, "__qualname__", repr(initializer)), os.urandom(16))
         # What an initializer of the main program sets there, on each worker, is for the functions that come after it.
-        self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__")
+        self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__", files=files)
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
         self._numbers = itertools.count(1)  # of calls
 
@@ -72,6 +76,8 @@ class Engine(IoThread):
                 definition, applied = self._functions.define(function)
                 passed = self._functions.as_argument(function)
             segments = dump_arguments((passed, args, kwargs), {}) if applied else dump_arguments(args, kwargs)
+            if self._config.payload_limit_bytes is not None:
+                check_size(segments, self._config.payload_limit_bytes)
         except Exception as error:  # as in the standard executors, what can't be pickled is the future's error
             future._end(None, as_serialization_error(error))
             return future

@@ -62,6 +62,7 @@ class Client:
     conn: int
     name: str
     env: Message
+    options: Message = field(default_factory=dict)  # keys of `join` that are for agents
     wants: dict[int, Want] = field(default_factory=dict)  # by executor; a target of 0 is not kept
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
 
