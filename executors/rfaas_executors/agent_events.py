@@ -134,7 +134,7 @@ class WorkerForked:
 class WorkerDead:
     """Proof of death of a worker and all it left. `calls`: by channel (last started, last done) of its page.
 
-    `usage`: what it cost in all.
+    `usage`: what it cost in all. `reason_code`: why, if somebody knows that the core does not.
     """
 
     worker: int
@@ -143,6 +143,7 @@ class WorkerDead:
     calls: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     hint: str = ""
     usage: WorkerUsage = WorkerUsage()
+    reason_code: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,15 @@ class CallInterrupted:
     """The call that a client took back runs on this worker, which will start no other (001 section 5)."""
 
     worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitExceeded:
+    """A worker, or what its calls started, uses more than it may (002 section 10); `hint`: the figures."""
+
+    worker: int
+    reason_code: int
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +214,7 @@ Event = (
     | ChannelEnded
     | CallOverdue
     | CallInterrupted
+    | LimitExceeded
     | UsageRead
     | ReclaimAsked
     | Tick
@@ -252,13 +263,17 @@ class StopTemplate:
 
 @dataclass(frozen=True, slots=True)
 class StartWorker:
-    """Have a template make a worker, as soon as it is up; answered by WorkerForked or WorkerDead."""
+    """Have a template make a worker, as soon as it is up; answered by WorkerForked or WorkerDead.
+
+    `memory_bytes`: what it may use, with all that its calls start.
+    """
 
     worker: int
     template: int
     slot: int
     generation: int
     cpus: tuple[int, ...]
+    memory_bytes: int = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 
 from rfaas_executors import agent_events as on
 from rfaas_executors import control, family
+from rfaas_executors.limits import DEFAULT_TASKS, data_allowance_bytes
 from rfaas_executors.template import BOOTSTRAP
+from rfaas_executors.watch import Watch
 from rfaas_executors.worker_handle import WorkerHandle
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Surroundings:
         sched: "idle" or "normal".
         owns_children: every child of this process is the agent's; strays are killed.
         templates: pids of all templates of the agent, which are no strays.
+        most_tasks: processes and threads that a worker may have.
     """
 
     node: str
@@ -52,17 +55,24 @@ class Surroundings:
     sched: str = "normal"
     owns_children: bool = True
     templates: set[int] = field(default_factory=set)
+    most_tasks: int = DEFAULT_TASKS
 
 
 class TemplateHost:
     """One template process. Create and use it in the event loop; `post` takes events and may be called at any time."""
 
     def __init__(
-        self, number: int, environment: on.Environment, surroundings: Surroundings, post: Callable[[on.Event], None]
+        self,
+        number: int,
+        environment: on.Environment,
+        surroundings: Surroundings,
+        watch: Watch,
+        post: Callable[[on.Event], None],
     ) -> None:
         self.number = number
         self._environment = environment
         self._surroundings = surroundings
+        self._watch = watch
         self._post = post
         self._loop = asyncio.get_running_loop()
         self._control, self._theirs = control.pair()
@@ -165,7 +175,7 @@ class TemplateHost:
         if self._process is None or (self._pidfd < 0 and self._ready):
             self._post(on.WorkerDead(order.worker, EX_OSERR, 0, hint="its template has ended"))
             return
-        self.workers[order.worker] = WorkerHandle(order.worker, self._post)
+        self.workers[order.worker] = WorkerHandle(order.worker, order.memory_bytes, self._post)
         if self._ready:
             self._fork(order)
         else:
@@ -184,6 +194,7 @@ class TemplateHost:
             "slot": order.slot,
             "generation": order.generation,
             "cpus": list(order.cpus) or None,
+            "data_bytes": data_allowance_bytes(order.memory_bytes),
             "node": self._surroundings.node,
         }
         descriptors = (agent_end.detach(), handle.page.detach())  # its mapping is enough here
@@ -308,9 +319,11 @@ class TemplateHost:
             self._on_forked(message, descriptors)
         elif message["m"] == "exited":
             handle = self.workers.pop(message["worker"])
-            hint, usage = message.get("hint", ""), handle.usage(message.get("cpu_ns", 0))
-            status, signo = message["exit_status"], message["signal"]
-            self._post(on.WorkerDead(handle.number, status, signo, handle.calls(), hint, usage))
+            usage, status, signo = handle.usage(message.get("cpu_ns", 0)), message["exit_status"], message["signal"]
+            beyond = self._watch.remove(handle.number, signo)
+            hint = beyond.hint if beyond else message.get("hint", "") or handle.last_words()
+            code = beyond.reason_code if beyond else 0
+            self._post(on.WorkerDead(handle.number, status, signo, handle.calls(), hint, usage, code))
             handle.close()
 
     def _on_forked(self, message: control.Message, descriptors: list[int]) -> None:
@@ -320,6 +333,7 @@ class TemplateHost:
             worker.hang_up()  # without us it ends by itself, and the template says so
             return
         worker.forked(message["pid"], descriptors[0])
+        self._watch.add(worker.number, worker.pid, worker.memory_bytes, worker.runs_call)
         self._post(on.WorkerForked(message["worker"], message["pid"], message["spawned"]))
 
     # --- its end --------------------------------------------------------------------------------
@@ -373,6 +387,7 @@ class TemplateHost:
         if self._surroundings.owns_children:
             await self._kill_strays()
         for handle in self.workers.values():
+            self._watch.remove(handle.number)
             hint, calls = "the worker's template process died", handle.calls()
             self._post(on.WorkerDead(handle.number, 0, signal.SIGKILL, calls, hint, handle.usage(handle.cpu_ns)))
             handle.close()
@@ -381,7 +396,7 @@ class TemplateHost:
     async def _kill_strays(self) -> None:
         """Kill and reap what dead workers left to this process."""
         while strays := family.children() - self._surroundings.templates:
-            family.kill_all(strays)
+            family.kill_trees(strays)
             await asyncio.sleep(0.002)
 
     def _end_limit(self) -> None:

@@ -6,12 +6,14 @@ template, spawns it) in the user's own environment. Spec: docs/spec/001-invocati
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import platform
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import msgpack
 
 from rfaas_executors import control
-from rfaas_executors._process import StatePage, install_quiet_signals
+from rfaas_executors._process import HeldDescriptors, StatePage, install_quiet_signals, put_back_surroundings
 from rfaas_executors.agent_line import AgentLine
 from rfaas_executors.calls import Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
@@ -64,12 +66,15 @@ class Worker:
         self._functions = Functions()
         self._connections: dict[int, Connection] = {}  # by descriptor
         self._poller = Poller()
+        self._held = HeldDescriptors()
         self._told_of_deadlines = False
         self._event_log: Any = _event_log()
 
     def run(self) -> int:
-        """Serve until drained or the agent is lost; return the exit status."""
+        """Serve until drained, until the agent is lost or a function took away what that needs; return the status."""
         self._poller.add(self._line.fileno(), _CONTROL)
+        for descriptor in (self._line.fileno(), *self._poller.descriptors):
+            self._held.add(descriptor)
         try:
             while not self._line.draining:
                 tokens = self._poller.wait(None)
@@ -84,7 +89,13 @@ class Worker:
             return 0
         except WorkerExit as request:
             still_this_process(self._pid)
+            self._page.say_last(request.why)
             return request.status
+        except _ANYTHING:
+            still_this_process(self._pid)
+            self._page.say_last(_BROKEN_FROM_WITHIN)  # first: what is below may fail likewise
+            self._page.say_last(_BROKEN_FROM_WITHIN + traceback.format_exc().strip().rpartition("\n")[2].encode())
+            raise
 
     # --- the agent's side -----------------------------------------------------------------------
 
@@ -111,6 +122,7 @@ class Worker:
         self._page.open(connection.page_slot, connection.number)
         self._connections[channel.fileno()] = connection
         self._poller.add(channel.fileno(), channel.fileno())
+        self._held.add(channel.fileno())
         hello = {**self._identity, "pid": self._pid, "python": platform.python_version()}
         self._send(connection, Kind.HELLO, credits=CREDITS, segments=[msgpack.packb(hello)])
 
@@ -200,11 +212,30 @@ class Worker:
             set_current(None)
             install_quiet_signals()  # the function may have put its own in place
             _flush_prints()
+            if not (put_back_surroundings() and _is_sound()):
+                self._line.draining = True  # its result goes out, if it still can; nobody else's call is to suffer
         if not self._page.finish(connection.page_slot, frame.call_id, frame.in_size, outcome.size_bytes):
             self._line.draining = True
         self._log("done", connection, frame)
-        self._read_control()
+        if lost := self._held.lost():
+            self._leave_without(lost, connection)
+        else:
+            self._read_control()
         self._reply(connection, frame, outcome)
+        if lost:
+            self._flush()
+            raise WorkerExit(os.EX_IOERR, _lost_text(lost))
+
+    def _leave_without(self, lost: list[int], connection: Connection) -> None:
+        """A function closed or replaced descriptors of ours: use no such one again, it may be anybody's now.
+
+        Raises:
+            WorkerExit: the channel of this very call is among them: its result can't be sent.
+        """
+        if connection.channel.fileno() in lost:
+            raise WorkerExit(os.EX_IOERR, _lost_text(lost))
+        self._line.draining = True
+        self._connections = {fd: one for fd, one in self._connections.items() if fd not in lost}
 
     def _reply(self, connection: Connection, frame: Frame, outcome: Outcome) -> None:
         credits = 0 if self._line.draining else CREDITS
@@ -226,10 +257,12 @@ class Worker:
         except (ChannelClosed, ChannelBroken):
             return
         if not whole:
-            self._poller.want_write(connection.channel.fileno(), True)
+            with contextlib.suppress(OSError):  # without a poller it is written by `_flush`
+                self._poller.want_write(connection.channel.fileno(), True)
 
     def _drop(self, connection: Connection) -> None:
         descriptor = connection.channel.fileno()
+        self._held.remove(descriptor)
         self._poller.remove(descriptor)
         del self._connections[descriptor]
         connection.channel.close()
@@ -271,6 +304,30 @@ class Worker:
                 lease_seq=connection.lease_seq,
                 node=self._identity["node"],
             )
+
+
+_BUILTINS = builtins.__dict__
+_NEEDED = {
+    name: _BUILTINS[name]
+    for name in ("BaseException", "Exception", "OSError", "bytes", "dict", "int", "isinstance", "len", "list", "type")
+}
+
+
+def _is_sound() -> bool:
+    """False if a function took away what every code needs; uses none of it itself."""
+    for name, value in _NEEDED.items():
+        if _BUILTINS.get(name) is not value:
+            return False
+    return "pickle" in sys.modules and sys.path != []
+
+
+_ANYTHING = BaseException  # by a name of ours: a function may have emptied builtins
+_BROKEN_FROM_WITHIN = b"the worker's own code failed; a function may have changed what it needs, as builtins: "
+
+
+def _lost_text(lost: list[int]) -> str:
+    numbers = ", ".join(map(str, lost[:8]))
+    return f"a function closed or replaced descriptors that it had not opened ({numbers}): the worker's own connections"
 
 
 def _arguments(frame: Frame) -> Sequence[memoryview]:

@@ -50,6 +50,7 @@ SECTIONS = {
         "What the allocator allows and charges: quotas, prices, known hosts. TOML has no file with both this section "
         "and the key `allocator` above; there name the allocator by `state_dir`.",
     ),
+    "agent": ("[agent]", "Every agent: embedded, of `rfaas up`, of Slurm's jobs, by hand."),
     "local": ("[local]", "`rfaas up` on one host."),
     "up": ("[up]", "`rfaas up` in general."),
     "harvest": ("[harvest]", "`rfaas up --slurm`."),

@@ -53,7 +53,7 @@ def test_quiet_signals_end_with_a_fork_and_no_signal_is_lost_in_between():
 def test_children_are_found_in_both_ways():
     with subprocess.Popen(["sleep", "100"]) as process:
         assert process.pid in family.children()
-        assert process.pid in family._children_by_search()
+        assert process.pid in family._children_by_search(os.getpid())
         assert family.reap(process.pid) is None
         process.kill()
         wait_until(lambda: family.reap(process.pid) == signal.SIGKILL, 5)
