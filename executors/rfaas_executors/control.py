@@ -5,7 +5,7 @@ sockets join processes of one user that start each other; nothing of a client is
 
 | from | m | other keys | descriptors |
 | --- | --- | --- | --- |
-| agent to template | fork | worker u, slot, generation, cpus [u...] or nil, data_bytes u, node | control end, state page |
+| agent to template | fork | worker u, slot, generation, cpus [u...] or nil, data_bytes u, node | control, page |
 | template to agent | ready | protocol, python [u, u, u], implementation, cloudpickle, pid | |
 | template to agent | forked | worker u, pid, spawned (text: why it was not forked, or "") | pidfd |
 | template to agent | exited | worker u, pid, exit_status, signal, leftovers u, cpu_ns u, hint (if it never ran) | |

@@ -91,7 +91,7 @@ class WorkerLimits:
 
 def data_allowance_bytes(limit_bytes: int) -> int:
     """What RLIMIT_DATA allows a worker beyond what it has at its start: for what grows faster than anybody looks."""
-    return 2 * max(LEAST_BYTES, limit_bytes) + (1 << 30)
+    return 2 * max(LEAST_BYTES, limit_bytes) + SPARSE_BYTES
 
 
 def freeze(group: int) -> None:

@@ -134,15 +134,16 @@ def test_slurmd_answers_while_a_bomb_goes_off_on_its_node(fault_cluster, bomb):
     answers_s = []
     with rfaas_up(cluster, alice, env={**event_log(alice), "RFAAS_AGENT_TASKS_PER_WORKER": str(LIMIT)}):
         wait_until(lambda: cores_up(alice) == cores, TIMEOUT_S, "all cores")
-        running = alice.popen(HEAD, [alice.python, program, bomb])
-        while running.process.poll() is None:
-            for node in cluster.settings.node_names:
-                began_s = time.monotonic()
-                cluster.node(node).run_as_root("scontrol", "show", "slurmd")
-                answers_s.append(time.monotonic() - began_s)
-        out, err = running.output(TIMEOUT_S)
+        with alice.popen(HEAD, [alice.python, program, bomb]) as running:
+            while running.process.poll() is None:
+                for node in cluster.settings.node_names:
+                    began_s = time.monotonic()
+                    cluster.node(node).run_as_root("scontrol", "show", "slurmd")
+                    answers_s.append(time.monotonic() - began_s)
+            out, err = running.output(TIMEOUT_S)
     assert out.splitlines() == ["ready", "WorkerLost process-limit 0"], err
-    print(f"\n{bomb}: {len(answers_s)} questions to slurmd, answered after {statistics.median(answers_s) * 1000:.0f} ms "
-          f"in the median, {max(answers_s) * 1000:.0f} ms at worst (goal {ANSWER_GOAL_S:g} s)")  # fmt: skip
+    print(f"\n{bomb}: {len(answers_s)} questions to slurmd, answered after "
+          f"{statistics.median(answers_s) * 1000:.0f} ms in the median, "
+          f"{max(answers_s) * 1000:.0f} ms at worst (goal {ANSWER_GOAL_S:g} s)")  # fmt: skip
     assert max(answers_s) <= SLACK * ANSWER_GOAL_S
     assert_kept(alice.home / "events")

@@ -73,9 +73,9 @@ def test_a_flood_of_prints_fills_nobody_s_memory_and_delays_no_other_call(tmp_pa
     took_s = time.monotonic() - began_s
     said = json.loads(answer.read_text())
     on_disk = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
-    print(f"\n{FLOOD >> 20} MiB printed in {took_s:.1f} s: {seen >> 20} MiB seen here, {on_disk >> 20} MiB on disk, all "
-          f"processes together grew by {said['grown'] >> 20} MiB; {said['answered']} calls beside, the slowest took "
-          f"{said['slowest_s'] * 1000:.0f} ms (goal {ANSWER_GOAL_S:g} s)")  # fmt: skip
+    print(f"\n{FLOOD >> 20} MiB printed in {took_s:.1f} s: {seen >> 20} MiB seen here, {on_disk >> 20} MiB on disk, "
+          f"all processes together grew by {said['grown'] >> 20} MiB; {said['answered']} calls beside, the slowest "
+          f"took {said['slowest_s'] * 1000:.0f} ms (goal {ANSWER_GOAL_S:g} s)")  # fmt: skip
     assert said["result"] == FLOOD
     assert said["grown"] <= MAY_KEEP
     assert on_disk <= MAY_KEEP

@@ -123,7 +123,7 @@ DEADLY = [
     ("closes every descriptor", hostile.close_all, (), lost(EXITED, "closed or replaced descriptors")),
     ("closes its channel", hostile.close_channel, (), lost(EXITED, "closed or replaced descriptors")),
     ("limits processor time", hostile.limit_processor_time, (), lost(CRASHED, "SIGXCPU|SIGKILL")),
-    ("empties builtins", hostile.empty_builtins, (), lost(EXITED, "a function may have changed what it needs, as builtins")),
+    ("empties builtins", hostile.empty_builtins, (), lost(EXITED, "may have changed what it needs, as builtins")),
     ("daemons, then os._exit", hostile.leave_daemons_and_exit, (6,), lost(EXITED, "exited with status 5")),
     ("shared memory and a file, then os._exit", hostile.leave_files, (), lost(EXITED, "exited with status 6")),
 ]  # fmt: skip
