@@ -1,12 +1,12 @@
 """What becomes of a call whose worker was ended for what it used: its error, and whether it runs again."""
 
 import pytest
+from unit.client.test_core import info
 
 from rfaas.client.events import Call, Verdict
 from rfaas.client.losses import Fate, judge, make_error
 from rfaas.config import CallSettings
 from rfaas_transport.errors import FunctionOOM, PoisonFunction, ReasonCode, WorkerLost
-from unit.client.test_core import info
 
 FIGURES = "it had 2.00 GiB of memory, and its limit was 1.00 GiB"
 

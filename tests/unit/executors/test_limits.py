@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -110,8 +111,8 @@ def test_a_worker_with_too_many_tasks_is_stopped_and_told(hold):
     assert beyond == Beyond(
         ReasonCode.PROCESS_LIMIT, "it had more than 12 processes and threads, the limit of a worker"
     )
-    stat = f"/proc/{pid}/stat"
-    wait_until(lambda: open(stat).read().rpartition(")")[2].split()[0] == "T", 5, "the stop")  # noqa: SIM115
+    stat = Path(f"/proc/{pid}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", 5, "the stop")
 
 
 def test_address_space_allows_twice_the_limit_and_what_is_hardly_touched():
