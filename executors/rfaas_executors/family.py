@@ -39,6 +39,7 @@ __all__ = [
     "outlive_parent",
     "quiet_for_life",
     "reap",
+    "reap_adopted",
     "reap_counted",
 ]
 
@@ -156,6 +157,31 @@ def _children_by_search(parent: int) -> set[int]:
     return {int(name) for name in os.listdir("/proc") if name.isdigit() and _parent_of(int(name)) == parent}
 
 
+MOST_ZOMBIES = 64
+
+
+def reap_adopted() -> None:
+    """Reap dead processes that detached themselves from calls here; nobody else will.
+
+    Which of them a function started itself and may yet wait for can't be known: those of other sessions count, and the
+    youngest MOST_ZOMBIES of these are left.
+    """
+    try:
+        if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return
+    except ChildProcessError:
+        return
+    here = os.getsid(0)
+    zombies = [pid for pid in sorted(children()) if _is_zombie_of_another_session(pid, here)]
+    for pid in zombies[:-MOST_ZOMBIES]:
+        reap(pid)
+
+
+def _is_zombie_of_another_session(pid: int, session: int) -> bool:
+    fields = _stat(pid)
+    return len(fields) > 3 and fields[0] == b"Z" and int(fields[3]) != session
+
+
 MOST_WALKS = 100  # through what is left, in one go: more can't be found of what forks as fast as it is stopped
 
 
@@ -223,11 +249,17 @@ def _pidfd_of_child(pid: int, parent: int) -> int | None:
 
 
 def _parent_of(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/<pid>/stat behind the name: state, parent, group, session, …; empty if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
-            return int(stat.read().rpartition(b")")[2].split()[1])
-    except (OSError, IndexError):
-        return 0
+            return stat.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def reap(pid: int) -> int | None:

@@ -28,14 +28,14 @@ class Family:
 
 
 def family(pid: int, most_tasks: int) -> Family:
-    """Look at a process and its descendants; none if it is gone. Zombies use nothing but count as tasks."""
+    """Look at a process and its descendants; none if it is gone. Zombies use nothing and count for nothing."""
     resident: dict[int, int] = {}
     n_tasks = 0
     waiting = [pid]
     while waiting and n_tasks <= most_tasks:
         one = waiting.pop()
         fields = _read(f"/proc/{one}/stat").rpartition(b")")[2].split()
-        if len(fields) <= _RSS or one in resident:
+        if len(fields) <= _RSS or one in resident or fields[0] == b"Z":
             continue
         n_threads = max(1, int(fields[_N_THREADS]))
         n_tasks += n_threads

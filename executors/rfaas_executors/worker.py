@@ -25,6 +25,7 @@ from rfaas_executors._process import HeldDescriptors, StatePage, install_quiet_s
 from rfaas_executors.agent_line import AgentLine
 from rfaas_executors.calls import Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
+from rfaas_executors.family import reap_adopted
 from rfaas_transport._core import Channel, Frame, Poller
 from rfaas_transport.current_call import set_current
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError
@@ -32,6 +33,7 @@ from rfaas_transport.frame import Kind, Status
 
 CREDITS = 1  # calls that a channel may have here at once
 FLUSH_S = 5.0  # for the last result to reach the peer's kernel; the agent's drain_s usually ends sooner
+REAP_EVERY_CALLS = 32  # what detached itself and ended is reaped
 _CONTROL = 0  # the poller's token of the control socket; channels use their descriptors
 
 
@@ -67,6 +69,7 @@ class Worker:
         self._connections: dict[int, Connection] = {}  # by descriptor
         self._poller = Poller()
         self._held = HeldDescriptors()
+        self._n_calls = 0
         self._told_of_deadlines = False
         self._event_log: Any = _event_log()
 
@@ -216,6 +219,9 @@ class Worker:
                 self._line.draining = True  # its result goes out, if it still can; nobody else's call is to suffer
         if not self._page.finish(connection.page_slot, frame.call_id, frame.in_size, outcome.size_bytes):
             self._line.draining = True
+        self._n_calls += 1
+        if self._n_calls % REAP_EVERY_CALLS == 0:
+            reap_adopted()
         self._log("done", connection, frame)
         if lost := self._held.lost():
             self._leave_without(lost, connection)

@@ -13,6 +13,8 @@ import pytest
 import rfaas
 from cluster.harvested import cores_up, event_log, rfaas_up
 from cluster.rig import HEAD
+from rfaas_executors.family import MOST_ZOMBIES
+from rfaas_executors.worker import REAP_EVERY_CALLS
 from support import hostile
 from support.invariants import assert_kept
 from support.leftovers import children
@@ -109,6 +111,17 @@ def test_a_tree_within_the_limit_lives_with_its_worker_and_ends_with_it(ex):
         ex.submit(hostile.exit_at_once, 1).exception(TIMEOUT_S)
     wait_until(lambda: len(children(session_pid)) <= 3, SLACK * GONE_GOAL_S, "the end of the tree")
     print(f"\n84 sessions gone {time.monotonic() - began_s:.2f} s after their worker was told to end")
+
+
+def test_daemons_that_are_over_are_no_tasks_and_are_reaped(ex):
+    """Nobody waits for what detached itself: the worker that adopted it does, now and then."""
+    pids = {
+        future.result(TIMEOUT_S) for future in [ex.submit(hostile.leave_short_daemon) for _ in range(9 * LIMIT // 4)]
+    }
+    assert len(pids) <= 2, "a worker was ended"
+    for pid in pids:
+        n_zombies = len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        assert n_zombies <= MOST_ZOMBIES + 2 * REAP_EVERY_CALLS
 
 
 PROGRAM = """

@@ -305,6 +305,17 @@ def leave_daemons_and_exit(count):
     os._exit(5)
 
 
+def leave_short_daemon():
+    """Detached, and over at once."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os._exit(0)
+        os._exit(0)
+    os.wait()
+    return os.getpid()
+
+
 def leave_tree(depth, width):
     """A tree whose every process has a session of its own."""
     for _ in range(width):
