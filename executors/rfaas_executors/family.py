@@ -208,6 +208,9 @@ def kill_trees(roots: Collection[int], *, spare_trackers: bool = False) -> int:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
     for pid in roots:
+        if pid not in stopped and pid not in spared:  # no descriptor was left for it; a child of ours keeps its number
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         if pid not in spared:
             reap(pid)
     return len(stopped)

@@ -249,3 +249,20 @@ def test_a_tree_is_killed_whole_and_a_tracker_is_spared():
     wait_until(lambda: (family.kill_trees({tracker.pid}), not alive(tracker.pid))[1], 5, "the end of the tracker")
     for process in tree, tracker:
         process.returncode = -9
+
+
+FEW = """
+import os, resource, subprocess, time
+from rfaas_executors import family
+sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(20)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
+until_s = time.monotonic() + 20
+while (left := family.children()) and time.monotonic() < until_s:
+    family.kill_trees(left)
+print(len(left))
+"""
+
+
+def test_children_end_though_no_descriptor_is_left_for_each():
+    done = subprocess.run([sys.executable, "-c", FEW], capture_output=True, text=True, timeout=40, check=False)
+    assert done.stdout == "0\n", done.stderr
