@@ -14,7 +14,7 @@ import pytest
 import rfaas
 from rfaas import ReasonCode
 from support import hostile
-from support.invariants import assert_kept
+from support.invariants import assert_kept, note_kill
 from support.leftovers import alive, children, shared_memory
 from support.residue import Residue, descriptors
 from support.waiting import wait_until
@@ -282,6 +282,25 @@ def test_all_of_them_at_once_harm_no_other_call(pool):
     kinds = [type(future.exception(2 * TIMEOUT_S)) for future in futures]
     assert kinds == [rfaas.WorkerLost, type(None), type(None), type(None)] * len(acts)
     assert_whole_again(pool, "all at once", f"{len(acts)} lost, {3 * len(acts)} answered")
+
+
+def test_who_kills_the_agent_ends_all_its_calls_and_leaves_nothing(event_log, tmp_path):
+    """Not in the pool: its own executor, since every worker of it goes."""
+    with rfaas.Executor(WORKERS, allocator="embedded") as ex:
+        ex.submit(hostile.ok).result(TIMEOUT_S)
+        agent = ex._engine.session_pid
+        note_kill(agent)
+        residue = Residue(event_log)
+        began_s = time.monotonic()
+        error = ex.submit(hostile.kill_agent_and_leave_daemons, 4).exception(TIMEOUT_S)
+        told_s = time.monotonic() - began_s
+        assert (type(error), error.may_have_run) == (rfaas.AgentLost, True)
+        assert ex.submit(hostile.ok).result(TIMEOUT_S)[0] == 0
+        again_s = time.monotonic() - began_s
+        new = {ex._engine.session_pid, *children(ex._engine.session_pid)}
+        wait_until(lambda: set(residue.processes()) <= new, SLACK * GOAL_S, "what the dead agent's worker had left")
+    print(f"\nkills its agent: AgentLost after {told_s:.2f} s, the next answer after {again_s:.2f} s")
+    assert told_s <= SLACK * 2.0
 
 
 def test_the_agent_is_none_of_their_victims(pool):

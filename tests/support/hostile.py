@@ -116,6 +116,14 @@ def kill_template():
     time.sleep(LAST_S)
 
 
+def kill_agent_and_leave_daemons(count):
+    """Its own agent, whose template is this worker's parent."""
+    leave_daemons(count)
+    with open(f"/proc/{os.getppid()}/stat") as stat:
+        os.kill(int(stat.read().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    time.sleep(LAST_S)
+
+
 def stop_template():
     os.kill(os.getppid(), signal.SIGSTOP)
     return "stopped"
