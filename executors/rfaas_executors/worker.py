@@ -215,22 +215,32 @@ class Worker:
             set_current(None)
             install_quiet_signals()  # the function may have put its own in place
             _flush_prints()
-            if not (put_back_surroundings() and _is_sound()):
-                self._line.draining = True  # its result goes out, if it still can; nobody else's call is to suffer
         if not self._page.finish(connection.page_slot, frame.call_id, frame.in_size, outcome.size_bytes):
             self._line.draining = True
-        self._n_calls += 1
-        if self._n_calls % REAP_EVERY_CALLS == 0:
-            reap_adopted()
+        if self._event_log is not None:  # it opens its file, for which the function may have left no descriptor
+            put_back_surroundings()
         self._log("done", connection, frame)
         if lost := self._held.lost():
             self._leave_without(lost, connection)
         else:
             self._read_control()
         self._reply(connection, frame, outcome)
+        self._tidy(lost)
+
+    def _tidy(self, lost: list[int]) -> None:
+        """Once the result is on its way: undo what would harm the next call, or leave if that can't be done.
+
+        Raises:
+            WorkerExit: descriptors of ours are lost.
+        """
         if lost:
             self._flush()
             raise WorkerExit(os.EX_IOERR, _lost_text(lost))
+        self._n_calls += 1
+        if self._n_calls % REAP_EVERY_CALLS == 0:
+            reap_adopted()
+        if not (put_back_surroundings() and _is_sound()):
+            self._line.draining = True  # what was sent meanwhile has not started: it goes elsewhere
 
     def _leave_without(self, lost: list[int], connection: Connection) -> None:
         """A function closed or replaced descriptors of ours: use no such one again, it may be anybody's now.
@@ -313,10 +323,7 @@ class Worker:
 
 
 _BUILTINS = builtins.__dict__
-_NEEDED = {
-    name: _BUILTINS[name]
-    for name in ("BaseException", "Exception", "OSError", "bytes", "dict", "int", "isinstance", "len", "list", "type")
-}
+_NEEDED = {name: _BUILTINS[name] for name in ("Exception", "bytes", "isinstance", "len", "list")}
 
 
 def _is_sound() -> bool:

@@ -97,7 +97,7 @@ def recurse():
 def overflow_the_stack():
     sys.setrecursionlimit(10**9)
     nested = []
-    for _ in range(10**5 * 3):
+    for _ in range(10**5):
         nested = [nested]
     return repr(nested)
 
