@@ -124,6 +124,10 @@ class ExecutorConfig:
     shipped_modules: frozenset[str] = frozenset()
 
 
+DEFAULT_MEMORY_BYTES: Final = 2**30
+"""Of a worker whose program names none, where an allocator serves."""
+
+
 def configure(
     environ: Mapping[str, str] | None = None,
     retry_on: type[BaseException] | Iterable[type[BaseException]] = (),
@@ -197,7 +201,7 @@ def make_call_settings(
 def make_config(
     *,
     max_workers: int | None,
-    memory: str | int,
+    memory: str | int | None,
     cores: int,
     allocator: str | os.PathLike[str] | None,
     transport: str,
@@ -228,7 +232,7 @@ def make_config(
     return ExecutorConfig(
         max_workers=_max_workers(max_workers, choice),
         cores=_whole_number("cores", cores, 1, 65_535),
-        memory_bytes=parse_size_bytes(memory, name="memory"),
+        memory_bytes=_memory_bytes(memory, choice),
         choice=choice,
         transport=transport,
         hot_for_s=parse_duration_s(hot_for_s, name="hot_for_s"),
@@ -345,6 +349,15 @@ def _max_workers(value: int | None, choice: AllocatorChoice) -> int:
     if value is None:
         return usable_cpus() if isinstance(choice, Embedded) else MAX_WORKERS_ALLOCATOR
     return _whole_number("max_workers", value, 1, MAX_WORKERS_LIMIT)
+
+
+def _memory_bytes(value: str | int | None, choice: AllocatorChoice) -> int:
+    """Of each worker. On the user's own machine there is no limit but the machine's where none was named (002 §10)."""
+    if value is not None:
+        return parse_size_bytes(value, name="memory")
+    if isinstance(choice, Embedded):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return DEFAULT_MEMORY_BYTES
 
 
 def _whole_number(name: str, value: object, minimum: int, maximum: int) -> int:

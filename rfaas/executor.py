@@ -252,7 +252,8 @@ class Executor(Calls):
         initargs: arguments of `initializer`.
         max_tasks_per_child: calls after which a worker leaves and another takes its place; a chunk of `map` is one.
             None: never.
-        memory: of each worker, "512MiB" or bytes; 1 GiB.
+        memory: of each worker, "512MiB" or bytes. A worker that goes beyond, with all that its function started, is
+            killed: FunctionOOM (docs/isolation.md). None: 1 GiB with an allocator; embedded, what the machine has.
         cores: of each worker; 1.
         placement: "pack": workers on as few nodes as possible; "spread": on as many. A hint, where there is a choice.
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this

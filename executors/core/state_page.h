@@ -15,6 +15,8 @@
 #define RFAAS_PAGE_SLOTS 64
 #define RFAAS_PAGE_USAGE_OFFSET 4096
 #define RFAAS_PAGE_OUTPUT_OFFSET 4160
+#define RFAAS_PAGE_WORDS_OFFSET 6144 /* a worker's last words: u32 size, then UTF-8 text */
+#define RFAAS_PAGE_WORDS_BYTES 2044
 #define RFAAS_PAGE_SIZE_BYTES 8192
 
 /* One channel's slot; a cache line, so that two channels never share one. */

@@ -6,7 +6,8 @@ Spec: docs/spec/001-invocation.md section 5 (state page).
 
 import os
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
 
 
 cdef extern from "state_page.h" nogil:
@@ -15,6 +16,8 @@ cdef extern from "state_page.h" nogil:
         RFAAS_PAGE_SLOTS
         RFAAS_PAGE_USAGE_OFFSET
         RFAAS_PAGE_OUTPUT_OFFSET
+        RFAAS_PAGE_WORDS_OFFSET
+        RFAAS_PAGE_WORDS_BYTES
     ctypedef struct rfaas_page_slot:
         uint64_t channel
         uint64_t started
@@ -44,6 +47,15 @@ cdef extern from "quiet_signals.h" nogil:
     int rfaas_quiet_restore()
     void rfaas_quiet_hold()
     void rfaas_quiet_let_go()
+
+cdef extern from "put_back.h" nogil:
+    ctypedef struct rfaas_held:
+        int fd
+    int rfaas_remember()
+    bint rfaas_put_back()
+    int rfaas_hold(int fd, rfaas_held *held)
+    bint rfaas_is_held(const rfaas_held *held)
+    int rfaas_exit_within(int ms, int status)
 
 cdef extern from "orphan_watch.h" nogil:
     int rfaas_orphan_watch(int parent, int last_ms)
@@ -259,6 +271,27 @@ cdef class StatePage:
         rfaas_page_read(self.at(slot), &copy)
         return copy.channel, copy.started, copy.done, copy.deadline_boot_ns, copy.started_boot_ns
 
+    def say_last(self, bytes text):
+        """Leave a text for people, why this process ends; one that is too long is cut."""
+        cdef uint32_t n_bytes = <uint32_t>min(len(text), RFAAS_PAGE_WORDS_BYTES)
+        cdef const char *data = text
+        cdef char *where
+        if self.costs != NULL:
+            where = <char *>self.slots + RFAAS_PAGE_WORDS_OFFSET
+            memcpy(where + sizeof(n_bytes), data, n_bytes)
+            memcpy(where, &n_bytes, sizeof(n_bytes))
+
+    def last_words(self):
+        """What the worker, or a function of its, left there: bytes of anybody's making; b"" if nothing."""
+        cdef uint32_t n_bytes = 0
+        if self.costs == NULL:
+            return b""
+        cdef const char *where = <const char *>self.slots + RFAAS_PAGE_WORDS_OFFSET
+        memcpy(&n_bytes, where, sizeof(n_bytes))
+        if n_bytes > RFAAS_PAGE_WORDS_BYTES:
+            return b""
+        return (where + sizeof(n_bytes))[:n_bytes]
+
     def close(self):
         """Unmap and close; repeatable."""
         if self.slots != NULL:
@@ -347,3 +380,65 @@ def adopt_orphans():
     """
     if prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise failed("PR_SET_CHILD_SUBREAPER")
+
+
+cdef class HeldDescriptors:
+    """What a worker's own descriptors refer to, to be compared after a function ran."""
+
+    cdef dict held
+
+    def __cinit__(self):
+        self.held = {}
+
+    def add(self, int fd):
+        """Remember a descriptor.
+
+        Raises:
+            OSError: it is closed.
+        """
+        cdef rfaas_held one
+        if rfaas_hold(fd, &one) != 0:
+            raise failed("fstat")
+        self.held[fd] = <bytes>(<char *>&one)[:sizeof(one)]
+
+    def remove(self, int fd):
+        """Forget a descriptor."""
+        self.held.pop(fd, None)
+
+    def lost(self):
+        """Descriptors that are closed or refer to something else now; an empty list nearly always."""
+        cdef bytes one
+        found = []
+        for fd, one in self.held.items():
+            if not rfaas_is_held(<const rfaas_held *><const char *>one):
+                found.append(fd)
+        return found
+
+
+def remember_surroundings():
+    """Remember what `put_back_surroundings` restores, in the thread that will.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if rfaas_remember() != 0:
+        raise failed("sigaction")
+
+
+def put_back_surroundings():
+    """Restore signal mask and SIGCHLD, disarm the interval timers, put /dev/null in place of closed standard streams.
+
+    Returns:
+        False if a function has lowered the limit of descriptors for good: no connection can be taken any more.
+    """
+    return bool(rfaas_put_back())
+
+
+def exit_within(int ms, int status):
+    """End this process with `status` in `ms` at the latest, by SIGALRM.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if rfaas_exit_within(ms, status) != 0:
+        raise failed("setitimer")

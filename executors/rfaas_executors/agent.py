@@ -22,6 +22,7 @@ from rfaas_executors import agent_events as on
 from rfaas_executors.agent_core import AgentCore
 from rfaas_executors.doors import Doors
 from rfaas_executors.template_host import Surroundings, TemplateHost
+from rfaas_executors.watch import Watch
 from rfaas_transport.errors import ReasonCode, RfaasError
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Agent:
         self._surroundings = surroundings
         self._doors = Doors(listener, secret, self._step)
         self._doors.hand_over = self._hand_over
+        self._watch = Watch(self._post, surroundings.templates, surroundings.most_tasks)
         self._hosts: dict[int, TemplateHost] = {}
         self._host_of: dict[int, TemplateHost] = {}  # by worker
         self._link: Link[AgentMessage, AllocatorToAgent] | None = None
@@ -84,6 +86,7 @@ class Agent:
                 self._timer.cancel()
             for host in self._hosts.values():  # only after a failure or a cancellation is one left
                 host.kill_template()
+            self._watch.close()
             await self._doors.close(FLUSH_S)
             if self._link is not None:
                 self._link.close()
@@ -156,7 +159,9 @@ class Agent:
 
     def _start_template(self, number: int, environment: on.Environment) -> None:
         try:
-            host = TemplateHost(number, environment, self._surroundings, self._from_host, self._doors.backlog_bytes)
+            host = TemplateHost(
+                number, environment, self._surroundings, self._watch, self._from_host, self._doors.backlog_bytes
+            )
             host.start()
         except OSError as error:  # no descriptor or memory is left for it
             self._post(on.TemplateFailed(number, f"the agent can't start an interpreter: {error}"))

@@ -134,7 +134,7 @@ class WorkerForked:
 class WorkerDead:
     """Proof of death of a worker and all it left. `calls`: by channel (last started, last done) of its page.
 
-    `usage`: what it cost in all.
+    `usage`: what it cost in all. `reason_code`: why, if somebody knows that the core does not.
     """
 
     worker: int
@@ -143,6 +143,7 @@ class WorkerDead:
     calls: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     hint: str = ""
     usage: WorkerUsage = WorkerUsage()
+    reason_code: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,15 @@ class ModulesDiffer:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitExceeded:
+    """A worker, or what its calls started, uses more than it may (002 section 10); `hint`: the figures."""
+
+    worker: int
+    reason_code: int
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRead:
     """What workers that live have cost, by their number; the answer to ReadUsage."""
 
@@ -241,6 +251,7 @@ Event = (
     | Printed
     | PrintedAll
     | ModulesDiffer
+    | LimitExceeded
     | UsageRead
     | ReclaimAsked
     | Tick
@@ -301,6 +312,7 @@ class StartWorker:
     """Have a template make a worker, as soon as it is up; answered by WorkerForked or WorkerDead.
 
     `output_limit_bytes`: of what each call prints; 0: it goes nowhere; None: where the agent's own output goes.
+    `memory_bytes`: what it may use, with all that its calls start.
     """
 
     worker: int
@@ -309,6 +321,7 @@ class StartWorker:
     generation: int
     cpus: tuple[int, ...]
     output_limit_bytes: int | None = None
+    memory_bytes: int = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class Worker:
     pid: int = 0
     channels: dict[int, int] = field(default_factory=dict)
     killed_for: int = 0  # the reason code with which the agent killed it; 0: it did not
+    killed_because: str = ""  # more about that, for people
     spawned: str = ""
     forked_s: float | None = None
     usage: WorkerUsage = field(default_factory=WorkerUsage)

@@ -81,8 +81,8 @@ class WorkerBook:
         self.workers[number] = seat.worker
         cpus = self._core.config.cpus
         pinned = tuple(cpus[core] for core in seat.cores) if cpus else ()
-        limit_bytes = held.output_limit_bytes
-        self._core.do(on.StartWorker(number, template, seat.slot, generation, pinned, limit_bytes))
+        limits = held.output_limit_bytes, held.terms.memory_bytes_per_worker
+        self._core.do(on.StartWorker(number, template, seat.slot, generation, pinned, *limits))
 
     def speak_again(self, held: Held) -> None:
         """Tell a session that attached again what it may not know: what ended unheard, and who lives."""
@@ -116,6 +116,9 @@ class WorkerBook:
                 self._on_printed(event)
             case on.ModulesDiffer(lease_id, modules):
                 self._on_modules_differ(lease_id, modules)
+            case on.LimitExceeded(number, reason_code, hint):
+                if number in self.workers:
+                    self._kill(self.workers[number], reason_code, hint)
             case on.TemplateFailed():
                 self._on_template_failed(event)
             case on.TemplateGone(number):
@@ -239,7 +242,7 @@ class WorkerBook:
             "reason_code": int(reason_code),
             "exit_status": death.exit_status,
             "signal": death.signal,
-            "hint": death.hint or _describe(reason_code, death),
+            "hint": worker.killed_because or death.hint or _describe(reason_code, death),
         }
         grace_s = self._core.config.slice.grace_s if held.lease.reason == "reclaimed" else 0.0
         for channel in worker.channels:
@@ -308,9 +311,10 @@ class WorkerBook:
         for worker in held.workers:
             self._kill(worker, reason_code)
 
-    def _kill(self, worker: Worker, reason_code: int) -> None:
+    def _kill(self, worker: Worker, reason_code: int, because: str = "") -> None:
         if not worker.killed_for:
             worker.killed_for = reason_code or ReasonCode.ADMIN
+            worker.killed_because = because
             self._core.do(on.KillWorker(worker.number))
 
     def forget(self, held: Held) -> None:
@@ -375,6 +379,8 @@ def _reason(worker: Worker, held: Held, death: on.WorkerDead) -> int:
         return worker.killed_for
     if held.ending and death.signal == 0 and death.exit_status == 0:
         return held.lease.reason_code
+    if death.reason_code:
+        return death.reason_code
     return ReasonCode.WORKER_CRASHED if death.signal else ReasonCode.WORKER_EXITED
 
 
@@ -384,6 +390,8 @@ def _describe(reason_code: int, death: on.WorkerDead) -> str:
             how = f"was killed by {signal.Signals(death.signal).name}"
         except ValueError:  # a real-time signal has no name
             how = f"was killed by signal {death.signal}"
+        if death.signal in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT):
+            how += ": a bug in compiled code, or a stack that overflowed; what it said is where prints of functions go"
     else:
         how = f"exited with status {death.exit_status}"
     return f"the worker {how} ({ReasonCode(reason_code).text})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import resource
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -28,11 +29,16 @@ if TYPE_CHECKING:
 
 
 class WorkerExit(BaseException):
-    """The function asked for the end of its process (`sys.exit`); the worker leaves with `status`."""
+    """The worker leaves with `status`: a function asked for it (`sys.exit`), or made it useless.
 
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
+    Args:
+        why: for people.
+    """
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(status, why)
         self.status = status
+        self.why = why.encode(errors="replace")
 
 
 @dataclass(slots=True)
@@ -134,8 +140,11 @@ class Functions:
             stage = Status.BAD_RESULT
             return Outcome(Status.OK, dumps(value))
         except SystemExit as request:
-            raise WorkerExit(_exit_status(request)) from None
+            status = _exit_status(request)
+            raise WorkerExit(status, f"the function called sys.exit({_shown(request.code)}): status {status}") from None
         except BaseException as error:
+            if isinstance(error, MemoryError):
+                _say_how_much(error)
             return failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
 
 
@@ -198,10 +207,19 @@ def failure(status: int, error: BaseException, culprit: str = "", hint: str = ""
     return Outcome(status, [msgpack.packb(described, unicode_errors="replace"), pickled, *behind])
 
 
+def _say_how_much(error: MemoryError) -> None:
+    limit_bytes, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit_bytes != resource.RLIM_INFINITY:
+        error.add_note(
+            f"a process of this worker may map {limit_bytes >> 20} MiB of private memory: twice what rfaas.Executor("
+            "memory=...) asks for, and 4 GiB (docs/isolation.md)"
+        )
+
+
 def _pickled(error: BaseException) -> bytes:
     try:
         return bytes(cloudpickle.dumps(error, protocol=5))
-    except Exception:  # its attributes can't travel; the text does
+    except BaseException:  # its attributes can't travel; the text does. They are the user's, and may raise anything
         return b""
 
 
@@ -223,7 +241,7 @@ def _qualified_name(kind: type) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # a user's __str__ may raise; the failure of the call matters more
+    except BaseException:  # a user's __str__ may raise anything; the failure of the call matters more
         return "<the exception's text can't be made>"
 
 
@@ -233,8 +251,16 @@ def _exit_status(request: SystemExit) -> int:
         return 0
     if isinstance(request.code, int):
         return request.code & 0xFF
-    print(request.code, file=sys.stderr)
+    with contextlib.suppress(BaseException):  # no stderr, or a __str__ that fails
+        print(request.code, file=sys.stderr)
     return 1
+
+
+def _shown(code: object) -> str:
+    try:
+        return "" if code is None else repr(code)[:200]
+    except BaseException:  # of the user's making
+        return "…"
 
 
 def still_this_process(pid: int) -> None:

@@ -126,7 +126,8 @@ async def _serve(options: argparse.Namespace) -> int:
         clean=clean,
         abandoned_after_s=options.abandoned_after_s,
     )
-    surroundings = Surroundings(node, slice_id, sched=options.sched, descriptors=soft_limit)
+    most_tasks = Settings.load().value("agent.tasks_per_worker")
+    surroundings = Surroundings(node, slice_id, sched=options.sched, descriptors=soft_limit, most_tasks=most_tasks)
     words = by_hand.Announcer(options.say, _about(offered)) if options.say else None
 
     async def dial() -> Link[AgentMessage, AllocatorToAgent]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from rfaas_executors import control, family
-from rfaas_executors._process import StatePage
+from rfaas_executors._process import StatePage, exit_within
 
 BOOTSTRAP = """\
 "rfaas: template or worker of a slice"
@@ -56,6 +56,8 @@ processes that a worker leaves behind are killed at once."""
 
 ORPHAN_S = 0.2  # for workers whose agent is gone to give calls back and leave; they are killed then
 LAST_MS = 700  # for a template whose agent died to end all it has; then the kernel does it
+
+EXIT_MS = 1000  # for what user code registered to run at exit; a worker whose last words are said must not hang in it
 
 _SETTLE_S = 0.002  # between looks at leftovers that were told to die
 
@@ -178,17 +180,21 @@ def _be_worker(
     from rfaas_executors.worker import Worker
 
     atexit._clear()
-    family.become_worker(template_pid, spec["cpus"])
+    family.become_worker(template_pid, spec["cpus"], spec.get("data_bytes"))
     family.limit_descriptors(descriptors)
     identity = {name: spec[name] for name in ("slot", "generation", "node")}
     streams = Streams.redirect(page, spec.get("output", ""), pipes)
-    status = Worker(agent, page, identity, streams).run()
-    with contextlib.suppress(BaseException):  # what user code registered may raise; the status is decided
+    status = os.EX_SOFTWARE
+    try:
+        worker = Worker(agent, page, identity, streams)  # kept: the client must not find its channel closed before
+        status = worker.run()
+        exit_within(EXIT_MS, status)
         atexit._run_exitfuncs()
-    for stream in sys.stdout, sys.stderr:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    os._exit(status)
+        for stream in sys.stdout, sys.stderr:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+    finally:
+        os._exit(status)  # what user code registered may raise, or may have left nothing of builtins; it is decided
 
 
 class Template:
@@ -359,9 +365,9 @@ class Template:
         strays = {pid for pid in strays if family.reap(pid) is None}
         patience_s = time.monotonic() - TRACKER_GRACE_S
         late = any(child.ended_s <= patience_s for child in dying)
-        family.kill_all([pid for pid in strays if late or not family.is_resource_tracker(pid)])
+        n_found = family.kill_trees(strays, spare_trackers=not late)
         for child in dying:
-            child.leftovers = max(child.leftovers, len(strays))
+            child.leftovers = max(child.leftovers, len(strays), n_found)
             if not strays:
                 self._report(child)
 

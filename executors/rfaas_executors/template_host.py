@@ -20,8 +20,10 @@ from dataclasses import dataclass, field
 
 from rfaas_executors import agent_events as on
 from rfaas_executors import control, family, placing
+from rfaas_executors.limits import DEFAULT_TASKS, data_allowance_bytes
 from rfaas_executors.streams import AS_BEFORE, DISCARDED, PIPES
 from rfaas_executors.template import BOOTSTRAP, lower
+from rfaas_executors.watch import Watch
 from rfaas_executors.worker_handle import WorkerHandle
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Surroundings:
         owns_children: every child of this process is the agent's; strays are killed.
         descriptors: the soft limit on them that workers get, as it was before the agent raised its own; None: keep.
         templates: pids of all templates of the agent, which are no strays.
+        most_tasks: processes and threads that a worker may have.
     """
 
     node: str
@@ -57,6 +60,7 @@ class Surroundings:
     owns_children: bool = True
     descriptors: int | None = None
     templates: set[int] = field(default_factory=set)
+    most_tasks: int = DEFAULT_TASKS
 
 
 class TemplateHost:
@@ -67,12 +71,14 @@ class TemplateHost:
         number: int,
         environment: on.Environment,
         surroundings: Surroundings,
+        watch: Watch,
         post: Callable[[on.Event], None],
         backlog_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         self.number = number
         self._environment = environment
         self._surroundings = surroundings
+        self._watch = watch
         self._post = post
         self._backlog_bytes = backlog_bytes  # of the sessions
         self._loop = asyncio.get_running_loop()
@@ -183,7 +189,7 @@ class TemplateHost:
         if self._process is None or (self._pidfd < 0 and self._ready):
             self._post(on.WorkerDead(order.worker, EX_OSERR, 0, hint="its template has ended"))
             return
-        self.workers[order.worker] = WorkerHandle(order.worker, self._post)
+        self.workers[order.worker] = WorkerHandle(order.worker, order.memory_bytes, self._post)
         if self._ready:
             self._fork(order)
         else:
@@ -213,6 +219,7 @@ class TemplateHost:
             "slot": order.slot,
             "generation": order.generation,
             "cpus": list(order.cpus) or None,
+            "data_bytes": data_allowance_bytes(order.memory_bytes),
             "node": self._surroundings.node,
             "output": AS_BEFORE if limit_bytes is None else PIPES if limit_bytes else DISCARDED,
         }
@@ -342,9 +349,11 @@ class TemplateHost:
         elif message["m"] == "exited":
             handle = self.workers.pop(message["worker"])
             handle.end_output()
-            hint, usage = message.get("hint", ""), handle.usage(message.get("cpu_ns", 0))
-            status, signo = message["exit_status"], message["signal"]
-            self._post(on.WorkerDead(handle.number, status, signo, handle.calls(), hint, usage))
+            usage, status, signo = handle.usage(message.get("cpu_ns", 0)), message["exit_status"], message["signal"]
+            beyond = self._watch.remove(handle.number, signo)
+            hint = beyond.hint if beyond else message.get("hint", "") or handle.last_words()
+            code = beyond.reason_code if beyond else 0
+            self._post(on.WorkerDead(handle.number, status, signo, handle.calls(), hint, usage, code))
             handle.close()
 
     def _on_forked(self, message: control.Message, descriptors: list[int]) -> None:
@@ -354,6 +363,7 @@ class TemplateHost:
             worker.hang_up()  # without us it ends by itself, and the template says so
             return
         worker.forked(message["pid"], descriptors[0])
+        self._watch.add(worker.number, worker.pid, worker.memory_bytes, worker.runs_call)
         self._post(on.WorkerForked(message["worker"], message["pid"], message["spawned"]))
 
     # --- its end --------------------------------------------------------------------------------
@@ -409,6 +419,7 @@ class TemplateHost:
             await self._kill_strays()
         for handle in self.workers.values():
             handle.end_output()
+            self._watch.remove(handle.number)
             hint, calls = "the worker's template process died", handle.calls()
             self._post(on.WorkerDead(handle.number, 0, signal.SIGKILL, calls, hint, handle.usage(handle.cpu_ns)))
             handle.close()
@@ -417,7 +428,7 @@ class TemplateHost:
     async def _kill_strays(self) -> None:
         """Kill and reap what dead workers left to this process."""
         while strays := family.children() - self._surroundings.templates:
-            family.kill_all(strays)
+            family.kill_trees(strays)
             await asyncio.sleep(0.002)
 
     def _end_limit(self) -> None:

@@ -26,10 +26,15 @@ WATCH_S = 0.05  # between looks at a worker that was given a call with a deadlin
 
 
 class WorkerHandle:
-    """One worker from the order to its proven death. `close` must be called."""
+    """One worker from the order to its proven death. `close` must be called.
 
-    def __init__(self, number: int, post: Callable[[on.Event], None]) -> None:
+    Args:
+        memory_bytes: that it may use.
+    """
+
+    def __init__(self, number: int, memory_bytes: int, post: Callable[[on.Event], None]) -> None:
         self.number = number
+        self.memory_bytes = memory_bytes
         self.pid = 0
         self._post = post
         self._loop = asyncio.get_running_loop()
@@ -124,6 +129,21 @@ class WorkerHandle:
                 number, started, done, _, _ = self._page.read(slot)
                 found[channel] = (started, done) if number == channel else (0, 0)
         return found
+
+    def last_words(self) -> str:
+        """Why it ended, in its own words or a function's: one line of printable text; empty if it left none."""
+        said = self._page.last_words().decode(errors="replace") if self._page is not None else ""
+        return "".join(sign if sign.isprintable() else "?" for sign in said)
+
+    def runs_call(self) -> bool:
+        """True while a call runs on any of its channels."""
+        if self._page is None:
+            return False
+        for slot in self._page_slots.values():
+            _, started, done, _, _ = self._page.read(slot)
+            if started != done:
+                return True
+        return False
 
     def hang_up(self) -> None:
         """Close the control connection: a worker without an agent ends by itself."""

@@ -103,8 +103,9 @@ TABLE: Final = (
     ),
     Setting("executor", "cores", _CORES, 1, "Cores of each worker.", "most functions use one"),
     Setting(
-        *("executor", "memory", kinds.size(), 2**30, "Memory of each worker."),
+        *("executor", "memory", kinds.size(), None, "Memory of each worker, which is killed beyond it."),
         why="an interpreter with numpy and some data; less lets more workers fit a node",
+        otherwise="1 GiB; embedded: the machine's",
     ),
     Setting(
         *("executor", "placement", kinds.choice("pack", "spread"), "pack", "On as few nodes as possible, or as many."),
@@ -299,6 +300,12 @@ TABLE: Final = (
         why="found by the way to a node",
         otherwise="towards the nodes with --slurm, else the unix socket only",
         option="--listen",
+    ),
+    # --- every agent ------------------------------------------------------------------------------------
+    Setting(
+        *("agent", "tasks_per_worker", kinds.whole_number(16, 4_000_000, "tasks"), 512),
+        "Processes and threads of one worker, which is killed beyond them.",
+        why="enough for a parallel build; a fork bomb is over in a moment, and slurmd still forks",
     ),
     # --- rfaas up --slurm -------------------------------------------------------------------------------
     Setting(

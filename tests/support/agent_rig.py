@@ -308,9 +308,10 @@ class Client:
         along: bool = True,
         deadline_s: float = 0.0,
         epoch: int | None = None,
+        out_size: int = 0,
         **kw: Any,
     ) -> int:
-        """Send a call; `along`: with the function's blob, not only its digest."""
+        """Send a call; `along`: with the function's blob; `out_size`: what its result may take."""
         blob = cloudpickle.dumps(function)
         manifest = encode_manifest(Manifest(blobs=(digest(blob),)))
         index = self._functions.get(manifest)
@@ -327,6 +328,7 @@ class Client:
             lease_seq=self.terms.lease_seq,
             epoch=self.terms.epoch if epoch is None else epoch,
             deadline_ns=int(deadline_s * 1e9),
+            out_size=out_size,
             segments=[data, *(buffer.raw() for buffer in buffers)],
         )
         return self._last_call
