@@ -7,8 +7,11 @@ programs run calls through it. Scaled: each fault of each kind once in `make tes
 
 import asyncio
 import contextlib
-import threading
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +24,7 @@ from rfaas_transport.errors import AllocatorUnavailable, RfaasError
 from support.allocator import AllocatorProcess, PlayedAgent, PlayedHolder
 from support.fault_ring import TTL_S, Ring, seeded
 from support.faulty_proxy import FAULTS, KINDS, RPCS, FaultyProxy
+from support.personal import Personal
 from support.soak import scaled, timeout_s
 from support.stream import Stream
 from support.waiting import wait_until
@@ -29,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.timeout(timeout
 
 TIMES = scaled(1, 20)
 A_LIFE = 4  # faults in one life
+SHARE = 0.15  # of the messages of real processes
 LIFE_S = 15.0
 STEP_S = 0.005
 USED = m.Usage(allocated_ns=3 * 10**9, calls=7)
@@ -387,25 +392,30 @@ def test_a_request_number_used_again_is_a_new_request(tmp_path):
 
 
 class ProxiedRing(Ring):
-    """A ring whose agents and programs reach the allocator through the proxy."""
+    """A ring whose agents and programs reach the allocator through a proxy, a process of its own."""
 
-    def __init__(self, directory, events, choose):
+    def __init__(self, directory, events, seed, n_faults):
         super().__init__(directory, events, 5 * TTL_S)
-        self.proxied = directory / "proxied"
-        self._choose = choose
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self.proxied, self._file = directory / "proxied", directory / "faults"
+        self._arguments = (self._file, seed, SHARE, n_faults)
 
     def start(self):
         self.start_allocator()
-        self.proxy = FaultyProxy(self.state_dir, self.proxied, self._choose)
-        self._thread.start()
-        self._on_loop(self.proxy.start())
+        command = [sys.executable, "-m", "support.faulty_proxy", self.state_dir, self.proxied, *self._arguments]
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        self._proxy = subprocess.Popen([*map(str, command)], env=env)
+        wait_until((self.proxied / "allocator.json").exists, 20, "the proxy")
         for number in range(2):
             arguments = ("--cores", self.cores, "--memory-bytes", 1 << 40, "--slice-key", f"{self.proxied}:{number}")
             command = ("rfaas_executors.agent", "--state-dir", self.proxied, "--grace-s", 2)
             self.agents.append(self._start(f"agent-{number}", *command, *arguments))
         self.wait_registered()
+
+    @property
+    def injected(self):
+        """By kind, how many faults there were."""
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        return Counter(line.partition("\t")[0] for line in lines)
 
     def session_pids(self):
         own, self.state_dir = self.state_dir, self.proxied
@@ -415,46 +425,31 @@ class ProxiedRing(Ring):
             self.state_dir = own
 
     def stop(self):
-        try:
-            super().stop()
-        finally:
-            self._on_loop(self.proxy.stop())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
-            self._loop.close()
-
-    def _on_loop(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        Personal.stop(self)
+        self._proxy.terminate()
+        assert self._proxy.wait(10) == 0
+        super().stop()
 
 
 def test_real_agents_and_programs_through_it_lose_and_double_nothing(tmp_path, event_log, monkeypatch):
-    source = seeded("real")
-    lock, share, faults = threading.Lock(), 0.15, scaled(40, 400)
-
-    def choose(kind):
-        with lock:
-            return source.choice(FAULTS) if source.random() < share else None
-
-    ring = ProxiedRing(tmp_path, event_log, choose)
+    source, n_faults = seeded("real"), scaled(40, 400)
+    ring = ProxiedRing(tmp_path, event_log, source.randrange(1 << 32), n_faults)
     monkeypatch.setenv("TMPDIR", str(ring.temporary))
     ring.start()
     try:
         with ring.executor(2, ring.proxied) as executor:
             stream = Stream(executor, ring.witness, source.random())
             cycles = 0
-            while sum(ring.proxy.injected.values()) < faults:
+            while ring.injected.total() < n_faults:
                 cycles += 1
                 with ring.executor(source.randint(1, 2), ring.proxied) as other:
                     assert [other.submit(pow, 2, n).result(60) for n in range(3)] == [1, 2, 4]
             stream.wait_answers(20)
             stream.finish()
-        share = 0.0
         wait_until(lambda: not ring.leases(), 30, "the end of all leases")
     finally:
-        share = 0.0
         ring.stop()
     starts = stream.check()
-    kinds = Counter(kind for kind, _ in ring.proxy.injected.elements())
-    stream.tell(executor, f"{cycles} leases come and go, {sum(kinds.values())} faults: {dict(kinds)}")
+    stream.tell(executor, f"{cycles} leases come and go, {n_faults} faults: {dict(ring.injected)}")
     assert not stream.errors, stream.errors
     assert all(len(pids) == 1 for pids in starts.values())

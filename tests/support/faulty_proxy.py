@@ -3,11 +3,15 @@
 gRPC's streams are reliable: what is lost is lost with its stream. So `request lost` breaks the stream before a message
 is passed on, `reply lost` passes it on and breaks the stream before anything comes back, `duplicate` passes it on
 twice. Of a unary RPC the duplicate runs at the same time as the first. Bytes are passed on as they are.
+`python -m support.faulty_proxy STATE_DIR DIRECTORY FAULTS_FILE SEED SHARE LIMIT` is one with faults at random.
 """
 
 import asyncio
 import json
+import random
 import shutil
+import signal
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,3 +218,39 @@ class _Stream:
             self._muted.add("down" if way == "up" else "up")
             await asyncio.sleep(REPLY_S)
             raise Broken("what came back is lost")
+
+
+class Random:
+    """Chooses faults at random until there were so many; each is a line of a file.
+
+    Args:
+        path: `KIND<tab>FAULT` a line.
+        share: of the messages, up to 1.
+    """
+
+    def __init__(self, path, seed, share, limit):
+        self._path, self._share, self._left = path, share, limit
+        self._random = random.Random(seed)
+
+    def choose(self, kind):
+        if not self._left or self._random.random() > self._share:
+            return None
+        fault = self._random.choice(FAULTS)
+        self._left -= 1
+        with open(self._path, "a") as file:
+            file.write(f"{kind}\t{fault}\n")
+        return fault
+
+
+async def main(state_dir, directory, path, seed, share, limit):
+    """Be the proxy until SIGTERM."""
+    proxy = FaultyProxy(state_dir, directory, Random(path, int(seed), float(share), int(limit)).choose)
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    await proxy.start()
+    await over.wait()
+    await proxy.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

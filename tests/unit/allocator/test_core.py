@@ -990,3 +990,16 @@ def test_a_thousand_requests_that_come_at_once_are_decided_on_once(monkeypatch):
     assert len(agent.held) == 700
     waiting = [message for message in holder.heard if isinstance(message, m.Waiting)]
     assert [message.request for message in waiting] == list(range(701, 1001))
+
+
+def test_an_agent_that_was_forgotten_and_comes_back_gets_no_epoch_it_has():
+    """Its idle slice is forgotten with its stream; the log said once that it got an epoch (I14)."""
+    world = World()
+    agent = world.agent()
+    epoch = agent.epoch
+    world.cut(agent)
+    assert world.snapshot().slices == ()
+    world.connect(agent)
+    world.settle()
+    assert (agent.epoch, world.view(agent).epoch) == (epoch, epoch)
+    assert world.kinds().count("epoch") == 1
