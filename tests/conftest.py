@@ -6,6 +6,7 @@ from hypothesis import settings
 
 import cluster.fixtures
 from support.figures import FiguresAreShown, ResultsAreWritten
+from support.nothing_left import _nothing_is_left_running as _nothing_is_left_running  # autouse, in every ring
 from support.skips import SkipsAreFailures
 
 # No deadline per example: a shared machine may pause any of them.

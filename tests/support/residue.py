@@ -19,14 +19,14 @@ class Residue:
     """
 
     def __init__(self, events):
-        self._mark = os.fsencode(f"RFAAS_EVENT_LOG={events}")
+        self._events = events
         self._sockets = set()
         self._shared = set()
         self._descriptors_before = descriptors()
 
     def processes(self):
         """Pids of the living processes with the mark."""
-        return [pid for pid in _pids() if pid != os.getpid() and self._mark in _environment(pid)]
+        return marked_processes(self._events)
 
     def look(self):
         """Note sockets and shared memory of the processes that live now."""
@@ -56,6 +56,12 @@ class Residue:
         new = {fd: target for fd, target in descriptors().items() if fd not in self._descriptors_before}
         new = {fd: target for fd, target in new.items() if not _is_of_grpc(target)}
         assert not new, f"descriptors of this process left: {new}"
+
+
+def marked_processes(events):
+    """Pids of the living processes, but for this one, that write this event log."""
+    mark = os.fsencode(f"RFAAS_EVENT_LOG={events}")
+    return [pid for pid in _pids() if pid != os.getpid() and mark in _environment(pid)]
 
 
 def command(pid):
