@@ -86,7 +86,7 @@ def run_and_keep(part: str, files: list[Path]) -> int:
     limit_s = LIMITS_S.get(part, LIMIT_S)
     command = [sys.executable, "-m", "pytest", f"--timeout={limit_s}", *(str(file.relative_to(ROOT)) for file in files)]
     print(f"{part}: at most {limit_s} s, output in {log.relative_to(ROOT)}", flush=True)
-    begun_s = time.monotonic()
+    begun_s, commit = time.monotonic(), this_commit()
     status = run_bounded(command, {"RFAAS_SOAK": "1", "RFAAS_TEST_REPORT": str(report)}, log, limit_s)
     tests = json.loads(report.read_text()) if report.exists() else []
     outcome = "timeout" if status is None else outcome_of(status, tests)
@@ -99,7 +99,7 @@ def run_and_keep(part: str, files: list[Path]) -> int:
         "part": part,
         "outcome": outcome,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
-        "commit": this_commit(),
+        "commit": commit,
         "machine": this_machine(),
         "command": f"make soak PART={part}",
         "seconds": round(time.monotonic() - begun_s, 1),
