@@ -3,8 +3,9 @@
 usage: python tools/soak.py [--table | --check] [PART...]     e.g. T01; default: every part not done at this commit
 
 A part is the files tests/faults/test_tNN_*.py. Its result is one line of benchmarks/soak/results.jsonl, from which the
-tables in benchmarks/soak/README.md are made (--table makes them again, --check says whether they are those). Both are committed. What is
-interrupted is not written and runs again; a part named on the command line always runs. Each part is bounded in time.
+tables in benchmarks/soak/README.md are made; --table makes them again, --check says whether they are those. Both are
+committed. What is interrupted is not written and runs again; a part named on the command line always runs. Each part is
+bounded in time.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def run_and_keep(part: str, files: list[Path]) -> int:
     report, log = LOGS / f"{part}.json", LOGS / f"{part}.log"
     report.unlink(missing_ok=True)
     limit_s = LIMITS_S.get(part, LIMIT_S)
-    command = [sys.executable, "-m", "pytest", f"--timeout={limit_s}", *(str(file.relative_to(ROOT)) for file in files)]
+    command = [sys.executable, "-m", "pytest", f"--timeout={limit_s}", "-o", "faulthandler_timeout=0"]
+    command += [*(str(file.relative_to(ROOT)) for file in files)]
     print(f"{part}: at most {limit_s} s, output in {log.relative_to(ROOT)}", flush=True)
     begun_s, commit = time.monotonic(), this_commit()
     status = run_bounded(command, {"RFAAS_SOAK": "1", "RFAAS_TEST_REPORT": str(report)}, log, limit_s)

@@ -201,9 +201,10 @@ async def run_until_reclaimed(agent: Agent) -> int:
     """
     from_slurm = bool(agent.core.config.slice.job_id)
     reason = ReasonCode.SLURM_PREEMPT if from_slurm else ReasonCode.OWNER_RELEASE
+    repeated = from_slurm or "SLURM_JOB_ID" in os.environ  # started by hand in somebody's step, too
 
     def asked() -> None:
-        agent.request_reclaim(reason, at_once=agent.core.draining and not from_slurm)
+        agent.request_reclaim(reason, at_once=agent.core.draining and not repeated)
 
     for signo in signal.SIGTERM, signal.SIGINT:
         asyncio.get_running_loop().add_signal_handler(signo, asked)
