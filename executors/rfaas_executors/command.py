@@ -1,6 +1,6 @@
 """The command `python -m rfaas_executors.agent`: one slice, from options and Slurm's variables, until SIGTERM.
 
-SIGTERM and SIGINT mean that the owner wants the slice back; a second one, at once, unless the slice is a job of Slurm's,
+SIGTERM and SIGINT mean that the owner wants the slice back; a second one, at once, unless that comes from Slurm,
 which repeats itself. SIGCONT is harmless.
 """
 
