@@ -1,6 +1,6 @@
 """All that some processes hold at a moment, for a difference with what they hold later: nothing may grow with use."""
 
-import os
+import contextlib
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from support.leftovers import children, shared_memory, sockets_of
 from support.residue import descriptors
+
+GRPC_THREADS = ("event_engine", "lifeguard", "grpc_", "default-execut", "resolver-execut", "timer_")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Holdings:
         counts = Counter()
         for name, pid in processes.items():
             counts.update(f"{name}: descriptor {_kind(target)}" for target in descriptors(pid).values())
-            counts.update({f"{name}: threads": len(os.listdir(f"/proc/{pid}/task"))})
+            counts.update(f"{name}: thread {thread}" for thread in _threads(pid))
             counts.update({f"{name}: children": len(children(pid))})
             counts.update({f"{name}: abstract sockets": len(sockets_of(pid))})
         for name, directory in directories.items():
@@ -39,6 +41,15 @@ class Holdings:
     def beyond(self, before):
         """What there is more of than before."""
         return {name: (before.counts[name], count) for name, count in (self.counts - before.counts).items()}
+
+
+def _threads(pid):
+    """Names of its threads, but for gRPC's: it keeps a pool, which grows and shrinks as it sees fit."""
+    names = []
+    for file in Path(f"/proc/{pid}/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # one that has just ended
+            names.append(file.read_text().strip())
+    return [name for name in names if not name.startswith(GRPC_THREADS)]
 
 
 def resident_kib(pid):

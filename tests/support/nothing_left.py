@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from support.leftovers import alive
+from support.leftovers import alive, children
 from support.residue import command, marked_processes
 from support.waiting import wait_until
 
 GONE_S = 10.0  # a session process may linger five seconds
 
 spared = []
-"""Functions that return pids of children that outlive a test rightly, and may be others after it than before."""
+"""Functions that return pids of children that outlive a test rightly, with all below them: they may be other ones
+after it than before.
+"""
 
 
 def _own_children():
@@ -33,10 +35,12 @@ def _own_children():
 
 def left_running(before, events):
     """Command lines of what is left: children that were not there before, and what carries the event log's mark."""
-    children = {pid for pid, _ in _own_children() - before}
-    children -= {pid for pids in spared for pid in pids()}
+    own = {pid for pid, _ in _own_children() - before}
     marked = set(marked_processes(events)) if events is not None else set()
-    return [f"{'' if alive(pid) else 'zombie '}{command(pid)}" for pid in sorted(children | marked)]
+    left = own | marked
+    if left:
+        left -= {each for pids in spared for pid in pids() for each in (pid, *children(pid))}
+    return [f"{'' if alive(pid) else 'zombie '}{command(pid)}" for pid in sorted(left)]
 
 
 @pytest.fixture(autouse=True)

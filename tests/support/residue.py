@@ -4,6 +4,7 @@ They are found by a word in their environment, so other tests on the machine don
 while they live (`look`), since afterwards nobody could say whose it was.
 """
 
+import gc
 import os
 import re
 from pathlib import Path
@@ -53,6 +54,7 @@ class Residue:
         assert not shared, f"shared memory left: {shared}"
         files = sorted(str(path) for path in Path(temporary).rglob("*"))
         assert not files, f"temporary files left: {files}"
+        gc.collect()  # gRPC's channels are in cycles, and the last of them closes what all shared
         new = {fd: target for fd, target in descriptors().items() if fd not in self._descriptors_before}
         new = {fd: target for fd, target in new.items() if not _is_of_grpc(target)}
         assert not new, f"descriptors of this process left: {new}"

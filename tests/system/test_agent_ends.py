@@ -81,7 +81,7 @@ def test_sigterm_to_every_process_lets_running_calls_end_within_the_grace(job_ri
     assert session.wait_for("notice")["leases"] == [terms.lease_id]
     farewells = [farewell_of(session, client) for client in clients]
     assert {(f["last_started"], f["last_done"]) for f in farewells} == {(1, 1)}
-    assert {f["reason_code"] for f in farewells} == {ReasonCode.OWNER_RELEASE}
+    assert {f["reason_code"] for f in farewells} == {ReasonCode.SLURM_PREEMPT}
     assert session.wait_for("ended")["reason"] == "reclaimed"
     assert rig.process.wait(5) == 0
     assert isinstance(rig.hear(0.1)[-1], SliceEmpty)
