@@ -92,9 +92,14 @@ class Agent:
                 self._link.close()
         return 0
 
-    def request_reclaim(self, reason_code: int = ReasonCode.SLURM_PREEMPT) -> None:
-        """Begin to give the slice back; `run` returns when it is done. A second time it changes nothing."""
-        self._step(on.ReclaimAsked(reason_code))
+    def request_reclaim(self, reason_code: int = ReasonCode.SLURM_PREEMPT, *, at_once: bool = False) -> None:
+        """Begin to give the slice back; `run` returns when it is done. A second time changes nothing but by `at_once`.
+
+        Args:
+            reason_code: why, for sessions and allocator; the first counts.
+            at_once: running calls get no time, also if a drain has begun.
+        """
+        self._step(on.ReclaimAsked(reason_code, at_once))
 
     def snapshot(self) -> dict[str, Any]:
         """The agent's state for people and tests."""

@@ -133,8 +133,10 @@ class AgentCore:
                 self._book.on_data(event)
             case on.UsageRead(usages):
                 self.usage.hear(usages, self._book.workers)
-            case on.ReclaimAsked(reason_code):
+            case on.ReclaimAsked(reason_code, at_once):
                 self._reclaim(reason_code)
+                if at_once:
+                    self._hurry()
             case on.Tick():
                 pass
             case _:
@@ -329,6 +331,13 @@ class AgentCore:
         self.do(on.ToAllocator(Ending(self.config.slice.slice_id, self.epoch, reason_code, grace_s)))
         for held in list(self.leases.values()):
             self.end(held, LeaseEvent.RECLAIM, reason_code)
+
+    def _hurry(self) -> None:
+        """Give running calls no more time; what was told of the drain holds no longer."""
+        self._drain_until_s = self._now_s
+        for held in self.leases.values():
+            if held.kill_at_s is not None:
+                held.kill_at_s = self._now_s
 
     def notice(self, lease_ids: list[bytes], reason_code: int) -> dict[str, Any]:
         """The word to a session that its leases go back to their owner."""

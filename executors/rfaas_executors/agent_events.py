@@ -224,9 +224,13 @@ class UsageRead:
 
 @dataclass(frozen=True, slots=True)
 class ReclaimAsked:
-    """The owner wants the slice back: Slurm's SIGTERM, the end of the slice, the allocator or the host program."""
+    """The owner wants the slice back: Slurm's SIGTERM, the end of the slice, the allocator or the host program.
+
+    `at_once`: running calls get no time any more, also if they were promised some.
+    """
 
     reason_code: int
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

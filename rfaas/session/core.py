@@ -139,8 +139,8 @@ class SessionCore:
                 self._agents.channels.on_up(channel)
             case DataDown():
                 self._agents.channels.on_down(event)
-            case Stop():
-                self._on_stop()
+            case Stop(at_once):
+                self._on_stop(at_once)
             case Tick():
                 pass  # the timers have run
 
@@ -292,8 +292,10 @@ class SessionCore:
         if not self._clients and not self._waiting and not self._stopping:
             self._leave()
 
-    def _on_stop(self) -> None:
+    def _on_stop(self, at_once: bool) -> None:
         if self._stopping:
+            if at_once:
+                self._leave()
             return
         self._stopping = True
         held = [(client, lease) for client in self._clients.values() for lease in client.leases.values()]

@@ -4,7 +4,6 @@ Channels of every medium, then results of a real worker. Spec: docs/spec/001-inv
 """
 
 import hashlib
-import inspect
 import pickle
 import socket
 
@@ -127,33 +126,34 @@ def arguments_of(size_bytes):
     return bytes(size_bytes - overhead_bytes)
 
 
-if "payload_limit" in inspect.signature(rfaas.Executor).parameters:
+@pytest.fixture(scope="module")
+def ex():
+    with rfaas.Executor(1, allocator="embedded", payload_limit=CAP) as executor:
+        yield executor
 
-    @pytest.fixture(scope="module")
-    def ex():
-        with rfaas.Executor(1, allocator="embedded", payload_limit=CAP) as executor:
-            yield executor
 
-    @pytest.mark.parametrize("size_bytes", [CAP // 2, CAP - 1, CAP])
-    def test_a_call_within_the_limit_is_exact(ex, size_bytes):
-        data = arguments_of(size_bytes)
-        assert ex.submit(hostile.size_of, data).result(TIMEOUT_S) == len(data)
+@pytest.mark.parametrize("size_bytes", [CAP // 2, CAP - 1, CAP])
+def test_a_call_within_the_limit_is_exact(ex, size_bytes):
+    data = arguments_of(size_bytes)
+    assert ex.submit(hostile.size_of, data).result(TIMEOUT_S) == len(data)
 
-    def test_a_call_beyond_the_limit_is_never_sent(ex):
-        before = ex.statistics()["answered"]
-        error = ex.submit(hostile.size_of, arguments_of(CAP + 1)).exception(TIMEOUT_S)
-        assert type(error) is PayloadTooLarge
-        assert str(CAP) in error.message
-        assert error.may_have_run is False
-        assert ex.submit(hostile.size_of, b"abc").result(TIMEOUT_S) == 3
-        assert ex.statistics()["answered"] == before + 1
 
-    @pytest.mark.parametrize("more", [0, 1])
-    def test_a_result_is_whole_up_to_the_limit_and_refused_beyond(ex, more):
-        size_bytes = CAP - (result_bytes(CAP // 2) - CAP // 2) + more
-        future = ex.submit(hostile.payload, size_bytes)
-        if more:
-            error = future.exception(TIMEOUT_S)
-            assert (type(error), error.may_have_run, error.phase) == (PayloadTooLarge, True, "DONE")
-        else:
-            assert len(future.result(TIMEOUT_S)) == size_bytes
+def test_a_call_beyond_the_limit_is_never_sent(ex):
+    before = ex.statistics()["answered"]
+    error = ex.submit(hostile.size_of, arguments_of(CAP + 1)).exception(TIMEOUT_S)
+    assert type(error) is PayloadTooLarge
+    assert str(CAP) in error.message
+    assert error.may_have_run is False
+    assert ex.submit(hostile.size_of, b"abc").result(TIMEOUT_S) == 3
+    assert ex.statistics()["answered"] == before + 1
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_result_is_whole_up_to_the_limit_and_refused_beyond(ex, more):
+    size_bytes = CAP - (result_bytes(CAP // 2) - CAP // 2) + more
+    future = ex.submit(hostile.payload, size_bytes)
+    if more:
+        error = future.exception(TIMEOUT_S)
+        assert (type(error), error.may_have_run, error.phase) == (PayloadTooLarge, True, "DONE")
+    else:
+        assert len(future.result(TIMEOUT_S)) == size_bytes

@@ -55,6 +55,7 @@ class AgentRig:
         template_linger_s: float = 10.0,
         sched: str = "normal",
         event_log: Path | None = None,
+        job_id: str = "",
     ) -> None:
         self.slice_id = secrets.token_bytes(16)
         self.secret = secrets.token_bytes(32)
@@ -71,6 +72,7 @@ class AgentRig:
             "drain_s": drain_s,
             "template_linger_s": template_linger_s,
             "sched": sched,
+            "job_id": job_id,
         }
         env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         if event_log is not None:
