@@ -1,7 +1,7 @@
 # The one entry point: `make help`. The work is done by the scripts in tools/; nothing here needs root unless it says so.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-slurm check test fmt bench docs cluster-up cluster-down clean
+.PHONY: help demo demo-slurm check test soak fmt bench docs cluster-up cluster-down clean
 
 PYTHON := .venv/bin/python
 RIG := tests/cluster/rig/slurm-cluster
@@ -41,6 +41,10 @@ test: check  ## everything: check, real processes, every Python here, a real Slu
 	.venv/bin/pytest -m "not slurm" tests/system tests/faults
 	$(PYTHON) tools/test_on_pythons.py
 	.venv/bin/pytest -m slurm tests/cluster tests/faults
+
+soak:  ## the fault tests with full counts; goes on after what is done at this commit; PART=T01: that one
+	@tools/setup.sh dev
+	$(PYTHON) tools/soak.py $(PART)
 
 fmt:  ## format the sources and mend what the linter can mend
 	@tools/setup.sh dev

@@ -22,6 +22,7 @@ from rfaas_transport.errors import (
     DeadlineExceeded,
     EnvironmentFailed,
     ExecutorBroken,
+    FunctionOOM,
     LeaseDenied,
     NoCredit,
     NodeLost,
@@ -39,9 +40,11 @@ from rfaas_transport.errors import (
 
 if TYPE_CHECKING:
     from rfaas.client.futures import Future
+    from rfaas.client.mismatch import EnvironmentWarning
     from rfaas.client.reclaims import ReclaimNotice
     from rfaas.executor import Executor
     from rfaas.progress_bar import progress
+    from rfaas.shipped_files import shipped
 
 __version__ = "0.1.0.dev0"
 
@@ -58,8 +61,10 @@ __all__ = [
     "Context",
     "DeadlineExceeded",
     "EnvironmentFailed",
+    "EnvironmentWarning",
     "Executor",
     "ExecutorBroken",
+    "FunctionOOM",
     "Future",
     "LeaseDenied",
     "NoCredit",
@@ -78,13 +83,16 @@ __all__ = [
     "__version__",
     "current",
     "progress",
+    "shipped",
 ]
 
 _LAZY = {
+    "EnvironmentWarning": "rfaas.client.mismatch",
     "Executor": "rfaas.executor",
     "Future": "rfaas.client.futures",
     "ReclaimNotice": "rfaas.client.reclaims",
     "progress": "rfaas.progress_bar",
+    "shipped": "rfaas.shipped_files",
 }
 
 

@@ -46,6 +46,28 @@ AllocatorChoice = Embedded | StateDir
 
 
 @dataclass(frozen=True, slots=True)
+class OutputSettings:
+    """What becomes of what functions print.
+
+    Attributes:
+        to: "caller": this program's own streams; "files"; or "discard".
+        limit_bytes: of each call, standard output and error together.
+        prefix: of each line, with the fields {node}, {worker} and {call}.
+        directory: where the files are made.
+    """
+
+    to: str = "caller"
+    limit_bytes: int = 1 << 20
+    prefix: str = "[{node}/{worker} #{call}] "
+    directory: str = "rfaas-output"
+
+    @property
+    def taken_bytes(self) -> int:
+        """What an agent is to take of each call's output; 0: none at all."""
+        return 0 if self.to == "discard" else self.limit_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CallSettings:
     """How one call is treated; `Executor.options` makes another of it.
 
@@ -78,6 +100,11 @@ class ExecutorConfig:
         daemon_python: interpreter of the session process; None: the one that runs now.
         calls: defaults of every call.
         placement: one of PLACEMENTS.
+        output: what becomes of what functions print.
+        payload_limit_bytes: of the arguments and of the result of each call; None: what a channel takes.
+        files_limit_bytes: of all files that come along.
+        check_modules: "warn", "error" or "ignore": what a node with other modules than this program's means.
+        shipped_modules: those that come along.
     """
 
     max_workers: int
@@ -90,6 +117,15 @@ class ExecutorConfig:
     daemon_python: str | None
     calls: CallSettings
     placement: str = "pack"
+    output: OutputSettings = OutputSettings()
+    payload_limit_bytes: int | None = None
+    files_limit_bytes: int = 64 << 20
+    check_modules: str = "warn"
+    shipped_modules: frozenset[str] = frozenset()
+
+
+DEFAULT_MEMORY_BYTES: Final = 2**30
+"""Of a worker whose program names none, where an allocator serves."""
 
 
 def configure(
@@ -111,13 +147,24 @@ def configure(
     environ = os.environ if environ is None else environ
     names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
-    value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in (*names, *of_calls)}
+    of_output = ("output", "output_limit_bytes", "output_prefix", "output_dir")
+    every = (*names, *of_calls, *of_output, "payload_limit", "files_limit", "check_modules")
+    value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in every}
     return make_config(
         **{name: value[name] for name in names},
         allocator=settings.value("allocator", arguments.get("allocator")),
         daemon_python=settings.value("daemon_python", arguments.get("daemon_python")),
         calls=make_call_settings(**{name: value[name] for name in of_calls}, retry_on=retry_on),
         environ=environ,
+        payload_limit_bytes=value["payload_limit"],
+        files_limit_bytes=value["files_limit"],
+        check_modules=value["check_modules"],
+        output=OutputSettings(
+            value["output"],
+            value["output_limit_bytes"],
+            value["output_prefix"],
+            value["output_dir"] or os.path.abspath("rfaas-output"),
+        ),
     )
 
 
@@ -154,7 +201,7 @@ def make_call_settings(
 def make_config(
     *,
     max_workers: int | None,
-    memory: str | int,
+    memory: str | int | None,
     cores: int,
     allocator: str | os.PathLike[str] | None,
     transport: str,
@@ -164,6 +211,10 @@ def make_config(
     calls: CallSettings,
     placement: str = "pack",
     environ: Mapping[str, str] = os.environ,
+    output: OutputSettings = OutputSettings(),
+    payload_limit_bytes: int | None = None,
+    files_limit_bytes: int = 64 << 20,
+    check_modules: str = "warn",
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
 
@@ -181,7 +232,7 @@ def make_config(
     return ExecutorConfig(
         max_workers=_max_workers(max_workers, choice),
         cores=_whole_number("cores", cores, 1, 65_535),
-        memory_bytes=parse_size_bytes(memory, name="memory"),
+        memory_bytes=_memory_bytes(memory, choice),
         choice=choice,
         transport=transport,
         hot_for_s=parse_duration_s(hot_for_s, name="hot_for_s"),
@@ -189,6 +240,10 @@ def make_config(
         daemon_python=_interpreter(Settings.load(environ).value("daemon_python", daemon_python)),
         calls=calls,
         placement=placement,
+        output=output,
+        payload_limit_bytes=payload_limit_bytes,
+        files_limit_bytes=files_limit_bytes,
+        check_modules=check_modules,
     )
 
 
@@ -294,6 +349,15 @@ def _max_workers(value: int | None, choice: AllocatorChoice) -> int:
     if value is None:
         return usable_cpus() if isinstance(choice, Embedded) else MAX_WORKERS_ALLOCATOR
     return _whole_number("max_workers", value, 1, MAX_WORKERS_LIMIT)
+
+
+def _memory_bytes(value: str | int | None, choice: AllocatorChoice) -> int:
+    """Of each worker. On the user's own machine there is no limit but the machine's where none was named (002 §10)."""
+    if value is not None:
+        return parse_size_bytes(value, name="memory")
+    if isinstance(choice, Embedded):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return DEFAULT_MEMORY_BYTES
 
 
 def _whole_number(name: str, value: object, minimum: int, maximum: int) -> int:

@@ -10,11 +10,12 @@ import concurrent.futures
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 
+from rfaas.client import shipping
 from rfaas.client.applying import Chunk
 from rfaas.client.engine import Engine
 from rfaas.client.futures import Future
@@ -245,7 +246,8 @@ class Executor(Calls):
         initargs: arguments of `initializer`.
         max_tasks_per_child: calls after which a worker leaves and another takes its place; a chunk of `map` is one.
             None: never.
-        memory: of each worker, "512MiB" or bytes; 1 GiB.
+        memory: of each worker, "512MiB" or bytes. A worker that goes beyond, with all that its function started, is
+            killed: FunctionOOM (docs/isolation.md). None: 1 GiB with an allocator; embedded, what the machine has.
         cores: of each worker; 1.
         placement: "pack": workers on as few nodes as possible; "spread": on as many. A hint, where there is a choice.
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
@@ -258,12 +260,26 @@ class Executor(Calls):
         acquire_timeout_s: seconds that a call waits while there is no worker at all, then AcquireTimeout; None: for
             ever ("none" says so where the configuration says else); inside a function that names an allocator, 60.
         daemon_python: interpreter of the helper process, if it should not be this one; also RFAAS_DAEMON_PYTHON.
+        files: paths of files and directories that functions find on their worker: modules by import, all else by
+            `rfaas.shipped("name")`; or {"name there": "path here"}. Read here and now, brought to each node once.
+        files_limit: the most bytes, or "64MiB", that they may take together.
+        check_modules: what it means that a node lacks modules which this program has imported, or has other versions of
+            them: "warn" (an EnvironmentWarning before the first call runs there), "error" (EnvironmentFailed, and no
+            call runs there), "ignore".
+        payload_limit: the most bytes, or "64MiB", that the arguments or the result of a call may take; beyond it the
+            call fails with PayloadTooLarge, before anything is sent, and its worker goes on. None: 4 GiB.
+        output: what functions print goes to "caller", this program's own `sys.stdout` and `sys.stderr`, before the
+            result counts; to "files", a pair a worker in `output_dir`; or is thrown away: "discard".
+        output_limit_bytes: of each call; what it prints beyond is cut, and a line says how much.
+        output_prefix: of each line, with the fields {node}, {worker}, {call}; "none": lines as they were printed.
+        output_dir: for "files"; "rfaas-output" in the working directory.
 
     Raises:
         ConfigError: a value is wrong; nothing was started.
         TypeError: `initializer` can't be called, `initargs` is no tuple, `max_tasks_per_child` no number; nothing was
                 started.
         SerializationError: `initializer` or `initargs` can't be pickled; nothing was started.
+        PayloadTooLarge: `files` are larger than `files_limit`; nothing was started.
     """
 
     def __init__(
@@ -285,6 +301,14 @@ class Executor(Calls):
         retries: int | None = None,
         retry_on: type[BaseException] | Iterable[type[BaseException]] = (),
         daemon_python: str | os.PathLike[str] | None = None,
+        files: Iterable[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]] | None = None,
+        files_limit: str | int | None = None,
+        check_modules: Literal["warn", "error", "ignore"] | None = None,
+        payload_limit: str | int | None = None,
+        output: Literal["caller", "files", "discard"] | None = None,
+        output_limit_bytes: str | int | None = None,
+        output_prefix: str | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         if callable(max_workers):
             raise ConfigError("max_workers is a function", hint="make the executor first, then ex.submit(function, …)")
@@ -302,9 +326,19 @@ class Executor(Calls):
             retries=retries,
             retry_on=retry_on,
             daemon_python=daemon_python,
+            files_limit=files_limit,
+            check_modules=check_modules,
+            payload_limit=payload_limit,
+            output=output,
+            output_limit_bytes=output_limit_bytes,
+            output_prefix=output_prefix,
+            output_dir=output_dir,
         )
         check_worker_life(initializer, initargs, max_tasks_per_child)
-        super().__init__(Engine(config, initializer, tuple(initargs), max_tasks_per_child), config.calls)
+        bundle = shipping.read(files, config.files_limit_bytes)
+        if bundle is not None:
+            config = replace(config, shipped_modules=bundle.modules)
+        super().__init__(Engine(config, initializer, tuple(initargs), max_tasks_per_child, bundle), config.calls)
         # Not __del__: the I/O thread outlives this object and finishes the calls that others hold futures of.
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # exit waits for the calls by another way: rfaas.client.lifetime

@@ -110,3 +110,18 @@ def _duration_of_text(text: str) -> float | None:
         total_s += float(match[1]) * DURATION_UNITS[match[2]]
         position = match.end()
     return total_s if position else None
+
+
+def size_text(size_bytes: int) -> str:
+    """Write a size for people, in three figures: "1.50 GiB", "64.0 MiB", "17 B"."""
+    for name, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size_bytes >= factor:
+            number = size_bytes / factor
+            return (
+                f"{number:.2f} {name}"
+                if number < 10
+                else f"{number:.1f} {name}"
+                if number < 100
+                else f"{number:.0f} {name}"
+            )
+    return f"{size_bytes} B"

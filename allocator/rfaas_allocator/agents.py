@@ -189,13 +189,13 @@ class AgentDesk:
             self._ledger.history.slice_came(now_s, about.cores, about.memory_bytes)
         else:
             self._succeed(entry, message)
-        # An agent that has an epoch keeps it: another life of the allocator, whose journal is lost, gave it.
+        # An agent that has an epoch keeps it: it was forgotten meanwhile, or its giver's journal is lost.
         entry.epoch = message.epoch or Epoch(self._ledger.advance("epoch"))
         self._ledger.advance("epoch", at_least=entry.epoch)
         self._ledger.keep_slice(entry)
-        self._ledger.emit(
-            Happened("epoch", slice_id=entry.slice_id, node=entry.slice.node, fields={"node_epoch": entry.epoch})
-        )
+        if not message.epoch:
+            fields: dict[str, object] = {"node_epoch": entry.epoch}
+            self._ledger.emit(Happened("epoch", slice_id=entry.slice_id, node=entry.slice.node, fields=fields))
         return entry
 
     def _succeed(self, entry: SliceEntry, message: Register) -> None:

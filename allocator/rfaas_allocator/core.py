@@ -1,4 +1,4 @@
-"""The allocator's core: one `step(event, now_s) -> effects`, and nothing else in production or in tests.
+"""The allocator's core: `steps(events, now_s) -> effects`, and nothing else in production or in tests.
 
 Must not do I/O, read clocks, or make random numbers of its own: links, journal and ids are the shell's (engine).
 Oldest request first; none is given more than its target. Spec: docs/spec/002-lease.md sections 5-7.
@@ -7,7 +7,7 @@ Oldest request first; none is given more than its target. Spec: docs/spec/002-le
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from rfaas.control.messages import JobsReport, SliceId, Snapshot, Waiting
@@ -92,15 +92,27 @@ class AllocatorCore:
         return self._ledger.take_effects()
 
     def step(self, event: CoreEvent, now_s: float) -> list[Effect]:
-        """Take one event.
+        """Take one event; see `steps`."""
+        return self.steps((event,), now_s)
+
+    def steps(self, events: Iterable[CoreEvent], now_s: float) -> list[Effect]:
+        """Take what happened since the last time, and then decide once: with many requests a decision looks at each.
 
         Args:
-            event: what happened.
+            events: what happened, in this order.
             now_s: seconds on a clock that only rises.
         Returns:
             What to do: first make every record durable, then the rest in order.
         """
         self._ledger.now_s = now_s
+        for event in events:
+            self._take(event, now_s)
+        if self._ledger.changed:
+            self._ledger.changed = False
+            self._serve(now_s)
+        return self._ledger.take_effects()
+
+    def _take(self, event: CoreEvent, now_s: float) -> None:
         match event:
             case AgentSaid():
                 self._agents.said(event.link, event.message, now_s)
@@ -119,10 +131,6 @@ class AllocatorCore:
                 self._ledger.changed = True
             case HostsNamed():
                 self._ledger.name_hosts(HostsAre(event.source, event.hosts))
-        if self._ledger.changed:
-            self._ledger.changed = False
-            self._serve(now_s)
-        return self._ledger.take_effects()
 
     def snapshot(self, now_s: float) -> Snapshot:
         """Everything at this moment."""
@@ -149,9 +157,11 @@ class AllocatorCore:
 
     def _serve(self, now_s: float) -> None:
         """Propose what can be proposed, oldest request first, and tell those that must wait."""
-        lacking = [(key, entry) for key, entry in self._inventory.wants.items() if self._inventory.missing(key) > 0]
+        lacking = []
         for key, entry in self._inventory.wants.items():
-            if self._inventory.missing(key) <= 0:
+            if self._inventory.missing(key) > 0:
+                lacking.append((key, entry))
+            else:
                 entry.told = None
         if not lacking:
             return

@@ -69,7 +69,7 @@ class AllocatorDaemon:
 
     def __init__(self, config: AllocatorConfig) -> None:
         self._config = config
-        self._leave = asyncio.Event()
+        self._leave, self._at_once = asyncio.Event(), asyncio.Event()
         self._stop_timeout_s = 0.0
         self._socket_dir: Path | None = None
         self._engine: Engine | None = None
@@ -135,14 +135,18 @@ class AllocatorDaemon:
 
     async def _wait_to_leave(self, engine: Engine) -> None:
         await self._leave.wait()
-        if self._stop_timeout_s > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._stop_timeout_s):
-                    await engine.until(_nobody_reachable)
+        if self._stop_timeout_s > 0 and not self._at_once.is_set():
+            waiting = [asyncio.create_task(wait) for wait in (engine.until(_nobody_reachable), self._at_once.wait())]
+            await asyncio.wait(waiting, timeout=self._stop_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
 
     def stop(self, slices_timeout_s: float = 0.0) -> None:
         """Leave; first wait so long for the agents to go, if they were told to. The second time: leave at once."""
-        self._stop_timeout_s = 0.0 if self._leave.is_set() else slices_timeout_s
+        if self._leave.is_set():
+            self._at_once.set()
+        else:
+            self._stop_timeout_s = slices_timeout_s
         self._leave.set()
 
     async def close(self) -> None:

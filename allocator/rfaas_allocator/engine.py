@@ -144,7 +144,7 @@ class Engine:
             while len(jobs) < BATCH_LIMIT and not self._queue.empty():
                 jobs.append(self._queue.get_nowait())
             batch = [job for job in jobs if job is not None]
-            effects = [effect for job in batch for effect in self._core.step(job.event, now_s())]
+            effects = self._core.steps([job.event for job in batch], now_s())
             await self._carry_out(effects)
             for job in batch:
                 if job.done is not None and not job.done.done():

@@ -48,6 +48,7 @@ SERVER_OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),  # gRPC measures bandwidth by pings too, and counted a busy peer's as an abuse
     ("grpc.so_reuseport", 0),  # two allocators must not share a port
 )
 

@@ -64,6 +64,10 @@ void rfaas_page_read_usage(const rfaas_page_usage *usage, rfaas_page_usage *copy
     copy->bytes_out = load(&usage->bytes_out);
 }
 
+void rfaas_page_take_output(rfaas_page_output *output) { publish(&output->takes, output->takes + 1); }
+
+uint64_t rfaas_page_output_takes(const rfaas_page_output *output) { return observe(&output->takes); }
+
 void rfaas_page_read(const rfaas_page_slot *slot, rfaas_page_slot *copy)
 {
     copy->started = load(&slot->started);

@@ -14,6 +14,9 @@
 
 #define RFAAS_PAGE_SLOTS 64
 #define RFAAS_PAGE_USAGE_OFFSET 4096
+#define RFAAS_PAGE_OUTPUT_OFFSET 4160
+#define RFAAS_PAGE_WORDS_OFFSET 6144 /* a worker's last words: u32 size, then UTF-8 text */
+#define RFAAS_PAGE_WORDS_BYTES 2044
 #define RFAAS_PAGE_SIZE_BYTES 8192
 
 /* One channel's slot; a cache line, so that two channels never share one. */
@@ -40,6 +43,20 @@ typedef struct {
 } rfaas_page_usage;
 
 _Static_assert(sizeof(rfaas_page_usage) == 64, "the usage is one cache line");
+
+/* What the agent took from the worker's standard output and error; the agent's to write. A cache line of its own. */
+typedef struct {
+    uint64_t takes; /* reads that found something, counted before they are made */
+    uint64_t reserved[7];
+} rfaas_page_output;
+
+_Static_assert(sizeof(rfaas_page_output) == 64, "the output is one cache line");
+
+/* Say that what was printed is about to be taken. Call it before the read: whoever then finds the pipe empty sees it. */
+void rfaas_page_take_output(rfaas_page_output *output);
+
+/* How many times that was said. Look into the pipe first. */
+uint64_t rfaas_page_output_takes(const rfaas_page_output *output);
 
 /* Give the slot to a channel: nothing started, nothing done. */
 void rfaas_page_open(rfaas_page_slot *slot, uint64_t channel);

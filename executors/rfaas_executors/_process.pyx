@@ -6,7 +6,8 @@ Spec: docs/spec/001-invocation.md section 5 (state page).
 
 import os
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
 
 
 cdef extern from "state_page.h" nogil:
@@ -14,6 +15,9 @@ cdef extern from "state_page.h" nogil:
         RFAAS_PAGE_SIZE_BYTES
         RFAAS_PAGE_SLOTS
         RFAAS_PAGE_USAGE_OFFSET
+        RFAAS_PAGE_OUTPUT_OFFSET
+        RFAAS_PAGE_WORDS_OFFSET
+        RFAAS_PAGE_WORDS_BYTES
     ctypedef struct rfaas_page_slot:
         uint64_t channel
         uint64_t started
@@ -26,6 +30,10 @@ cdef extern from "state_page.h" nogil:
         uint64_t calls
         uint64_t bytes_in
         uint64_t bytes_out
+    ctypedef struct rfaas_page_output:
+        uint64_t takes
+    void rfaas_page_take_output(rfaas_page_output *output)
+    uint64_t rfaas_page_output_takes(const rfaas_page_output *output)
     void rfaas_page_account(rfaas_page_usage *usage, uint64_t running_ns, uint64_t bytes_in, uint64_t bytes_out)
     void rfaas_page_read_usage(const rfaas_page_usage *usage, rfaas_page_usage *copy)
     void rfaas_page_open(rfaas_page_slot *slot, uint64_t channel)
@@ -39,6 +47,15 @@ cdef extern from "quiet_signals.h" nogil:
     int rfaas_quiet_restore()
     void rfaas_quiet_hold()
     void rfaas_quiet_let_go()
+
+cdef extern from "put_back.h" nogil:
+    ctypedef struct rfaas_held:
+        int fd
+    int rfaas_remember()
+    bint rfaas_put_back()
+    int rfaas_hold(int fd, rfaas_held *held)
+    bint rfaas_is_held(const rfaas_held *held)
+    int rfaas_exit_within(int ms, int status)
 
 cdef extern from "orphan_watch.h" nogil:
     int rfaas_orphan_watch(int parent, int last_ms)
@@ -69,6 +86,21 @@ cdef extern from "<fcntl.h>" nogil:
         F_SEAL_GROW
         F_SEAL_SEAL
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, int *answer)
+    enum:
+        FIONREAD
+
+cdef extern from "<stdio.h>" nogil:
+    ctypedef struct FILE:
+        pass
+    FILE *stdout
+    int fflush(FILE *stream)
+    int setvbuf(FILE *stream, char *buffer, int mode, size_t size)
+    enum:
+        _IOLBF
+        BUFSIZ
+
 cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
@@ -93,6 +125,8 @@ cdef class StatePage:
 
     cdef rfaas_page_slot *slots
     cdef rfaas_page_usage *costs  # NULL: an agent of the version before made the page
+    cdef rfaas_page_output *output  # as `costs`
+    cdef uint64_t known_takes
     cdef size_t size_bytes
     cdef int fd
 
@@ -101,6 +135,8 @@ cdef class StatePage:
     def __cinit__(self):
         self.slots = NULL
         self.costs = NULL
+        self.output = NULL
+        self.known_takes = 0
         self.fd = -1
 
     @staticmethod
@@ -134,6 +170,7 @@ cdef class StatePage:
         page.slots = <rfaas_page_slot *>address
         if page.size_bytes == RFAAS_PAGE_SIZE_BYTES:
             page.costs = <rfaas_page_usage *>(<char *>address + RFAAS_PAGE_USAGE_OFFSET)
+            page.output = <rfaas_page_output *>(<char *>address + RFAAS_PAGE_OUTPUT_OFFSET)
         page.fd = fd
         return page
 
@@ -207,11 +244,58 @@ cdef class StatePage:
         rfaas_page_read_usage(self.costs, &copy)
         return copy.running_ns, copy.hot_ns, copy.calls, copy.bytes_in, copy.bytes_out
 
+    def take_output(self):
+        """Say, as the agent, that what the worker printed is about to be taken; a pipe that holds nothing is left."""
+        self.at(0)
+        if self.output != NULL:
+            rfaas_page_take_output(self.output)
+
+    def printed(self, int out_fd, int err_fd):
+        """Whether anything was written to either of these pipes since the last time; costs two short system calls.
+
+        What C's own stdout still holds is written first. True may mean that the agent was late with what is older.
+        """
+        cdef int out_bytes = 0, err_bytes = 0
+        cdef uint64_t takes
+        self.at(0)
+        if self.output == NULL:
+            return False
+        with nogil:
+            fflush(stdout)
+            ioctl(out_fd, FIONREAD, &out_bytes)
+            ioctl(err_fd, FIONREAD, &err_bytes)
+        takes = rfaas_page_output_takes(self.output)  # after the look into the pipes
+        if takes == self.known_takes and not out_bytes and not err_bytes:
+            return False
+        self.known_takes = takes
+        return True
+
     def read(self, int slot):
         """Return (channel, started, done, deadline_boot_ns, started_boot_ns); exact once the worker is dead."""
         cdef rfaas_page_slot copy
         rfaas_page_read(self.at(slot), &copy)
         return copy.channel, copy.started, copy.done, copy.deadline_boot_ns, copy.started_boot_ns
+
+    def say_last(self, bytes text):
+        """Leave a text for people, why this process ends; one that is too long is cut."""
+        cdef uint32_t n_bytes = <uint32_t>min(len(text), RFAAS_PAGE_WORDS_BYTES)
+        cdef const char *data = text
+        cdef char *where
+        if self.costs != NULL:
+            where = <char *>self.slots + RFAAS_PAGE_WORDS_OFFSET
+            memcpy(where + sizeof(n_bytes), data, n_bytes)
+            memcpy(where, &n_bytes, sizeof(n_bytes))
+
+    def last_words(self):
+        """What the worker, or a function of its, left there: bytes of anybody's making; b"" if nothing."""
+        cdef uint32_t n_bytes = 0
+        if self.costs == NULL:
+            return b""
+        cdef const char *where = <const char *>self.slots + RFAAS_PAGE_WORDS_OFFSET
+        memcpy(&n_bytes, where, sizeof(n_bytes))
+        if n_bytes > RFAAS_PAGE_WORDS_BYTES:
+            return b""
+        return (where + sizeof(n_bytes))[:n_bytes]
 
     def close(self):
         """Unmap and close; repeatable."""
@@ -219,6 +303,7 @@ cdef class StatePage:
             munmap(self.slots, self.size_bytes)
             self.slots = NULL
             self.costs = NULL
+            self.output = NULL
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -231,6 +316,11 @@ cdef class StatePage:
                 os.close(self.fd)
             except OSError:  # nobody is left to tell
                 pass
+
+
+def line_buffer_c_output():
+    """Have C's own stdout write whole lines at once, as on a terminal."""
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ)
 
 
 def install_quiet_signals():
@@ -295,3 +385,65 @@ def adopt_orphans():
     """
     if prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise failed("PR_SET_CHILD_SUBREAPER")
+
+
+cdef class HeldDescriptors:
+    """What a worker's own descriptors refer to, to be compared after a function ran."""
+
+    cdef dict held
+
+    def __cinit__(self):
+        self.held = {}
+
+    def add(self, int fd):
+        """Remember a descriptor.
+
+        Raises:
+            OSError: it is closed.
+        """
+        cdef rfaas_held one
+        if rfaas_hold(fd, &one) != 0:
+            raise failed("fstat")
+        self.held[fd] = <bytes>(<char *>&one)[:sizeof(one)]
+
+    def remove(self, int fd):
+        """Forget a descriptor."""
+        self.held.pop(fd, None)
+
+    def lost(self):
+        """Descriptors that are closed or refer to something else now; an empty list nearly always."""
+        cdef bytes one
+        found = []
+        for fd, one in self.held.items():
+            if not rfaas_is_held(<const rfaas_held *><const char *>one):
+                found.append(fd)
+        return found
+
+
+def remember_surroundings():
+    """Remember what `put_back_surroundings` restores, in the thread that will.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if rfaas_remember() != 0:
+        raise failed("sigaction")
+
+
+def put_back_surroundings():
+    """Restore signal mask and SIGCHLD, disarm the interval timers, put /dev/null in place of closed standard streams.
+
+    Returns:
+        False if a function has lowered the limit of descriptors for good: no connection can be taken any more.
+    """
+    return bool(rfaas_put_back())
+
+
+def exit_within(int ms, int status):
+    """End this process with `status` in `ms` at the latest, by SIGALRM.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if rfaas_exit_within(ms, status) != 0:
+        raise failed("setitimer")

@@ -22,6 +22,7 @@ from rfaas_executors import agent_events as on
 from rfaas_executors.agent_core import AgentCore
 from rfaas_executors.doors import Doors
 from rfaas_executors.template_host import Surroundings, TemplateHost
+from rfaas_executors.watch import Watch
 from rfaas_transport.errors import ReasonCode, RfaasError
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Agent:
         self._surroundings = surroundings
         self._doors = Doors(listener, secret, self._step)
         self._doors.hand_over = self._hand_over
+        self._watch = Watch(self._post, surroundings.templates, surroundings.most_tasks)
         self._hosts: dict[int, TemplateHost] = {}
         self._host_of: dict[int, TemplateHost] = {}  # by worker
         self._link: Link[AgentMessage, AllocatorToAgent] | None = None
@@ -84,14 +86,20 @@ class Agent:
                 self._timer.cancel()
             for host in self._hosts.values():  # only after a failure or a cancellation is one left
                 host.kill_template()
+            self._watch.close()
             await self._doors.close(FLUSH_S)
             if self._link is not None:
                 self._link.close()
         return 0
 
-    def request_reclaim(self, reason_code: int = ReasonCode.SLURM_PREEMPT) -> None:
-        """Begin to give the slice back; `run` returns when it is done. A second time it changes nothing."""
-        self._step(on.ReclaimAsked(reason_code))
+    def request_reclaim(self, reason_code: int = ReasonCode.SLURM_PREEMPT, *, at_once: bool = False) -> None:
+        """Begin to give the slice back; `run` returns when it is done. A second time changes nothing but by `at_once`.
+
+        Args:
+            reason_code: why, for sessions and allocator; the first counts.
+            at_once: running calls get no time, also if a drain has begun.
+        """
+        self._step(on.ReclaimAsked(reason_code, at_once))
 
     def snapshot(self) -> dict[str, Any]:
         """The agent's state for people and tests."""
@@ -134,6 +142,8 @@ class Agent:
                 self._start_template(number, environment)
             case on.StopTemplate(number):
                 self._hosts[number].stop()
+            case on.CheckModules(template) if template in self._hosts:
+                self._hosts[template].check_modules(effect)
             case on.StartWorker():
                 self._start_worker(effect)
             case on.DrainWorker(worker, kill_at_s) if worker in self._host_of:  # else it never was, as the core hears
@@ -154,7 +164,9 @@ class Agent:
 
     def _start_template(self, number: int, environment: on.Environment) -> None:
         try:
-            host = TemplateHost(number, environment, self._surroundings, self._from_host)
+            host = TemplateHost(
+                number, environment, self._surroundings, self._watch, self._from_host, self._doors.backlog_bytes
+            )
             host.start()
         except OSError as error:  # no descriptor or memory is left for it
             self._post(on.TemplateFailed(number, f"the agent can't start an interpreter: {error}"))

@@ -133,8 +133,10 @@ class AgentCore:
                 self._book.on_data(event)
             case on.UsageRead(usages):
                 self.usage.hear(usages, self._book.workers)
-            case on.ReclaimAsked(reason_code):
+            case on.ReclaimAsked(reason_code, at_once):
                 self._reclaim(reason_code)
+                if at_once:
+                    self._hurry()
             case on.Tick():
                 pass
             case _:
@@ -259,6 +261,8 @@ class AgentCore:
     def _on_attach(self, session: int, words: Mapping[str, Any]) -> None:
         lease_id, workers, ttl_s = _name(words["lease"]), int(words["workers"]), float(words["ttl_s"])
         environment = dict(words["env"])
+        limit = words.get("output_limit_bytes")
+        modules = tuple((str(name), str(version)) for name, version in words.get("modules", ()))
         held = self.leases.get(lease_id)
         refusal = self._attach_refusal(held, words)
         if held is None or refusal:
@@ -275,6 +279,8 @@ class AgentCore:
         answer = {"m": "attached", "lease": lease_id, "cores": list(held.core_ids), "expires_in_s": expires_in_s}
         self.do(on.ToSession(session, answer))
         if first:
+            held.output_limit_bytes = None if limit is None else int(limit)
+            held.modules, held.modules_strict = modules, bool(words.get("modules_strict", False))
             self.do(on.ToAllocator(StateChanged(LeaseId(lease_id), held.terms.epoch, held.lease.state.value)))
             self._book.seat_workers(held, environment, workers)
         else:
@@ -325,6 +331,13 @@ class AgentCore:
         self.do(on.ToAllocator(Ending(self.config.slice.slice_id, self.epoch, reason_code, grace_s)))
         for held in list(self.leases.values()):
             self.end(held, LeaseEvent.RECLAIM, reason_code)
+
+    def _hurry(self) -> None:
+        """Give running calls no more time; what was told of the drain holds no longer."""
+        self._drain_until_s = self._now_s
+        for held in self.leases.values():
+            if held.kill_at_s is not None:
+                held.kill_at_s = self._now_s
 
     def notice(self, lease_ids: list[bytes], reason_code: int) -> dict[str, Any]:
         """The word to a session that its leases go back to their owner."""

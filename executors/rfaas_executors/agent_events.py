@@ -136,7 +136,7 @@ class WorkerForked:
 class WorkerDead:
     """Proof of death of a worker and all it left. `calls`: by channel (last started, last done) of its page.
 
-    `usage`: what it cost in all.
+    `usage`: what it cost in all. `reason_code`: why, if somebody knows that the core does not.
     """
 
     worker: int
@@ -145,6 +145,7 @@ class WorkerDead:
     calls: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     hint: str = ""
     usage: WorkerUsage = WorkerUsage()
+    reason_code: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,49 @@ class CallInterrupted:
 
 
 @dataclass(frozen=True, slots=True)
+class Printed:
+    """A worker printed this; `channel` and `call_id` are of the call that it had started last, 0 before the first.
+
+    `stream`: 1 standard output, 2 standard error. `cut_bytes`: what of this call and stream was dropped so far.
+    `over`: the last word about that.
+    """
+
+    worker: int
+    channel: int
+    call_id: int
+    stream: int
+    data: bytes
+    cut_bytes: int = 0
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedAll:
+    """All that this call printed has been told."""
+
+    worker: int
+    channel: int
+    call_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModulesDiffer:
+    """The answer to CheckModules, if the template lacks some or has other versions; before any worker of that lease."""
+
+    lease_id: bytes
+    modules: tuple[tuple[str, str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitExceeded:
+    """A worker, or what its calls started, uses more than it may (002 section 10); `hint`: the figures."""
+
+    worker: int
+    reason_code: int
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRead:
     """What workers that live have cost, by their number; the answer to ReadUsage."""
 
@@ -182,9 +226,13 @@ class UsageRead:
 
 @dataclass(frozen=True, slots=True)
 class ReclaimAsked:
-    """The owner wants the slice back: Slurm's SIGTERM, the end of the slice, the allocator or the host program."""
+    """The owner wants the slice back: Slurm's SIGTERM, the end of the slice, the allocator or the host program.
+
+    `at_once`: running calls get no time any more, also if they were promised some.
+    """
 
     reason_code: int
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +254,10 @@ Event = (
     | ChannelEnded
     | CallOverdue
     | CallInterrupted
+    | Printed
+    | PrintedAll
+    | ModulesDiffer
+    | LimitExceeded
     | UsageRead
     | ReclaimAsked
     | Tick
@@ -253,14 +305,29 @@ class StopTemplate:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckModules:
+    """Have a template look for modules that a client has imported; ModulesDiffer is the answer if it has others."""
+
+    template: int
+    lease_id: bytes
+    modules: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StartWorker:
-    """Have a template make a worker, as soon as it is up; answered by WorkerForked or WorkerDead."""
+    """Have a template make a worker, as soon as it is up; answered by WorkerForked or WorkerDead.
+
+    `output_limit_bytes`: of what each call prints; 0: it goes nowhere; None: where the agent's own output goes.
+    `memory_bytes`: what it may use, with all that its calls start.
+    """
 
     worker: int
     template: int
     slot: int
     generation: int
     cpus: tuple[int, ...]
+    output_limit_bytes: int | None = None
+    memory_bytes: int = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +403,7 @@ Effect = (
     | HangUp
     | StartTemplate
     | StopTemplate
+    | CheckModules
     | StartWorker
     | DrainWorker
     | InterruptCall

@@ -111,7 +111,8 @@ class NoticeWatch:
 
     def stop(self, wait_s: float) -> None:
         """End the thread; one that is in `on_notice` gets `wait_s`, and is left alone then."""
-        os.eventfd_write(self._stop_fd, 1)
-        self._thread.join(wait_s)
-        if not self._thread.is_alive():
-            os.close(self._stop_fd)
+        with contextlib.suppress(OSError):  # a function that closes all descriptors closes this one too
+            os.eventfd_write(self._stop_fd, 1)
+            self._thread.join(wait_s)
+            if not self._thread.is_alive():
+                os.close(self._stop_fd)

@@ -31,6 +31,7 @@ class Worker:
     pid: int = 0
     channels: dict[int, int] = field(default_factory=dict)
     killed_for: int = 0  # the reason code with which the agent killed it; 0: it did not
+    killed_because: str = ""  # more about that, for people
     spawned: str = ""
     forked_s: float | None = None
     usage: WorkerUsage = field(default_factory=WorkerUsage)
@@ -76,6 +77,9 @@ class Held:
     template: int | None = None
     environment: Environment = field(default_factory=dict)
     key: bytes = b""  # hash of the environment
+    modules: tuple[tuple[str, str], ...] = ()  # that the client has imported, with their versions
+    modules_strict: bool = False  # no call is to run where they differ
+    output_limit_bytes: int | None = None  # of each call; 0: prints go nowhere, None: where the agent's own go
     session: int | None = None
     kill_at_s: float | None = None  # what still lives then is killed
     unsaid: list[dict[str, Any]] = field(default_factory=list)  # for the session that comes back

@@ -14,6 +14,7 @@ import msgpack
 
 from rfaas.control.lease import LeaseEvent, LeaseState
 from rfaas.control.messages import WorkersSpawned
+from rfaas.session.modules import REMEDY, Difference, describe
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_records import Held, Seat, Template, Worker
 from rfaas_transport.errors import ReasonCode
@@ -53,6 +54,9 @@ class WorkerBook:
         if self._core.now_s < until_s:
             self._give_up(held, hint)
             return
+        if held.modules:  # before its workers: the template answers in order
+            template = self._template_for(held.key, environment).number
+            self._core.do(on.CheckModules(template, held.terms.lease_id, held.modules))
         for seat in held.seats[: max(0, n_workers)]:
             self._seat(held, seat)
 
@@ -78,7 +82,8 @@ class WorkerBook:
         self.workers[number] = seat.worker
         cpus = self._core.config.cpus
         pinned = tuple(cpus[core] for core in seat.cores) if cpus else ()
-        self._core.do(on.StartWorker(number, template, seat.slot, generation, pinned))
+        limits = held.output_limit_bytes, held.terms.memory_bytes_per_worker
+        self._core.do(on.StartWorker(number, template, seat.slot, generation, pinned, *limits))
 
     def speak_again(self, held: Held) -> None:
         """Tell a session that attached again what it may not know: what ended unheard, and who lives."""
@@ -108,6 +113,13 @@ class WorkerBook:
             case on.CallInterrupted(number):
                 if number in self.workers:
                     self._kill(self.workers[number], ReasonCode.CALL_INTERRUPTED)
+            case on.Printed() | on.PrintedAll():
+                self._on_printed(event)
+            case on.ModulesDiffer(lease_id, modules):
+                self._on_modules_differ(lease_id, modules)
+            case on.LimitExceeded(number, reason_code, hint):
+                if number in self.workers:
+                    self._kill(self.workers[number], reason_code, hint)
             case on.TemplateFailed():
                 self._on_template_failed(event)
             case on.TemplateGone(number):
@@ -126,6 +138,31 @@ class WorkerBook:
             self._core.record("spawned", lease=worker.lease_id, why=event.spawned)
             said = WorkersSpawned(held.terms.lease_id, held.terms.epoch, event.spawned)
             self._core.do(on.ToAllocator(said))
+
+    def _on_modules_differ(self, lease_id: bytes, modules: tuple[Difference, ...]) -> None:
+        """Tell the client, before any of its workers is up; or refuse the lease, if it wants that."""
+        held = self._core.leases.get(lease_id)
+        if held is None or held.ending:
+            return
+        if held.modules_strict:
+            self._give_up(held, f"{describe(modules, self._core.config.slice.node)}; remedy: {REMEDY}")
+        else:
+            words = {"m": "differs", "lease": lease_id, "modules": [list(difference) for difference in modules]}
+            self._core.say(held, words)
+
+    def _on_printed(self, event: on.Printed | on.PrintedAll) -> None:
+        """Tell a session that listens now; output is not kept for one that may come."""
+        worker = self.workers.get(event.worker)
+        held = self._core.leases[worker.lease_id] if worker is not None else None
+        if worker is None or held is None or held.session is None:
+            return
+        words = {"lease": worker.lease_id, "channel": event.channel, "call_id": event.call_id}
+        if isinstance(event, on.Printed):
+            words |= {"slot": worker.slot, "generation": worker.generation, "stream": event.stream}
+            words |= {"m": "output", "data": event.data, "cut_bytes": event.cut_bytes, "over": event.over}
+        else:
+            words["m"] = "output-complete"
+        self._core.do(on.ToSession(held.session, words))
 
     def on_data(self, offer: on.DataOffered) -> None:
         """Hand a data connection to the worker it asks for, or turn it away."""
@@ -210,7 +247,7 @@ class WorkerBook:
             "reason_code": int(reason_code),
             "exit_status": death.exit_status,
             "signal": death.signal,
-            "hint": death.hint or _describe(reason_code, death),
+            "hint": worker.killed_because or death.hint or _describe(reason_code, death),
         }
         grace_s = self._core.config.slice.grace_s if held.lease.reason == "reclaimed" else 0.0
         for channel in worker.channels:
@@ -279,9 +316,10 @@ class WorkerBook:
         for worker in held.workers:
             self._kill(worker, reason_code)
 
-    def _kill(self, worker: Worker, reason_code: int) -> None:
+    def _kill(self, worker: Worker, reason_code: int, because: str = "") -> None:
         if not worker.killed_for:
             worker.killed_for = reason_code or ReasonCode.ADMIN
+            worker.killed_because = because
             self._core.do(on.KillWorker(worker.number))
 
     def forget(self, held: Held) -> None:
@@ -346,6 +384,8 @@ def _reason(worker: Worker, held: Held, death: on.WorkerDead) -> int:
         return worker.killed_for
     if held.ending and death.signal == 0 and death.exit_status == 0:
         return held.lease.reason_code
+    if death.reason_code:
+        return death.reason_code
     return ReasonCode.WORKER_CRASHED if death.signal else ReasonCode.WORKER_EXITED
 
 
@@ -355,6 +395,8 @@ def _describe(reason_code: int, death: on.WorkerDead) -> str:
             how = f"was killed by {signal.Signals(death.signal).name}"
         except ValueError:  # a real-time signal has no name
             how = f"was killed by signal {death.signal}"
+        if death.signal in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT):
+            how += ": a bug in compiled code, or a stack that overflowed; what it said is where prints of functions go"
     else:
         how = f"exited with status {death.exit_status}"
     return f"the worker {how} ({ReasonCode(reason_code).text})"

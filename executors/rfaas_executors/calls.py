@@ -6,8 +6,10 @@ the standard library, cloudpickle, msgpack and rfaas_transport. Spec: docs/spec/
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import resource
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -27,11 +29,16 @@ if TYPE_CHECKING:
 
 
 class WorkerExit(BaseException):
-    """The function asked for the end of its process (`sys.exit`); the worker leaves with `status`."""
+    """The worker leaves with `status`: a function asked for it (`sys.exit`), or made it useless.
 
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
+    Args:
+        why: for people.
+    """
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(status, why)
         self.status = status
+        self.why = why.encode(errors="replace")
 
 
 @dataclass(slots=True)
@@ -83,7 +90,8 @@ class Functions:
         """Digests that must be fetched before the function can be called."""
         if identity in self._callables:
             return []
-        return [name for name in self._manifests[identity].blobs if name not in self._blobs]
+        lacking = [name for name in self._manifests[identity].blobs if name not in self._blobs]
+        return [name for name in lacking if name not in self._manifests[identity].blobs[1:] or not _placed(name)]
 
     def load(self, identity: bytes) -> Callable[..., Any]:
         """Unpickle the function, or return it if that was done before.
@@ -94,14 +102,24 @@ class Functions:
         function = self._callables.get(identity)
         if function is None:
             manifest = self._manifests[identity]
-            if (manifest.kind, manifest.abi) != ("python", "pickle5") or len(manifest.blobs) != 1:
+            if (manifest.kind, manifest.abi) != ("python", "pickle5") or len(manifest.blobs) not in (1, 2):
                 raise TypeError(f"this worker can't run functions of kind {manifest.kind!r}, ABI {manifest.abi!r}")
+            for files in manifest.blobs[1:]:
+                self._place(files)
             function = pickle.loads(self._blobs[manifest.blobs[0]])
             if not callable(function):
                 raise TypeError(f"{type(function).__name__!r} object is not callable")
             self._callables[identity] = function
             self._blobs.pop(manifest.blobs[0], None)
         return function
+
+    def _place(self, name: bytes) -> None:
+        """Have the files of this digest on the node, for the function that is about to be unpickled too."""
+        from rfaas_executors import placing
+
+        directory = placing.find(name.hex()) or placing.place(self._blobs[name], name.hex())
+        self._blobs.pop(name, None)
+        placing.use(directory)
 
     def run(self, identity: bytes, segments: Sequence[memoryview]) -> Outcome:
         """Call a function; nothing that it raises comes out of here but WorkerExit.
@@ -112,6 +130,7 @@ class Functions:
             WorkerExit: it called `sys.exit`.
         """
         stage = Status.BAD_FUNCTION
+        value: object = None
         try:
             function = self.load(identity)
             stage = Status.BAD_ARGUMENTS
@@ -121,9 +140,19 @@ class Functions:
             stage = Status.BAD_RESULT
             return Outcome(Status.OK, dumps(value))
         except SystemExit as request:
-            raise WorkerExit(_exit_status(request)) from None
+            status = _exit_status(request)
+            raise WorkerExit(status, f"the function called sys.exit({_shown(request.code)}): status {status}") from None
         except BaseException as error:
-            return failure(stage, error)
+            if isinstance(error, MemoryError):
+                _say_how_much(error)
+            return failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
+
+
+def _placed(name: bytes) -> bool:
+    """True if another worker of this node has fetched these files."""
+    from rfaas_executors import placing
+
+    return bool(placing.find(name.hex()))
 
 
 def dumps(value: object) -> list[Buffer]:
@@ -151,10 +180,26 @@ def dumps(value: object) -> list[Buffer]:
     return [head, *buffers]
 
 
-def failure(status: int, error: BaseException) -> Outcome:
-    """Describe an exception as 001 section 2 says: text, itself where it can be pickled, and what stands behind it."""
+def _culprit(result: object) -> tuple[str, str]:
+    """Which part of a result can't be pickled, and what to do; nothing if that can't be said here."""
+    with contextlib.suppress(Exception):
+        from rfaas.client.unpicklable import find  # only now: it would load `rfaas` into every worker
+
+        culprit = find(result, "result")
+        return str(culprit), culprit.hint
+    return "", ""
+
+
+def failure(status: int, error: BaseException, culprit: str = "", hint: str = "") -> Outcome:
+    """Describe an exception as 001 section 2 says: text, itself where it can be pickled, and what stands behind it.
+
+    Args:
+        culprit, hint: what part of a result was to blame, and the remedy, if that is known.
+    """
     text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
     described = {**_describe(error), "traceback": text}
+    if culprit:
+        described |= {"culprit": culprit, "hint": hint}
     behind = links(error, _pickled, _describe)
     pickled = _pickled(error)
     # A frame that waits in the traceback would keep the call's arguments alive until the next call.
@@ -162,10 +207,19 @@ def failure(status: int, error: BaseException) -> Outcome:
     return Outcome(status, [msgpack.packb(described, unicode_errors="replace"), pickled, *behind])
 
 
+def _say_how_much(error: MemoryError) -> None:
+    limit_bytes, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit_bytes != resource.RLIM_INFINITY:
+        error.add_note(
+            f"a process of this worker may map {limit_bytes >> 20} MiB of private memory: twice what rfaas.Executor("
+            "memory=...) asks for, and 4 GiB (docs/isolation.md)"
+        )
+
+
 def _pickled(error: BaseException) -> bytes:
     try:
         return bytes(cloudpickle.dumps(error, protocol=5))
-    except Exception:  # its attributes can't travel; the text does
+    except BaseException:  # its attributes can't travel; the text does. They are the user's, and may raise anything
         return b""
 
 
@@ -187,7 +241,7 @@ def _qualified_name(kind: type) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # a user's __str__ may raise; the failure of the call matters more
+    except BaseException:  # a user's __str__ may raise anything; the failure of the call matters more
         return "<the exception's text can't be made>"
 
 
@@ -197,8 +251,16 @@ def _exit_status(request: SystemExit) -> int:
         return 0
     if isinstance(request.code, int):
         return request.code & 0xFF
-    print(request.code, file=sys.stderr)
+    with contextlib.suppress(BaseException):  # no stderr, or a __str__ that fails
+        print(request.code, file=sys.stderr)
     return 1
+
+
+def _shown(code: object) -> str:
+    try:
+        return "" if code is None else repr(code)[:200]
+    except BaseException:  # of the user's making
+        return "…"
 
 
 def still_this_process(pid: int) -> None:

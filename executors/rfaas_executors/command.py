@@ -1,6 +1,7 @@
 """The command `python -m rfaas_executors`: one slice, from options and Slurm's variables, until SIGTERM.
 
-SIGTERM and SIGINT mean that the owner wants the slice back; a second one changes nothing, and SIGCONT is harmless.
+SIGTERM and SIGINT mean that the owner wants the slice back; a second one, at once, unless that comes from Slurm,
+which repeats itself. SIGCONT is harmless.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ async def _serve(options: argparse.Namespace) -> int:
         clean=clean,
         abandoned_after_s=options.abandoned_after_s,
     )
-    surroundings = Surroundings(node, slice_id, sched=options.sched, descriptors=soft_limit)
+    most_tasks = Settings.load().value("agent.tasks_per_worker")
+    surroundings = Surroundings(node, slice_id, sched=options.sched, descriptors=soft_limit, most_tasks=most_tasks)
     words = by_hand.Announcer(options.say, _about(offered)) if options.say else None
 
     async def dial() -> Link[AgentMessage, AllocatorToAgent]:
@@ -197,11 +199,20 @@ def _about(offered: Slice) -> dict[str, object]:
 
 
 async def run_until_reclaimed(agent: Agent) -> int:
-    """Run an agent as this process's one purpose: SIGTERM and SIGINT begin the reclaim."""
+    """Run an agent as this process's one purpose: SIGTERM and SIGINT begin the reclaim, a second one ends the drain.
+
+    Not within a job of Slurm's: slurmctld and srun may both pass on one and the same wish, and who can't wait there
+    has SIGKILL, after the grace that was promised.
+    """
     from_slurm = bool(agent.core.config.slice.job_id)
     reason = ReasonCode.SLURM_PREEMPT if from_slurm else ReasonCode.OWNER_RELEASE
+    repeated = from_slurm or "SLURM_JOB_ID" in os.environ  # started by hand in somebody's step, too
+
+    def asked() -> None:
+        agent.request_reclaim(reason, at_once=agent.core.draining and not repeated)
+
     for signo in signal.SIGTERM, signal.SIGINT:
-        asyncio.get_running_loop().add_signal_handler(signo, agent.request_reclaim, reason)
+        asyncio.get_running_loop().add_signal_handler(signo, asked)
     return await agent.run()
 
 

@@ -5,7 +5,7 @@ sockets join processes of one user that start each other; nothing of a client is
 
 | from | m | other keys | descriptors |
 | --- | --- | --- | --- |
-| agent to template | fork | worker u, slot, generation, cpus [u...] or nil, node | worker's control end, state page |
+| agent to template | fork | worker u, slot, generation, cpus [u...] or nil, data_bytes, node, output | those below |
 | template to agent | ready | protocol, python [u, u, u], implementation, cloudpickle, pid | |
 | template to agent | forked | worker u, pid, spawned (text: why it was not forked, or "") | pidfd |
 | template to agent | exited | worker u, pid, exit_status, signal, leftovers u, cpu_ns u, hint (if it never ran) | |
@@ -13,7 +13,11 @@ sockets join processes of one user that start each other; nothing of a client is
 | agent to worker | drain | kill_at_s (CLOCK_BOOTTIME; nil: not known) | |
 | worker to agent | closed | channel u64 | |
 | worker to agent | deadlines | | |
+| worker to agent | printed | channel u64, call_id u64: of the call that is over, all it printed is in the pipes | |
 
+The descriptors of `fork` are the worker's: control end, state page and, with `output` "pipes" (else "" or "discard"),
+stdout and stderr.
+`data_bytes` is what RLIMIT_DATA allows beyond what the worker has at its start (docs/spec/002-lease.md section 10).
 `exited` is proof of death: the worker is reaped, its process group is empty and nothing it left to the template lives.
 """
 

@@ -200,6 +200,11 @@ class Doors:
             log.warning("session reads nothing, hanging up session=%d", session)
             writer.transport.abort()
 
+    def backlog_bytes(self) -> int:
+        """What waits to be sent to the session that has most."""
+        sizes = (writer.transport.get_write_buffer_size() for writer in self._writers.values())
+        return max(sizes, default=0)
+
     def hang_up(self, session: int) -> None:
         """End a session connection."""
         writer = self._writers.get(session)

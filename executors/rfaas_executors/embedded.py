@@ -11,6 +11,7 @@ import secrets
 from typing import Any
 
 from rfaas.control.messages import Slice, SliceId
+from rfaas.settings import Settings
 from rfaas_executors._process import adopt_orphans
 from rfaas_executors.agent import Agent, DialAllocator
 from rfaas_executors.agent_events import AgentConfig
@@ -77,5 +78,8 @@ async def start_agent(
     slice_id = SliceId(secrets.token_bytes(16))
     offered = Slice(slice_id, node, cores, memory_bytes, address, key=f"embedded on {node}")
     config = AgentConfig(offered, secrets.token_bytes(16), drain_s=drain_s, abandoned_after_s=None, usage_every_s=None)
-    surroundings = Surroundings(node, slice_id, owns_children=owns_children, descriptors=descriptors)
+    most_tasks = Settings.load().value("agent.tasks_per_worker")
+    surroundings = Surroundings(
+        node, slice_id, owns_children=owns_children, descriptors=descriptors, most_tasks=most_tasks
+    )
     return EmbeddedAgent(Agent(config, dial, secret, listener=listener, surroundings=surroundings))

@@ -19,6 +19,7 @@ from rfaas_executors._process import (
     install_quiet_signals,
     let_signals_go,
     outlive_parent,
+    remember_surroundings,
     restore_signals,
 )
 
@@ -31,7 +32,7 @@ __all__ = [
     "group_is_empty",
     "install_quiet_signals",
     "is_resource_tracker",
-    "kill_all",
+    "kill_trees",
     "limit_descriptors",
     "making_worker",
     "n_threads",
@@ -39,6 +40,7 @@ __all__ = [
     "outlive_parent",
     "quiet_for_life",
     "reap",
+    "reap_adopted",
     "reap_counted",
 ]
 
@@ -72,11 +74,14 @@ def making_worker() -> Iterator[None]:
         _making_worker = False
 
 
-def become_worker(template_pid: int, cpus: list[int] | None) -> None:
+def become_worker(template_pid: int, cpus: list[int] | None, data_bytes: int | None = None) -> None:
     """Turn a new child of the template into a worker: own session and process group, dead when the template dies.
+
+    It adopts what its calls leave behind, so that all of that stays below it: what it uses counts, and ends, with it.
 
     Args:
         cpus: where to stay; None: wherever the template may run.
+        data_bytes: of private memory that each of its processes may map beyond what it has now; None: no limit.
     """
     global _making_worker
     _making_worker = False  # the worker lives within `making_worker`, and what it forks is no worker
@@ -85,11 +90,16 @@ def become_worker(template_pid: int, cpus: list[int] | None) -> None:
     if not die_with_parent(signal.SIGKILL, template_pid):
         os._exit(0)
     name_process("rfaas-worker")
+    with contextlib.suppress(OSError):
+        adopt_orphans()
     if cpus:
         with contextlib.suppress(OSError):  # a cpuset that shrank meanwhile: unpinned is right, only slower
             os.sched_setaffinity(0, cpus)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as adjustment:
         adjustment.write("1000")  # memory pressure takes the guests first
+    if data_bytes is not None:
+        _limit_data(data_bytes)
+    remember_surroundings()
     _new_random_state()
 
 
@@ -98,6 +108,16 @@ def limit_descriptors(soft: int | None) -> None:
     if soft is not None:
         with contextlib.suppress(OSError, ValueError):  # somebody lowered the hard one meanwhile
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def _limit_data(more_bytes: int) -> None:
+    """Allow each process so much private memory beyond what this one has; no more than is allowed already."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        with open("/proc/self/status") as status:
+            has_bytes = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = has_bytes + more_bytes if hard == resource.RLIM_INFINITY else min(hard, has_bytes + more_bytes)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def name_process(name: str) -> None:
@@ -120,35 +140,137 @@ def n_threads() -> int:
 
 def children() -> set[int]:
     """Processes whose parent is the calling process, zombies too. With several threads, of all of them."""
-    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
-        return _children_by_search()
+    return _children_of(os.getpid())
+
+
+def _children_of(pid: int) -> set[int]:
+    if not _LISTS_CHILDREN:
+        return _children_by_search(pid)
     found: set[int] = set()
-    for task in os.listdir("/proc/self/task"):
-        with (
-            contextlib.suppress(FileNotFoundError, ProcessLookupError),  # a thread that has just ended
-            open(f"/proc/self/task/{task}/children") as listing,
-        ):
-            found.update(map(int, listing.read().split()))
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with (
+                contextlib.suppress(FileNotFoundError, ProcessLookupError),  # a thread that has just ended
+                open(f"/proc/{pid}/task/{task}/children") as listing,
+            ):
+                found.update(map(int, listing.read().split()))
     return found
 
 
-def _children_by_search() -> set[int]:
-    """The same from every process's own word, for kernels without CONFIG_PROC_CHILDREN."""
-    me, found = os.getpid(), set()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stat:
-                if int(stat.read().rpartition(")")[2].split()[1]) == me:
-                    found.add(int(name))
-    return found
+_LISTS_CHILDREN = os.path.exists("/proc/thread-self/children")  # CONFIG_PROC_CHILDREN
 
 
-def kill_all(pids: Collection[int]) -> None:
-    """SIGKILL children of this process and reap those that are dead already; never blocks."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def _children_by_search(parent: int) -> set[int]:
+    """The same from every process's own word, for kernels that keep no lists."""
+    return {int(name) for name in os.listdir("/proc") if name.isdigit() and _parent_of(int(name)) == parent}
+
+
+MOST_ZOMBIES = 64
+
+
+def reap_adopted() -> None:
+    """Reap dead processes that detached themselves from calls here; nobody else will.
+
+    Which of them a function started itself and may yet wait for can't be known: those of other sessions count, and the
+    youngest MOST_ZOMBIES of these are left.
+    """
+    try:
+        if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return
+    except ChildProcessError:
+        return
+    here = os.getsid(0)
+    zombies = [pid for pid in sorted(children()) if _is_zombie_of_another_session(pid, here)]
+    for pid in zombies[:-MOST_ZOMBIES]:
         reap(pid)
+
+
+def _is_zombie_of_another_session(pid: int, session: int) -> bool:
+    fields = _stat(pid)
+    return len(fields) > 3 and fields[0] == b"Z" and int(fields[3]) != session
+
+
+MOST_WALKS = 100  # through what is left, in one go: more can't be found of what forks as fast as it is stopped
+
+
+def kill_trees(roots: Collection[int], *, spare_trackers: bool = False) -> int:
+    """SIGKILL children of this process with all their descendants, and reap those children that are dead.
+
+    Everything is stopped first, walk after walk until one finds nobody new, so what forks all the time does not get
+    away. Who still does has a dead or a stopped parent, and is found at the next call.
+
+    Args:
+        spare_trackers: leave out the helpers of multiprocessing that unlink shared memory once its users are gone.
+    Returns:
+        How many processes were found.
+    """
+    stopped: dict[int, int] = {}  # pid: pidfd, which can't come to mean another process
+    spared: set[int] = set()
+    try:
+        for _ in range(MOST_WALKS):
+            if not _stop_new(roots, stopped, spared, spare_trackers):
+                break
+    finally:
+        for pidfd in stopped.values():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+    for pid in roots:
+        if pid not in stopped and pid not in spared:  # no descriptor was left for it; a child of ours keeps its number
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if pid not in spared:
+            reap(pid)
+    return len(stopped)
+
+
+def _stop_new(roots: Collection[int], stopped: dict[int, int], spared: set[int], spare_trackers: bool) -> bool:
+    """Walk once from the roots down and stop whom we have not stopped yet; False if there was nobody."""
+    found = False
+    me = os.getpid()
+    waiting = [(pid, me) for pid in roots]
+    while waiting:
+        pid, parent = waiting.pop()
+        if pid not in stopped and pid not in spared:
+            if spare_trackers and is_resource_tracker(pid):
+                spared.add(pid)
+                continue
+            pidfd = _pidfd_of_child(pid, parent)
+            if pidfd is None:
+                continue
+            stopped[pid] = pidfd
+            found = True
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+        if pid in stopped:
+            waiting += [(child, pid) for child in _children_of(pid)]
+    return found
+
+
+def _pidfd_of_child(pid: int, parent: int) -> int | None:
+    """A pidfd, if the number still is that of a child of `parent` and descriptors are left."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    if _parent_of(pid) == parent:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def _parent_of(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/<pid>/stat behind the name: state, parent, group, session, …; empty if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def reap(pid: int) -> int | None:

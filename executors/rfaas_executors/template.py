@@ -14,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -25,13 +26,18 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from rfaas_executors import control, family
-from rfaas_executors._process import StatePage
+from rfaas_executors._process import StatePage, exit_within
 
 BOOTSTRAP = """\
 "rfaas: template or worker of a slice"
 import json, socket, sys
 control = socket.socket(fileno=int(sys.argv[1]))
 setup = json.loads(control.recv(1 << 20))
+wanted, got = setup["version"], list(sys.version_info)
+if got[:2] != wanted[:2]:
+    sys.exit("%s is Python %d.%d here, but %d.%d at the client\\n  remedy: use an environment that the nodes see "
+             "under the same path, or start the program with the Python that they have"
+             % (sys.executable, *got[:2], *wanted[:2]))
 sys.path[:] = setup["path"]
 from rfaas_executors.template import main
 main(control, setup)
@@ -50,6 +56,8 @@ processes that a worker leaves behind are killed at once."""
 
 ORPHAN_S = 0.2  # for workers whose agent is gone to give calls back and leave; they are killed then
 LAST_MS = 700  # for a template whose agent died to end all it has; then the kernel does it
+
+EXIT_MS = 1000  # for what user code registered to run at exit; a worker whose last words are said must not hang in it
 
 _SETTLE_S = 0.002  # between looks at leftovers that were told to die
 
@@ -78,7 +86,7 @@ def main(agent: socket.socket, setup: dict[str, Any]) -> NoReturn:
     if "worker" in setup:
         agent.close()
         agent, page = socket.socket(fileno=setup["agent_fd"]), StatePage.from_fd(setup["page_fd"])
-        _be_worker(agent, page, setup["worker"], setup["parent_pid"], setup.get("descriptors"))
+        _be_worker(agent, page, setup["worker"], setup["parent_pid"], setup.get("descriptors"), tuple(setup["pipes"]))
     _load_what_workers_need()
     family.adopt_orphans()
     gc.collect()
@@ -95,7 +103,12 @@ def _enter(setup: dict[str, Any]) -> list[str]:
     threads_of = []
     if setup["sched"] == "idle":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    os.chdir(setup["cwd"])
+    _take_limits(setup.get("limits", {}))
+    try:
+        os.chdir(setup["cwd"])
+    except OSError as error:
+        remedy = "start the program in a directory that the nodes see"
+        sys.exit(f"the working directory {setup['cwd']} can't be entered here: {error.strerror}\n  remedy: {remedy}")
     # What pickles by reference to the user's main program must not be found in ours.
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]
@@ -113,10 +126,25 @@ def _enter(setup: dict[str, Any]) -> list[str]:
     return threads_of
 
 
+def _take_limits(limits: dict[str, int]) -> None:
+    """Take the client's soft limits of core files and descriptors, as far as this host's hard ones go."""
+    for name, number in (("core", resource.RLIMIT_CORE), ("nofile", resource.RLIMIT_NOFILE)):
+        if name in limits:
+            soft, hard = limits[name], resource.getrlimit(number)[1]
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(number, (lower(soft, hard), hard))
+
+
+def lower(one: int, other: int) -> int:
+    """The lower of two limits, of which RLIM_INFINITY (-1) is the highest."""
+    return max(one, other) if resource.RLIM_INFINITY in (one, other) and one != other else min(one, other)
+
+
 def _load_what_workers_need() -> None:
     """Import once, and before the freeze, what else each worker would import into memory of its own."""
     import cloudpickle  # noqa: F401
 
+    import rfaas_executors.streams
     import rfaas_executors.worker  # noqa: F401
 
     if os.environ.get("RFAAS_EVENT_LOG"):
@@ -131,7 +159,12 @@ def _show_errors_again(stderr_fd: int) -> None:
 
 
 def _be_worker(
-    agent: socket.socket, page: StatePage, spec: dict[str, Any], template_pid: int, descriptors: int | None
+    agent: socket.socket,
+    page: StatePage,
+    spec: dict[str, Any],
+    template_pid: int,
+    descriptors: int | None,
+    pipes: tuple[int, ...],
 ) -> NoReturn:
     """Serve as a worker, then end this process without what the template registered for its own end.
 
@@ -141,20 +174,27 @@ def _be_worker(
         spec: the agent's order.
         template_pid: the parent.
         descriptors: the soft limit on them; None: as it is.
+        pipes: where its standard output and error go, if anywhere.
     """
+    from rfaas_executors.streams import Streams
     from rfaas_executors.worker import Worker
 
     atexit._clear()
-    family.become_worker(template_pid, spec["cpus"])
+    family.become_worker(template_pid, spec["cpus"], spec.get("data_bytes"))
     family.limit_descriptors(descriptors)
     identity = {name: spec[name] for name in ("slot", "generation", "node")}
-    status = Worker(agent, page, identity).run()
-    with contextlib.suppress(BaseException):  # what user code registered may raise; the status is decided
+    streams = Streams.redirect(page, spec.get("output", ""), pipes)
+    status = os.EX_SOFTWARE
+    try:
+        worker = Worker(agent, page, identity, streams)  # kept: the client must not find its channel closed before
+        status = worker.run()
+        exit_within(EXIT_MS, status)
         atexit._run_exitfuncs()
-    for stream in sys.stdout, sys.stderr:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    os._exit(status)
+        for stream in sys.stdout, sys.stderr:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+    finally:
+        os._exit(status)  # what user code registered may raise, or may have left nothing of builtins; it is decided
 
 
 class Template:
@@ -171,6 +211,7 @@ class Template:
         self._children: dict[int, Child] = {}  # by pidfd
         self._poll = select.poll()
         self._kill_at_s: float | None = None  # set when the agent is gone
+        self._checked: dict[tuple[tuple[str, str], ...], list[tuple[str, str, str | None]]] = {}
 
     def run(self) -> int:
         """Fork and reap until the agent closes the socket; then no worker is left."""
@@ -197,6 +238,9 @@ class Template:
                 for child in self._children.values():
                     self._kill(child)
             self._settle()
+        from rfaas_executors import placing  # only now: it would cost each worker memory
+
+        placing.remove(os.getpid())
         return 0
 
     def _timeout_ms(self) -> float | None:
@@ -220,24 +264,39 @@ class Template:
         message, descriptors = received
         if message["m"] == "fork":
             self._make_worker(message, *descriptors)
+        elif message["m"] == "check":
+            self._check_modules(message)
+
+    def _check_modules(self, message: control.Message) -> None:
+        """Look for modules that a client has imported; say which are missing or of another version, if any."""
+        asked = tuple((name, version) for name, version in message["modules"])
+        if asked not in self._checked:
+            try:
+                from rfaas.session.modules import differences
+
+                self._checked[asked] = differences(asked)
+            except Exception:  # a finder of the user's: the call that needs a module will say so better
+                self._checked[asked] = []
+        if self._checked[asked]:
+            self._tell({"m": "differ", "lease": message["lease"], "modules": self._checked[asked]})
 
     # --- making workers -------------------------------------------------------------------------
 
-    def _make_worker(self, spec: control.Message, agent_fd: int, page_fd: int) -> None:
+    def _make_worker(self, spec: control.Message, agent_fd: int, page_fd: int, *pipes: int) -> None:
         try:
             threads = family.n_threads()
             if threads == 1:
-                child, why = self._fork(spec, agent_fd, page_fd), ""
+                child, why = self._fork(spec, agent_fd, page_fd, pipes), ""
             else:
-                child = self._spawn(spec, agent_fd, page_fd)
+                child = self._spawn(spec, agent_fd, page_fd, pipes)
                 why = self._why_not_forked(threads - 1)
         except OSError as error:
             self._tell({"m": "exited", "worker": spec["worker"], "pid": 0, "exit_status": 71, "signal": 0,
                         "leftovers": 0, "hint": f"no worker could be made: {error}"})  # fmt: skip
             return
         finally:
-            os.close(agent_fd)
-            os.close(page_fd)
+            for descriptor in agent_fd, page_fd, *pipes:
+                os.close(descriptor)
         self._children[child.pidfd] = child
         self._poll.register(child.pidfd, select.POLLIN)
         self._tell({"m": "forked", "worker": child.worker, "pid": child.pid, "spawned": why}, (child.pidfd,))
@@ -249,18 +308,20 @@ class Template:
             return f"{running} ran already when the interpreter had started"
         return f"importing {', '.join(self._threads_of)} left {running} running"
 
-    def _fork(self, spec: control.Message, agent_fd: int, page_fd: int) -> Child:
+    def _fork(self, spec: control.Message, agent_fd: int, page_fd: int, pipes: tuple[int, ...]) -> Child:
         template_pid = os.getpid()
         with family.making_worker():
             pid = os.fork()
             if pid == 0:
                 try:
-                    self._into_worker(spec, agent_fd, page_fd, template_pid)
+                    self._into_worker(spec, agent_fd, page_fd, template_pid, pipes)
                 finally:
                     os._exit(70)  # reached only after an exception, which has nobody to catch it
         return Child(spec["worker"], pid, os.pidfd_open(pid))
 
-    def _into_worker(self, spec: control.Message, agent_fd: int, page_fd: int, template_pid: int) -> NoReturn:
+    def _into_worker(
+        self, spec: control.Message, agent_fd: int, page_fd: int, template_pid: int, pipes: tuple[int, ...]
+    ) -> NoReturn:
         """The new child drops what is the template's, then serves."""
         try:
             self._agent.close()
@@ -268,19 +329,20 @@ class Template:
                 os.close(pidfd)
             self._children.clear()
             limit = self._setup.get("descriptors")
-            _be_worker(socket.socket(fileno=agent_fd), StatePage.from_fd(page_fd), spec, template_pid, limit)
+            _be_worker(socket.socket(fileno=agent_fd), StatePage.from_fd(page_fd), spec, template_pid, limit, pipes)
         except Exception:
             sys.excepthook(*sys.exc_info())
             raise
 
-    def _spawn(self, spec: control.Message, agent_fd: int, page_fd: int) -> Child:
+    def _spawn(self, spec: control.Message, agent_fd: int, page_fd: int, pipes: tuple[int, ...]) -> Child:
         """Fork and exec a worker with the same surroundings: for a template that has threads."""
         here, there = control.pair()
         setup = {**self._setup, "parent_pid": os.getpid(), "worker": spec, "page_fd": page_fd, "agent_fd": agent_fd}
+        setup["pipes"] = pipes
         with here, there:
             here.send(json.dumps(setup).encode())
             command = [sys.executable, "-P", "-c", BOOTSTRAP, str(there.fileno())]
-            process = subprocess.Popen(command, pass_fds=(there.fileno(), agent_fd, page_fd))
+            process = subprocess.Popen(command, pass_fds=(there.fileno(), agent_fd, page_fd, *pipes))
         return Child(spec["worker"], process.pid, os.pidfd_open(process.pid), process)
 
     # --- ends of workers ------------------------------------------------------------------------
@@ -303,9 +365,9 @@ class Template:
         strays = {pid for pid in strays if family.reap(pid) is None}
         patience_s = time.monotonic() - TRACKER_GRACE_S
         late = any(child.ended_s <= patience_s for child in dying)
-        family.kill_all([pid for pid in strays if late or not family.is_resource_tracker(pid)])
+        n_found = family.kill_trees(strays, spare_trackers=not late)
         for child in dying:
-            child.leftovers = max(child.leftovers, len(strays))
+            child.leftovers = max(child.leftovers, len(strays), n_found)
             if not strays:
                 self._report(child)
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 from collections import deque
@@ -18,8 +19,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rfaas_executors import agent_events as on
-from rfaas_executors import control, family
-from rfaas_executors.template import BOOTSTRAP
+from rfaas_executors import control, family, placing
+from rfaas_executors.limits import DEFAULT_TASKS, data_allowance_bytes
+from rfaas_executors.streams import AS_BEFORE, DISCARDED, PIPES
+from rfaas_executors.template import BOOTSTRAP, lower
+from rfaas_executors.watch import Watch
 from rfaas_executors.worker_handle import WorkerHandle
 
 log = logging.getLogger(__name__)
@@ -34,6 +38,7 @@ MARKER = "RFAAS_SLICE"  # in the environment of everything that runs here, so th
 START_LIMIT_S = 300.0  # a cold parallel file system takes minutes for a large environment; for ever is a hang
 STOP_LIMIT_S = 2.0  # for an idle template to leave by itself
 STDERR_KEPT_BYTES = 8192
+LEAST_STACK_BYTES = 1 << 20  # of a client's limit: an interpreter needs it
 EX_OSERR = os.EX_OSERR  # sysexits.h: what a worker that could not be made counts as having ended with
 
 
@@ -46,6 +51,7 @@ class Surroundings:
         owns_children: every child of this process is the agent's; strays are killed.
         descriptors: the soft limit on them that workers get, as it was before the agent raised its own; None: keep.
         templates: pids of all templates of the agent, which are no strays.
+        most_tasks: processes and threads that a worker may have.
     """
 
     node: str
@@ -54,18 +60,27 @@ class Surroundings:
     owns_children: bool = True
     descriptors: int | None = None
     templates: set[int] = field(default_factory=set)
+    most_tasks: int = DEFAULT_TASKS
 
 
 class TemplateHost:
     """One template process. Create and use it in the event loop; `post` takes events and may be called at any time."""
 
     def __init__(
-        self, number: int, environment: on.Environment, surroundings: Surroundings, post: Callable[[on.Event], None]
+        self,
+        number: int,
+        environment: on.Environment,
+        surroundings: Surroundings,
+        watch: Watch,
+        post: Callable[[on.Event], None],
+        backlog_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         self.number = number
         self._environment = environment
         self._surroundings = surroundings
+        self._watch = watch
         self._post = post
+        self._backlog_bytes = backlog_bytes  # of the sessions
         self._loop = asyncio.get_running_loop()
         self._control, self._theirs = control.pair()
         self._control.setblocking(False)
@@ -74,7 +89,7 @@ class TemplateHost:
         self._said = b""  # the tail of its standard error while it starts
         self._ready = self._stopping = self._given_up = False
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self._waiting: list[on.StartWorker] = []  # for the template to be up
+        self._waiting: list[on.StartWorker | on.CheckModules] = []  # for the template to be up
         self.workers: dict[int, WorkerHandle] = {}
         self._limit: asyncio.TimerHandle | None = None
 
@@ -90,6 +105,8 @@ class TemplateHost:
         setup = {
             "path": list(self._environment["path"]),
             "cwd": self._environment["cwd"],
+            "version": list(self._environment["version"]),
+            "limits": dict(self._environment.get("limits", {})),
             "preload": list(self._environment["preload"]),
             "parent_pid": os.getpid(),
             "stderr_fd": 2,
@@ -100,7 +117,8 @@ class TemplateHost:
         real_stderr = os.dup(2)
         try:
             setup["stderr_fd"] = real_stderr
-            self._process = self._exec(write_end, real_stderr)
+            with _stack_limit(self._environment.get("limits", {}).get("stack")):
+                self._process = self._exec(write_end, real_stderr)
             control.send_packet(self._control, json.dumps(setup).encode())
         except (OSError, ValueError) as error:
             self._said = str(error).encode()
@@ -146,7 +164,10 @@ class TemplateHost:
             with contextlib.suppress(OSError):
                 os.write(2, self._said)  # warnings of the imports belong where prints of functions go
         for order in self._waiting:
-            self._fork(order)
+            if isinstance(order, on.CheckModules):
+                self.check_modules(order)
+            else:
+                self._fork(order)
         self._waiting.clear()
 
     def _mismatch(self, message: control.Message) -> str:
@@ -168,16 +189,27 @@ class TemplateHost:
         if self._process is None or (self._pidfd < 0 and self._ready):
             self._post(on.WorkerDead(order.worker, EX_OSERR, 0, hint="its template has ended"))
             return
-        self.workers[order.worker] = WorkerHandle(order.worker, self._post)
+        self.workers[order.worker] = WorkerHandle(order.worker, order.memory_bytes, self._post)
         if self._ready:
             self._fork(order)
         else:
             self._waiting.append(order)
 
+    def check_modules(self, order: on.CheckModules) -> None:
+        """Have modules looked for, now or when the template is up, and before the workers that are ordered later."""
+        if not self._ready:
+            self._waiting.append(order)
+            return
+        modules = [list(module) for module in order.modules]
+        self._unsent.append((control.pack({"m": "check", "lease": order.lease_id, "modules": modules}), ()))
+        self._send_waiting()
+
     def _fork(self, order: on.StartWorker) -> None:
         handle = self.workers[order.worker]
         try:
             agent_end = handle.open()
+            limit_bytes = order.output_limit_bytes
+            pipes = handle.open_output(limit_bytes, self._backlog_bytes) if limit_bytes else ()
         except OSError as error:  # no descriptor, memory or file size is left for it
             self._give_up_on(handle, f"the agent can't make another worker: {error}")
             return
@@ -187,9 +219,11 @@ class TemplateHost:
             "slot": order.slot,
             "generation": order.generation,
             "cpus": list(order.cpus) or None,
+            "data_bytes": data_allowance_bytes(order.memory_bytes),
             "node": self._surroundings.node,
+            "output": AS_BEFORE if limit_bytes is None else PIPES if limit_bytes else DISCARDED,
         }
-        descriptors = (agent_end.detach(), handle.page.detach())  # its mapping is enough here
+        descriptors = (agent_end.detach(), handle.page.detach(), *pipes)  # its mapping is enough here
         self._unsent.append((control.pack(message), descriptors))
         self._send_waiting()
 
@@ -239,7 +273,7 @@ class TemplateHost:
     def _cancel(self, number: int) -> bool:
         """Take back an order that the template has not got yet."""
         for order in self._waiting:
-            if order.worker == number:
+            if isinstance(order, on.StartWorker) and order.worker == number:
                 self._waiting.remove(order)
                 del self.workers[number]
                 self._post(on.WorkerDead(number, 0, 0, hint="it was not started yet"))
@@ -303,6 +337,9 @@ class TemplateHost:
     def _take(self, message: control.Message, descriptors: list[int]) -> None:
         if message["m"] == "ready":
             self._on_ready(message)
+        elif message["m"] == "differ":
+            differ = tuple((name, here, there) for name, here, there in message["modules"])
+            self._post(on.ModulesDiffer(message["lease"], differ))
         elif message["m"] == "forked":
             if message["spawned"]:
                 log.warning(
@@ -311,9 +348,12 @@ class TemplateHost:
             self._on_forked(message, descriptors)
         elif message["m"] == "exited":
             handle = self.workers.pop(message["worker"])
-            hint, usage = message.get("hint", ""), handle.usage(message.get("cpu_ns", 0))
-            status, signo = message["exit_status"], message["signal"]
-            self._post(on.WorkerDead(handle.number, status, signo, handle.calls(), hint, usage))
+            handle.end_output()
+            usage, status, signo = handle.usage(message.get("cpu_ns", 0)), message["exit_status"], message["signal"]
+            beyond = self._watch.remove(handle.number, signo)
+            hint = beyond.hint if beyond else message.get("hint", "") or handle.last_words()
+            code = beyond.reason_code if beyond else 0
+            self._post(on.WorkerDead(handle.number, status, signo, handle.calls(), hint, usage, code))
             handle.close()
 
     def _on_forked(self, message: control.Message, descriptors: list[int]) -> None:
@@ -323,6 +363,7 @@ class TemplateHost:
             worker.hang_up()  # without us it ends by itself, and the template says so
             return
         worker.forked(message["pid"], descriptors[0])
+        self._watch.add(worker.number, worker.pid, worker.memory_bytes, worker.runs_call)
         self._post(on.WorkerForked(message["worker"], message["pid"], message["spawned"]))
 
     # --- its end --------------------------------------------------------------------------------
@@ -338,6 +379,7 @@ class TemplateHost:
             self._close_control()
         assert self._process is not None
         self._process.wait()
+        placing.remove(self._process.pid)  # in case it was killed
         self._surroundings.templates.discard(self._process.pid)
         if self._stderr_fd >= 0:
             self._read_stderr()
@@ -376,6 +418,8 @@ class TemplateHost:
         if self._surroundings.owns_children:
             await self._kill_strays()
         for handle in self.workers.values():
+            handle.end_output()
+            self._watch.remove(handle.number)
             hint, calls = "the worker's template process died", handle.calls()
             self._post(on.WorkerDead(handle.number, 0, signal.SIGKILL, calls, hint, handle.usage(handle.cpu_ns)))
             handle.close()
@@ -384,7 +428,7 @@ class TemplateHost:
     async def _kill_strays(self) -> None:
         """Kill and reap what dead workers left to this process."""
         while strays := family.children() - self._surroundings.templates:
-            family.kill_all(strays)
+            family.kill_trees(strays)
             await asyncio.sleep(0.002)
 
     def _end_limit(self) -> None:
@@ -403,6 +447,27 @@ class TemplateHost:
             self._loop.remove_reader(self._stderr_fd)
             os.close(self._stderr_fd)
             self._stderr_fd = -1
+
+
+@contextlib.contextmanager
+def _stack_limit(soft: int | None) -> Iterator[None]:
+    """Have what is started within this get a client's soft limit of the stack, which counts from exec on.
+
+    The agent's own limit is another meanwhile: it has one thread, whose stack is far from either.
+    """
+    old = resource.getrlimit(resource.RLIMIT_STACK)
+    if soft is None:
+        yield
+        return
+    wanted = lower(soft, old[1])
+    if 0 <= wanted < LEAST_STACK_BYTES:
+        wanted = LEAST_STACK_BYTES
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_STACK, (wanted, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, old)
 
 
 def template_variables(client: Mapping[str, str], slice_id: bytes) -> dict[str, str]:

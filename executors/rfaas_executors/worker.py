@@ -6,12 +6,14 @@ template, spawns it) in the user's own environment. Spec: docs/spec/001-invocati
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import platform
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +21,12 @@ from typing import Any
 import msgpack
 
 from rfaas_executors import control
-from rfaas_executors._process import StatePage, install_quiet_signals
+from rfaas_executors._process import HeldDescriptors, StatePage, install_quiet_signals, put_back_surroundings
 from rfaas_executors.agent_line import AgentLine
 from rfaas_executors.calls import Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
+from rfaas_executors.family import reap_adopted
+from rfaas_executors.streams import Streams
 from rfaas_transport import shared_memory
 from rfaas_transport._core import Channel, Frame, Poller
 from rfaas_transport.current_call import set_current
@@ -32,6 +36,7 @@ from rfaas_transport.frame import Kind, Status
 CREDITS = 1  # calls that a channel may have here at once
 LOOK_S = 0.0002  # how long one channel is polled before the agent and the others are looked at
 FLUSH_S = 5.0  # for the last result to reach the peer's kernel; the agent's drain_s usually ends sooner
+REAP_EVERY_CALLS = 32  # what detached itself and ended is reaped
 _CONTROL = 0  # the poller's token of the control socket; channels use their descriptors
 
 
@@ -58,23 +63,31 @@ class Worker:
 
     Args:
         identity: `slot`, `generation`, `node` as the agent named them; sent in HELLO.
+        streams: where its prints go; None: where they always went.
     """
 
-    def __init__(self, agent: socket.socket, page: StatePage, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, agent: socket.socket, page: StatePage, identity: dict[str, Any], streams: Streams | None = None
+    ) -> None:
         self._line = AgentLine(agent)
         self._page = page
+        self._streams = streams or Streams(page)
         self._identity = identity
         self._pid = os.getpid()
         self._functions = Functions()
         self._connections: dict[int, Connection] = {}  # by descriptor
         self._coming: dict[int, control.Message] = {}  # by descriptor: channels whose memory is still to come
         self._poller = Poller()
+        self._held = HeldDescriptors()
+        self._n_calls = 0
         self._told_of_deadlines = False
         self._event_log: Any = _event_log()
 
     def run(self) -> int:
-        """Serve until drained or the agent is lost; return the exit status."""
+        """Serve until drained, until the agent is lost or a function took away what that needs; return the status."""
         self._poller.add(self._line.fileno(), _CONTROL)
+        for descriptor in (self._line.fileno(), *self._poller.descriptors):
+            self._held.add(descriptor)
         try:
             while not self._line.draining:
                 tokens = self._poller.wait(None)
@@ -91,7 +104,13 @@ class Worker:
             return 0
         except WorkerExit as request:
             still_this_process(self._pid)
+            self._page.say_last(request.why)
             return request.status
+        except _ANYTHING:
+            still_this_process(self._pid)
+            self._page.say_last(_BROKEN_FROM_WITHIN)  # first: what is below may fail likewise
+            self._page.say_last(_BROKEN_FROM_WITHIN + traceback.format_exc().strip().rpartition("\n")[2].encode())
+            raise
 
     # --- the agent's side -----------------------------------------------------------------------
 
@@ -134,6 +153,7 @@ class Worker:
         self._page.open(connection.page_slot, connection.number)
         self._connections[channel.fileno()] = connection
         self._poller.add(channel.fileno(), channel.fileno())
+        self._held.add(channel.fileno())
         hello = {**self._identity, "pid": self._pid, "python": platform.python_version()}
         self._send(connection, Kind.HELLO, credits=CREDITS, segments=[msgpack.packb(hello)])
 
@@ -244,12 +264,47 @@ class Worker:
             context.close()
             set_current(None)
             install_quiet_signals()  # the function may have put its own in place
-            _flush_prints()
+            printed = self._streams.call_printed()
         if not self._page.finish(connection.page_slot, frame.call_id, frame.in_size, outcome.size_bytes):
             self._line.draining = True
+        if self._event_log is not None:  # it opens its file, for which the function may have left no descriptor
+            put_back_surroundings()
         self._log("done", connection, frame)
-        self._read_control()
+        if lost := self._held.lost():
+            self._leave_without(lost, connection)
+        else:
+            if printed:  # the client shows it before the result
+                self._line.tell({"m": "printed", "channel": connection.number, "call_id": frame.call_id})
+                self._send(connection, Kind.OUTPUT, call_id=frame.call_id)
+            self._read_control()
         self._reply(connection, frame, outcome)
+        self._tidy(lost)
+
+    def _tidy(self, lost: list[int]) -> None:
+        """Once the result is on its way: undo what would harm the next call, or leave if that can't be done.
+
+        Raises:
+            WorkerExit: descriptors of ours are lost.
+        """
+        if lost:
+            self._flush()
+            raise WorkerExit(os.EX_IOERR, _lost_text(lost))
+        self._n_calls += 1
+        if self._n_calls % REAP_EVERY_CALLS == 0:
+            reap_adopted()
+        if not (put_back_surroundings() and _is_sound()):
+            self._line.draining = True  # what was sent meanwhile has not started: it goes elsewhere
+
+    def _leave_without(self, lost: list[int], connection: Connection) -> None:
+        """A function closed or replaced descriptors of ours: use no such one again, it may be anybody's now.
+
+        Raises:
+            WorkerExit: the channel of this very call is among them: its result can't be sent.
+        """
+        if connection.channel.fileno() in lost:
+            raise WorkerExit(os.EX_IOERR, _lost_text(lost))
+        self._line.draining = True
+        self._connections = {fd: one for fd, one in self._connections.items() if fd not in lost}
 
     def _reply(self, connection: Connection, frame: Frame, outcome: Outcome) -> None:
         credits = 0 if self._line.draining else CREDITS
@@ -271,10 +326,12 @@ class Worker:
         except (ChannelClosed, ChannelBroken):
             return
         if not whole:
-            self._poller.want_write(connection.channel.fileno(), True)
+            with contextlib.suppress(OSError):  # without a poller it is written by `_flush`
+                self._poller.want_write(connection.channel.fileno(), True)
 
     def _drop(self, connection: Connection) -> None:
         descriptor = connection.channel.fileno()
+        self._held.remove(descriptor)
         self._poller.remove(descriptor)
         del self._connections[descriptor]
         connection.channel.close()
@@ -318,6 +375,27 @@ class Worker:
             )
 
 
+_BUILTINS = builtins.__dict__
+_NEEDED = {name: _BUILTINS[name] for name in ("Exception", "bytes", "isinstance", "len", "list")}
+
+
+def _is_sound() -> bool:
+    """False if a function took away what every code needs; uses none of it itself."""
+    for name, value in _NEEDED.items():
+        if _BUILTINS.get(name) is not value:
+            return False
+    return "pickle" in sys.modules and sys.path != []
+
+
+_ANYTHING = BaseException  # by a name of ours: a function may have emptied builtins
+_BROKEN_FROM_WITHIN = b"the worker's own code failed; a function may have changed what it needs, as builtins: "
+
+
+def _lost_text(lost: list[int]) -> str:
+    numbers = ", ".join(map(str, lost[:8]))
+    return f"a function closed or replaced descriptors that it had not opened ({numbers}): the worker's own connections"
+
+
 def _arguments(frame: Frame) -> Sequence[memoryview]:
     """The segments of a CALL without the checkpoint of an earlier attempt."""
     segments, checkpoint = frame.segments, frame.checkpoint
@@ -331,10 +409,3 @@ def _event_log() -> object | None:
     from rfaas.control.eventlog import EventLog
 
     return EventLog.from_environment("worker")
-
-
-def _flush_prints() -> None:
-    """Let what the function printed be seen before its result: a killed worker flushes nothing."""
-    for stream in sys.stdout, sys.stderr:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or replaced by the function
-            stream.flush()

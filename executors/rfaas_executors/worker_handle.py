@@ -18,6 +18,7 @@ from pathlib import Path
 from rfaas_executors import agent_events as on
 from rfaas_executors import control, family
 from rfaas_executors._process import StatePage
+from rfaas_executors.output import WorkerOutput
 
 STOP_TRIES = 20  # of STOP_STEP_S each, for a worker to stop so that its page holds still
 STOP_STEP_S = 0.001
@@ -25,10 +26,15 @@ WATCH_S = 0.05  # between looks at a worker that was given a call with a deadlin
 
 
 class WorkerHandle:
-    """One worker from the order to its proven death. `close` must be called."""
+    """One worker from the order to its proven death. `close` must be called.
 
-    def __init__(self, number: int, post: Callable[[on.Event], None]) -> None:
+    Args:
+        memory_bytes: that it may use.
+    """
+
+    def __init__(self, number: int, memory_bytes: int, post: Callable[[on.Event], None]) -> None:
         self.number = number
+        self.memory_bytes = memory_bytes
         self.pid = 0
         self._post = post
         self._loop = asyncio.get_running_loop()
@@ -39,6 +45,7 @@ class WorkerHandle:
         self.cpu_ns = 0  # as the kernel said when it was reaped here
         self._drain_wanted = self._kill_wanted = self._stopped = False
         self._kill_at_s: float | None = None
+        self._output: WorkerOutput | None = None
 
     @property
     def page(self) -> StatePage:
@@ -55,6 +62,23 @@ class WorkerHandle:
         if self._drain_wanted:
             self.drain(self._kill_at_s)
         return theirs
+
+    def open_output(self, limit_bytes: int, backlog_bytes: Callable[[], int]) -> tuple[int, int]:
+        """Have what it prints taken from now on; return the worker's ends of both pipes, which are the caller's."""
+        self._output = WorkerOutput(self.number, limit_bytes, self.page, self._started_last, self._post, backlog_bytes)
+        return self._output.open()
+
+    def _started_last(self) -> tuple[int, int]:
+        """Channel and number of the call that it started last."""
+        started = ((call_id, channel) for channel, (call_id, _) in self.calls().items())
+        call_id, channel = max(started, default=(0, 0))
+        return channel, call_id
+
+    def end_output(self) -> None:
+        """It is dead: tell what it printed last, before its farewell is said."""
+        self._on_readable()  # it may have said that a call's output is complete
+        if self._output is not None:
+            self._output.close()
 
     def forked(self, pid: int, pidfd: int) -> None:
         """It runs; the descriptor is the handle's now."""
@@ -108,6 +132,21 @@ class WorkerHandle:
                 found[channel] = (started, done) if number == channel else (0, 0)
         return found
 
+    def last_words(self) -> str:
+        """Why it ended, in its own words or a function's: one line of printable text; empty if it left none."""
+        said = self._page.last_words().decode(errors="replace") if self._page is not None else ""
+        return "".join(sign if sign.isprintable() else "?" for sign in said)
+
+    def runs_call(self) -> bool:
+        """True while a call runs on any of its channels."""
+        if self._page is None:
+            return False
+        for slot in self._page_slots.values():
+            _, started, done, _, _ = self._page.read(slot)
+            if started != done:
+                return True
+        return False
+
     def hang_up(self) -> None:
         """Close the control connection: a worker without an agent ends by itself."""
         if self._control is not None:
@@ -135,6 +174,9 @@ class WorkerHandle:
     def close(self) -> None:
         """Let go of everything; repeatable."""
         self.hang_up()
+        if self._output is not None:
+            self._output.close()
+            self._output = None
         if self._page is not None:
             self._page.close()
             self._page = None
@@ -211,6 +253,8 @@ class WorkerHandle:
                 self._post(on.ChannelEnded(self.number, message["channel"], calls))
             elif message["m"] == "deadlines":
                 self._watch()
+            elif message["m"] == "printed" and self._output is not None:
+                self._output.complete(message["channel"], message["call_id"])
 
     async def inherited_death(self, is_parent: bool) -> None:
         """Kill it and wait until it is dead, when the template that should have done so is dead itself."""

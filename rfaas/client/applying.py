@@ -11,6 +11,14 @@ def apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     return function(*args, **kwargs)
 
 
+def cached_again(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    """A function with an `lru_cache` of this worker's own."""
+    from functools import lru_cache
+
+    cached: Callable[..., Any] = lru_cache(**parameters)(function)
+    return cached
+
+
 class Chunk:
     """A function that is called with many arguments in one call (`map` with a chunksize)."""
 

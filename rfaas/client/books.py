@@ -47,7 +47,9 @@ from rfaas.client.events import (
 from rfaas.client.futures import Future
 from rfaas.client.history import History
 from rfaas.client.lane import Lane
+from rfaas.client.output_sinks import sink
 from rfaas.client.ports import Ports, Work
+from rfaas.client.printouts import Printouts
 from rfaas.client.reclaims import Reclaims
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
@@ -75,6 +77,8 @@ class Books:
         self._lock = threading.RLock()
         self._core = ClientCore(config.max_workers, config.acquire_timeout_s, chores=chores)
         self._history = History(client_id)
+        output = config.output
+        self._printouts = Printouts(sink(output, client_id), output.prefix, output.limit_bytes)
         self._calls: dict[Future[Any], Call] = {}  # every future that is not resolved
         self._endings: deque[Ending] = deque()  # for the I/O thread to carry out
         self._resolving: list[Ending] = []  # which it carries out now
@@ -216,7 +220,8 @@ class Books:
 
     def _recover(self) -> None:
         self._suspect = False
-        known = {id(ending.call) for ending in (*self._endings, *self._resolving)}
+        held = [ending for ending, _ in list(self._printouts.held.values())]
+        known = {id(ending.call) for ending in (*self._endings, *self._resolving, *held)}
         for call in list(self._calls.values()):
             if call.resolved and id(call) not in known:  # how it was to end is not known any more
                 error = Cancelled("interrupted while it was resolved", may_have_run=True)

@@ -16,20 +16,21 @@ Ending = Deliver | Fail | Withdrawn
 """Effects that resolve a future."""
 
 
-def resolve(ending: Ending, future: Future[Any]) -> None:
+def resolve(ending: Ending, future: Future[Any], limit_bytes: int = 0) -> None:
     """Give a future its result, its error or its cancellation, and run its callbacks."""
     if isinstance(ending, Withdrawn):
         future._end_cancelled()
     elif isinstance(ending, Fail):
         future._end(None, ending.error)
     else:
-        _deliver(ending, future)
+        _deliver(ending, future, limit_bytes)
 
 
-def _deliver(ending: Deliver, future: Future[Any]) -> None:
+def _deliver(ending: Deliver, future: Future[Any], limit_bytes: int) -> None:
     """Decode a result and resolve its future."""
     try:
-        value = load_result(ending.frame.status, ending.frame.segments)
+        frame = ending.frame
+        value = load_result(frame.status, frame.segments, frame.out_size, limit_bytes)
     except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
         if isinstance(error, RfaasError) and not error.node:
             error.node, error.attempt = ending.info.node, ending.call.attempt

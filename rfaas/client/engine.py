@@ -23,9 +23,20 @@ from rfaas.client.futures import Future
 from rfaas.client.io_thread import IoThread
 from rfaas.client.lane import Lane
 from rfaas.client.ports import Work
-from rfaas.client.serial import FunctionCache, as_serialization_error, define_chore, dump_arguments, load_result
+from rfaas.client.serial import (
+    Definition,
+    FunctionCache,
+    Segments,
+    as_serialization_error,
+    check_size,
+    define_chore,
+    dump_arguments,
+    load_result,
+)
+from rfaas.client.shipping import Bundle
 from rfaas.config import CallSettings, ExecutorConfig
 from rfaas_transport._core import Frame
+from rfaas_transport.errors import RfaasError
 
 
 class Engine(IoThread):
@@ -35,6 +46,7 @@ class Engine(IoThread):
         config: of the executor.
         initializer: what each worker calls with `initargs` before its first call.
         max_calls: calls that a worker takes before another takes its place; None: any number.
+        files: come along with every function.
 
     Raises:
         SerializationError: the initializer or its arguments can't be pickled.
@@ -46,15 +58,17 @@ class Engine(IoThread):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         max_calls: int | None = None,
+        files: Bundle | None = None,
     ) -> None:
+        first = None if initializer is None else define_chore(Initializer(initializer), initargs, files)
         chores = Chores(
-            initializer=None if initializer is None else Work(None, *define_chore(Initializer(initializer), initargs)),
+            initializer=None if first is None else Work(None, *first),
             leave=None if max_calls is None else Work(None, *define_chore(leave, ())),
             max_calls=max_calls,
         )
         super().__init__(config, chores, getattr(initializer, "__qualname__", repr(initializer)), os.urandom(16))
         # What an initializer of the main program sets there, on each worker, is for the functions that come after it.
-        self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__")
+        self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__", files=files)
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
         self._numbers = itertools.count(1)  # of calls
 
@@ -70,10 +84,7 @@ class Engine(IoThread):
         self._refuse_if_shut()
         future: Future[Any] = Future()
         try:
-            with self._functions_lock:
-                definition, applied = self._functions.define(function)
-                passed = self._functions.as_argument(function)
-            segments = dump_arguments((passed, args, kwargs), {}) if applied else dump_arguments(args, kwargs)
+            definition, segments = self._packed(function, args, kwargs)
         except Exception as error:  # as in the standard executors, what can't be pickled is the future's error
             future._end(None, as_serialization_error(error))
             return future
@@ -91,6 +102,17 @@ class Engine(IoThread):
             self._apply(Submit(call))
         return future
 
+    def _packed(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Definition, Segments]:
+        with self._functions_lock:
+            definition, applied = self._functions.define(function)
+            passed = self._functions.as_argument(function)
+        segments = dump_arguments((passed, args, kwargs), {}) if applied else dump_arguments(args, kwargs)
+        if self._config.payload_limit_bytes is not None:
+            check_size(segments, self._config.payload_limit_bytes)
+        return definition, segments
+
     def invoke(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
     ) -> Any:  # noqa: ANN401 - the function's own
@@ -102,10 +124,7 @@ class Engine(IoThread):
         if self._lane.port is not None and settings.call_timeout_s is None and not self._history.enabled:
             self._refuse_if_shut()
             try:
-                with self._functions_lock:
-                    definition, applied = self._functions.define(function)
-                    passed = self._functions.as_argument(function)
-                segments = dump_arguments((passed, args, kwargs), {}) if applied else dump_arguments(args, kwargs)
+                definition, segments = self._packed(function, args, kwargs)
             except Exception as error:  # as `submit` does
                 raise as_serialization_error(error) from error.__cause__
             answer = self._by_lane(Work(None, definition, segments), settings)
@@ -146,7 +165,7 @@ class Engine(IoThread):
             future._mark_running()
         with self._lock:
             if lane.port is None:
-                return None
+                return None if call is None else _forsaken(call)
             self._check_books()
             if call is not None:
                 self._calls[call.work.future] = call
@@ -271,3 +290,11 @@ class Engine(IoThread):
         self._poller.close()
         for future in self._calls:
             future._fail_in_forked_child(error)
+
+
+def _forsaken(call: Call) -> Future[Any]:
+    """The future of a call whose channel was taken back before its thread could hand it over."""
+    future: Future[Any] = call.work.future
+    hint = "this thread was held up for more than a second while it waited; the call was sent"
+    future._end(None, RfaasError("the answer of a call can't be told any more", may_have_run=True, hint=hint))
+    return future

@@ -33,6 +33,10 @@ class FrameLike(Protocol):
         """Which dispatch it answers."""
 
     @property
+    def out_size(self) -> int:
+        """Bytes that a result which was too large would have taken."""
+
+    @property
     def text(self) -> str:
         """For people; ERROR only."""
 

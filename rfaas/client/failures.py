@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgpack
 
@@ -34,6 +34,9 @@ _WHAT_WAS_BAD: Final[dict[int, str]] = {
 }
 
 
+_FIND_IT: Final = "install it where the workers run, or bring it along: Executor(files=['module.py', 'package/'])"
+
+
 def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
     """Rebuild the exception that a RESULT of another status than OK brought.
 
@@ -43,12 +46,16 @@ def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
     try:
         about = msgpack.unpackb(segments[0])
         kind, message, traceback = str(about["type"]), str(about["message"]), str(about["traceback"])
+        culprit, hint = str(about.get("culprit", "")), str(about.get("hint", ""))
     except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
         return SerializationError(f"the worker's report of a failure can't be read: {error}", may_have_run=True)
     if status != Status.EXCEPTION:
         ran = status == Status.BAD_RESULT
         text = f"{_WHAT_WAS_BAD.get(status, f'the call failed with status {status}')}: {kind}: {message}"
-        failure: BaseException = SerializationError(text, may_have_run=ran, phase="DONE" if ran else "STARTED")
+        text = f"{text}; {culprit}" if culprit else text
+        hint = _FIND_IT if kind in ("ModuleNotFoundError", "ImportError") and not ran else hint
+        phase: Literal["DONE", "STARTED"] = "DONE" if ran else "STARTED"
+        failure: BaseException = SerializationError(text, may_have_run=ran, phase=phase, hint=hint)
     else:
         failure = (_unpickled(segments[1]) if len(segments) > 1 else None) or _stand_in(kind, message, traceback)
         _link(failure, segments)

@@ -26,13 +26,16 @@ from rfaas.client.events import (
     Examine,
     Examined,
     FrameArrived,
+    SessionLost,
     Shutdown,
     Submit,
     Tick,
 )
 from rfaas.client.futures import Future
+from rfaas.client.mismatch import Differs, Mismatches
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports
+from rfaas.client.printouts import Printed, PrintedAll
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
 from rfaas_transport import shared_memory
@@ -58,6 +61,7 @@ class IoThread(Books):
     def __init__(self, config: ExecutorConfig, chores: Chores, initializer_name: str, client_id: bytes) -> None:
         super().__init__(config, chores, client_id)
         self._client_id = client_id
+        self._mismatches = Mismatches()
         self._initializer_name = initializer_name
         self._broken: RfaasError | None = None
         self.over: StandardFuture[None] = StandardFuture()  # done when the I/O thread has done its last
@@ -66,7 +70,7 @@ class IoThread(Books):
 
     def _start(self) -> None:
         self._poller = Poller()
-        self._ports = Ports(self._poller)
+        self._ports = Ports(self._poller, self._config.payload_limit_bytes or 0)
         self._session = SessionLink(self._config, self._client_id, self._poller)
         self._thread = threading.Thread(target=self._run, name="rfaas-client", daemon=True)
         self._thread.start()
@@ -99,7 +103,7 @@ class IoThread(Books):
         while self._unread:
             self._serve_channel(self._unread.popleft())
         self._tell_session()
-        if self._drained and not self._endings:
+        if self._drained and not self._endings and not self._printouts.held:
             return True
         tokens = self._poller.wait(self._sleep_s())
         self._asleep = False
@@ -115,7 +119,7 @@ class IoThread(Books):
         with self._lock:
             if self._mid_step or self._suspect or self._is_wanted_by_s(0.0):
                 return 0.0
-            due_s = self._core.next_due_s()
+            due_s = min(filter(None, (self._core.next_due_s(), self._printouts.due_s())), default=None)
             self._wake_by_s = float("inf") if due_s is None else due_s
             self._asleep = True
             return None if due_s is None else max(0.0, due_s - time.monotonic())
@@ -129,14 +133,17 @@ class IoThread(Books):
 
     def _resolve(self) -> None:
         """Resolve futures: decodes results and runs callbacks, so no lock is held."""
+        now_s = time.monotonic()
         with self._lock:
-            self._resolving = list(self._endings)
+            self._resolving = [*self._printouts.release(now_s), *self._endings]
             self._endings.clear()
         for ending in self._resolving:
+            if self._printouts.holds(ending, now_s):
+                continue
             future: Future[Any] = ending.call.work.future
             ending.call.work = None  # its arguments go, though a timer may still know the call
             self._history.resolved(ending)
-            resolve(ending, future)
+            resolve(ending, future, self._config.payload_limit_bytes or 0)
             self._calls.pop(future, None)
         self._resolving = []
         while self._examinations:
@@ -180,6 +187,8 @@ class IoThread(Books):
     def _take(self, port: Port, frame: Frame) -> None:
         if frame.kind == Kind.FETCH:
             port.answer_fetch(frame)
+        elif frame.kind == Kind.OUTPUT:
+            self._printouts.expect(port.info.number, frame.call_id)
         self._apply(FrameArrived(port.info.number, frame))
 
     def _tell_session(self) -> None:
@@ -218,10 +227,22 @@ class IoThread(Books):
     def _serve_session(self) -> None:
         self._bring_lane_back()
         for event, descriptor in self._session.serve():
-            if isinstance(event, ChannelOpened) and descriptor is not None:
+            if isinstance(event, Printed | PrintedAll):
+                self._show(event)
+            elif isinstance(event, Differs):
+                self._mismatches.tell(event)
+            elif isinstance(event, ChannelOpened) and descriptor is not None:
                 self._open_channel(event, descriptor)
             else:
+                if isinstance(event, SessionLost):
+                    self._printouts.lost()
                 self._step(event)
+
+    def _show(self, event: Printed | PrintedAll) -> None:
+        """Show what a function printed; results that waited for it follow."""
+        self._printouts.take(event)
+        if self._printouts.held:
+            self._resolve()
 
     def _open_channel(self, event: ChannelOpened, descriptor: int) -> None:
         try:
@@ -230,6 +251,7 @@ class IoThread(Books):
             _log.error("channel %d can't be used: %s", event.info.number, error)
             session_events.close_all([descriptor])
             return
+        self._printouts.open(event.info)
         with self._lock:
             self._ports.open(event.info, channel)
         self._step(event)

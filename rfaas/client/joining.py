@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from rfaas.client.events import ChannelInfo, Connect, Lease
 from rfaas.config import ExecutorConfig
-from rfaas.session import environment
+from rfaas.session import environment, modules
 from rfaas.session.connection import SessionConnection
 from rfaas.session.start import connect
 from rfaas_transport.errors import AllocatorUnavailable, RfaasError
@@ -60,6 +60,14 @@ class Joiner:
                 self._outcome.close()
             self._outcome = None
 
+    def _options(self) -> dict[str, Any]:
+        """What else agents are to know of this executor, which no template depends on."""
+        options: dict[str, Any] = {"output_limit_bytes": self._config.output.taken_bytes}
+        if self._config.check_modules != "ignore":
+            options["modules"] = modules.imported(without=self._config.shipped_modules)
+            options["modules_strict"] = self._config.check_modules == "error"
+        return options
+
     def _join(self, resume: list[dict[str, Any]]) -> None:
         outcome: SessionConnection | RfaasError
         try:
@@ -67,6 +75,7 @@ class Joiner:
                 self._config.choice,
                 client_id=self._client_id,
                 env=environment.current(),
+                options=self._options(),
                 resume=resume,
                 daemon_python=self._config.daemon_python,
                 timeout_s=CONNECT_TIMEOUT_S,

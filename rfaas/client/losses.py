@@ -15,6 +15,7 @@ from rfaas_transport.errors import (
     Cancelled,
     ConnectionLost,
     DeadlineExceeded,
+    FunctionOOM,
     NodeLost,
     Phase,
     PoisonFunction,
@@ -37,11 +38,15 @@ class Fate(Enum):
 
 
 _WORKER_DIED: Final = frozenset({ReasonCode.WORKER_CRASHED, ReasonCode.WORKER_EXITED})
+_BEYOND_LIMIT: Final = frozenset({ReasonCode.MEMORY_LIMIT, ReasonCode.PROCESS_LIMIT})
 _CONNECTION_ENDED: Final = frozenset({ReasonCode.NONE, ReasonCode.CALL_INTERRUPTED})
 _LOST: Final[dict[int, type[RfaasError]]] = {
     ReasonCode.AGENT_LOST: AgentLost,
     ReasonCode.NODE_DOWN: NodeLost,
     ReasonCode.PARTITION: NodeLost,
+    ReasonCode.MEMORY_LIMIT: FunctionOOM,
+    ReasonCode.MEMORY_EXHAUSTED: FunctionOOM,
+    ReasonCode.PROCESS_LIMIT: WorkerLost,
 }
 
 
@@ -63,10 +68,12 @@ def judge(call: Call, verdict: Verdict) -> Fate:
     kind = error_class(verdict)
     if call.interrupted or not call.settings.idempotent or kind is DeadlineExceeded:
         return Fate.FAIL
+    if verdict.reason_code in _BEYOND_LIMIT:  # it would be again
+        return Fate.FAIL
     if kind is Reclaimed:
         call.reclaims_used += 1
         return Fate.AT_ONCE if call.reclaims_used <= RECLAIM_BUDGET else Fate.FAIL
-    if kind is WorkerLost:
+    if issubclass(kind, WorkerLost):
         call.kills += 1
         if call.kills >= POISON_KILLS:
             return Fate.FAIL
@@ -82,7 +89,7 @@ def charge_retry(call: Call) -> Fate:
 def make_error(call: Call, verdict: Verdict, info: ChannelInfo) -> RfaasError:
     """Build the error of a call that judge() lets fail."""
     kind = error_class(verdict)
-    if kind is WorkerLost and call.kills >= POISON_KILLS:
+    if issubclass(kind, WorkerLost) and call.kills >= POISON_KILLS:
         kind = PoisonFunction
     if call.interrupted:
         kind = Cancelled
@@ -100,7 +107,7 @@ def make_error(call: Call, verdict: Verdict, info: ChannelInfo) -> RfaasError:
         epoch=info.epoch,
         attempt=call.attempt,
         grace_s=verdict.grace_s,
-        hint=_HINTS.get(kind, ""),
+        hint=_REMEDIES.get(reason_code) or _HINTS.get(kind, ""),
     )
 
 
@@ -128,6 +135,8 @@ def _message(kind: type[RfaasError], call: Call, verdict: Verdict, reason: Reaso
     if kind is NodeLost:
         return f"the node is lost ({reason.text}): {info.node}"
     how = _how_it_ended(verdict)
+    if kind is FunctionOOM:
+        return f"the worker {where} was killed during the call: {how}"
     if kind is PoisonFunction:
         return f"the call ended {call.kills} workers, the last {where} ({how}); it is not dispatched again"
     return f"the worker {where} died during the call ({how})"
@@ -143,6 +152,11 @@ def _how_it_ended(verdict: Verdict) -> str:
     return "no exit status known"
 
 
+_REMEDIES: Final[dict[ReasonCode, str]] = {
+    ReasonCode.MEMORY_LIMIT: 'ask for more, as in rfaas.Executor(memory="4GiB"), or let each call use less',
+    ReasonCode.MEMORY_EXHAUSTED: "run fewer workers at a time (max_workers), or say what each needs (memory)",
+    ReasonCode.PROCESS_LIMIT: "start fewer processes and threads, or raise `agent.tasks_per_worker`",
+}
 _HINTS: Final[dict[type[RfaasError], str]] = {
     Reclaimed: "pass idempotent=True if the function may run twice: then it is dispatched again by itself",
     PoisonFunction: "look for a crash or for memory exhaustion in the function",

@@ -22,9 +22,11 @@ class Port:
     Args:
         channel: owned from here on.
         token: of the poller.
+        result_limit_bytes: of each call; 0: what a channel takes.
     """
 
-    def __init__(self, info: ChannelInfo, channel: Channel, token: int) -> None:
+    def __init__(self, info: ChannelInfo, channel: Channel, token: int, result_limit_bytes: int = 0) -> None:
+        self._result_limit_bytes = result_limit_bytes
         self.info = info
         self.channel = channel
         self.token = token
@@ -54,6 +56,7 @@ class Port:
             deadline_ns=0 if remaining_s is None else max(1, int(remaining_s * 1e9)),
             invocation=0 if call.first_call_id == dispatch.call_id else call.first_call_id,
             checkpoint=checkpoint,
+            out_size=self._result_limit_bytes,
             segments=segments,
         )
 
@@ -82,7 +85,8 @@ class Port:
         """
         digest = b"".join(frame.segments)
         for _, definition in self._indices.values():
-            if definition.digest == digest:
-                self.channel.send(Kind.BLOB, call_id=frame.call_id, segments=[definition.blob])
+            blob = definition.find(digest)
+            if blob is not None:
+                self.channel.send(Kind.BLOB, call_id=frame.call_id, segments=[blob])
                 return
         self.channel.send(Kind.BLOB, call_id=frame.call_id, status=Status.NOT_FOUND)

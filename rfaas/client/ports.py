@@ -36,9 +36,11 @@ class Ports:
 
     Args:
         poller: watches them.
+        result_limit_bytes: of each call; 0: what a channel takes.
     """
 
-    def __init__(self, poller: Poller) -> None:
+    def __init__(self, poller: Poller, result_limit_bytes: int = 0) -> None:
+        self._result_limit_bytes = result_limit_bytes
         self._poller = poller
         self._by_number: dict[int, Port] = {}
         self._by_token: dict[int, Port] = {}
@@ -46,7 +48,7 @@ class Ports:
 
     def open(self, info: ChannelInfo, channel: Channel) -> None:
         """Add a channel and watch it."""
-        port = Port(info, channel, next(self._tokens))
+        port = Port(info, channel, next(self._tokens), self._result_limit_bytes)
         self._by_number[info.number] = port
         self._by_token[port.token] = port
         self.watch(port)

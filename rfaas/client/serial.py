@@ -6,24 +6,39 @@ Spec: docs/spec/001-invocation.md section 2 (DEFINE, CALL, RESULT) and section 4
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import weakref
 from collections import ChainMap
 from collections.abc import Callable, Sequence
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, ClassVar, Final
 
 import cloudpickle
 
-from rfaas.client.applying import Adopting, Chunk, apply
+from rfaas.client.applying import Adopting, Chunk, apply, cached_again
 from rfaas.client.failures import load_failure
+from rfaas.client.shipping import Bundle
+from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
 from rfaas_transport.errors import PayloadTooLarge, RfaasError, SerializationError
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, digest, encode_manifest
 
 PROTOCOL: Final = 5
 INLINE_BLOB_BYTES: Final = 1 << 20  # a larger function is sent to those workers only that ask for it
+
+# Flags of code objects as `inspect` names them, which takes long to import: GENERATOR, COROUTINE, ASYNC_GENERATOR.
+_LAZY: Final = {
+    0x20: (
+        "a generator function",
+        "return a list, submit lambda: list(...), or submit the parts one by one with `map`",
+    ),
+    0x80: ("a coroutine function", "submit a function that runs it: asyncio.run(...)"),
+    0x200: ("an asynchronous generator function", "submit a function that collects its values in a list"),
+}
+
+_Cached: Final[type] = type(functools.lru_cache(len))
 
 Segments = list[Any]  # bytes and contiguous memoryviews
 
@@ -36,19 +51,28 @@ class Definition:
         manifest: the map of docs/spec/001-invocation.md section 2, as msgpack.
         blob: the pickled function.
         digest: SHA-256 of `blob`.
+        files: what comes along with it.
     """
 
-    __slots__ = ("__weakref__", "blob", "digest", "identity", "manifest")
+    __slots__ = ("__weakref__", "blob", "digest", "files", "identity", "manifest")
 
-    def __init__(self, blob: bytes) -> None:
+    def __init__(self, blob: bytes, files: Bundle | None = None) -> None:
         self.blob = blob
         self.digest = digest(blob)
-        self.manifest = encode_manifest(Manifest(blobs=(self.digest,)))
+        self.files = files
+        along = () if files is None else (files.digest,)
+        self.manifest = encode_manifest(Manifest(blobs=(self.digest, *along)))
         self.identity = digest(self.manifest)
 
     def segments(self) -> Segments:
-        """The payload of DEFINE: the manifest, and the blob if it is small."""
+        """The payload of DEFINE: the manifest, and the blob if it is small. Files are asked for, once a node."""
         return [self.manifest, self.blob] if len(self.blob) <= INLINE_BLOB_BYTES else [self.manifest]
+
+    def find(self, name: bytes) -> bytes | None:
+        """The blob of this digest, if it is one of this function's."""
+        if name == self.digest:
+            return self.blob
+        return self.files.blob if self.files is not None and name == self.files.digest else None
 
 
 class FunctionCache:
@@ -60,9 +84,11 @@ class FunctionCache:
 
     Args:
         adopting: functions adopt what an initializer of the main program left (rfaas.client.applying.Initializer).
+        files: come along with each function.
     """
 
-    def __init__(self, *, adopting: bool = False) -> None:
+    def __init__(self, *, adopting: bool = False, files: Bundle | None = None) -> None:
+        self._files = files
         self._adopting = adopting
         self._by_id: dict[int, tuple[weakref.ref[Any], Definition]] = {}
         self._apply: Definition | None = None
@@ -78,14 +104,16 @@ class FunctionCache:
         """
         if not callable(function):
             raise SerializationError(f"{function!r} is not callable", hint="pass a function, then its arguments")
-        if not _is_lasting(function):
-            if self._apply is None:
-                self._apply = Definition(_dump_function(apply))
-            return self._apply, True
         known = self._by_id.get(id(function))
         if known is not None and known[0]() is function:
             return known[1], False
-        definition = Definition(_dump_function(Adopting(function) if self._adopting else function))
+        _refuse_lazy(function)
+        if not _is_lasting(function):
+            if self._apply is None:
+                self._apply = Definition(_dump_function(apply), self._files)
+            return self._apply, True
+        pickled = _dump_function(Adopting(function) if self._adopting else function)
+        definition = Definition(pickled, self._files)
         self._remember(function, definition)
         return definition, False
 
@@ -104,7 +132,9 @@ class FunctionCache:
         table[key] = (weakref.ref(function, forget), definition)
 
 
-def define_chore(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Definition, Segments]:
+def define_chore(
+    function: Callable[..., Any], args: tuple[Any, ...], files: Bundle | None = None
+) -> tuple[Definition, Segments]:
     """Pickle a function of ours with its arguments, to be sent to many workers.
 
     Raises:
@@ -112,14 +142,28 @@ def define_chore(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[D
     """
     # Copied: buffers would be read when a worker comes, long after the caller may have changed them.
     segments: Segments = [bytes(segment) for segment in dump_arguments(args, {})]
-    return Definition(_dump_function(function)), segments
+    return Definition(_dump_function(function), files), segments
+
+
+def _refuse_lazy(function: Callable[..., Any]) -> None:
+    """Refuse functions whose call runs nothing, before anything is sent: what they return can't leave its process.
+
+    Raises:
+        SerializationError: it is a generator function or a coroutine function.
+    """
+    code = getattr(function, "__code__", None)
+    flags = code.co_flags if isinstance(code, CodeType) else 0
+    for flag, (what, hint) in _LAZY.items():
+        if flags & flag:
+            name = getattr(function, "__qualname__", repr(function))
+            raise SerializationError(f"{name} is {what}: calling it only makes an object that can't travel", hint=hint)
 
 
 def _is_lasting(function: Callable[..., Any]) -> bool:
-    """True for plain functions, classes and builtins: one object, whose meaning doesn't change from call to call."""
+    """True for functions, also with a cache, classes and builtins: one object that means the same in every call."""
     if isinstance(function, BuiltinFunctionType):  # methods of builtin objects are of this type too
         return isinstance(function.__self__, ModuleType)
-    return isinstance(function, FunctionType | type | Chunk)
+    return isinstance(function, FunctionType | type | Chunk | _Cached)
 
 
 def _code_with_its_file(code: CodeType) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
@@ -128,10 +172,28 @@ def _code_with_its_file(code: CodeType) -> tuple[Callable[..., CodeType], tuple[
     return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
-    """Keeps file names, which cloudpickle 3.1.3 drops: without them a remote traceback shows no line of the user's."""
+def _cached_by_value(function: Any) -> Any:  # noqa: ANN401 - no name for the type of what lru_cache makes
+    """Pickle a function with `lru_cache` as the one it wraps, where its name means nothing to a worker."""
+    if function.__module__ == "__main__" or "<locals>" in function.__qualname__:
+        return cached_again, (function.__wrapped__, function.cache_parameters())
+    return function.__reduce__()
 
-    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _code_with_its_file}, cloudpickle.Pickler.dispatch_table)
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
+    """Keeps file names, which cloudpickle 3.1.3 drops: without them a remote traceback shows no line of the user's.
+
+    Takes what it does not: functions with `lru_cache` by value, and what functions with `singledispatch` hold.
+    """
+
+    dispatch_table: ClassVar[Any] = ChainMap(
+        {
+            CodeType: _code_with_its_file,
+            _Cached: _cached_by_value,
+            MappingProxyType: lambda view: (MappingProxyType, (dict(view),)),
+            weakref.WeakKeyDictionary: lambda table: (weakref.WeakKeyDictionary, (dict(table),)),
+        },
+        cloudpickle.Pickler.dispatch_table,
+    )
 
 
 def _dump_by_value(value: object, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> bytes:
@@ -144,7 +206,8 @@ def _dump_function(function: object) -> bytes:
     try:
         return _dump_by_value(function)
     except Exception as error:  # pickling runs the user's __reduce__ and friends: anything may come
-        raise SerializationError(f"the function {function!r} can't be pickled: {_one_line(error)}") from error
+        name = getattr(function, "__qualname__", None) or type(function).__qualname__
+        raise _unpicklable(f"the function {function!r}", error, function, name) from error
 
 
 def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Segments:
@@ -165,7 +228,23 @@ def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Segments:
             data = _dump_by_value(value, buffers.append)
         return [data, *(buffer.raw() for buffer in buffers)]  # pickle takes contiguous ones only
     except Exception as error:  # as above: the user's code runs here
-        raise SerializationError(f"the arguments can't be pickled: {_one_line(error)}") from error
+        raise _unpicklable("the arguments", error, _Arguments(args, kwargs), "call") from error
+
+
+class _Arguments:
+    """Arguments by the names that an error gives them: `call.args[0]`, `call.kwargs['x']`."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args = args
+        self.kwargs = kwargs
+
+
+def _unpicklable(what: str, error: BaseException, value: object, name: str) -> SerializationError:
+    """The error that says which part of a value was to blame."""
+    from rfaas.client.unpicklable import find
+
+    culprit = find(value, name)
+    return SerializationError(f"{what} can't be pickled: {_one_line(error)}; {culprit}", hint=culprit.hint)
 
 
 def _dump_plain(value: object, buffers: list[pickle.PickleBuffer]) -> bytes | None:
@@ -179,11 +258,30 @@ def _dump_plain(value: object, buffers: list[pickle.PickleBuffer]) -> bytes | No
     return None if b"__main__" in data else data
 
 
+def check_size(segments: Segments, limit_bytes: int) -> None:
+    """Refuse arguments that are larger than a call may bring.
+
+    Raises:
+        PayloadTooLarge: nothing was sent.
+    """
+    size_bytes = sum(memoryview(segment).nbytes for segment in segments)
+    if size_bytes > limit_bytes:
+        raise PayloadTooLarge(
+            f"the arguments have {size_bytes} bytes, more than the payload_limit of {limit_bytes} bytes",
+            phase="QUEUED",
+            hint="pass the path of a file, or raise payload_limit",
+        )
+
+
 # --- results ------------------------------------------------------------------------------------
 
 
-def load_result(status: int, segments: Sequence[memoryview]) -> Any:  # noqa: ANN401
+def load_result(status: int, segments: Sequence[memoryview], needed_bytes: int = 0, limit_bytes: int = 0) -> Any:  # noqa: ANN401
     """Rebuild what a RESULT frame brought.
+
+    Args:
+        needed_bytes: the frame's `out_size`: what a result that was too large would have taken.
+        limit_bytes: what this executor takes.
 
     Arrays are views of the frame's own memory: nothing is copied, they may be written to and keep it alive.
 
@@ -204,7 +302,18 @@ def load_result(status: int, segments: Sequence[memoryview]) -> Any:  # noqa: AN
                 f"the result can't be unpickled: {_one_line(error)}", may_have_run=True, phase="DONE"
             ) from error
     if status == Status.TOO_LARGE:
-        raise PayloadTooLarge("the result is larger than a channel takes", may_have_run=True, phase="DONE")
+        sizes = f" of {needed_bytes} bytes" if needed_bytes else ""
+        limit = (
+            f"payload_limit of {limit_bytes} bytes"
+            if limit_bytes
+            else f"{DEFAULT_MAX_PAYLOAD_BYTES} bytes of a channel"
+        )
+        raise PayloadTooLarge(
+            f"the result{sizes} is larger than the {limit}",
+            may_have_run=True,
+            phase="DONE",
+            hint="return less, or write it to a file and return the path",
+        )
     raise load_failure(status, segments)
 
 

@@ -24,6 +24,8 @@ from rfaas.client.events import (
     Queued,
     Verdict,
 )
+from rfaas.client.mismatch import Differs
+from rfaas.client.printouts import Printed, PrintedAll
 from rfaas.session.connection import SessionConnection
 from rfaas_transport._core import Poller
 from rfaas_transport.errors import ReasonCode
@@ -33,7 +35,11 @@ _log = logging.getLogger(__name__)
 Message = dict[str, Any]
 
 
-def parse(message: Message) -> Event | None:
+Heard = Event | Printed | PrintedAll | Differs
+"""Events of the core, and what is none: prints of functions, and how a node differs from here."""
+
+
+def parse(message: Message) -> Heard | None:
     """Turn a message into the event it means; None if it is of a kind we don't know.
 
     Raises:
@@ -96,23 +102,38 @@ def _notice(m: Message) -> Notice:
     return Notice(bytes(m["lease"]), numbers, int(m["reason_code"]), float(m["grace_s"]), node, cores)
 
 
+def _output(m: Message) -> Printed:
+    channel, call_id, stream = int(m["channel"]), int(m["call_id"]), int(m["stream"])
+    if stream not in (1, 2):
+        raise ValueError(f"stream {stream}")
+    return Printed(channel, call_id, stream, bytes(m["data"]), int(m["cut_bytes"]), bool(m["over"]))
+
+
+def _difference(entry: Sequence[Any]) -> tuple[str, str, str | None]:
+    name, here, there = entry
+    return str(name), str(here), None if there is None else str(there)
+
+
 def _optional_int(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-_PARSERS: Final[dict[str, Callable[[Message], Event]]] = {
+_PARSERS: Final[dict[str, Callable[[Message], Heard]]] = {
     "channel": _channel,
     "lease": _lease,
     "ended": lambda m: LeaseEnded(bytes(m["lease"])),
     "farewell": _farewell,
     "lost": _lost,
     "notice": _notice,
+    "differs": lambda m: Differs(str(m["node"]), tuple(_difference(entry) for entry in m["modules"])),
+    "output": _output,
+    "output-complete": lambda m: PrintedAll(int(m["channel"]), int(m["call_id"])),
     "queued": lambda m: Queued(str(m.get("reason") or ""), str(m.get("hint") or "")),
     "denied": lambda m: Denied(str(m["code"]), str(m.get("hint") or "")),
 }
 
 
-def log_news(event: Event) -> None:
+def log_news(event: Heard) -> None:
     """Log what a user may want to know when calls are slow or go elsewhere."""
     if isinstance(event, Notice):
         reason = ReasonCode(event.reason_code).text if event.reason_code in set(ReasonCode) else event.reason_code

@@ -24,7 +24,7 @@ LEAVE_WAIT_S: Final = 1.0  # for the embedded session process to take its leave 
 
 _log = logging.getLogger(__name__)
 
-Said = tuple[Event, int | None]
+Said = tuple[session_events.Heard, int | None]
 """An event, and the descriptor that came with it, which is the receiver's."""
 
 

@@ -189,6 +189,7 @@ class AgentSide:
             "workers": lease.workers,
             "env": client.env,
             "ttl_s": lease.ttl_s,
+            **client.options,
         }
         self._out.emit(ToAgent(agent.address, attach))
         for channel in lease.channels.values():
@@ -245,6 +246,9 @@ class AgentSide:
             "refused": self._on_refused,
             "worker-up": self._on_worker_up,
             "worker-down": self._on_worker_down,
+            "differs": self._on_differs,
+            "output": self._on_output,
+            "output-complete": self._on_output,
             "farewell": self._on_farewell,
             "ended": self._on_ended,
         }.get(kind)
@@ -304,6 +308,23 @@ class AgentSide:
         if lease.living.get(slot) == generation:
             del lease.living[slot]
         log.info("worker down lease=%s slot=%d reason_code=%s", lease.lease_id.hex(), slot, message.get("reason_code"))
+
+    def _on_differs(self, lease: Lease, message: Message) -> None:
+        """The node has other modules than the client: said before its first worker is up."""
+        words = {"m": "differs", "lease": lease.lease_id, "node": lease.node, "modules": message["modules"]}
+        self.channels.tell(lease, words)
+
+    def _on_output(self, lease: Lease, message: Message) -> None:
+        """Pass on what a worker printed; before its first call it has no channel of its own to name."""
+        channel = lease.channels.get(int(message["channel"]))
+        if channel is None and message["m"] == "output":
+            channel = lease.channel_of(int(message["slot"]), int(message["generation"]))
+        if channel is None or not channel.handed:
+            return
+        words = {"m": message["m"], "channel": channel.number, "call_id": int(message["call_id"])}
+        if message["m"] == "output":
+            words |= {key: message[key] for key in ("stream", "data", "cut_bytes", "over")}
+        self.channels.tell(lease, words)
 
     def _on_farewell(self, lease: Lease, message: Message) -> None:
         number = int(message["channel"])

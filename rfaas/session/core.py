@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 VERSION: Final = 1
 FIRST_LINK_S: Final = 1.5  # how long a client waits for the first link to the allocator, which may be restarting
+FOR_AGENTS: Final = ("output_limit_bytes", "modules", "modules_strict")  # keys of `join` that `attach` passes on
 STOP_WITHIN_S: Final = 1.0  # for the farewells of what is given back at SIGTERM
 
 
@@ -138,8 +139,8 @@ class SessionCore:
                 self._agents.channels.on_up(channel)
             case DataDown():
                 self._agents.channels.on_down(event)
-            case Stop():
-                self._on_stop()
+            case Stop(at_once):
+                self._on_stop(at_once)
             case Tick():
                 pass  # the timers have run
 
@@ -184,6 +185,7 @@ class SessionCore:
             client.conn, client.env = event.conn, env
         self._by_conn[event.conn] = client
         welcome = {"m": "welcome", "version": VERSION, "pid": self._pid, "mode": self._mode}
+        client.options = {key: event.join[key] for key in FOR_AGENTS if key in event.join}
         self._out.emit(ToClient(event.conn, welcome | {"allocator": self._allocator_name}))
         new = [lease for lease in resumed if lease.lease_id not in client.leases]
         client.leases.update((lease.lease_id, lease) for lease in new)
@@ -291,8 +293,10 @@ class SessionCore:
         if not self._clients and not self._waiting and not self._stopping:
             self._leave()
 
-    def _on_stop(self) -> None:
+    def _on_stop(self, at_once: bool) -> None:
         if self._stopping:
+            if at_once:
+                self._leave()
             return
         self._stopping = True
         held = [(client, lease) for client in self._clients.values() for lease in client.leases.values()]

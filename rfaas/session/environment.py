@@ -7,13 +7,30 @@ load nothing heavy, and must not pass what a launcher set for this process alone
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 from rfaas.settings import Settings
 
-KEPT: Final = ("PATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "HOME", "TZ")
+KEPT: Final = (
+    *(
+        "PATH",
+        "VIRTUAL_ENV",
+        "HOME",
+        "TZ",
+        "PYTHONUTF8",
+        "PYTHONIOENCODING",
+        "LANG",
+        "LANGUAGE",
+        "LC_ALL",
+        "LC_COLLATE",
+    ),
+    *("LC_CTYPE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC", "LC_TIME"),
+)
+LIMITS: Final = {"core": resource.RLIMIT_CORE, "nofile": resource.RLIMIT_NOFILE, "stack": resource.RLIMIT_STACK}
+"""Soft limits (`ulimit -S`) that functions take from the program; others are those of the agent."""
 LAUNCHER_PREFIXES: Final = (
     "SLURM_",
     "SLURMD_",
@@ -50,6 +67,7 @@ def current() -> dict[str, Any]:
         "cwd": cwd,
         "preload": [name for name in PRELOADED if name in sys.modules],
         "vars": without_launcher(variables),
+        "limits": {name: resource.getrlimit(number)[0] for name, number in LIMITS.items()},
     }
 
 

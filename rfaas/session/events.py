@@ -112,7 +112,9 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Give everything back and leave (SIGTERM)."""
+    """Give everything back and leave (SIGTERM); `at_once`: without waiting for farewells (a second SIGTERM)."""
+
+    at_once: bool = False
 
 
 Event = (

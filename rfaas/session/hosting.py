@@ -31,7 +31,7 @@ SECRET_BYTES: Final = 32
 FEWEST_VIRTUAL_CORES: Final = 64
 VIRTUAL_CORES_PER_CPU: Final = 4
 OWN_DESCRIPTORS: Final = 40
-DESCRIPTORS_PER_WORKER: Final = 4
+DESCRIPTORS_PER_WORKER: Final = 6
 VIRTUAL_MEMORY_BYTES: Final = 1 << 50
 """Memory is the program's own affair when it calls itself: nobody else's lease is in danger."""
 

@@ -108,9 +108,16 @@ class SessionProcess:
         self.post(Stop())
 
     def stop_on_signals(self) -> None:
-        """Stop at SIGTERM and SIGINT."""
+        """Stop at SIGTERM and SIGINT; at a second one leave without waiting for anything."""
+        asked = False
+
+        def stop() -> None:
+            nonlocal asked
+            self.post(Stop(at_once=asked))
+            asked = True
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self.stop)
+            self._loop.add_signal_handler(number, stop)
 
     # --- events and effects -----------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ def connect(
     *,
     client_id: bytes,
     env: Message,
+    options: Message | None = None,
     resume: Sequence[Message] = (),
     daemon_python: str | None = None,
     timeout_s: float = 10.0,
@@ -72,6 +73,7 @@ def connect(
         choice: a session process with an allocator of its own, or the one for the allocator of a state directory.
         client_id: 16 random bytes; the same when leases are resumed.
         env: see `rfaas.session.environment.current`.
+        options: further keys of `join`, which no template depends on.
         resume: leases held through a session process that died, with their channels (004 section 3).
         daemon_python: interpreter that runs the session process; None: this one.
         timeout_s: limit for all of it.
@@ -86,7 +88,15 @@ def connect(
     deadline_s = time.monotonic() + timeout_s
     target = _target(choice)
     start = process_start(os.getpid())
-    join = {"m": "join", "client": client_id, "version": VERSION, "start": start, "env": env, "resume": []}
+    join = {
+        "m": "join",
+        "client": client_id,
+        "version": VERSION,
+        "start": start,
+        "env": env,
+        "resume": [],
+        **(options or {}),
+    }
     packed = [packets.pack(message) for message in (*_resumptions(resume), join)]
     starts = 0
     while True:

@@ -76,6 +76,7 @@ class Client:
     conn: int
     name: str
     env: Message
+    options: Message = field(default_factory=dict)  # keys of `join` that are for agents
     wants: dict[int, Want] = field(default_factory=dict)  # by executor; a target of 0 is not kept
     roads: dict[int, Road] = field(default_factory=dict)  # by executor
     leases: dict[LeaseId, Lease] = field(default_factory=dict)

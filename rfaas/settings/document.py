@@ -47,7 +47,7 @@ SECTIONS = {
     "leases": ("[leases]", "The allocator."),
     "policy": ("[policy]", "What the allocator allows and charges, and the hosts that it knows."),
     "local": ("[local]", "`rfaas up` on one host, and `rfaas agent`."),
-    "agent": ("[agent]", "`rfaas agent`, beside [local]."),
+    "agent": ("[agent]", "Every agent: embedded, of `rfaas up`, of Slurm's jobs, by hand."),
     "up": ("[up]", "`rfaas up` in general."),
     "harvest": ("[harvest]", "`rfaas up --slurm`."),
 }

@@ -146,6 +146,22 @@ def text() -> Kind:
     return Kind("text", "", parse)
 
 
+def prefix(*fields: str) -> Kind:
+    """Text with some of these fields in braces, kept with its blanks; "none" for none."""
+    shown = ", ".join(f"{{{field}}}" for field in fields)
+
+    def parse(value: Any, name: str, _base: Path) -> str:  # noqa: ANN401
+        if not isinstance(value, str):
+            raise ConfigError(f"{name}={value!r} is no text", hint=f"write text with {shown}, or none")
+        try:
+            value.format(**dict.fromkeys(fields, 0))
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise ConfigError(f"{name}={value!r} can't be filled in: {error!r}", hint=f"it may name {shown}") from error
+        return "" if value.strip().lower() == NONE else value
+
+    return Kind(f"text with {shown}, or none", "", parse)
+
+
 def words(example: str) -> Kind:
     """Several texts: a list, or one text with blanks between; commas too where none is a part of one."""
 

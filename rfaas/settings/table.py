@@ -103,8 +103,9 @@ TABLE: Final = (
     ),
     Setting("executor", "cores", _CORES, 1, "Cores of each worker.", "most functions use one"),
     Setting(
-        *("executor", "memory", kinds.size(), 2**30, "Memory of each worker."),
+        *("executor", "memory", kinds.size(), None, "Memory of each worker, which is killed beyond it."),
         why="an interpreter with numpy and some data; less lets more workers fit a node",
+        otherwise="1 GiB; embedded: the machine's",
     ),
     Setting(
         *("executor", "placement", kinds.choice("pack", "spread"), "pack", "On as few nodes as possible, or as many."),
@@ -136,6 +137,55 @@ TABLE: Final = (
     Setting(
         *("executor", "retries", kinds.whole_number(0, 1_000_000), 0, "How often a lost idempotent call is run again."),
         why="at most once unless asked; reclaims have a budget of 10 of their own",
+    ),
+    Setting(
+        *(
+            "executor",
+            "payload_limit",
+            kinds.size(),
+            None,
+            "The most that arguments, or the result, of a call may take.",
+        ),
+        why="nobody but the caller knows what is an accident",
+        otherwise="4 GiB, what a channel takes",
+    ),
+    Setting(
+        *(
+            "executor",
+            "files_limit",
+            kinds.size(),
+            64 << 20,
+            "The most that all files of `Executor(files=…)` may take.",
+        ),
+        why="each node gets a copy; large data belongs where the nodes see it",
+    ),
+    Setting(
+        *("executor", "check_modules", kinds.choice("warn", "error", "ignore"), "warn"),
+        about="What it means that a node lacks modules of the program, or has other versions.",
+        why="a function may need none of them; who is not told searches for days",
+    ),
+    Setting(
+        *("executor", "output", kinds.choice("caller", "files", "discard"), "caller", "Where functions' prints go."),
+        why="who calls wants to see them, and sits before this program",
+    ),
+    Setting(
+        *("executor", "output_limit_bytes", kinds.size(), 2**20, "The most of it that each call may print."),
+        why="thousands of lines; a flood fills no disk and delays nobody",
+    ),
+    Setting(
+        *(
+            "executor",
+            "output_prefix",
+            kinds.prefix("node", "worker", "call"),
+            "[{node}/{worker} #{call}] ",
+            "Before each line of it.",
+        ),
+        why="many workers print at once",
+    ),
+    Setting(
+        *("executor", "output_dir", kinds.path(), None, 'Where `output = "files"` makes them.'),
+        why="beside the program's own results; one pair of files a worker, not one a call",
+        otherwise="rfaas-output in the working directory",
     ),
     # --- daemons ------------------------------------------------------------------------------------
     Setting(
@@ -251,6 +301,12 @@ TABLE: Final = (
         otherwise="towards the nodes with --slurm, else the unix socket only",
         option="--listen",
     ),
+    # --- every agent ------------------------------------------------------------------------------------
+    Setting(
+        *("agent", "tasks_per_worker", kinds.whole_number(16, 4_000_000, "tasks"), 512),
+        "Processes and threads of one worker, which is killed beyond them.",
+        why="enough for a parallel build; a fork bomb is over in a moment, and slurmd still forks",
+    ),
     # --- rfaas up --slurm -------------------------------------------------------------------------------
     Setting(
         *("harvest", "partition", kinds.text(), None, "Preemptible partition to harvest in."),
@@ -311,5 +367,5 @@ RENAMED_VARIABLES: Final = {
 CONFIG_VARIABLE: Final = "RFAAS_CONFIG"
 """Names the project's file, or "none"; else it is the `rfaas.toml` nearest upward."""
 
-OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "RFAAS_SLICE", "RFAAS_PYTHON"})
+OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "RFAAS_FILES", "RFAAS_SLICE", "RFAAS_PYTHON"})
 """Variables of ours that are no settings: not taken for typing errors."""

@@ -84,10 +84,24 @@ class Harvester:
         self._backoff = Backoff(self.cycle_s)
 
     async def run(self) -> None:
-        """Cycle until `stop`; errors of Slurm or the allocator are logged and the cycle goes on."""
-        loop = asyncio.get_running_loop()
+        """Cycle until `stop`, or SIGTERM; at a second one a step under way is broken off: the next view shows its job.
+
+        Errors of Slurm or the allocator are logged and the cycle goes on.
+        """
+        loop, cycling = asyncio.get_running_loop(), asyncio.ensure_future(self._cycle_until_stopped())
+
+        def asked() -> None:
+            if self._stopping.is_set():
+                cycling.cancel()
+            self.stop()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(number, asked)
+        await asyncio.wait([cycling])
+        if not cycling.cancelled():
+            cycling.result()
+
+    async def _cycle_until_stopped(self) -> None:
         while not self._stopping.is_set():
             await self._sleep(await self._try_cycle())
 

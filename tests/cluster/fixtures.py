@@ -6,6 +6,7 @@ A test takes `cluster`, `alice`, `bob`; it may use jobs, processes and files as 
 them when it returns. Homes are emptied before each test.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,11 +17,21 @@ import pytest
 from cluster.rig import Cluster, Settings, User, missing_requirement, sweep
 from cluster.rig.logs import keep_and_show
 from cluster.rig.residue import left_by_users
+from support.nothing_left import spared
 from support.waiting import wait_until
 
 SETTLE_S = 8.0  # for what ends by itself: Slurm's KillWait, completing jobs, daemons that leave after their client
 _cluster_number = count(1)
 _running: list[Cluster] = []  # for the reports of failed tests
+
+
+def _holders() -> list[int]:
+    """The processes of ours that hold the nodes; one that was powered down and up again has another."""
+    files = [cluster.layout.init_file(name) for cluster in _running for name in cluster.settings.all_names]
+    return [int(json.loads(file.read_text())["holder"]) for file in files if file.exists()]
+
+
+spared.append(_holders)
 
 
 @pytest.fixture(scope="session")

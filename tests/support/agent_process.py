@@ -56,7 +56,14 @@ async def main() -> int:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(0), "rb", buffering=0))
     listener, address = listen_at("127.0.0.1", None) if options["tcp"] else listen_here()
     offered = Slice(
-        options["slice_id"], "testnode", options["cores"], 1 << 40, address, grace_s=options["grace_s"], end_in_s=None
+        options["slice_id"],
+        "testnode",
+        options["cores"],
+        1 << 40,
+        address,
+        job_id=options["job_id"],
+        grace_s=options["grace_s"],
+        end_in_s=None,
     )
     config = AgentConfig(
         offered,

@@ -55,6 +55,7 @@ class AgentRig:
         template_linger_s: float = 10.0,
         sched: str = "normal",
         event_log: Path | None = None,
+        job_id: str = "",
     ) -> None:
         self.slice_id = secrets.token_bytes(16)
         self.secret = secrets.token_bytes(32)
@@ -71,6 +72,7 @@ class AgentRig:
             "drain_s": drain_s,
             "template_linger_s": template_linger_s,
             "sched": sched,
+            "job_id": job_id,
         }
         env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         if event_log is not None:
@@ -308,9 +310,10 @@ class Client:
         along: bool = True,
         deadline_s: float = 0.0,
         epoch: int | None = None,
+        out_size: int = 0,
         **kw: Any,
     ) -> int:
-        """Send a call; `along`: with the function's blob, not only its digest."""
+        """Send a call; `along`: with the function's blob; `out_size`: what its result may take."""
         blob = cloudpickle.dumps(function)
         manifest = encode_manifest(Manifest(blobs=(digest(blob),)))
         index = self._functions.get(manifest)
@@ -327,6 +330,7 @@ class Client:
             lease_seq=self.terms.lease_seq,
             epoch=self.terms.epoch if epoch is None else epoch,
             deadline_ns=int(deadline_s * 1e9),
+            out_size=out_size,
             segments=[data, *(buffer.raw() for buffer in buffers)],
         )
         return self._last_call

@@ -56,11 +56,13 @@ class Ring(Personal):
         directory: an empty one of the test.
         events: its event log, in the environment.
         ttl_s: of leases.
+        cores: of each agent.
     """
 
-    def __init__(self, directory, events, ttl_s=TTL_S):
+    def __init__(self, directory, events, ttl_s=TTL_S, cores=CORES):
         super().__init__(directory, ttl_s)
         self.directory = directory
+        self.cores = cores
         self.witness = directory / "witness"
         self.temporary = directory / "tmp"
         self.temporary.mkdir()
@@ -102,7 +104,7 @@ class Ring(Personal):
         far = number % 2 == 1
         arguments = ("--slice-key", f"{self.state_dir}:{number}", *(("--listen", "127.0.0.1") if far else ()))
         state_dir = self.far_dir if far else self.state_dir
-        command = ("rfaas_executors", "--state-dir", state_dir, "--cores", CORES)
+        command = ("rfaas_executors", "--state-dir", state_dir, "--cores", self.cores)
         agent = self._start(f"agent-{number}", *command, "--memory-bytes", 1 << 40, "--grace-s", 2, *arguments)
         if number < len(self.agents):
             self._dead_agents.append(self.agents[number])
@@ -111,9 +113,9 @@ class Ring(Personal):
             self.agents.append(agent)
         return agent
 
-    def start_client(self, witness, workers, child, allocator=None):
+    def start_client(self, witness, workers, child, allocator=None, executors=1):
         """Start `support.victim` and wait until its calls are answered; returns it and its child's pid or 0."""
-        arguments = [allocator or self.state_dir, witness, workers, child]
+        arguments = [allocator or self.state_dir, witness, workers, child, executors]
         program = subprocess.Popen(
             [sys.executable, "-m", "support.victim", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
@@ -195,6 +197,19 @@ class Ring(Personal):
         """By pid of every daemon and template that lives, how many descriptors it has open."""
         found = [pid for pid in self.residue.processes() if pid not in (program.pid for program in self.programs)]
         return {pid: len(descriptors(pid)) for pid in found}
+
+    def assert_no_more_descriptors(self, before):
+        """No process that lived through it all has more descriptors open than `before`, of `descriptors()`."""
+
+        def more():
+            now = self.descriptors()
+            return {pid: (count, now[pid]) for pid, count in before.items() if now.get(pid, 0) > count}
+
+        try:
+            wait_until(lambda: not more(), 15.0, "descriptors to be closed")
+        except AssertionError as error:
+            held = {command(pid): sorted(descriptors(pid).values()) for pid in more()}
+            raise AssertionError(f"{error}; {more()} {held}") from None
 
     # --- breaking -----------------------------------------------------------------------------------
 

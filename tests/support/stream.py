@@ -2,6 +2,7 @@
 
 import random
 import statistics
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -31,20 +32,34 @@ class Called:
 
 
 class Stream:
-    """Keeps `window` calls under way in a thread of its own until `finish`; every other call is idempotent.
+    """Keeps `window` calls under way in a thread of its own until `finish` or `count` of them.
 
     Args:
         executor: of rfaas; this is its only user, so that a call's number is that of the event log.
         longest_s: calls last between nothing and this.
         some_s: one call of twenty lasts this long.
+        count: how many calls there are at most.
+        idempotent: which calls are, by their number; by default every other one.
     """
 
-    def __init__(self, executor, path, seed, *, window=8, longest_s=0.02, some_s=0.02):
+    def __init__(
+        self,
+        executor,
+        path,
+        seed,
+        *,
+        window=8,
+        longest_s=0.02,
+        some_s=0.02,
+        count=sys.maxsize,
+        idempotent=lambda number: number % 2 == 0,
+    ):
         self.witness = Witness(path)
         self.calls = []
         self._views = {False: executor, True: executor.options(idempotent=True, retries=RETRIES)}
         self._random = random.Random(seed)
         self._longest_s, self._some_s = longest_s, some_s
+        self._count, self._idempotent = count, idempotent
         self._room = threading.Semaphore(window)
         self._stopping = threading.Event()
         self._trouble = None
@@ -54,7 +69,7 @@ class Stream:
 
     def _run(self):
         try:
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and not self.all_submitted:
                 if self._room.acquire(timeout=0.1):
                     self._call()
         except BaseException as trouble:  # shown by `finish`, in the thread of the test
@@ -62,7 +77,7 @@ class Stream:
 
     def _call(self):
         number = len(self.calls) + 1
-        call = Called(number, number % 2 == 0, time.monotonic())
+        call = Called(number, self._idempotent(number), time.monotonic())
         self.calls.append(call)
         seconds = self._random.uniform(0.0, self._longest_s) if self._random.random() < 0.95 else self._some_s
         future = self._views[call.idempotent].submit(witnessed, self.witness.path, number, seconds)
@@ -75,6 +90,11 @@ class Stream:
         self._room.release()
 
     # --- while it runs ------------------------------------------------------------------------------
+
+    @property
+    def all_submitted(self):
+        """Whether there are as many calls as there are to be."""
+        return len(self.calls) >= self._count
 
     def pending(self):
         """Calls that are not resolved now."""
@@ -113,6 +133,14 @@ class Stream:
     def errors(self):
         """Calls that failed."""
         return [call for call in self.calls if call.error is not None]
+
+    def unseen(self, starts, victims):
+        """Failed calls that no victim's witness line shows started: STARTED is written before the function's first."""
+        return [call for call in self.errors if not set(starts[call.number]) & victims]
+
+    def tell(self, executor, *lines):
+        """Print lines of figures, and what became of all calls."""
+        print(*lines, f"{len(self.calls)} calls, {len(self.errors)} errors, {executor.statistics()}", sep="\n")
 
     def check(self):
         """What must hold whatever was killed; returns by call the pids on which it started."""

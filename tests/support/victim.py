@@ -1,10 +1,12 @@
 """`python -m support.victim`: a program that calls functions until it is killed, perhaps with a child of its own.
 
-Arguments: allocator, witness file, workers, and `alone`, `fork` (a child by os.fork, in which rfaas lets go of the
-parent's sockets) or `copy` (a child by the bare system call, which keeps copies of all of them). Says its child's pid
-(or 0) once calls are answered.
+Arguments: allocator, witness file, workers of each executor, `alone`, `fork` (a child by os.fork, in which rfaas lets
+go of the parent's sockets) or `copy` (a child by the bare system call, which keeps copies of all of them), and how many
+executors; those after the first write to files of their own, `WITNESS.1` and so on. Says its child's pid (or 0) once
+calls are answered.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -31,10 +33,16 @@ def copied():
 
 
 def main():
-    allocator, witness, workers, child = sys.argv[1:]
-    with rfaas.Executor(int(workers), memory="1MiB", allocator=allocator) as executor:
-        stream = Stream(executor, witness, 0, window=2 * int(workers))
-        stream.wait_answers(5 * int(workers))
+    allocator, witness, workers, child, executors = sys.argv[1:]
+    n_workers = int(workers)
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for number in range(int(executors)):
+            executor = stack.enter_context(rfaas.Executor(n_workers, memory="1MiB", allocator=allocator))
+            path = f"{witness}.{number}" if number else witness
+            streams.append(Stream(executor, path, number, window=2 * n_workers))
+        for stream in streams:
+            stream.wait_answers(5 * n_workers)
         print({"alone": lambda: 0, "fork": forked, "copy": copied}[child](), flush=True)
         signal.pause()
 

@@ -22,6 +22,12 @@ def rig():
         yield rig
 
 
+@pytest.fixture
+def job_rig():
+    with AgentRig(job_id="17") as rig:
+        yield rig
+
+
 def nap(seconds, witness=None):
     import time
 
@@ -55,7 +61,8 @@ def channel_ended(client):
 # --- signals --------------------------------------------------------------------------------------
 
 
-def test_sigterm_to_every_process_lets_running_calls_end_within_the_grace(rig, tmp_path):
+def test_sigterm_to_every_process_lets_running_calls_end_within_the_grace(job_rig, tmp_path):
+    rig = job_rig
     session = rig.session()
     terms, clients = session.start(workers=3)
     witness = tmp_path / "witness"
@@ -65,7 +72,7 @@ def test_sigterm_to_every_process_lets_running_calls_end_within_the_grace(rig, t
     for pid in [rig.process.pid, *rig.family()]:
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGCONT)
-    rig.process.send_signal(signal.SIGTERM)  # a second one is the same
+    rig.process.send_signal(signal.SIGTERM)  # a second one is the same to a job of Slurm's
     results = []
     for client in clients:
         frame = client.receive(5)
@@ -74,7 +81,7 @@ def test_sigterm_to_every_process_lets_running_calls_end_within_the_grace(rig, t
     assert session.wait_for("notice")["leases"] == [terms.lease_id]
     farewells = [farewell_of(session, client) for client in clients]
     assert {(f["last_started"], f["last_done"]) for f in farewells} == {(1, 1)}
-    assert {f["reason_code"] for f in farewells} == {ReasonCode.OWNER_RELEASE}
+    assert {f["reason_code"] for f in farewells} == {ReasonCode.SLURM_PREEMPT}
     assert session.wait_for("ended")["reason"] == "reclaimed"
     assert rig.process.wait(5) == 0
     assert isinstance(rig.hear(0.1)[-1], SliceEmpty)

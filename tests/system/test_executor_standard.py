@@ -525,7 +525,7 @@ import threading
 from support import functions as f
 ex = Executor(2)
 def use(n):
-    print(list(ex.map(f.add, range(n), range(n))))
+    print(f"{list(ex.map(f.add, range(n), range(n)))}\\n", end="")  # one write: the other thread prints too
 threads = [threading.Thread(target=use, args=(n,)) for n in (3, 3)]
 for t in threads: t.start()
 for t in threads: t.join()

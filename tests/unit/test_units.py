@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfaas.units import parse_duration_s, parse_size_bytes
+from rfaas.units import parse_duration_s, parse_size_bytes, size_text
 from rfaas_transport.errors import ConfigError
 
 SIZES = [
@@ -60,3 +60,19 @@ def test_a_duration_below_the_minimum_is_refused():
 def test_bytes_as_text_and_as_number_are_the_same(size_bytes):
     assert parse_size_bytes(size_bytes) == size_bytes
     assert parse_size_bytes(f"{size_bytes % 2**50 + 1}B") == size_bytes % 2**50 + 1
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (64 << 20, "64.0 MiB"),
+        (1 << 30, "1.00 GiB"),
+        (900 << 30, "900 GiB"),
+        (3 << 41, "6.00 TiB"),
+    ],
+)
+def test_a_size_is_written_in_three_figures(size_bytes, text):
+    assert size_text(size_bytes) == text

@@ -71,6 +71,12 @@ cdef class Poller:
             raise _os_error(-rc)
         return 0
 
+    @property
+    def descriptors(self):
+        """The poller's own descriptors, for who wants to know whether somebody closed them."""
+        self.check(0)
+        return self.poller.epoll_fd, self.poller.wake_fd
+
     def add(self, int fileno, uint64_t token):
         """Watch `fileno` for something to read; `wait` then names `token` (0 <= token < 2**64 - 1).
 

@@ -34,6 +34,9 @@ class ReasonCode(IntEnum):
     AGENT_LOST = 16
     CALL_TIMEOUT = 17
     CALL_INTERRUPTED = 18
+    MEMORY_LIMIT = 19
+    MEMORY_EXHAUSTED = 20
+    PROCESS_LIMIT = 21
 
     @property
     def text(self) -> str:
@@ -163,6 +166,16 @@ class WorkerLost(RfaasError):
 
     code = "worker-lost"
     retriable = True
+
+
+class FunctionOOM(WorkerLost):
+    """The worker that ran the call was killed for its memory; the message says how much it had and what the limit was.
+
+    `reason_code`: MEMORY_LIMIT, its own limit (`Executor(memory=…)`), or MEMORY_EXHAUSTED, the machine's.
+    """
+
+    code = "function-oom"
+    retriable = False
 
 
 class AgentLost(RfaasError):

@@ -35,6 +35,7 @@ class Kind(IntEnum):
     FETCH = 4
     BLOB = 5
     CHECKPOINT = 8
+    OUTPUT = 9
     HELLO = 96
     CREDIT = 97
     ERROR = 98

@@ -327,3 +327,34 @@ def test_the_view_counts_and_sorts(world):
     world.now_s += 40
     assert {view.slice.end_in_s for view in world.snapshot().slices} == {60.0}
     assert only(snapshot.wants).workers == 4
+
+
+def test_a_thousand_requests_that_come_at_once_are_decided_on_once(monkeypatch):
+    """As after a restart. Deciding after each took seconds, since each decision looks at all requests."""
+    world = World()
+    agent, holder = world.agent(cores=700), world.holder()
+    looked = []
+    missing = world.core._inventory.missing
+    monkeypatch.setattr(world.core._inventory, "missing", lambda key: looked.append(key) or missing(key))
+    for request in range(1, 1001):
+        holder.want(1, request, 1, 1 << 20)
+    world.deliver_at_once(1000)
+    assert len(looked) <= 10 * 1000
+    world.settle()
+    assert sorted(granted.terms.request for granted in holder.granted.values()) == list(range(1, 701))
+    assert len(agent.held) == 700
+    waiting = [message for message in holder.heard if isinstance(message, m.Waiting)]
+    assert [message.request for message in waiting] == list(range(701, 1001))
+
+
+def test_an_agent_that_was_forgotten_and_comes_back_gets_no_epoch_it_has():
+    """Its idle slice is forgotten with its stream; the log said once that it got an epoch (I14)."""
+    world = World()
+    agent = world.agent()
+    epoch = agent.epoch
+    world.cut(agent)
+    assert world.snapshot().slices == ()
+    world.connect(agent)
+    world.settle()
+    assert (agent.epoch, world.view(agent).epoch) == (epoch, epoch)
+    assert world.kinds().count("epoch") == 1

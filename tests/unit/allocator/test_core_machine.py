@@ -148,6 +148,10 @@ class Machine(RuleBasedStateMachine):
         links = list(self.world.links.values())
         self.world.deliver(links[pick % len(links)], "up" if up else "down")
 
+    @rule(count=st.integers(1, 4))
+    def deliver_at_once(self, count):
+        self.world.deliver_at_once(count)
+
     @rule()
     def deliver_all(self):
         self.world.settle()

@@ -296,6 +296,28 @@ def test_a_second_reclaim_changes_nothing(shell):
     assert shell.core.wake_at_s == pytest.approx(shell.now_s + 3.0)
 
 
+def test_who_can_wait_no_longer_ends_the_drain_at_once(shell):
+    active = shell.lease(workers=2)
+    shell.step(on.ReclaimAsked(1))
+    shell.pass_time(0.5)
+    killed = [on.KillWorker(worker) for worker in sorted(shell.living)]
+    shell.step(on.ReclaimAsked(1, at_once=True))
+    assert [effect for effect in shell.new if isinstance(effect, on.KillWorker)] == killed
+    assert shell.state(active) == "FENCED"
+    assert not shell.left
+    for worker in sorted(shell.living):
+        shell.die(worker)
+    shell.template_gone()
+    assert shell.left
+
+
+def test_a_reclaim_at_once_drains_nothing(shell):
+    shell.lease()
+    shell.step(on.ReclaimAsked(1, at_once=True))
+    assert [effect for effect in shell.new if isinstance(effect, on.KillWorker)]
+    assert len(shell.words("notice")) == 1
+
+
 def test_an_idle_slice_leaves_in_the_same_step(shell):
     shell.step(on.ReclaimAsked(1))
     assert shell.left

@@ -320,3 +320,33 @@ def test_of_workers_that_are_forked_nothing_is_said(shell):
     shell.lease()
     shell.fork_all()
     assert spawned(shell) == []
+
+
+def test_a_worker_beyond_a_limit_is_killed_for_it_and_the_farewell_has_the_figures(shell):
+    terms = shell.lease()
+    [worker] = shell.living
+    offer(shell, terms)
+    shell.step(on.LimitExceeded(worker, int(ReasonCode.MEMORY_LIMIT), "it had 2 GiB"))
+    assert shell.new == [on.KillWorker(worker)]
+    shell.step(on.LimitExceeded(worker, int(ReasonCode.PROCESS_LIMIT), "too late"))
+    assert shell.new == []
+    shell.die(worker)
+    [farewell] = shell.words("farewell")
+    assert (farewell["reason_code"], farewell["hint"]) == (ReasonCode.MEMORY_LIMIT, "it had 2 GiB")
+    assert shell.living, "its successor"
+    shell.step(on.LimitExceeded(worker, int(ReasonCode.MEMORY_LIMIT), "of one that is gone"))
+    assert shell.new == []
+
+
+def test_a_death_that_somebody_can_explain_has_that_reason(shell):
+    shell.lease()
+    [worker] = shell.living
+    shell.die(worker, reason_code=int(ReasonCode.MEMORY_EXHAUSTED), hint="the OOM killer")
+    [down] = shell.words("worker-down")
+    assert (down["reason_code"], down["hint"]) == (ReasonCode.MEMORY_EXHAUSTED, "the OOM killer")
+
+
+def test_workers_may_use_the_memory_of_their_lease(shell):
+    terms = shell.propose()
+    shell.attach(terms)
+    assert [e.memory_bytes for e in shell.new if isinstance(e, on.StartWorker)] == [terms.memory_bytes_per_worker]

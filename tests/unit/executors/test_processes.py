@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from rfaas_executors import command, control, family
+from rfaas_executors import command, control, family, proc_usage
+from rfaas_executors._process import HeldDescriptors
 from rfaas_executors.doors import listen_at, listen_here
 from rfaas_executors.leftovers import sweep
 from rfaas_executors.template_host import template_variables
 from rfaas_transport.errors import ConfigError
+from support.leftovers import alive
 from support.waiting import wait_until
 
 QUIET = """
@@ -53,7 +55,7 @@ def test_quiet_signals_end_with_a_fork_and_no_signal_is_lost_in_between():
 def test_children_are_found_in_both_ways():
     with subprocess.Popen(["sleep", "100"]) as process:
         assert process.pid in family.children()
-        assert process.pid in family._children_by_search()
+        assert process.pid in family._children_by_search(os.getpid())
         assert family.reap(process.pid) is None
         process.kill()
         wait_until(lambda: family.reap(process.pid) == signal.SIGKILL, 5)
@@ -166,3 +168,101 @@ def test_peers_of_another_user_have_no_way_in():
     left, right = socket.socketpair()
     with left, right:
         assert _same_user(left)
+
+
+PUT_BACK = """
+import os, signal, subprocess, resource
+from rfaas_executors._process import exit_within, put_back_surroundings, remember_surroundings
+print(put_back_surroundings())  # nothing is remembered: nothing is done
+signal.setitimer(signal.ITIMER_REAL, 100)
+remember_surroundings()
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+signal.setitimer(signal.ITIMER_VIRTUAL, 100)
+os.close(0)
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+print(put_back_surroundings(), signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getitimer(0), signal.getitimer(1))
+print(os.readlink("/proc/self/fd/0"), subprocess.run(["false"]).returncode, flush=True)
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+exit_within(20, 7)
+while True:
+    pass
+"""
+
+
+def test_what_a_worker_stands_on_is_put_back_and_its_end_is_bounded():
+    done = subprocess.run([sys.executable, "-c", PUT_BACK], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.splitlines() == ["True", "True set() (0.0, 0.0) (0.0, 0.0)", "/dev/null 1"], done.stderr
+    assert done.returncode == 7
+
+
+def test_descriptors_that_were_closed_or_replaced_are_found(tmp_path):
+    held = HeldDescriptors()
+    ends = socket.socketpair()
+    fds = [end.detach() for end in ends]
+    for fd in fds:
+        held.add(fd)
+    assert held.lost() == []
+    copy = os.dup(fds[0])
+    os.dup2(copy, fds[0])
+    os.close(copy)
+    assert held.lost() == []  # the same socket by the same number
+    with open(tmp_path / "file", "w") as file:
+        os.dup2(file.fileno(), fds[0])
+    os.close(fds[1])
+    assert held.lost() == fds
+    held.remove(fds[1])
+    assert held.lost() == fds[:1]
+    os.close(fds[0])
+    with pytest.raises(OSError, match="fstat"):
+        held.add(fds[0])
+
+
+TREE = """
+import os, sys, time
+def grow(depth):
+    for _ in range(3):
+        if os.fork() == 0:
+            os.setsid()
+            if depth:
+                grow(depth - 1)
+            break
+grow(2)
+time.sleep(60)
+"""
+
+
+def test_a_tree_is_killed_whole_and_a_tracker_is_spared():
+    tree = subprocess.Popen([sys.executable, "-c", TREE])
+    tracker = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)", "multiprocessing.resource_tracker"]
+    )
+    family_of_tree = wait_until(
+        lambda: (f := proc_usage.family(tree.pid, 1000).resident.keys()) and len(f) == 40 and list(f), 30, "the tree"
+    )
+    wait_until(lambda: family.is_resource_tracker(tracker.pid), 5)
+    assert family.kill_trees({tree.pid, tracker.pid}, spare_trackers=True) == 40
+    wait_until(lambda: not any(map(alive, family_of_tree)), 5, "the end of the tree")
+    assert alive(tracker.pid)
+    wait_until(lambda: (family.kill_trees({tracker.pid}), not alive(tracker.pid))[1], 5, "the end of the tracker")
+    for process in tree, tracker:
+        process.returncode = -9
+
+
+FEW = """
+import os, resource, subprocess, time
+from rfaas_executors import family
+sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(20)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
+until_s = time.monotonic() + 20
+while (left := family.children()) and time.monotonic() < until_s:
+    family.kill_trees(left)
+print(len(left))
+"""
+
+
+def test_children_end_though_no_descriptor_is_left_for_each():
+    done = subprocess.run([sys.executable, "-c", FEW], capture_output=True, text=True, timeout=40, check=False)
+    assert done.stdout == "0\n", done.stderr

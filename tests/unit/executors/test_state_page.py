@@ -130,3 +130,19 @@ def test_a_page_of_the_version_before_serves_without_usage():
     page.close()
     with pytest.raises(ValueError, match="closed"):
         page.usage()
+
+
+def test_last_words_lie_at_their_place_and_are_cut(page):
+    assert page.last_words() == b""
+    page.say_last("wörk".encode())
+    assert page.last_words() == "wörk".encode()
+    with mmap.mmap(page.fileno(), 8192) as seen:
+        assert seen[6144:6153] == struct.pack("<I", 5) + "wörk".encode()
+    page.say_last(b"x" * 5000)
+    assert page.last_words() == b"x" * 2044
+
+
+def test_last_words_of_an_impossible_length_are_none(page):
+    with mmap.mmap(page.fileno(), 8192) as seen:
+        seen[6144:6148] = struct.pack("<I", 2045)
+    assert page.last_words() == b""

@@ -331,6 +331,16 @@ def test_stop_waits_for_silent_agents_only_so_long(h):
     assert Leave() in h.take()
 
 
+def test_a_second_stop_waits_for_nobody(h):
+    h.want(1)
+    h.serve()
+    h.step(Stop())
+    h.step(Stop())  # of a client that ended meanwhile, say
+    assert Leave() not in h.take()
+    h.step(Stop(at_once=True))
+    assert Leave() in h.take()
+
+
 # --- the allocator's link -------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,405 @@
+"""What kinds of functions there are: each goes to a worker and does there what it does at home.
+
+One program is run as a script, from standard input and cell by cell as notebooks do, where `__main__` has no file.
+"""
+
+import functools
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import rfaas
+from support import functions as f
+
+TIMEOUT_S = 60
+
+PROGRAM = """
+import contextlib, dataclasses, enum, functools, operator, typing
+import rfaas
+
+ex = rfaas.Executor(1, allocator="embedded")
+def call(function, *args, **kwargs):
+    return ex.submit(function, *args, **kwargs).result(60)
+
+# %%
+offset = 10
+def by_value(x, *, scale=2):
+    return x * scale + offset
+print("function", call(by_value, 1), call(by_value, 1, scale=3))
+print("lambda", call(lambda x: x + offset, 1))
+def adder(n):
+    def add(x):
+        return x + n
+    return add
+print("closure", call(adder(5), 1), call(adder(6), 1))
+def fib(n):
+    return n if n < 2 else fib(n - 1) + fib(n - 2)
+print("recursion", call(fib, 10))
+
+# %%
+class Point:
+    made = 0
+    def __init__(self, x):
+        self.x = x
+    def moved(self, by):
+        return Point(self.x + by)
+    def __add__(self, other):
+        assert isinstance(other, Point), type(other)
+        return Point(self.x + other.x)
+    @staticmethod
+    def zero():
+        return Point(0)
+    @classmethod
+    def of(cls, x):
+        assert cls is Point
+        return cls(x)
+    def __call__(self, y):
+        return self.x * y
+class Child(Point):
+    def moved(self, by):
+        return super().moved(2 * by)
+def is_point(value):
+    return isinstance(value, Point), type(value).__name__
+
+there = call(Point(1).moved, 2)
+print("bound method", there.x, isinstance(there, Point), type(there) is Point)
+print("instance there", call(is_point, Point(1)), call(is_point, Child(1)), call(is_point, 1))
+print("instances in containers", [p.x for p in call(list, {"a": Point(3), "b": Point(4)}.values())])
+print("operator", call(operator.add, Point(1), Point(2)).x)
+print("super", call(Child(1).moved, 1).x)
+print("static", call(Point.zero).x, "class", call(Point.of, 7).x, "child class", call(Child(8).moved, 0).x)
+print("callable object", call(Point(3), 5))
+print("class itself", call(Point, 9).x, call(dict, a=1))
+
+# %%
+class Colour(enum.Enum):
+    RED = 1
+@dataclasses.dataclass
+class Pair:
+    left: int
+    right: "Pair | None" = None
+class Named(typing.NamedTuple):
+    n: int
+print("enum", call(lambda c: (c is Colour.RED, c), Colour.RED) == (True, Colour.RED))
+print("dataclass", call(lambda p: p, Pair(1, Pair(2))) == Pair(1, Pair(2)))
+print("namedtuple", call(lambda n: Named(n.n + 1), Named(1)) == Named(2))
+class Wrong(Exception):
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+def fail():
+    raise Wrong(42)
+try:
+    call(fail)
+except Wrong as error:
+    print("exception", error.code, "in fail" in str(error.__cause__))
+
+# %%
+def twice(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return 2 * function(*args)
+    return wrapper
+@twice
+def one(x):
+    "docstring"
+    return x
+print("wraps", call(one, 4), one.__wrapped__(4))
+@functools.lru_cache(maxsize=7)
+def cached(x):
+    return x + offset
+print("lru_cache", call(cached, 1), call(cached, 1), call(lambda: cached.cache_info() and cached(1)), end=" ")
+print(call(lambda f: f.cache_info().hits, cached))
+@functools.singledispatch
+def kind(value):
+    return "object"
+@kind.register
+def _(value: int):
+    return "int"
+print("singledispatch", call(kind, 1), call(kind, "s"))
+@contextlib.contextmanager
+def opened():
+    yield "open"
+def use():
+    with opened() as state:
+        return state
+print("contextmanager", call(use))
+print("partial", call(functools.partial(by_value, scale=5), 1))
+print("partial of partial", call(functools.partial(functools.partial(pow, 2), 5)))
+print("partial of method", call(functools.partial(Point(1).moved, by=4)).x)
+print("builtin", call(len, [1, 2]), "method of builtin", call("a-b".split, "-"))
+print("map", list(ex.map(lambda x: x * offset, range(3))), list(ex.map(Point(2), range(4), chunksize=2)))
+ex.shutdown()
+"""
+
+EXPECTED = """\
+function 12 13
+lambda 11
+closure 6 7
+recursion 55
+bound method 3 True True
+instance there (True, 'Point') (True, 'Child') (False, 'int')
+instances in containers [3, 4]
+operator 3
+super 3
+static 0 class 7 child class 8
+callable object 15
+class itself 9 {'a': 1}
+enum True
+dataclass True
+namedtuple True
+exception 42 True
+wraps 8 4
+lru_cache 11 11 11 0
+singledispatch int object
+contextmanager open
+partial 15
+partial of partial 32
+partial of method 5
+builtin 2 method of builtin ['a', 'b']
+map [0, 10, 20] [0, 2, 4, 6]
+"""
+
+NOTEBOOK = """
+import sys, types
+main = sys.modules["__main__"] = types.ModuleType("__main__")  # as in IPython: nobody's file
+main.__dict__.update(In=[""], Out={}, get_ipython=lambda: None)
+for number, cell in enumerate(open(sys.argv[1]).read().split("# %%"), 1):
+    main.In.append(cell)
+    exec(compile(cell, f"<ipython-input-{number}-0123456789ab>", "exec"), main.__dict__)
+"""
+
+
+@pytest.mark.parametrize("how", ["script", "standard input", "notebook"])
+def test_functions_of_every_kind_do_there_what_they_do_here(how, tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    command = {"script": [str(path)], "standard input": ["-"], "notebook": ["-c", NOTEBOOK, str(path)]}[how]
+    done = run(command, PROGRAM if how == "standard input" else "", tmp_path)
+    assert done.stdout.splitlines() == EXPECTED.splitlines(), done.stderr
+    assert done.stderr == ""
+
+
+def run(command, text, cwd):
+    return subprocess.run(
+        [sys.executable, *command],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        cwd=cwd,
+        env=dict(os.environ),
+        check=False,
+    )
+
+
+CHANGES = """
+import rfaas
+ex = rfaas.Executor(1, allocator="embedded")
+def call(function, *args):
+    return ex.submit(function, *args).result(60)
+
+limit = 1
+def read(): return limit
+def bump():
+    global limit
+    limit += 1
+    return limit
+print("first", call(read))
+limit = 2
+print("after a change here", call(read), "here", read())
+def read(): return limit
+print("defined anew", call(read))
+print("changes there stay there", call(bump), call(bump), "here", limit)
+
+table = {"a": 1}
+def look(key): return table.get(key)
+print("a filled table", call(look, "b"), end=" ")
+table["b"] = 2
+print(call(look, "b"), "passed", call(lambda table: table["b"], table))
+
+def answer(): return "old"
+old = answer
+print(call(answer), end=" ")
+def answer(): return "new"
+print(call(answer), call(old))
+print("as an argument", call(lambda f: f(), answer))
+
+class Shape:
+    sides = 3
+def sides(): return Shape.sides
+print("class", call(sides), end=" ")
+class Shape:
+    sides = 4
+print("redefined", call(sides), end=" ")
+def sides(): return Shape.sides
+print("and its function too", call(sides))
+
+def default(x=[]):
+    x.append(1)
+    return len(x)
+print("a default lives on the worker", call(default), call(default), "here", len(default.__defaults__[0]))
+ex.shutdown()
+"""
+
+
+def test_a_function_has_the_globals_of_its_first_submit_until_it_is_defined_anew(tmp_path):
+    done = run(["-"], CHANGES, tmp_path)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "first 1",
+        "after a change here 1 here 2",
+        "defined anew 2",
+        "changes there stay there 3 4 here 2",
+        "a filled table None None passed 2",
+        "old new old",
+        "as an argument new",
+        "class 3 redefined 3 and its function too 4",
+        "a default lives on the worker 1 2 here 0",
+    ]
+
+
+@pytest.fixture(scope="module")
+def ex():
+    with rfaas.Executor(1, allocator="embedded", payload_limit="1MiB") as executor:
+        yield executor
+
+
+def error_of(ex, function, *args):
+    error = ex.submit(function, *args).exception(TIMEOUT_S)
+    assert isinstance(error, rfaas.RfaasError), error
+    return error
+
+
+def count(n):
+    yield from range(n)
+
+
+async def later(n):
+    return n
+
+
+async def stream(n):
+    yield n
+
+
+@pytest.mark.parametrize(
+    ("function", "said", "remedy"),
+    [
+        (count, "count is a generator function", "return a list"),
+        (later, "later is a coroutine function", "asyncio.run"),
+        (stream, "stream is an asynchronous generator function", "collects its values"),
+    ],
+)
+def test_functions_whose_call_runs_nothing_are_refused_before_they_are_sent(ex, function, said, remedy):
+    before = ex.statistics()["dispatched"]
+    error = error_of(ex, function, 3)
+    assert (type(error), error.may_have_run) == (rfaas.SerializationError, False)
+    assert said in error.message
+    assert remedy in error.hint
+    assert ex.statistics()["dispatched"] == before
+
+
+class Model:
+    def __init__(self):
+        self.weights = [1, 2]
+        self.state = {"inner": [0, threading.Lock()]}
+
+
+@pytest.mark.parametrize(
+    ("make", "said", "remedy"),
+    [
+        (lambda: count(3), "result is of type generator", "return list(...) of it"),
+        (lambda: map(abs, [1]) and (x for x in [1]), "result is of type generator", "return list(...) of it"),
+        (
+            lambda: {"rows": [1, open(os.devnull, "w")]},  # noqa: SIM115
+            "result['rows'][1] is of type _io.TextIOWrapper",
+            "pass its path",
+        ),
+        (Model, "result.state['inner'][1] is of type _thread.lock", "__getstate__"),
+        (lambda: functools.partial(print, threading.Lock()), "is of type _thread.lock", "__getstate__"),
+        (lambda: later(1), "result is of type coroutine", "asyncio.run"),
+    ],
+    ids=["generator", "generator expression", "file", "attribute", "partial", "coroutine"],
+)
+def test_a_result_that_can_t_be_pickled_names_the_part_and_the_remedy(ex, make, said, remedy):
+    pid = ex.submit(f.pid).result(TIMEOUT_S)
+    error = error_of(ex, make)
+    assert (type(error), error.may_have_run, error.phase) == (rfaas.SerializationError, True, "DONE")
+    assert said in error.message
+    assert remedy in error.hint
+    assert ex.submit(f.pid).result(TIMEOUT_S) == pid
+
+
+def test_arguments_and_closures_that_can_t_be_pickled_name_the_part(ex):
+    error = error_of(ex, f.echo, 1, Model())
+    assert "call.args[1].state['inner'][1] is of type _thread.lock" in error.message
+    lock = threading.Lock()
+    error = error_of(ex, lambda: lock)
+    assert re.search(r"lock, which .*<lambda> uses is of type _thread.lock", error.message)
+
+
+@pytest.mark.parametrize("over_bytes", [-1, 0, 1])
+def test_t40_payloads_up_to_the_limit_pass_and_one_byte_more_does_not(ex, over_bytes):
+    """T40: at 0, 1, limit - 1, limit, limit + 1 bytes, both ways; the worker stays."""
+    import pickle
+
+    limit_bytes = 1 << 20
+    pid = ex.submit(f.pid).result(TIMEOUT_S)
+    overhead_in = len(pickle.dumps(((b"x" * limit_bytes,), {}), 5)) - limit_bytes
+    overhead_out = len(pickle.dumps(b"x" * limit_bytes, 5)) - limit_bytes
+    arguments = b"x" * (limit_bytes - overhead_in + over_bytes)
+    n_out = limit_bytes - overhead_out + over_bytes
+    there, back = ex.submit(len, arguments), ex.submit(bytes, n_out)
+    if over_bytes <= 0:
+        assert (there.result(TIMEOUT_S), len(back.result(TIMEOUT_S))) == (len(arguments), n_out)
+    else:
+        refused, too_large = there.exception(TIMEOUT_S), back.exception(TIMEOUT_S)
+        assert (type(refused), refused.may_have_run) == (rfaas.PayloadTooLarge, False)
+        assert f"have {limit_bytes + 1} bytes, more than the payload_limit of {limit_bytes} bytes" in refused.message
+        assert (type(too_large), too_large.may_have_run) == (rfaas.PayloadTooLarge, True)
+        assert (
+            f"the result of {limit_bytes + 1} bytes is larger than the payload_limit of {limit_bytes} bytes"
+            in too_large.message
+        )
+    assert [ex.submit(f.echo, b"x" * n).result(TIMEOUT_S)[0][0] for n in (0, 1)] == [b"", b"x"]
+    assert ex.submit(f.pid).result(TIMEOUT_S) == pid
+
+
+def test_an_exception_whose_class_is_only_on_the_worker_has_a_stand_in(ex):
+    def fail():
+        import types
+
+        module = types.ModuleType("only_there")
+        exec("class Strange(Exception):\n    pass", module.__dict__)
+        import sys
+
+        sys.modules["only_there"] = module
+        raise module.Strange("deep", 7)
+
+    error = error_of(ex, fail)
+    assert type(error) is rfaas.RemoteError
+    assert (error.remote_type, error.may_have_run, error.phase) == ("only_there.Strange", True, "DONE")
+    assert "('deep', 7)" in error.message
+    assert "in fail" in error.remote_traceback
+    assert "raise module.Strange" in str(error.__cause__)
+
+
+def test_an_exception_that_holds_what_can_t_travel_has_a_stand_in(ex):
+    def fail():
+        error = ValueError("with a lock")
+        error.lock = threading.Lock()
+        raise error
+
+    error = error_of(ex, fail)
+    assert (type(error), error.remote_type) == (rfaas.RemoteError, "ValueError")
+    assert "with a lock" in error.message
+
+
+def test_an_exception_that_can_t_be_unpickled_has_a_stand_in(ex):
+    error = error_of(ex, f.raise_picky)
+    assert (type(error), error.remote_type) == (rfaas.RemoteError, "support.functions.PickyError")
