@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from rfaas.control.address import AllocatorAddress
+from rfaas.host_memory import machine_bytes
 from rfaas.settings import Settings
 from rfaas.units import parse_duration_s, parse_size_bytes
 from rfaas_transport.errors import AllocatorUnavailable, ConfigError
@@ -356,7 +357,7 @@ def _memory_bytes(value: str | int | None, choice: AllocatorChoice) -> int:
     if value is not None:
         return parse_size_bytes(value, name="memory")
     if isinstance(choice, Embedded):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return machine_bytes()
     return DEFAULT_MEMORY_BYTES
 
 

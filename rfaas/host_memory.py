@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,11 @@ def offered_bytes(line: str) -> int:
     with contextlib.suppress(OSError, ValueError):
         host_bytes = min(host_bytes, int(CGROUP_LIMIT.read_text()))
     return int(host_bytes * OFFERED_PART)
+
+
+def machine_bytes() -> int:
+    """All memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def meminfo_bytes(line: str) -> int:

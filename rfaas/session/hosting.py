@@ -18,10 +18,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from rfaas.config import DEFAULT_MEMORY_BYTES
 from rfaas.control.links import Dial
 from rfaas.control.messages import AllocatorToHolder, HolderMessage, Snapshot
-from rfaas.host_memory import meminfo_bytes
-from rfaas.settings import BY_NAME
+from rfaas.host_memory import machine_bytes
 from rfaas_transport.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -146,8 +146,7 @@ def machine() -> tuple[int, int]:
 
     Never less than the default of a worker, which has to do everywhere.
     """
-    default_bytes = BY_NAME["executor.memory"].default
-    return len(os.sched_getaffinity(0)), max(default_bytes, meminfo_bytes("MemTotal"))
+    return len(os.sched_getaffinity(0)), max(DEFAULT_MEMORY_BYTES, machine_bytes())
 
 
 def _component(name: str) -> Any:  # noqa: ANN401
