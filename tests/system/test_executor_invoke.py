@@ -162,17 +162,17 @@ def test_a_forked_child_leaves_the_parent_s_channel_alone(ex):
     assert [ex.invoke(f.add, n, 1) for n in range(100)] == list(range(1, 101))
 
 
-def test_a_result_whose_unpickling_calls_again(ex):
+def test_a_result_whose_unpickling_submits(ex):
     warm(ex)
     again.executor = ex
     try:
-        assert ex.invoke(Again) == 7
+        assert ex.invoke(Again).result(TIMEOUT_S) == 7
     finally:
         del again.executor
 
 
 def again():
-    return again.executor.invoke(f.add, 3, 4)
+    return again.executor.submit(f.add, 3, 4)
 
 
 class Again:
