@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import msgpack
 
+from rfaas_executors._process import current_pid
 from rfaas_executors.chains import links
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, decode_manifest, digest
@@ -268,5 +269,5 @@ def still_this_process(pid: int) -> None:
 
     A function may fork and let the child return: that child holds the client's channel and would answer the call twice.
     """
-    if os.getpid() != pid:
+    if current_pid() != pid:
         os._exit(0)

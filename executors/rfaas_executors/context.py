@@ -35,7 +35,7 @@ class CallContext:
     Args:
         holder: the client's id, hex.
         frame: the CALL.
-        remaining_ns: what is left to it now; 0: it has no deadline.
+        ends_boot_ns: its deadline (CLOCK_BOOTTIME); 0: it has none.
         pid: of the worker.
     """
 
@@ -55,13 +55,13 @@ class CallContext:
     )
 
     def __init__(
-        self, line: AgentLine, channel: Channel, holder: str, frame: Frame, remaining_ns: int, pid: int
+        self, line: AgentLine, channel: Channel, holder: str, frame: Frame, ends_boot_ns: int, pid: int
     ) -> None:
         self._line = line
         self._channel = channel
         self._holder = holder
         self._frame: Frame | None = frame
-        self._deadline_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + remaining_ns if remaining_ns else 0
+        self._deadline_ns = ends_boot_ns
         self._pid = pid
         self._lock = threading.Lock()
         self._over = False

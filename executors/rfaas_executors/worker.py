@@ -29,11 +29,13 @@ from rfaas_executors.family import reap_adopted
 from rfaas_executors.streams import Streams
 from rfaas_transport import shared_memory
 from rfaas_transport._core import Channel, Frame, Poller
-from rfaas_transport.current_call import set_current
+from rfaas_transport.current_call import end_current, set_current
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind, Status
 
 CREDITS = 1  # calls that a channel may have here at once
+SOON_S = 0.00002  # who calls again and again calls within it
+TIDY_EVERY_NS = 1_000_000  # it does no longer wait for what is to be done after each call
 LOOK_S = 0.0002  # how long one channel is polled before the agent and the others are looked at
 FLUSH_S = 5.0  # for the last result to reach the peer's kernel; the agent's drain_s usually ends sooner
 REAP_EVERY_CALLS = 32  # what detached itself and ended is reaped
@@ -80,6 +82,9 @@ class Worker:
         self._poller = Poller()
         self._held = HeldDescriptors()
         self._n_calls = 0
+        self._untidy = False  # what is to be done after a call is still to be done
+        self._tidied_at_ns = 0
+        self._last = b""  # identity of the function that ran last
         self._told_of_deadlines = False
         self._event_log: Any = _event_log()
 
@@ -90,6 +95,9 @@ class Worker:
             self._held.add(descriptor)
         try:
             while not self._line.draining:
+                if self._untidy:
+                    self._tidy_up()
+                    continue
                 tokens = self._poller.wait(None)
                 if _CONTROL in tokens:  # before any call: it may say that none is to be taken
                     self._read_control()
@@ -182,7 +190,9 @@ class Worker:
             connection.awake = True
             channel.stay_awake(True)
         start_ns = now_ns = time.monotonic_ns()
-        frame = None
+        frame = channel.spin(SOON_S) if self._untidy else None
+        if self._untidy and (frame is None or now_ns - self._tidied_at_ns > TIDY_EVERY_NS):
+            self._tidy_up()
         while frame is None and now_ns - start_ns < hot_for_s * 1e9:
             frame = channel.spin(LOOK_S)
             now_ns = time.monotonic_ns()
@@ -221,6 +231,8 @@ class Worker:
         if not frame.segments:
             self._refuse(connection, frame, "a call needs a segment with its arguments")
             return
+        if self._untidy and identity != self._last:  # no function meets what another one left
+            self._tidy_up()
         if missing := self._functions.missing(identity):
             connection.parked, connection.parked_at_ns = frame, time.monotonic_ns()
             for digest in missing:
@@ -255,29 +267,48 @@ class Worker:
             self._reply(connection, frame, Outcome(Status.NOT_STARTED, []))
             return
         self._log("started", connection, frame)
-        context = CallContext(self._line, connection.channel, connection.holder, frame, remaining_ns, self._pid)
-        set_current(context)
+        ends_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + remaining_ns if remaining_ns else 0
+        set_current(lambda: CallContext(self._line, connection.channel, connection.holder, frame, ends_ns, self._pid))
         try:
             outcome = self._functions.run(identity, _arguments(frame))
         finally:
             still_this_process(self._pid)
-            context.close()
-            set_current(None)
-            install_quiet_signals()  # the function may have put its own in place
+            context = end_current()
+            if isinstance(context, CallContext):
+                context.close()
             printed = self._streams.call_printed()
         if not self._page.finish(connection.page_slot, frame.call_id, frame.in_size, outcome.size_bytes):
             self._line.draining = True
         if self._event_log is not None:  # it opens its file, for which the function may have left no descriptor
             put_back_surroundings()
         self._log("done", connection, frame)
-        if lost := self._held.lost():
+        self._last = identity
+        self._untidy = connection.awake
+        lost = [] if self._untidy else self._held.lost()
+        if lost:
             self._leave_without(lost, connection)
-        else:
-            if printed:  # the client shows it before the result
-                self._line.tell({"m": "printed", "channel": connection.number, "call_id": frame.call_id})
-                self._send(connection, Kind.OUTPUT, call_id=frame.call_id)
+        elif printed:  # the client shows it before the result
+            self._line.tell({"m": "printed", "channel": connection.number, "call_id": frame.call_id})
+            self._send(connection, Kind.OUTPUT, call_id=frame.call_id)
+        if not (lost or self._untidy):
             self._read_control()
         self._reply(connection, frame, outcome)
+        if not self._untidy:
+            self._tidy(lost)
+
+    def _tidy_up(self) -> None:
+        """What was put off while calls of one function came one upon the other, so that none of them waited for it.
+
+        Over shared memory a result goes nowhere else, whatever the function did to our descriptors.
+
+        Raises:
+            WorkerExit: as `_tidy`.
+        """
+        self._untidy, self._tidied_at_ns = False, time.monotonic_ns()
+        if lost := self._held.lost():
+            self._connections = {fd: one for fd, one in self._connections.items() if fd not in lost}
+        else:
+            self._read_control()
         self._tidy(lost)
 
     def _tidy(self, lost: list[int]) -> None:
@@ -292,6 +323,7 @@ class Worker:
         self._n_calls += 1
         if self._n_calls % REAP_EVERY_CALLS == 0:
             reap_adopted()
+        install_quiet_signals()  # the function may have put its own in place
         if not (put_back_surroundings() and _is_sound()):
             self._line.draining = True  # what was sent meanwhile has not started: it goes elsewhere
 

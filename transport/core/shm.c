@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,6 +36,8 @@ typedef struct shm_queued {
 typedef struct shm_channel {
     rfaas_channel base;
     int fd;
+    dev_t socket_device; /* which socket it is: code that we don't know may close or replace the descriptor */
+    ino_t socket_inode;
     bool stays_awake;  /* its owner polls: no bell, and the socket is asked now and then only */
     bool peer_gone;    /* the socket has ended */
     uint32_t looks;    /* empty ones since the socket was asked */
@@ -59,10 +62,21 @@ static void *place_allocate(void *context, size_t size_bytes)
 
 /* ---- the bell ---- */
 
+static bool socket_is_ours(const shm_channel *channel)
+{
+    struct stat status;
+    return fstat(channel->fd, &status) == 0 && status.st_ino == channel->socket_inode &&
+           status.st_dev == channel->socket_device;
+}
+
 static void ring(shm_channel *channel)
 {
     const char bell = 1;
     ssize_t n;
+    if (!socket_is_ours(channel)) { /* whose it is now must not be written to; our peer sees the socket's end */
+        channel->peer_gone = true;
+        return;
+    }
     do
         n = send(channel->fd, &bell, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
@@ -77,6 +91,7 @@ static bool ask_socket(shm_channel *channel)
     char bells[64];
     bool rung = false;
     channel->looks = 0;
+    channel->peer_gone |= !socket_is_ours(channel);
     while (!channel->peer_gone) {
         ssize_t n = recv(channel->fd, bells, sizeof bells, MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
@@ -509,12 +524,15 @@ static uint64_t shm_unacknowledged_bytes(const rfaas_channel *base)
 static void shm_close(rfaas_channel *base)
 {
     shm_channel *channel = (shm_channel *)base;
+    bool ours = socket_is_ours(channel);
     drop_queue(channel);
     if (!rfaas_channel_is_inherited(base)) {
         atomic_store(&channel->reader.shared->lines.reader, RFAAS_SHM_GONE);
-        shutdown(channel->fd, SHUT_RDWR); /* a forked child may hold a copy of the descriptor */
+        if (ours)
+            shutdown(channel->fd, SHUT_RDWR); /* a forked child may hold a copy of the descriptor */
     }
-    close(channel->fd);
+    if (ours)
+        close(channel->fd);
     channel->fd = -1;
 }
 
@@ -554,8 +572,9 @@ static bool is_unix_stream(int fd)
 
 rfaas_rc rfaas_shm_adopt(int fd, int memory_fd, int side, uint64_t max_payload_bytes, rfaas_channel **channel)
 {
+    struct stat status;
     int flags = fcntl(fd, F_GETFL);
-    if ((side != 0 && side != 1) || flags < 0 || !is_unix_stream(fd))
+    if (fstat(fd, &status) != 0 || (side != 0 && side != 1) || flags < 0 || !is_unix_stream(fd))
         return RFAAS_UNSUITABLE;
     rfaas_shm_segment *segment = rfaas_shm_map(memory_fd, side);
     if (segment == NULL)
@@ -570,6 +589,8 @@ rfaas_rc rfaas_shm_adopt(int fd, int memory_fd, int side, uint64_t max_payload_b
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     close(memory_fd);
     made->fd = fd;
+    made->socket_inode = status.st_ino;
+    made->socket_device = status.st_dev;
     made->segment = segment;
     made->last = &made->first;
     rfaas_shm_writer_init(&made->writer, rfaas_shm_tx(segment), rfaas_shm_tx_arena(segment), segment->arena_bytes);
