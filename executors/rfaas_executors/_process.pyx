@@ -418,6 +418,11 @@ cdef class HeldDescriptors:
         """Forget a descriptor."""
         self.held.pop(fd, None)
 
+    def holds(self, int fd):
+        """True if this one is still what it was."""
+        cdef bytes one = self.held[fd]
+        return bool(rfaas_is_held(<const rfaas_held *><const char *>one))
+
     def lost(self):
         """Descriptors that are closed or refer to something else now; an empty list nearly always."""
         cdef bytes one

@@ -283,7 +283,7 @@ class Worker:
             put_back_surroundings()
         self._log("done", connection, frame)
         self._last = identity
-        self._untidy = connection.awake
+        self._untidy = connection.awake and self._held.holds(connection.channel.fileno())
         lost = [] if self._untidy else self._held.lost()
         if lost:
             self._leave_without(lost, connection)
@@ -298,8 +298,6 @@ class Worker:
 
     def _tidy_up(self) -> None:
         """What was put off while calls of one function came one upon the other, so that none of them waited for it.
-
-        Over shared memory a result goes nowhere else, whatever the function did to our descriptors.
 
         Raises:
             WorkerExit: as `_tidy`.
