@@ -34,6 +34,7 @@ __all__ = [
     "is_resource_tracker",
     "kill_trees",
     "limit_descriptors",
+    "lower",
     "making_worker",
     "n_threads",
     "name_process",
@@ -106,8 +107,14 @@ def become_worker(template_pid: int, cpus: list[int] | None, data_bytes: int | N
 def limit_descriptors(soft: int | None) -> None:
     """Give functions the soft limit on descriptors that the user's programs have; the agent raised its own."""
     if soft is not None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         with contextlib.suppress(OSError, ValueError):  # somebody lowered the hard one meanwhile
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lower(soft, hard), hard))
+
+
+def lower(one: int, other: int) -> int:
+    """The lower of two limits, of which RLIM_INFINITY (-1) is the highest."""
+    return max(one, other) if resource.RLIM_INFINITY in (one, other) and one != other else min(one, other)
 
 
 def _limit_data(more_bytes: int) -> None:

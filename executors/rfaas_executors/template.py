@@ -103,7 +103,7 @@ def _enter(setup: dict[str, Any]) -> list[str]:
     threads_of = []
     if setup["sched"] == "idle":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    _take_limits(setup.get("limits", {}))
+    _limit_core_files(setup.get("limits", {}).get("core"))
     try:
         os.chdir(setup["cwd"])
     except OSError as error:
@@ -126,18 +126,12 @@ def _enter(setup: dict[str, Any]) -> list[str]:
     return threads_of
 
 
-def _take_limits(limits: dict[str, int]) -> None:
-    """Take the client's soft limits of core files and descriptors, as far as this host's hard ones go."""
-    for name, number in (("core", resource.RLIMIT_CORE), ("nofile", resource.RLIMIT_NOFILE)):
-        if name in limits:
-            soft, hard = limits[name], resource.getrlimit(number)[1]
-            with contextlib.suppress(OSError, ValueError):
-                resource.setrlimit(number, (lower(soft, hard), hard))
-
-
-def lower(one: int, other: int) -> int:
-    """The lower of two limits, of which RLIM_INFINITY (-1) is the highest."""
-    return max(one, other) if resource.RLIM_INFINITY in (one, other) and one != other else min(one, other)
+def _limit_core_files(soft: int | None) -> None:
+    """Take the client's soft limit, as far as this host's hard one goes. That of descriptors is the workers' alone."""
+    if soft is not None:
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_CORE, (family.lower(soft, hard), hard))
 
 
 def _load_what_workers_need() -> None:

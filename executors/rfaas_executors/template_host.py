@@ -22,7 +22,7 @@ from rfaas_executors import agent_events as on
 from rfaas_executors import control, family, placing
 from rfaas_executors.limits import DEFAULT_TASKS, data_allowance_bytes
 from rfaas_executors.streams import AS_BEFORE, DISCARDED, PIPES
-from rfaas_executors.template import BOOTSTRAP, lower
+from rfaas_executors.template import BOOTSTRAP
 from rfaas_executors.watch import Watch
 from rfaas_executors.worker_handle import WorkerHandle
 
@@ -102,22 +102,23 @@ class TemplateHost:
 
     def start(self) -> None:
         """Start the process; TemplateFailed follows if it does not come up."""
+        limits = dict(self._environment.get("limits", {}))
         setup = {
             "path": list(self._environment["path"]),
             "cwd": self._environment["cwd"],
             "version": list(self._environment["version"]),
-            "limits": dict(self._environment.get("limits", {})),
+            "limits": limits,
             "preload": list(self._environment["preload"]),
             "parent_pid": os.getpid(),
             "stderr_fd": 2,
             "sched": self._surroundings.sched,
-            "descriptors": self._surroundings.descriptors,
+            "descriptors": limits.get("nofile", self._surroundings.descriptors),
         }
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         real_stderr = os.dup(2)
         try:
             setup["stderr_fd"] = real_stderr
-            with _stack_limit(self._environment.get("limits", {}).get("stack")):
+            with _stack_limit(limits.get("stack")):
                 self._process = self._exec(write_end, real_stderr)
             control.send_packet(self._control, json.dumps(setup).encode())
         except (OSError, ValueError) as error:
@@ -459,7 +460,7 @@ def _stack_limit(soft: int | None) -> Iterator[None]:
     if soft is None:
         yield
         return
-    wanted = lower(soft, old[1])
+    wanted = family.lower(soft, old[1])
     if 0 <= wanted < LEAST_STACK_BYTES:
         wanted = LEAST_STACK_BYTES
     with contextlib.suppress(OSError, ValueError):
