@@ -14,9 +14,10 @@ from support.waiting import wait_until
 TIMEOUT_S = 60
 
 
-@pytest.fixture
-def ex():
-    with rfaas.Executor(1, allocator="embedded") as executor:
+@pytest.fixture(params=["tcp", "shm"])
+def ex(request):
+    """Workers that sleep between calls: who sends to one that polls, over memory, learns of the end a moment later."""
+    with rfaas.Executor(1, allocator="embedded", transport=request.param, hot_for_s=0) as executor:
         executor.submit(f.nothing).result(TIMEOUT_S)
         yield executor
 

@@ -115,12 +115,13 @@ static bool fall_asleep(shm_channel *channel)
 
 /* ---- sending ---- */
 
-static bool publish(shm_channel *channel)
+/* A reader that sleeps is woken before anything is published: what fails then was not sent. False: it is gone. */
+static bool wake_reader(shm_channel *channel)
 {
-    uint32_t state;
-    if (rfaas_shm_publish(&channel->writer, &state))
+    bool is_gone;
+    if (rfaas_shm_must_wake(&channel->writer, &is_gone))
         ring(channel);
-    return state != RFAAS_SHM_GONE && !channel->peer_gone;
+    return !is_gone && !channel->peer_gone;
 }
 
 /* Copies `size_bytes` from where the frame's cursor stands, and moves it on. */
@@ -212,13 +213,15 @@ static rfaas_rc put_some(shm_channel *channel, shm_queued *frame, uint64_t budge
             rc = RFAAS_MORE;
         } else if (!rfaas_shm_has_room(&channel->writer, left_bytes > RFAAS_SHM_INLINE_BYTES ? 1 : 0)) {
             rc = RFAAS_AGAIN;
+        } else if (!wake_reader(channel)) {
+            rc = rfaas_channel_broken(&channel->base, "sending failed", EPIPE);
         } else {
             if (!(to_arena && put_block(channel, frame)))
                 put_piece(channel, frame);
             to_arena = false;
             left_bytes = left_bytes_of(frame);
-            if (!publish(channel))
-                rc = rfaas_channel_broken(&channel->base, "sending failed", EPIPE);
+            if (rfaas_shm_publish(&channel->writer))
+                ring(channel);
         }
     }
     *put_bytes = start_bytes - left_bytes;

@@ -69,21 +69,27 @@ uint8_t *rfaas_shm_data_to_write(rfaas_shm_writer *writer, size_t size_bytes, si
     return writer->shared->data + *at % RFAAS_SHM_DATA_BYTES;
 }
 
-bool rfaas_shm_publish(rfaas_shm_writer *writer, uint32_t *reader_state)
+bool rfaas_shm_must_wake(rfaas_shm_writer *writer, bool *is_gone)
 {
-    rfaas_shm_entry *entry = rfaas_shm_entry_to_write(writer);
-    FAILPOINT("before-sequence");
-    writer->next++;
-    /* Sequentially consistent, as the load below: either we see that the reader is armed, or it sees the entry. */
-    atomic_exchange_explicit(&entry->sequence, writer->next, memory_order_seq_cst);
-    FAILPOINT("after-sequence");
     uint32_t state = atomic_load_explicit(&writer->shared->lines.reader, memory_order_seq_cst);
-    *reader_state = state;
+    *is_gone = state == RFAAS_SHM_GONE;
     if (state != RFAAS_SHM_ASLEEP)
         return false;
     bool ours = atomic_compare_exchange_strong(&writer->shared->lines.reader, &state, RFAAS_SHM_AWAKE);
     FAILPOINT("after-waking");
     return ours;
+}
+
+bool rfaas_shm_publish(rfaas_shm_writer *writer)
+{
+    bool is_gone;
+    rfaas_shm_entry *entry = rfaas_shm_entry_to_write(writer);
+    FAILPOINT("before-sequence");
+    writer->next++;
+    /* Sequentially consistent, as the load that follows: either we see that the reader sleeps, or it sees the entry. */
+    atomic_exchange_explicit(&entry->sequence, writer->next, memory_order_seq_cst);
+    FAILPOINT("after-sequence");
+    return rfaas_shm_must_wake(writer, &is_gone);
 }
 
 bool rfaas_shm_wait_for_room(rfaas_shm_writer *writer)

@@ -105,8 +105,11 @@ rfaas_shm_entry *rfaas_shm_entry_to_write(rfaas_shm_writer *writer);
  * has_room(size_bytes); commits the space, so fill it and publish an entry whose `at` is the returned position. */
 uint8_t *rfaas_shm_data_to_write(rfaas_shm_writer *writer, size_t size_bytes, size_t *got_bytes, uint64_t *at);
 
-/* Makes the entry visible. True: the reader sleeps, and the bell is the caller's to ring. */
-bool rfaas_shm_publish(rfaas_shm_writer *writer, uint32_t *reader_state);
+/* True: the reader sleeps, and the bell is the caller's to ring. `*is_gone`: it has closed. */
+bool rfaas_shm_must_wake(rfaas_shm_writer *writer, bool *is_gone);
+
+/* Makes the entry visible: from here on it was sent, whatever becomes of the reader. True: as rfaas_shm_must_wake(). */
+bool rfaas_shm_publish(rfaas_shm_writer *writer);
 
 /* A block of the arena of `size_bytes`, NULL if none is free; it is the reader's from publish() on, until it releases
  * it. */
