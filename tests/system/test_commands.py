@@ -94,7 +94,7 @@ def test_run_passes_signals_on_and_ends_as_the_program_ended(tmp_path, how):
 
 def test_run_says_which_program_can_not_be_run(tmp_path):
     for how in ("--embedded", "--set=local.cores=1"):
-        code, _, said = rfaas("run", how, "--", "/nonexistent/program", state_dir=tmp_path / "none")
+        code, _, said = rfaas("run", how, "--", "/proc/nonexistent/program", state_dir=tmp_path / "none")
         assert (code, "can't be run: No such file" in said) == (127, True), said
     assert rfaas("run", "--embedded", "--", str(tmp_path), state_dir=tmp_path)[0] == 126
     code, _, said = rfaas("run", "--set", "executor.memori=1", "--", "true", state_dir=tmp_path)
@@ -230,7 +230,7 @@ def test_a_dump_holds_what_is_needed_and_no_secret(served, tmp_path):
 
 def test_doctor_finds_what_is_wrong_and_says_what_to_do(served):
     state_dir = served.state_dir
-    code, out, said = rfaas("doctor", "--json", state_dir=state_dir, RFAAS_OF_NOBODY="1", SLURM_CONF="/nonexistent")
+    code, out, said = rfaas("doctor", "--json", state_dir=state_dir, RFAAS_OF_NOBODY="1", SLURM_CONF="/proc/nonexistent")
     assert (said, json.loads(out)["healthy"]) == ("", code == 0)
     found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
     assert (found["Slurm"]["severity"], "no file" in found["Slurm"]["text"]) in (("error", True), ("info", False))
@@ -373,6 +373,6 @@ def test_every_command_teaches_by_its_help():
         names
     )
     for name in names:
-        code, out, said = rfaas(name, "--help", state_dir=Path("/nonexistent"))
+        code, out, said = rfaas(name, "--help", state_dir=Path("/proc/nonexistent"))
         assert (code, said) == (0, "")
         assert "Usage: " in out

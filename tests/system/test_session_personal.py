@@ -144,7 +144,7 @@ def test_a_secret_that_others_can_read_is_a_configuration_error_with_the_log_s_p
 
 def test_an_interpreter_that_is_none_is_a_configuration_error(personal):
     with pytest.raises(ConfigError):
-        connect(personal.choice, client_id=b"c" * 16, env={}, daemon_python="/nonexistent/python")
+        connect(personal.choice, client_id=b"c" * 16, env={}, daemon_python="/proc/nonexistent/python")
 
 
 def test_an_interpreter_without_rfaas_is_unavailable(personal):

@@ -176,7 +176,7 @@ def _leases(rfaas):
 
 
 def test_an_interpreter_that_is_not_there_is_an_error_with_a_remedy(rfaas, tmp_path):
-    up = rfaas("up", "--daemon-python", "/nonexistent/python", "--state-dir", "state")
+    up = rfaas("up", "--daemon-python", "/proc/nonexistent/python", "--state-dir", "state")
     assert (up.returncode, "remedy: is --daemon-python right?" in up.stderr) == (78, True), up.stderr
     assert "Traceback" not in up.stderr
     assert not (tmp_path / "state" / "daemons.json").exists()

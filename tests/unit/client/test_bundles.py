@@ -125,7 +125,7 @@ def test_a_link_that_is_named_itself_is_followed(tree):
         ("helpers.py", "is no list of paths"),
         (b"helpers.py", "can't be shipped|is no list"),
         (7, "is no list of paths"),
-        (["/nonexistent/x"], "can't be shipped: .*No such file"),
+        (["/proc/nonexistent/x"], "can't be shipped: .*No such file"),
         ([7], "can't be shipped"),
         ({"../x": "/etc/hostname"}, "leads out of the directory"),
         (["/dev/null"], "neither a file nor a directory"),
