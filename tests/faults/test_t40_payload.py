@@ -129,6 +129,7 @@ def arguments_of(size_bytes):
 @pytest.fixture(scope="module")
 def ex():
     with rfaas.Executor(1, allocator="embedded", payload_limit=CAP) as executor:
+        assert executor.submit(hostile.pid).result(TIMEOUT_S)  # here, so that no test seems to leave its processes
         yield executor
 
 

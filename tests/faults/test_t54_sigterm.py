@@ -242,7 +242,10 @@ def exit_status(pid, timeout_s):
     """Wait for the end of a child that was adopted."""
 
     def ended():
-        found, status = os.waitpid(pid, os.WNOHANG)
+        try:
+            found, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:  # it was somebody else's to bury
+            return (None,)
         return found and (os.waitstatus_to_exitcode(status),)
 
     return wait_until(ended, timeout_s, f"the end of {pid}")[0]

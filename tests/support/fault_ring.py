@@ -130,7 +130,7 @@ class Ring(Personal):
 
     def executor(self, max_workers, allocator=None, **settings):
         """An executor of this process, with workers of this ring."""
-        return rfaas.Executor(max_workers, memory="1MiB", allocator=allocator or self.state_dir, **settings)
+        return rfaas.Executor(max_workers, memory="256MiB", allocator=allocator or self.state_dir, **settings)
 
     # --- looking ------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from support.allocator import PlayedAgent, PlayedHolder
 
 LIFE_S = 15.0
 STEP_S = 0.005
+WHY_SPAWNED = "importing x left 1 thread running"
 USED = m.Usage(allocated_ns=3 * 10**9, calls=7)
 
 
@@ -78,6 +79,11 @@ class Agent(PlayedAgent):
         if self.epoch:
             used = [m.LeaseUsage(lease_id, USED) for lease_id in (*self.held, *self.freed)]
             self.link.send(m.UsageReport(self.epoch, tuple(used)))
+
+    def say_spawned(self, lease_id):
+        held = self.held[lease_id]
+        self.held[lease_id] = m.HeldLease(held.terms, held.core_ids, held.state, spawned=WHY_SPAWNED)
+        self.link.send(m.WorkersSpawned(lease_id, self.epoch, WHY_SPAWNED))
 
     def leave(self):
         self.link.send(m.Ending(self.slice.slice_id, self.epoch, 5, 0.0))
@@ -165,6 +171,7 @@ class Life:
         assert set(agent.held) == {lease_id}, "granted is what the agent holds"
         await until(lambda: self._active(lease_id), "an active lease")
         await until(self._charged, "its account")
+        await until(lambda: self._spawned(lease_id), "word that its workers are spawned")
         await until(lambda: self._say(holder, lambda: holder.wish(7, 9)) and holder.heard["Waiting"], "word to wait")
         await until(lambda: len(agent.held) == 2 and len(holder.granted) == 2, "what there is for the second request")
         await until(lambda: self._say(holder, lambda: holder.wish(9, 1, "memory")) and holder.heard["Denied"], "denial")
@@ -207,6 +214,11 @@ class Life:
             mine = [a async for a in admin.accounts() if a.holder == self.holder.holder]
         assert len(mine) == 1, "one lease, one account"
         return mine[0].usage.calls == USED.calls
+
+    async def _spawned(self, lease_id):
+        self._say(self.agent, lambda: self.agent.say_spawned(lease_id))
+        leases = [lease for view in (await self._snapshot()).slices for lease in view.leases]
+        return [lease.spawned for lease in leases if lease.terms.lease_id == lease_id] == [WHY_SPAWNED]
 
     async def _wanted(self, request):
         return request in [w.request for w in (await self._snapshot()).wants if w.holder == self.holder.holder]

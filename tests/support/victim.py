@@ -38,7 +38,7 @@ def main():
     with contextlib.ExitStack() as stack:
         streams = []
         for number in range(int(executors)):
-            executor = stack.enter_context(rfaas.Executor(n_workers, memory="1MiB", allocator=allocator))
+            executor = stack.enter_context(rfaas.Executor(n_workers, memory="256MiB", allocator=allocator))
             path = f"{witness}.{number}" if number else witness
             streams.append(Stream(executor, path, number, window=2 * n_workers))
         for stream in streams:

@@ -230,7 +230,9 @@ def test_a_dump_holds_what_is_needed_and_no_secret(served, tmp_path):
 
 def test_doctor_finds_what_is_wrong_and_says_what_to_do(served):
     state_dir = served.state_dir
-    code, out, said = rfaas("doctor", "--json", state_dir=state_dir, RFAAS_OF_NOBODY="1", SLURM_CONF="/proc/nonexistent")
+    code, out, said = rfaas(
+        "doctor", "--json", state_dir=state_dir, RFAAS_OF_NOBODY="1", SLURM_CONF="/proc/nonexistent"
+    )
     assert (said, json.loads(out)["healthy"]) == ("", code == 0)
     found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
     assert (found["Slurm"]["severity"], "no file" in found["Slurm"]["text"]) in (("error", True), ("info", False))

@@ -266,6 +266,7 @@ def test_a_function_has_the_globals_of_its_first_submit_until_it_is_defined_anew
 @pytest.fixture(scope="module")
 def ex():
     with rfaas.Executor(1, allocator="embedded", payload_limit="1MiB") as executor:
+        executor.submit(os.getpid).result(TIMEOUT_S)  # here, so that no test seems to leave its processes
         yield executor
 
 
