@@ -151,12 +151,33 @@ def _refuse_lazy(function: Callable[..., Any]) -> None:
     Raises:
         SerializationError: it is a generator function or a coroutine function.
     """
-    code = getattr(function, "__code__", None)
+    called = _called(function)
+    code = getattr(called, "__code__", None)
     flags = code.co_flags if isinstance(code, CodeType) else 0
     for flag, (what, hint) in _LAZY.items():
         if flags & flag:
-            name = getattr(function, "__qualname__", repr(function))
+            name = getattr(called, "__qualname__", repr(called))
             raise SerializationError(f"{name} is {what}: calling it only makes an object that can't travel", hint=hint)
+
+
+def _called(function: Any) -> Any:  # noqa: ANN401
+    """The function that runs when this is called: inside partials, caches and chunks, or the `__call__` of an object.
+
+    What other decorators made stays: a `contextmanager` wraps a generator function and returns none.
+    """
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, _Cached):
+            function = function.__wrapped__  # type: ignore[attr-defined]
+        elif isinstance(function, Chunk):
+            function = function.function
+        else:
+            break
+    if isinstance(function, type) or not callable(function):
+        return function
+    call = type(function).__call__
+    return call if isinstance(call, FunctionType) else function
 
 
 def _is_lasting(function: Callable[..., Any]) -> bool:
