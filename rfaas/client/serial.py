@@ -20,6 +20,7 @@ import cloudpickle
 from rfaas.client.applying import Adopting, Chunk, apply, cached_again
 from rfaas.client.failures import load_failure
 from rfaas.client.shipping import Bundle
+from rfaas_transport import class_copies
 from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
 from rfaas_transport.errors import PayloadTooLarge, RfaasError, SerializationError
 from rfaas_transport.frame import Status
@@ -200,7 +201,7 @@ def _cached_by_value(function: Any) -> Any:  # noqa: ANN401 - no name for the ty
     return function.__reduce__()
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
+class _Pickler(class_copies.Pickler):
     """Keeps file names, which cloudpickle 3.1.3 drops: without them a remote traceback shows no line of the user's.
 
     Takes what it does not: functions with `lru_cache` by value, and what functions with `singledispatch` hold.
@@ -213,7 +214,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
             MappingProxyType: lambda view: (MappingProxyType, (dict(view),)),
             weakref.WeakKeyDictionary: lambda table: (weakref.WeakKeyDictionary, (dict(table),)),
         },
-        cloudpickle.Pickler.dispatch_table,
+        class_copies.Pickler.dispatch_table,
     )
 
 
