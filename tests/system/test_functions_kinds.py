@@ -352,6 +352,29 @@ for _ in range(2):
         caught = error
 print("exception", type(caught) is Wrong, Wrong.seen)
 
+import dataclasses
+class Bare:
+    __slots__ = ()
+class Open(Bare):
+    __slots__ = ("__dict__", "__weakref__")
+class Slots(Bare):
+    __slots__ = ("v", "__hidden")
+    def __init__(self, v): self.v = self.__hidden = v
+    def both(self): return self.v, self.__hidden
+class More(Slots):
+    __slots__ = "w"
+@dataclasses.dataclass(slots=True, frozen=True)
+class Pair:
+    left: int
+    right: int = 2
+def more():
+    made = More(4)
+    made.w = 5
+    return made
+def has_dict(x): return hasattr(x, "__dict__")
+print("slots", call(Slots, 3).both(), call(more).both(), call(more).w, call(lambda p: p, Pair(1)) == Pair(1), end=" ")
+print([call(has_dict, x) for x in (Slots(1), More(1), Pair(1), Open())], call(lambda: type(more())) is More)
+
 old = Account
 class Account(Account):
     def show(self): return "anew"
@@ -381,6 +404,7 @@ def test_a_class_that_is_at_the_receiver_already_stays_as_it_is(tmp_path):
         "abstract True 1 True",
         "enum True True True changed",
         "exception True 2",
+        "slots (3, 3) (4, 4) 5 True [False, False, False, True] True",
         "defined anew True anew anew True",
         "made there 1 2 True 3",
     ]

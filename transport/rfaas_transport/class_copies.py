@@ -17,7 +17,7 @@ import uuid
 import weakref
 from collections import ChainMap
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import cloudpickle
 
@@ -61,7 +61,21 @@ def _keeping(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
             name = _names[cls] = uuid.uuid4().hex
             _classes[name] = cls
         _filled.add(cls)
-    return build, (name, make, args), (set_state, state), None, None, fill
+    return build, (name, make, _with_slots(cls, args)), (set_state, state), None, None, fill
+
+
+def _with_slots(cls: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a class is made of, with its `__slots__`.
+
+    Cloudpickle 3.1.3 sets them when the class is made, which is too late: its instances have a `__dict__` there, and
+    can't come back.
+    """
+    slots = vars(cls).get("__slots__")
+    if not isinstance(slots, str | tuple | list | dict) or len(args) != 6 or args[0] is not type(cls):
+        return args  # an enum is made of other things
+    if any(base is NamedTuple for base in args[2]):
+        return args  # makes them itself
+    return (*args[:3], {"__slots__": slots, **args[3]}, *args[4:])
 
 
 def _open_file(file: io.TextIOWrapper) -> tuple[Any, ...]:
