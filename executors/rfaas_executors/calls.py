@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
 import msgpack
 
 from rfaas_executors._process import current_pid
 from rfaas_executors.chains import links
+from rfaas_transport import class_copies
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, decode_manifest, digest
 
@@ -177,7 +177,7 @@ def dumps(value: object) -> list[Buffer]:
         head = pickle.dumps(value, protocol=5, buffer_callback=out_of_band)
     except Exception:
         buffers.clear()
-        head = cloudpickle.dumps(value, protocol=5, buffer_callback=out_of_band)
+        head = class_copies.dumps(value, out_of_band)
     return [head, *buffers]
 
 
@@ -219,7 +219,7 @@ def _say_how_much(error: MemoryError) -> None:
 
 def _pickled(error: BaseException) -> bytes:
     try:
-        return bytes(cloudpickle.dumps(error, protocol=5))
+        return class_copies.dumps(error)
     except BaseException:  # its attributes can't travel; the text does. They are the user's, and may raise anything
         return b""
 

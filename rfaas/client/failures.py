@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgpack
 
@@ -35,6 +35,7 @@ _WHAT_WAS_BAD: Final[dict[int, str]] = {
 
 
 _FIND_IT: Final = "install it where the workers run, or bring it along: Executor(files=['module.py', 'package/'])"
+_FIND_IT_HERE: Final = "make its class one that this program can import too"
 
 
 def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
@@ -57,26 +58,40 @@ def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
         phase: Literal["DONE", "STARTED"] = "DONE" if ran else "STARTED"
         failure: BaseException = SerializationError(text, may_have_run=ran, phase=phase, hint=hint)
     else:
-        failure = (_unpickled(segments[1]) if len(segments) > 1 else None) or _stand_in(kind, message, traceback)
+        rebuilt = _unpickled(segments[1] if len(segments) > 1 else memoryview(b""))
+        failure = rebuilt if isinstance(rebuilt, BaseException) else _stand_in(kind, message, traceback, rebuilt)
         _link(failure, segments)
     told = RemoteTraceback(traceback)
     told.__cause__, failure.__cause__ = failure.__cause__, told
     return failure
 
 
-def _unpickled(segment: memoryview) -> BaseException | None:
-    """An exception; None if its class can't be imported here, or its __init__ takes other arguments."""
+class _Missing(NamedTuple):
+    """Why an exception isn't there itself, and what its author can do."""
+
+    why: str
+    remedy: str
+
+
+def _unpickled(segment: memoryview) -> BaseException | _Missing:
+    """An exception; or why not: its class can't be imported here, its __init__ takes other arguments, …"""
     if not segment.nbytes:
-        return None
+        return _Missing("the worker can't pickle it, or it is too large", "keep locks, files and the like out of it")
     try:
         failure = pickle.loads(segment)
-    except Exception:
-        return None
-    return failure if isinstance(failure, BaseException) else None
+    except Exception as error:
+        remedy = _FIND_IT_HERE if isinstance(error, ImportError | AttributeError) else "give its class a __reduce__"
+        return _Missing(f"it can't be unpickled: {type(error).__name__}: {str(error).partition(chr(10))[0]}", remedy)
+    if isinstance(failure, BaseException):
+        return failure
+    return _Missing(f"it came as {type(failure).__name__}, which is no exception", "mend its __reduce__")
 
 
-def _stand_in(kind: str, message: str, traceback: str = "") -> RemoteError:
-    remote = RemoteError(f"{kind}: {message}", may_have_run=True, phase="DONE")
+def _stand_in(kind: str, message: str, traceback: str = "", missing: _Missing | None = None) -> RemoteError:
+    text, hint = f"{kind}: {message}", ""
+    if missing is not None:
+        text, hint = f"{text} (not the exception itself: {missing.why})", missing.remedy
+    remote = RemoteError(text, may_have_run=True, phase="DONE", hint=hint)
     remote.remote_type, remote.remote_traceback = kind, traceback
     return remote
 
@@ -102,7 +117,10 @@ def _of_node(node: dict[str, Any], found: list[BaseException], segments: Sequenc
             member: BaseException = holder.exceptions[place]
             return member
         return _stand_in("an exception", "of a group that can't be rebuilt here")
-    return _unpickled(segments[node["segment"]]) or _stand_in(str(node["type"]), str(node["message"]))
+    rebuilt = _unpickled(segments[node["segment"]])
+    if isinstance(rebuilt, BaseException):
+        return rebuilt
+    return _stand_in(str(node["type"]), str(node["message"]), missing=rebuilt)
 
 
 def _link_one(exception: BaseException, node: dict[str, Any], found: list[BaseException]) -> None:

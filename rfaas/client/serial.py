@@ -20,6 +20,7 @@ import cloudpickle
 from rfaas.client.applying import Adopting, Chunk, apply, cached_again
 from rfaas.client.failures import load_failure
 from rfaas.client.shipping import Bundle
+from rfaas_transport import class_copies
 from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
 from rfaas_transport.errors import PayloadTooLarge, RfaasError, SerializationError
 from rfaas_transport.frame import Status
@@ -151,12 +152,33 @@ def _refuse_lazy(function: Callable[..., Any]) -> None:
     Raises:
         SerializationError: it is a generator function or a coroutine function.
     """
-    code = getattr(function, "__code__", None)
+    called = _called(function)
+    code = getattr(called, "__code__", None)
     flags = code.co_flags if isinstance(code, CodeType) else 0
     for flag, (what, hint) in _LAZY.items():
         if flags & flag:
-            name = getattr(function, "__qualname__", repr(function))
+            name = getattr(called, "__qualname__", repr(called))
             raise SerializationError(f"{name} is {what}: calling it only makes an object that can't travel", hint=hint)
+
+
+def _called(function: Any) -> Any:  # noqa: ANN401
+    """The function that runs when this is called: inside partials, caches and chunks, or the `__call__` of an object.
+
+    What other decorators made stays: a `contextmanager` wraps a generator function and returns none.
+    """
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, _Cached):
+            function = function.__wrapped__  # type: ignore[attr-defined]
+        elif isinstance(function, Chunk):
+            function = function.function
+        else:
+            break
+    if isinstance(function, type) or not callable(function):
+        return function
+    call = type(function).__call__
+    return call if isinstance(call, FunctionType) else function
 
 
 def _is_lasting(function: Callable[..., Any]) -> bool:
@@ -179,7 +201,7 @@ def _cached_by_value(function: Any) -> Any:  # noqa: ANN401 - no name for the ty
     return function.__reduce__()
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
+class _Pickler(class_copies.Pickler):
     """Keeps file names, which cloudpickle 3.1.3 drops: without them a remote traceback shows no line of the user's.
 
     Takes what it does not: functions with `lru_cache` by value, and what functions with `singledispatch` hold.
@@ -192,7 +214,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
             MappingProxyType: lambda view: (MappingProxyType, (dict(view),)),
             weakref.WeakKeyDictionary: lambda table: (weakref.WeakKeyDictionary, (dict(table),)),
         },
-        cloudpickle.Pickler.dispatch_table,
+        class_copies.Pickler.dispatch_table,
     )
 
 

@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-import cloudpickle
+from rfaas_transport import class_copies
 
 SEARCH_S: Final = 1.0  # parts are pickled one after the other, and may be large
 DEPTH: Final = 12
@@ -30,6 +30,8 @@ _REMEDIES: Final = {
     "TextIOWrapper": "pass its path, and open it inside the function",
     "BufferedReader": "pass its path, and open it inside the function",
     "BufferedWriter": "pass its path, and open it inside the function",
+    "BufferedRandom": "pass its path, and open it inside the function",
+    "FileIO": "pass its path, and open it inside the function",
     "frame": "leave it out; an exception's text is enough",
     "traceback": "leave it out; an exception's text is enough",
 }
@@ -77,7 +79,7 @@ def _can_be_pickled(part: object, until_s: float) -> bool:
     if isinstance(part, _SAFE) or time.monotonic() > until_s:
         return True
     try:
-        cloudpickle.dumps(part, protocol=5, buffer_callback=lambda _: False)
+        class_copies.dumps(part, lambda _: False)
     except Exception:
         return False
     return True

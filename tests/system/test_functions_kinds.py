@@ -13,6 +13,7 @@ import threading
 import pytest
 
 import rfaas
+from rfaas.client.applying import Chunk
 from support import functions as f
 
 TIMEOUT_S = 60
@@ -216,6 +217,27 @@ def read(): return limit
 print("defined anew", call(read))
 print("changes there stay there", call(bump), call(bump), "here", limit)
 
+def make():
+    level = 1
+    def inner(): return level
+    def rise():
+        nonlocal level
+        level += 1
+    return inner, rise
+inner, rise = make()
+print("a closure", call(inner), end=" ")
+rise()
+print(call(inner), "here", inner())
+
+counter = 0
+def inc():
+    global counter
+    counter += 1
+    return counter
+def get(): return counter
+def both(): return inc(), get()
+print("globals of each function", call(inc), call(inc), call(get), call(both), "here", counter)
+
 table = {"a": 1}
 def look(key): return table.get(key)
 print("a filled table", call(look, "b"), end=" ")
@@ -255,6 +277,8 @@ def test_a_function_has_the_globals_of_its_first_submit_until_it_is_defined_anew
         "after a change here 1 here 2",
         "defined anew 2",
         "changes there stay there 3 4 here 2",
+        "a closure 1 1 here 2",
+        "globals of each function 1 2 0 (1, 1) here 0",
         "a filled table None None passed 2",
         "old new old",
         "as an argument new",
@@ -263,10 +287,133 @@ def test_a_function_has_the_globals_of_its_first_submit_until_it_is_defined_anew
     ]
 
 
+CLASSES = """
+import abc, enum, rfaas
+ex = rfaas.Executor(1, allocator="embedded")
+def call(function, *args):
+    return ex.submit(function, *args).result(60)
+
+class Account:
+    total = 0
+    registry = []
+    def __init__(self, n): self.n = n
+    def show(self): return "first"
+    def hit(self):
+        Account.total += 1
+        return Account.total
+def hit(): return Account.hit(None)
+def make(n): return Account(n)
+
+mine, registry, show = Account, Account.registry, Account.show
+for n in range(3):
+    made = call(make, n)
+    Account.total += 1
+    Account.registry.append(made)
+print("mine", type(made) is mine, Account.total, len(Account.registry), Account.registry is registry)
+print("not even the methods", Account.show is show, end=" ")
+Account.show = lambda self: "patched"
+print(call(make, 1).show())
+print("there", [call(Account(1).hit) for _ in range(3)], [call(hit) for _ in range(2)], "here", Account.total)
+print("passing it resets nothing there", call(lambda a: type(a).total, Account(1)), call(hit))
+
+class Child(Account):
+    pass
+class Base:
+    made = []
+    def __init_subclass__(cls): Base.made.append(cls.__name__)
+class Leaf(Base):
+    pass
+print("no second subclass", [type(call(Leaf)) is Leaf for _ in range(2)], Base.made)
+print("child", type(call(Child, 1)) is Child)
+
+class Shape(abc.ABC):
+    count = 0
+    def area(self): return 1
+Shape.register(int)
+class Square(Shape):
+    pass
+Shape.count = 1
+print("abstract", type(call(Square)) is Square, Shape.count, call(lambda s: isinstance(1, Shape), 0))
+
+class Colour(enum.Enum):
+    RED = 1
+Colour.nick = "here"
+print("enum", call(lambda: Colour.RED) is Colour.RED, call(lambda c: c is Colour.RED, Colour.RED), end=" ")
+Colour.nick = "changed"
+print(call(lambda c: c, Colour.RED) is Colour.RED, Colour.nick)
+
+class Wrong(Exception):
+    seen = 0
+def fail(): raise Wrong("x")
+for _ in range(2):
+    try: call(fail)
+    except Wrong as error:
+        Wrong.seen += 1
+        caught = error
+print("exception", type(caught) is Wrong, Wrong.seen)
+
+import dataclasses
+class Bare:
+    __slots__ = ()
+class Open(Bare):
+    __slots__ = ("__dict__", "__weakref__")
+class Slots(Bare):
+    __slots__ = ("v", "__hidden")
+    def __init__(self, v): self.v = self.__hidden = v
+    def both(self): return self.v, self.__hidden
+class More(Slots):
+    __slots__ = "w"
+@dataclasses.dataclass(slots=True, frozen=True)
+class Pair:
+    left: int
+    right: int = 2
+def more():
+    made = More(4)
+    made.w = 5
+    return made
+def has_dict(x): return hasattr(x, "__dict__")
+print("slots", call(Slots, 3).both(), call(more).both(), call(more).w, call(lambda p: p, Pair(1)) == Pair(1), end=" ")
+print([call(has_dict, x) for x in (Slots(1), More(1), Pair(1), Open())], call(lambda: type(more())) is More)
+
+old = Account
+class Account(Account):
+    def show(self): return "anew"
+print("defined anew", type(call(lambda: Account(1))) is Account, call(lambda: Account(1)).show(), end=" ")
+print(call(lambda a: a.show(), Account(1)), type(call(lambda: old(1))) is mine)
+def strange():
+    class Local:
+        n = 0
+        def up(self): Local.n += 1; return Local.n
+    return Local()
+local = call(strange)
+print("made there", local.up(), local.up(), type(call(lambda l: l, local)) is type(local), local.up())
+ex.shutdown()
+"""
+
+
+def test_a_class_that_is_at_the_receiver_already_stays_as_it_is(tmp_path):
+    done = run(["-"], CLASSES, tmp_path)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "mine True 3 3 True",
+        "not even the methods True patched",
+        "there [1, 2, 3] [4, 5] here 3",
+        "passing it resets nothing there 5 6",
+        "no second subclass [True, True] ['Leaf']",
+        "child True",
+        "abstract True 1 True",
+        "enum True True True changed",
+        "exception True 2",
+        "slots (3, 3) (4, 4) 5 True [False, False, False, True] True",
+        "defined anew True anew anew True",
+        "made there 1 2 True 3",
+    ]
+
+
 @pytest.fixture(scope="module")
 def ex():
     with rfaas.Executor(1, allocator="embedded", payload_limit="1MiB") as executor:
-        executor.submit(os.getpid).result(TIMEOUT_S)  # here, so that no test seems to leave its processes
+        executor.submit(f.pid).result(TIMEOUT_S)  # it starts here, and not in the test that happens to be first
         yield executor
 
 
@@ -288,9 +435,24 @@ async def stream(n):
     yield n
 
 
+class Rows:
+    def __call__(self, n):
+        yield from range(n)
+
+    def each(self, n):
+        yield from range(n)
+
+
 @pytest.mark.parametrize(
     ("function", "said", "remedy"),
     [
+        (functools.partial(functools.partial(count)), "count is a generator function", "return a list"),
+        (functools.lru_cache(count), "count is a generator function", "return a list"),
+        (functools.partial(later), "later is a coroutine function", "asyncio.run"),
+        (Rows(), "Rows.__call__ is a generator function", "return a list"),
+        (functools.partial(Rows()), "Rows.__call__ is a generator function", "return a list"),
+        (Rows().each, "Rows.each is a generator function", "return a list"),
+        (Chunk(count), "count is a generator function", "return a list"),
         (count, "count is a generator function", "return a list"),
         (later, "later is a coroutine function", "asyncio.run"),
         (stream, "stream is an asynchronous generator function", "collects its values"),
@@ -321,11 +483,12 @@ class Model:
             "result['rows'][1] is of type _io.TextIOWrapper",
             "pass its path",
         ),
+        (lambda: [open(__file__)], "result[0] is of type _io.TextIOWrapper", "pass its path"),  # noqa: SIM115
         (Model, "result.state['inner'][1] is of type _thread.lock", "__getstate__"),
         (lambda: functools.partial(print, threading.Lock()), "is of type _thread.lock", "__getstate__"),
         (lambda: later(1), "result is of type coroutine", "asyncio.run"),
     ],
-    ids=["generator", "generator expression", "file", "attribute", "partial", "coroutine"],
+    ids=["generator", "generator expression", "file", "file for reading", "attribute", "partial", "coroutine"],
 )
 def test_a_result_that_can_t_be_pickled_names_the_part_and_the_remedy(ex, make, said, remedy):
     pid = ex.submit(f.pid).result(TIMEOUT_S)
@@ -339,6 +502,10 @@ def test_a_result_that_can_t_be_pickled_names_the_part_and_the_remedy(ex, make, 
 def test_arguments_and_closures_that_can_t_be_pickled_name_the_part(ex):
     error = error_of(ex, f.echo, 1, Model())
     assert "call.args[1].state['inner'][1] is of type _thread.lock" in error.message
+    with open(__file__) as file:
+        error = error_of(ex, f.echo, [file])
+    assert "call.args[0][0] is of type _io.TextIOWrapper" in error.message
+    assert (error.hint, error.may_have_run) == ("pass its path, and open it inside the function", False)
     lock = threading.Lock()
     error = error_of(ex, lambda: lock)
     assert re.search(r"lock, which .*<lambda> uses is of type _thread.lock", error.message)
@@ -404,3 +571,5 @@ def test_an_exception_that_holds_what_can_t_travel_has_a_stand_in(ex):
 def test_an_exception_that_can_t_be_unpickled_has_a_stand_in(ex):
     error = error_of(ex, f.raise_picky)
     assert (type(error), error.remote_type) == (rfaas.RemoteError, "support.functions.PickyError")
+    assert "missing 1 required positional argument: 'two'" in error.message
+    assert "__reduce__" in error.hint

@@ -283,11 +283,34 @@ def test_an_exception_is_raised_as_itself_with_the_remote_traceback_as_its_cause
     assert "Traceback: there" in str(caught.value.__cause__)
 
 
-@pytest.mark.parametrize("pickled", [b"", b"nonsense", pickle.dumps("no exception")])
-def test_an_exception_that_can_t_be_rebuilt_is_named(pickled):
+class Picky(Exception):
+    """Can be pickled and not unpickled."""
+
+    def __init__(self, a, b):
+        super().__init__(a)
+
+
+@pytest.mark.parametrize(
+    ("pickled", "why", "remedy"),
+    [
+        (b"", "the worker can't pickle it", "locks"),
+        (b"nonsense", "it can't be unpickled: UnpicklingError", "__reduce__"),
+        (pickle.dumps("no exception"), "it came as str", "__reduce__"),
+        (
+            pickle.dumps(Picky("bad", 1)),
+            "it can't be unpickled: TypeError: Picky.__init__() missing 1 required positional argument: 'b'",
+            "__reduce__",
+        ),
+        (b"cno_such_module\nWrong\n.", "ModuleNotFoundError: No module named 'no_such_module'", "can import"),
+    ],
+    ids=["empty", "nonsense", "string", "init", "module"],
+)
+def test_an_exception_that_can_t_be_rebuilt_is_named_with_the_reason_and_the_remedy(pickled, why, remedy):
     with pytest.raises(RemoteError, match="ValueError: bad") as caught:
         load_result(Status.EXCEPTION, as_failure(ValueError("bad"), "Traceback: there\n", pickled))
     assert (caught.value.remote_type, caught.value.remote_traceback) == ("ValueError", "Traceback: there\n")
+    assert why in caught.value.message
+    assert remedy in caught.value.hint
 
 
 @pytest.mark.parametrize(
