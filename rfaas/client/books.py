@@ -85,6 +85,7 @@ class Books:
         self._examinations: deque[Examine] = deque()  # exceptions for the I/O thread to look at
         self._interrupts: deque[SendInterrupt] = deque()  # not told yet
         self._lane = Lane()
+        self._lane_due = False  # it is waited for
         self.reclaims = Reclaims()
         self._notes: deque[Event] = deque()  # from inside, see above
         self._broke: Broke | None = None  # not looked into yet
@@ -183,9 +184,10 @@ class Books:
         self._lane.begin(port, effect.last_id_before)
 
     def _recall(self) -> list[Effect]:
-        """Have the channel on loan back, at once unless somebody uses it, who then brings it."""
+        """Have the channel on loan back, at once unless somebody uses it: then the I/O thread waits for it."""
         self._lane.recalled = True
         if not self._lane.mutex.acquire(blocking=False):
+            self._lane_due = True
             return []
         try:
             return [] if self._lane.port is None else self._core.step(self._take_back(), time.monotonic())
@@ -204,6 +206,8 @@ class Books:
     def _is_wanted_by_s(self, time_s: float) -> bool:
         """True if the I/O thread has something to do before this time."""
         if self._endings or self._notes or self._drained or self._broke is not None or self._unread:
+            return True
+        if self._lane_due:
             return True
         if self._examinations or self._interrupts or self._want is not None or self._connect is not None:
             return True

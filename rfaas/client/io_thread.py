@@ -32,6 +32,7 @@ from rfaas.client.events import (
     Tick,
 )
 from rfaas.client.futures import Future
+from rfaas.client.lane import Lane
 from rfaas.client.mismatch import Differs, Mismatches
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports
@@ -100,6 +101,9 @@ class IoThread(Books):
             self._step(self._notes.popleft())
         if self._broke is not None:
             self._look_into(self._broke)
+        if self._lane_due:
+            self._lane_due = False
+            self._bring_lane_back()
         while self._unread:
             self._serve_channel(self._unread.popleft())
         self._tell_session()
@@ -213,16 +217,19 @@ class IoThread(Books):
         if self._lane.port is None:
             return
         self._lane.recalled = True
-        held = self._lane.mutex.acquire(timeout=LANE_PATIENCE_S)
+        mutex = self._lane.mutex
+        held = mutex.acquire(timeout=LANE_PATIENCE_S)
         try:
             with self._lock:
                 self._check_books()
                 if self._lane.port is not None:
                     self._suspect |= not held  # its holder was interrupted before it could let go
                     self._apply(self._take_back())
+                if not held:
+                    self._lane = Lane()
         finally:
             if held:
-                self._lane.mutex.release()
+                mutex.release()
 
     def _serve_session(self) -> None:
         self._bring_lane_back()

@@ -199,6 +199,15 @@ def call_for_ever(ex):
         ex.invoke(f.add, 1, 1)
 
 
+def test_a_thread_that_never_lets_go_of_the_channel_costs_a_second(ex):
+    """As one would that a KeyboardInterrupt hit between two lines."""
+    warm(ex)
+    assert ex._engine._lane.mutex.acquire(timeout=TIMEOUT_S)
+    assert ex.submit(f.add, 1, 2).result(TIMEOUT_S) == 3
+    warm(ex)
+    assert ex.invoke(f.add, 2, 3) == 5
+
+
 def test_calls_with_a_deadline_or_retries_keep_them(ex):
     warm(ex)
     with pytest.raises(rfaas.DeadlineExceeded):
