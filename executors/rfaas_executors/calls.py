@@ -21,7 +21,7 @@ import cloudpickle
 import msgpack
 
 from rfaas_executors._process import current_pid
-from rfaas_executors.chains import links
+from rfaas_executors.chains import TRACEBACK, links
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, decode_manifest, digest
 
@@ -197,24 +197,37 @@ def failure(status: int, error: BaseException, culprit: str = "", hint: str = ""
     Args:
         culprit, hint: what part of a result was to blame, and the remedy, if that is known.
     """
-    text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
+    text = _traceback(error)
     described = {**_describe(error), "traceback": text}
     if culprit:
         described |= {"culprit": culprit, "hint": hint}
-    behind = links(error, _pickled, _describe)
+    behind: list[bytes] = []
+    with contextlib.suppress(Exception):  # its text and its pickle matter more
+        behind = links(error, _pickled, _describe)
     pickled = _pickled(error)
-    # A frame that waits in the traceback would keep the call's arguments alive until the next call.
-    error.__traceback__ = None
+    # A frame that waits in the traceback would keep the call's arguments alive until the next call. Not by assignment,
+    # which is the class's to refuse: a frozen dataclass does.
+    BaseException.with_traceback(error, None)
     return Outcome(status, [msgpack.packb(described, unicode_errors="replace"), pickled, *behind])
+
+
+def _traceback(error: BaseException) -> str:
+    """The text that Python would print, as far as the exception lets itself be looked at."""
+    trace = _users_part(TRACEBACK(error))
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except BaseException:  # an attribute of the user's making may raise anything
+        return f"{''.join(traceback.format_tb(trace))}{_qualified_name(type(error))}: {_message(error)}\n"
 
 
 def _say_how_much(error: MemoryError) -> None:
     limit_bytes, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit_bytes != resource.RLIM_INFINITY:
-        error.add_note(
-            f"a process of this worker may map {limit_bytes >> 20} MiB of private memory: twice what rfaas.Executor("
-            "memory=...) asks for, and 4 GiB (docs/isolation.md)"
-        )
+        with contextlib.suppress(Exception):  # its class may forbid notes
+            error.add_note(
+                f"a process of this worker may map {limit_bytes >> 20} MiB of private memory: twice what "
+                "rfaas.Executor(memory=...) asks for, and 4 GiB (docs/isolation.md)"
+            )
 
 
 def _pickled(error: BaseException) -> bytes:
