@@ -12,21 +12,29 @@ import pickle
 import resource
 import sys
 import traceback
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
 from rfaas_executors._process import current_pid
-from rfaas_executors.chains import links
-from rfaas_transport import class_copies
+from rfaas_executors.chains import TRACEBACK, links
+from rfaas_transport.class_copies import dumps as _dumps_by_value
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, decode_manifest, digest
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+
+MOST_FUNCTIONS: Final = 256  # unpickled at a time: as many as a client announces on a channel
+MOST_BYTES: Final = 64 << 20  # of the blobs that they came from
+
+# Bound now: a function may replace what the modules hold, and the next one is to be none the wiser.
+_loads, _dumps = pickle.loads, pickle.dumps
 
 
 class WorkerExit(BaseException):
@@ -55,64 +63,88 @@ class Outcome:
         return sum(memoryview(segment).nbytes for segment in self.segments)
 
 
+@dataclass(frozen=True, slots=True)
+class Defined:
+    """A function as a client has defined it: its manifest, and the hash of that, which is its identity."""
+
+    identity: bytes
+    manifest: Manifest
+
+
 class Functions:
-    """The functions that this worker has met, by the hash of their manifest.
+    """The functions that this worker has unpickled, by identity: the MOST_FUNCTIONS used last, of MOST_BYTES at most.
 
     A function is unpickled once, by the first call that needs it and inside that call, so what its module does at
-    import counts as started. Blobs are kept until then.
+    import counts as started. Blobs are kept until then. One that was forgotten is fetched and unpickled again; the one
+    that is called is always kept, however large it is.
     """
 
     def __init__(self) -> None:
-        self._manifests: dict[bytes, Manifest] = {}
         self._blobs: dict[bytes, bytes] = {}
-        self._callables: dict[bytes, Callable[..., Any]] = {}
+        self._callables: OrderedDict[bytes, tuple[Callable[..., Any], int]] = OrderedDict()  # with its blob's size
+        self._size_bytes = 0  # of the blobs that they were unpickled from
 
-    def define(self, encoded: Buffer, blobs: Sequence[Buffer]) -> bytes:
-        """Learn a manifest and the blobs that came along; return the function's identity.
+    def define(self, encoded: Buffer, blobs: Sequence[Buffer]) -> Defined:
+        """Read a manifest and keep the blobs that came along.
 
         Raises:
-            ProtocolError: it is no manifest; nothing was learned.
+            ProtocolError: it is no manifest; nothing was kept.
         """
         data = bytes(encoded)
-        manifest = decode_manifest(data)
-        identity = digest(data)
-        self._manifests[identity] = manifest
-        if identity not in self._callables:
+        defined = Defined(digest(data), decode_manifest(data))
+        if defined.identity not in self._callables:
             for blob in blobs:
                 self.add_blob(blob)
-        return identity
+        return defined
 
     def add_blob(self, blob: Buffer) -> None:
         """Keep a blob under its digest."""
         data = bytes(blob)
         self._blobs[digest(data)] = data
 
-    def missing(self, identity: bytes) -> list[bytes]:
+    def missing(self, defined: Defined) -> list[bytes]:
         """Digests that must be fetched before the function can be called."""
-        if identity in self._callables:
+        if defined.identity in self._callables:
             return []
-        lacking = [name for name in self._manifests[identity].blobs if name not in self._blobs]
-        return [name for name in lacking if name not in self._manifests[identity].blobs[1:] or not _placed(name)]
+        blobs = defined.manifest.blobs
+        lacking = [name for name in blobs if name not in self._blobs]
+        return [name for name in lacking if name not in blobs[1:] or not _placed(name)]
 
-    def load(self, identity: bytes) -> Callable[..., Any]:
+    def load(self, defined: Defined) -> Callable[..., Any]:
         """Unpickle the function, or return it if that was done before.
 
         Raises:
-            Exception: whatever unpickling raised; the next call tries again.
+            Exception: whatever unpickling raised; the next call tries again, with blobs that it fetches anew.
         """
-        function = self._callables.get(identity)
-        if function is None:
-            manifest = self._manifests[identity]
+        known = self._callables.get(defined.identity)
+        if known is not None:
+            self._callables.move_to_end(defined.identity)
+            return known[0]
+        manifest = defined.manifest
+        try:
             if (manifest.kind, manifest.abi) != ("python", "pickle5") or len(manifest.blobs) not in (1, 2):
                 raise TypeError(f"this worker can't run functions of kind {manifest.kind!r}, ABI {manifest.abi!r}")
             for files in manifest.blobs[1:]:
                 self._place(files)
-            function = pickle.loads(self._blobs[manifest.blobs[0]])
+            size_bytes = len(self._blobs[manifest.blobs[0]])
+            self._make_room(size_bytes)
+            function = _loads(self._blobs[manifest.blobs[0]])
             if not callable(function):
                 raise TypeError(f"{type(function).__name__!r} object is not callable")
-            self._callables[identity] = function
-            self._blobs.pop(manifest.blobs[0], None)
-        return function
+            self._callables[defined.identity] = function, size_bytes
+            self._size_bytes += size_bytes
+            return function  # type: ignore[no-any-return]
+        finally:
+            for name in manifest.blobs:
+                self._blobs.pop(name, None)
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Forget what was unused for longest until another function of this size may come."""
+        while self._callables and (
+            len(self._callables) >= MOST_FUNCTIONS or self._size_bytes + size_bytes > MOST_BYTES
+        ):
+            _, (_, freed_bytes) = self._callables.popitem(last=False)
+            self._size_bytes -= freed_bytes
 
     def _place(self, name: bytes) -> None:
         """Have the files of this digest on the node, for the function that is about to be unpickled too."""
@@ -122,7 +154,7 @@ class Functions:
         self._blobs.pop(name, None)
         placing.use(directory)
 
-    def run(self, identity: bytes, segments: Sequence[memoryview]) -> Outcome:
+    def run(self, defined: Defined, segments: Sequence[memoryview]) -> Outcome:
         """Call a function; nothing that it raises comes out of here but WorkerExit.
 
         Args:
@@ -133,9 +165,9 @@ class Functions:
         stage = Status.BAD_FUNCTION
         value: object = None
         try:
-            function = self.load(identity)
+            function = self.load(defined)
             stage = Status.BAD_ARGUMENTS
-            arguments, keywords = pickle.loads(segments[0], buffers=segments[1:])
+            arguments, keywords = _loads(segments[0], buffers=segments[1:])
             stage = Status.EXCEPTION
             value = function(*arguments, **keywords)
             stage = Status.BAD_RESULT
@@ -174,10 +206,10 @@ def dumps(value: object) -> list[Buffer]:
         return False
 
     try:
-        head = pickle.dumps(value, protocol=5, buffer_callback=out_of_band)
+        head = _dumps(value, protocol=5, buffer_callback=out_of_band)
     except Exception:
         buffers.clear()
-        head = class_copies.dumps(value, out_of_band)
+        head = _dumps_by_value(value, out_of_band)
     return [head, *buffers]
 
 
@@ -197,29 +229,42 @@ def failure(status: int, error: BaseException, culprit: str = "", hint: str = ""
     Args:
         culprit, hint: what part of a result was to blame, and the remedy, if that is known.
     """
-    text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
+    text = _traceback(error)
     described = {**_describe(error), "traceback": text}
     if culprit:
         described |= {"culprit": culprit, "hint": hint}
-    behind = links(error, _pickled, _describe)
+    behind: list[bytes] = []
+    with contextlib.suppress(Exception):  # its text and its pickle matter more
+        behind = links(error, _pickled, _describe)
     pickled = _pickled(error)
-    # A frame that waits in the traceback would keep the call's arguments alive until the next call.
-    error.__traceback__ = None
+    # A frame that waits in the traceback would keep the call's arguments alive until the next call. Not by assignment,
+    # which is the class's to refuse: a frozen dataclass does.
+    BaseException.with_traceback(error, None)
     return Outcome(status, [msgpack.packb(described, unicode_errors="replace"), pickled, *behind])
+
+
+def _traceback(error: BaseException) -> str:
+    """The text that Python would print, as far as the exception lets itself be looked at."""
+    trace = _users_part(TRACEBACK(error))
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except BaseException:  # an attribute of the user's making may raise anything
+        return f"{''.join(traceback.format_tb(trace))}{_qualified_name(type(error))}: {_message(error)}\n"
 
 
 def _say_how_much(error: MemoryError) -> None:
     limit_bytes, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit_bytes != resource.RLIM_INFINITY:
-        error.add_note(
-            f"a process of this worker may map {limit_bytes >> 20} MiB of private memory: twice what rfaas.Executor("
-            "memory=...) asks for, and 4 GiB (docs/isolation.md)"
-        )
+        with contextlib.suppress(Exception):  # its class may forbid notes
+            error.add_note(
+                f"a process of this worker may map {limit_bytes >> 20} MiB of private memory: twice what "
+                "rfaas.Executor(memory=...) asks for, and 4 GiB (docs/isolation.md)"
+            )
 
 
 def _pickled(error: BaseException) -> bytes:
     try:
-        return class_copies.dumps(error)
+        return _dumps_by_value(error)
     except BaseException:  # its attributes can't travel; the text does. They are the user's, and may raise anything
         return b""
 

@@ -14,6 +14,12 @@ import msgpack
 MAX_EXCEPTIONS = 64  # a retry loop may leave thousands, one the context of the next
 MAX_BYTES = 1 << 20  # of all their pickles; beyond, the text stands for them
 
+# The interpreter's own getters: a class may put a property of its own in their place, which may raise.
+TRACEBACK, CAUSE, CONTEXT, SUPPRESS_CONTEXT = (
+    BaseException.__dict__[name].__get__
+    for name in ("__traceback__", "__cause__", "__context__", "__suppress_context__")
+)
+
 Pickle = Callable[[BaseException], bytes]
 Describe = Callable[[BaseException], dict[str, str]]
 
@@ -33,9 +39,9 @@ def links(error: BaseException, pickle: Pickle, describe: Describe) -> list[byte
     room = MAX_BYTES
     for number, exception in enumerate(found):
         node: dict[str, Any] = {
-            "cause": numbers.get(id(exception.__cause__)),
-            "context": numbers.get(id(exception.__context__)),
-            "suppress": exception.__suppress_context__,
+            "cause": numbers.get(id(CAUSE(exception))),
+            "context": numbers.get(id(CONTEXT(exception))),
+            "suppress": SUPPRESS_CONTEXT(exception),
             "notes": _notes(exception),
         }
         if number in inside:
@@ -56,7 +62,7 @@ def _walk(error: BaseException) -> list[BaseException]:
     """The exceptions that can be reached from one, it first; the nearest ones if they are many."""
     found, known = [error], {id(error)}
     for exception in found:  # grows while it is read
-        for other in (exception.__cause__, exception.__context__, *_group(exception)):
+        for other in (CAUSE(exception), CONTEXT(exception), *_group(exception)):
             if other is not None and id(other) not in known and len(found) < MAX_EXCEPTIONS:
                 known.add(id(other))
                 found.append(other)
@@ -79,5 +85,8 @@ def _members(found: list[BaseException], numbers: dict[int, int]) -> dict[int, t
 
 
 def _notes(exception: BaseException) -> list[str]:
-    notes = getattr(exception, "__notes__", None)
+    try:
+        notes = getattr(exception, "__notes__", None)
+    except BaseException:  # of the user's making
+        return []
     return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []

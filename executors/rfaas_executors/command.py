@@ -26,6 +26,7 @@ from rfaas.control.incarnation import Incarnation
 from rfaas.control.links import Link
 from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice, SliceId
 from rfaas.control.route import own_address_towards
+from rfaas.session.daemon import occupy_standard_descriptors
 from rfaas.settings import Settings
 from rfaas_executors import by_hand
 from rfaas_executors._process import adopt_orphans
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; return the exit status: 0 when the slice went back, 69 or 78 when it could not begin."""
+    occupy_standard_descriptors()
     options = _parser().parse_args(arguments)
     try:
         level = (Settings.load().value("log") or "warning").upper()

@@ -23,7 +23,7 @@ import msgpack
 from rfaas_executors import control
 from rfaas_executors._process import HeldDescriptors, StatePage, install_quiet_signals, put_back_surroundings
 from rfaas_executors.agent_line import AgentLine
-from rfaas_executors.calls import Functions, Outcome, WorkerExit, failure, still_this_process
+from rfaas_executors.calls import Defined, Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
 from rfaas_executors.family import reap_adopted
 from rfaas_executors.streams import Streams
@@ -55,8 +55,9 @@ class Connection:
     holder: str
     hot_for_s: float
     awake: bool = False  # polled without pause: its descriptor tells nothing
-    functions: dict[int, bytes] = field(default_factory=dict)
+    functions: dict[int, Defined] = field(default_factory=dict)
     parked: Frame | None = None
+    awaited: int = 0  # blobs that it still waits for
     parked_at_ns: int = 0
 
 
@@ -210,8 +211,7 @@ class Worker:
             if frame.kind == Kind.CALL:
                 self._on_call(connection, frame)
             elif frame.kind == Kind.DEFINE:
-                identity = self._functions.define(frame.segments[0], frame.segments[1:])
-                connection.functions[frame.function] = identity
+                connection.functions[frame.function] = self._functions.define(frame.segments[0], frame.segments[1:])
             elif frame.kind == Kind.BLOB:
                 self._on_blob(connection, frame)
             elif frame.kind not in (Kind.CREDIT, Kind.ERROR, Kind.BYE):
@@ -223,22 +223,26 @@ class Worker:
         if (frame.lease_seq, frame.epoch) != (connection.lease_seq, connection.epoch):
             self._reply(connection, frame, Outcome(Status.STALE, []))
             return
-        identity = connection.functions.get(frame.function)
-        if identity is None:
+        function = connection.functions.get(frame.function)
+        if function is None:
             unknown = ProtocolError(f"function {frame.function} was not defined on this channel")
             self._reply(connection, frame, failure(Status.BAD_FUNCTION, unknown))
             return
         if not frame.segments:
             self._refuse(connection, frame, "a call needs a segment with its arguments")
             return
-        if self._untidy and identity != self._last:  # no function meets what another one left
+        if self._untidy and function.identity != self._last:  # no function meets what another one left
             self._tidy_up()
-        if missing := self._functions.missing(identity):
+        if missing := self._functions.missing(function):
             connection.parked, connection.parked_at_ns = frame, time.monotonic_ns()
-            for digest in missing:
-                self._send(connection, Kind.FETCH, call_id=frame.call_id, segments=[digest])
+            self._fetch(connection, frame, missing)
             return
-        self._execute(connection, frame, identity, frame.deadline_ns)
+        self._execute(connection, frame, function, frame.deadline_ns)
+
+    def _fetch(self, connection: Connection, call: Frame, missing: Sequence[bytes]) -> None:
+        connection.awaited = len(missing)
+        for digest in missing:
+            self._send(connection, Kind.FETCH, call_id=call.call_id, segments=[digest])
 
     def _on_blob(self, connection: Connection, frame: Frame) -> None:
         """Keep a blob that was asked for, and run the call that waits for it when it was the last."""
@@ -247,17 +251,22 @@ class Worker:
         call = connection.parked
         if call is None:
             return
-        identity = connection.functions[call.function]
+        connection.awaited -= 1
+        function = connection.functions[call.function]
         if frame.status != Status.OK:
             connection.parked = None
             lost = ProtocolError("the client has no code for this function any more")
             self._reply(connection, call, failure(Status.BAD_FUNCTION, lost))
-        elif not self._functions.missing(identity):
+        elif connection.awaited > 0:
+            return
+        elif missing := self._functions.missing(function):  # a call on another channel has used up what came first
+            self._fetch(connection, call, missing)
+        else:
             connection.parked = None
             remaining_ns = call.deadline_ns and max(1, call.deadline_ns - time.monotonic_ns() + connection.parked_at_ns)
-            self._execute(connection, call, identity, remaining_ns)
+            self._execute(connection, call, function, remaining_ns)
 
-    def _execute(self, connection: Connection, frame: Frame, identity: bytes, remaining_ns: int) -> None:
+    def _execute(self, connection: Connection, frame: Frame, function: Defined, remaining_ns: int) -> None:
         """Run one call between STARTED and DONE, then send its result."""
         if remaining_ns and not self._told_of_deadlines:
             self._told_of_deadlines = True
@@ -270,7 +279,7 @@ class Worker:
         ends_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + remaining_ns if remaining_ns else 0
         set_current(lambda: CallContext(self._line, connection.channel, connection.holder, frame, ends_ns, self._pid))
         try:
-            outcome = self._functions.run(identity, _arguments(frame))
+            outcome = self._functions.run(function, _arguments(frame))
         finally:
             still_this_process(self._pid)
             context = end_current()
@@ -282,7 +291,7 @@ class Worker:
         if self._event_log is not None:  # it opens its file, for which the function may have left no descriptor
             put_back_surroundings()
         self._log("done", connection, frame)
-        self._last = identity
+        self._last = function.identity
         self._untidy = connection.awake and self._held.holds(connection.channel.fileno())
         lost = [] if self._untidy else self._held.lost()
         if lost:

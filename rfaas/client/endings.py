@@ -35,7 +35,8 @@ def _deliver(ending: Deliver, future: Future[Any], limit_bytes: int) -> None:
         if isinstance(error, RfaasError) and not error.node:
             error.node, error.attempt = ending.info.node, ending.call.attempt
             error.checkpoint = ending.call.checkpoint
-        future._end(None, error.with_traceback(None))  # frames of ours tell a user nothing
+        # Frames of ours tell a user nothing; its class may have a `with_traceback` of its own.
+        future._end(None, BaseException.with_traceback(error, None))
     else:
         future._end(value, None)
 
@@ -60,7 +61,7 @@ def why_broken(broke: Broke, name: str) -> ExecutorBroken:
         try:
             load_result(broke.frame.status, broke.frame.segments)
         except BaseException as raised_there:  # the initializer's own, whatever it is
-            cause = raised_there.with_traceback(None)
+            cause = BaseException.with_traceback(raised_there, None)
     raised = f"raised {type(cause).__name__}: {cause}" if broke.error is None else f"failed: {broke.error.message}"
     error = ExecutorBroken(
         f"the initializer {name} {raised}",

@@ -38,6 +38,12 @@ _FIND_IT: Final = "install it where the workers run, or bring it along: Executor
 _FIND_IT_HERE: Final = "make its class one that this program can import too"
 
 
+# The interpreter's own: a class may refuse assignments, as frozen dataclasses do, or put a property in their place.
+_CAUSE, _CONTEXT, _SUPPRESS_CONTEXT = (
+    BaseException.__dict__[name] for name in ("__cause__", "__context__", "__suppress_context__")
+)
+
+
 def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
     """Rebuild the exception that a RESULT of another status than OK brought.
 
@@ -62,7 +68,8 @@ def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
         failure = rebuilt if isinstance(rebuilt, BaseException) else _stand_in(kind, message, traceback, rebuilt)
         _link(failure, segments)
     told = RemoteTraceback(traceback)
-    told.__cause__, failure.__cause__ = failure.__cause__, told
+    told.__cause__ = _CAUSE.__get__(failure)
+    _CAUSE.__set__(failure, told)
     return failure
 
 
@@ -126,10 +133,10 @@ def _of_node(node: dict[str, Any], found: list[BaseException], segments: Sequenc
 def _link_one(exception: BaseException, node: dict[str, Any], found: list[BaseException]) -> None:
     cause, context = node["cause"], node["context"]
     if context is not None and found[context] is not exception:
-        exception.__context__ = found[context]
+        _CONTEXT.__set__(exception, found[context])
     if cause is not None and found[cause] is not exception:
-        exception.__cause__ = found[cause]
-    exception.__suppress_context__ = bool(node["suppress"])
+        _CAUSE.__set__(exception, found[cause])
+    _SUPPRESS_CONTEXT.__set__(exception, bool(node["suppress"]))
     if node["notes"] and not hasattr(exception, "__notes__"):
         for note in node["notes"]:
             exception.add_note(str(note))

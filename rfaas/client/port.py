@@ -14,6 +14,7 @@ from rfaas_transport._core import Channel, Frame
 from rfaas_transport.frame import Kind, Status
 
 FUNCTIONS_PER_CHANNEL: Final = 256  # announced at a time; the one unused for longest makes room
+FUNCTION_BYTES_PER_CHANNEL: Final = 64 << 20  # of their blobs, likewise; the one announced last may be larger
 
 
 class Port:
@@ -32,6 +33,8 @@ class Port:
         self.token = token
         self.writing = False  # the poller watches for room to write
         self._indices: OrderedDict[bytes, tuple[int, Definition]] = OrderedDict()  # by identity, used last comes last
+        self._size_bytes = 0  # of the blobs that they keep
+        self._free: list[int] = []  # indices that were in use
 
     def send_call(self, dispatch: Dispatch, definition: Definition, segments: Segments) -> None:
         """Send a call, and its function before if this worker doesn't know it. Never blocks.
@@ -70,12 +73,23 @@ class Port:
         if known is not None:
             self._indices.move_to_end(definition.identity)
             return known[0]
-        index = len(self._indices)
-        if index >= FUNCTIONS_PER_CHANNEL:  # calls are answered before the next is sent, so nobody refers to the oldest
-            _, (index, _) = self._indices.popitem(last=False)
+        self._make_room(len(definition.blob))
+        index = self._free[-1] if self._free else len(self._indices)
         self.channel.send(Kind.DEFINE, function=index, segments=definition.segments())
+        if self._free:
+            self._free.pop()
         self._indices[definition.identity] = (index, definition)
+        self._size_bytes += len(definition.blob)
         return index
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Forget functions; calls are answered before the next is sent, so nobody refers to the oldest."""
+        while self._indices and (
+            len(self._indices) >= FUNCTIONS_PER_CHANNEL or self._size_bytes + size_bytes > FUNCTION_BYTES_PER_CHANNEL
+        ):
+            _, (index, definition) = self._indices.popitem(last=False)
+            self._free.append(index)
+            self._size_bytes -= len(definition.blob)
 
     def answer_fetch(self, frame: Frame) -> None:
         """Send the blob that a worker asks for, or say that we lack it. Never blocks.

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rfaas.session.daemon import Status, configure_logging, detach
+from rfaas.session.daemon import Status, configure_logging, detach, occupy_standard_descriptors
 from rfaas.session.names import embedded_key, socket_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve, unless somebody does already; returns in the daemon only, when it is done."""
+    occupy_standard_descriptors()
     options = _parse(arguments)
     status = Status(options.status_fd)
     key = embedded_key(options.client_pid, options.client_start) if options.embedded else options.key

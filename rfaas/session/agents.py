@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 RETRY_FOR_S: Final = 1.5  # with the detection itself this keeps "futures resolve within 2 s"
 RETRY_EVERY_S: Final = 0.1
 BEATS_PER_TTL: Final = 4
+_OWN_DOING: Final = (ReasonCode.WORKER_CRASHED, ReasonCode.WORKER_EXITED)
 _NO_FAREWELL: Final = (ReasonCode.NODE_DOWN, ReasonCode.PARTITION, ReasonCode.AGENT_LOST)
 
 Over = Callable[[Lease, str, int, bool], None]
@@ -308,6 +309,10 @@ class AgentSide:
         if lease.living.get(slot) == generation:
             del lease.living[slot]
         log.info("worker down lease=%s slot=%d reason_code=%s", lease.lease_id.hex(), slot, message.get("reason_code"))
+        failed = message.get("signal") or message.get("exit_status")
+        if failed and message.get("reason_code") in _OWN_DOING:  # what a client may read that no worker ever serves
+            reason = f"a worker on {lease.node} did not stay: {message.get('hint') or 'it said nothing'}"
+            self.channels.tell(lease, {"m": "queued", "executor": lease.executor, "reason": reason, "hint": ""})
 
     def _on_differs(self, lease: Lease, message: Message) -> None:
         """The node has other modules than the client: said before its first worker is up."""

@@ -48,7 +48,7 @@ def detach(keep: Collection[int]) -> None:
     os.setsid()
     if os.fork():  # not the session's leader: opening a terminal never makes it ours
         os._exit(0)
-    _occupy_standard_descriptors()
+    _empty_standard_input()
     for entry in os.listdir("/proc/self/fd"):
         descriptor = int(entry)
         if descriptor > 2 and descriptor not in keep:
@@ -67,10 +67,20 @@ def configure_logging(default: str) -> None:
     logging.basicConfig(stream=sys.stderr, level=level if known else default, format=_FORMAT)
 
 
-def _occupy_standard_descriptors() -> None:
-    """Make 0 empty, and give 1 and 2 a place if the starter had closed them."""
+def occupy_standard_descriptors() -> None:
+    """Open /dev/null as those of 0, 1 and 2 that the starter had closed, for this process and what it starts.
+
+    Call it before any descriptor is made: that would take the place, and it is closed in whatever this process starts.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # POSIX: the lowest number that is free
+            os.set_inheritable(descriptor, True)
+
+
+def _empty_standard_input() -> None:
     null = os.open(os.devnull, os.O_RDWR)
-    while null <= 2:
-        null = os.dup(null)  # fills the gaps from below
     os.dup2(null, 0)
     os.close(null)

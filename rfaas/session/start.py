@@ -6,6 +6,7 @@ nor grpc, and must leave no child, thread or descriptor but the connection (docs
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
@@ -208,7 +209,7 @@ def _start(target: _Target, daemon_python: str | None, deadline_s: float, *, may
         raise ConfigError("this program does not know its own Python", hint="set daemon_python to an interpreter")
     # An interpreter named for the daemon has rfaas of its own, and PYTHONPATH is the program's, not its.
     options = ["-P", "-E"] if daemon_python else ["-P"]
-    status, theirs = os.pipe()
+    status, theirs = _status_pipe()
     try:
         command = [python, *options, "-m", "rfaas.session", *target.arguments, "--status-fd", str(theirs)]
         try:
@@ -226,6 +227,18 @@ def _start(target: _Target, daemon_python: str | None, deadline_s: float, *, may
     if text != "ok" and not (was_killed and may_be_silent):
         problem = text or "it ended before it said why"
         raise AllocatorUnavailable(f"the session process did not start: {problem}", hint=_where_to_look(target))
+
+
+def _status_pipe() -> tuple[int, int]:
+    """A pipe whose write end is none of 0, 1 and 2, which this program may have closed: a child's are its streams."""
+    status, low = os.pipe()
+    try:
+        return status, fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError:
+        os.close(status)
+        raise
+    finally:
+        os.close(low)
 
 
 def _run(command: list[str], status_fd: int, log_path: Path | None, deadline_s: float) -> int:

@@ -349,3 +349,24 @@ def test_an_executor_can_t_be_pickled_and_says_what_to_do():
         error = ex.submit(f.echo, ex).exception(TIMEOUT_S)
         assert type(error) is rfaas.SerializationError
         assert "make one inside the function" in str(error)
+
+
+# --- what a worker keeps --------------------------------------------------------------------------------------
+
+
+def test_functions_come_and_go_without_filling_their_worker():
+    def holding(n, size_bytes):
+        data = bytes([n]) * size_bytes
+        return lambda: (data[0], len(data), os.getpid())
+
+    size_bytes = 2 << 20  # more than goes along with a definition
+    with ours(1, memory="256MiB") as ex:
+        first = holding(0, size_bytes)
+        pids = {ex.submit(first).result(TIMEOUT_S)[2]}
+        for n in range(1, 160):
+            *got, pid = ex.submit(holding(n, size_bytes)).result(TIMEOUT_S)
+            assert got == [n, size_bytes]
+            pids.add(pid)
+        *got, pid = ex.submit(first).result(TIMEOUT_S)  # forgotten meanwhile
+        assert got == [0, size_bytes]
+    assert pids == {pid}

@@ -51,6 +51,27 @@ def family(session_pid):
 # --- serving --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_a_program_without_standard_descriptors_gets_workers(closed, tmp_path):
+    program = """
+        import rfaas
+        def work():
+            import os, subprocess, sys
+            print("printed")
+            os.write(1, b"written")
+            os.write(2, b"written")
+            return os.read(0, 1), subprocess.run([sys.executable, "-c", "print(1)"]).returncode
+        with rfaas.Executor(1, acquire_timeout_s=45) as ex:
+            got = ex.submit(work).result()
+        open(sys.argv[1], "w").write(repr(got))
+    """
+    program = f"import sys; sys.path.insert(0, {TESTS!r})\n" + textwrap.dedent(program)
+    redirections = " ".join(f"{descriptor}>&-" for descriptor in closed)
+    command = ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-c", program, str(tmp_path / "got")]
+    assert subprocess.run(command, timeout=90, check=False, stdin=subprocess.DEVNULL).returncode == 0
+    assert (tmp_path / "got").read_text() == repr((b"", 0))
+
+
 def test_a_program_joins_gets_channels_and_calls(client):
     first, second = client.acquire(2)
     assert client.call(first, lambda a, b: a + b, 2, 3) == 5

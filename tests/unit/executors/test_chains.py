@@ -1,5 +1,7 @@
 """What stands behind an exception, from the worker's segments to the caller's objects, without processes."""
 
+import dataclasses
+
 import msgpack
 import pytest
 
@@ -124,3 +126,38 @@ def test_links_that_make_no_sense_are_left_out(links):
     _, segments = travel(ValueError("itself"))
     told = load_failure(Status.EXCEPTION, [*segments, memoryview(links)])
     assert (type(told), told.args, type(told.__cause__)) == (ValueError, ("itself",), RemoteTraceback)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    key: str
+
+
+class RefusesAttributes(Exception):
+    def __setattr__(self, name, value):
+        raise AttributeError(name)
+
+
+class FailingLinks(Exception):
+    __cause__ = __context__ = __traceback__ = __notes__ = property(lambda self: 1 / 0)
+
+    def with_traceback(self, trace):
+        raise AttributeError
+
+
+@pytest.mark.parametrize("kind", [Frozen, RefusesAttributes, FailingLinks])
+def test_an_exception_that_refuses_to_be_touched_comes_all_the_same(kind):
+    def fails():
+        try:
+            raise KeyError("behind")
+        except KeyError as error:
+            raise kind("k") from error
+
+    error = raised_by(fails)
+    told, segments = travel(error)
+    assert BaseException.__dict__["__traceback__"].__get__(error) is None
+    assert kind.__qualname__ in msgpack.unpackb(segments[0])["traceback"]
+    assert type(told) is kind or (type(told) is RemoteError and kind.__qualname__ in str(told))
+    cause = BaseException.__dict__["__cause__"].__get__(told)
+    assert type(cause) is RemoteTraceback
+    assert (type(cause.__cause__), cause.__cause__.args) == (KeyError, ("behind",))

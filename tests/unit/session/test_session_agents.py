@@ -17,6 +17,7 @@ from rfaas.session.events import (
     ToAgent,
     ToClient,
 )
+from rfaas_transport.errors import ReasonCode
 from support.session import AGENT, CLIENT, TTL_S, Harness, lease, to_agent, to_allocator
 
 
@@ -155,6 +156,20 @@ def test_a_replaced_worker_gets_a_channel_of_its_own(h, channel):
     [wish] = h.take(DialData)
     assert wish.channel != channel
     assert wish.params["generation"] == 2
+
+
+def test_a_worker_that_ends_by_itself_is_why_its_client_waits(h):
+    h.serve()
+    h.said()
+    down = {"slot": 0, "generation": 1}
+    hint = "the worker exited with status 70 (worker-exited)"
+    h.agent_says("worker-down", 1, **down, reason_code=ReasonCode.WORKER_EXITED, exit_status=70, signal=0, hint=hint)
+    [queued] = h.said()
+    assert queued["m"] == "queued"
+    assert queued["reason"].endswith(f"did not stay: {hint}")
+    for code, status in ((ReasonCode.WORKER_EXITED, 0), (ReasonCode.OWNER_RELEASE, 70)):
+        h.agent_says("worker-down", 1, **down, reason_code=code, exit_status=status, signal=0, hint=hint)
+        assert h.said() == []
 
 
 def test_after_a_notice_no_channel_is_handed_over_or_opened(h):
