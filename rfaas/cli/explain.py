@@ -112,7 +112,8 @@ def _daemons(state_dir: Path) -> list[Reason]:
     dead = [daemon.name for daemon in found[0] if not daemon.alive] if found else []
     return [
         Reason(
-            f"the {name} has ended: {_last_line(state_dir, name)}", f"rfaas logs {name}; then rfaas down and rfaas up"
+            f"the {name} has ended: {_last_line(state_dir, name)}",
+            f"`rfaas up` starts it again; `rfaas logs {name}` says more",
         )
         for name in dead
     ]
