@@ -64,6 +64,15 @@ def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
     return failure
 
 
+def raised_there(segments: Sequence[memoryview]) -> str:
+    """Type and text of an exception that was too large to travel, as a RESULT of status TOO_LARGE has them; else ""."""
+    try:
+        about = msgpack.unpackb(segments[0])
+        return f"{about['type']}: {about['message']}"
+    except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException):
+        return ""
+
+
 def _unpickled(segment: memoryview) -> BaseException | None:
     """An exception; None if its class can't be imported here, or its __init__ takes other arguments."""
     if not segment.nbytes:
