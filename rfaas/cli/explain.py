@@ -36,7 +36,7 @@ def explain(subject: str | None, state_dir: Path, pid: int | None, as_json: bool
     rfaas explain 5b1e…:17      a call, by client and number, from the event log (setting event_log)
     """
     try:
-        found = _explain(subject, state_dir, pid)
+        found = _named(_explain(subject, state_dir, pid), state_dir, pid)
     except RfaasError as error:
         fail(error, as_json=as_json)
     if as_json:
@@ -75,6 +75,17 @@ def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reas
         f"{subject!r} is no lease, node or call that is known here",
         hint=f"nodes with slices: {nodes}; leases that ended are forgotten; a call is CLIENT:NUMBER",
     )
+
+
+def _named(found: list[Reason], state_dir: Path, pid: int | None) -> list[Reason]:
+    """The same, with what programs are called beside their numbers."""
+    if not any("program " in part for reason in found for part in reason):
+        return found
+    for holder, name in asking.names(state_dir, pid).items():
+        number = f"program {holder.hex()[:8]}"
+        if name:
+            found = [Reason(*(part.replace(number, f"{number} ({name})") for part in reason)) for reason in found]
+    return found
 
 
 def _call(subject: str, state_dir: Path, pid: int | None) -> list[Reason]:
