@@ -28,6 +28,7 @@ MAX_WORKERS_LIMIT: Final = 65_535  # what a session process and an allocator are
 MAX_WORKERS_ALLOCATOR: Final = 1_000  # default ceiling where an allocator decides: it gives what is idle, not more
 NESTED_ACQUIRE_TIMEOUT_S: Final = 60.0  # inside a function: who holds the cores may be waiting for this very call
 SLICE_MARK: Final = "RFAAS_SLICE"  # in the environment of everything that runs on a slice, functions included
+OUTPUT_DIR: Final = "rfaas-output"
 RECLAIM_BUDGET: Final = 10  # docs/spec/001-invocation.md section 5
 
 
@@ -60,7 +61,7 @@ class OutputSettings:
     to: str = "caller"
     limit_bytes: int = 1 << 20
     prefix: str = "[{node}/{worker} #{call}] "
-    directory: str = "rfaas-output"
+    directory: str = OUTPUT_DIR
 
     @property
     def taken_bytes(self) -> int:
@@ -164,9 +165,22 @@ def configure(
             value["output"],
             value["output_limit_bytes"],
             value["output_prefix"],
-            value["output_dir"] or os.path.abspath("rfaas-output"),
+            value["output_dir"] or _output_dir(value["output"]),
         ),
     )
+
+
+def _output_dir(output: str) -> str:
+    """Where files are made if nothing says where: in the working directory, which only they need."""
+    if output != "files":
+        return OUTPUT_DIR
+    try:
+        return os.path.abspath(OUTPUT_DIR)
+    except OSError as error:
+        raise ConfigError(
+            f"output='files' makes them in the working directory, which can't be found: {error}",
+            hint="set output_dir, or start the program in a directory that exists",
+        ) from error
 
 
 def make_call_settings(

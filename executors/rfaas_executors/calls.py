@@ -50,6 +50,9 @@ class WorkerExit(BaseException):
         self.why = why.encode(errors="replace")
 
 
+SUMMARY_CHARS: Final = 500  # of the text of an exception that is too large to travel
+
+
 @dataclass(slots=True)
 class Outcome:
     """What goes back: a status of 001 section 4 and the segments, which borrow from the function's own result."""
@@ -61,6 +64,18 @@ class Outcome:
     def size_bytes(self) -> int:
         """Sum of the segments."""
         return sum(memoryview(segment).nbytes for segment in self.segments)
+
+    def summary(self, limit_bytes: int) -> Sequence[Buffer]:
+        """What of it goes with TOO_LARGE: of an exception its type and the beginning of its text; of a result nothing.
+
+        Args:
+            limit_bytes: what the client takes; 0: as much as a channel does.
+        """
+        if self.status != Status.EXCEPTION:
+            return ()
+        about = msgpack.unpackb(self.segments[0])
+        short = msgpack.packb({"type": about["type"][:SUMMARY_CHARS], "message": about["message"][:SUMMARY_CHARS]})
+        return (short,) if not limit_bytes or len(short) <= limit_bytes else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -347,13 +347,19 @@ class Worker:
 
     def _reply(self, connection: Connection, frame: Frame, outcome: Outcome) -> None:
         credits = 0 if self._line.draining else CREDITS
-        fields = {"call_id": frame.call_id, "function": frame.function, "attempt": frame.attempt, "credits": credits}
+        fields: dict[str, Any] = {
+            "call_id": frame.call_id,
+            "function": frame.function,
+            "attempt": frame.attempt,
+            "credits": credits,
+        }
         try:
             if frame.out_size and outcome.size_bytes > frame.out_size:
                 raise PayloadTooLarge
             self._send(connection, Kind.RESULT, status=outcome.status, segments=outcome.segments, **fields)
         except PayloadTooLarge:
-            self._send(connection, Kind.RESULT, status=Status.TOO_LARGE, out_size=outcome.size_bytes, **fields)
+            fields |= {"out_size": outcome.size_bytes, "segments": outcome.summary(frame.out_size)}
+            self._send(connection, Kind.RESULT, status=Status.TOO_LARGE, **fields)
 
     def _refuse(self, connection: Connection, frame: Frame, why: str) -> None:
         self._send(connection, Kind.ERROR, call_id=frame.call_id, status=Status.BAD_FRAME, text=why)

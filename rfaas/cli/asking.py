@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import click
 
 from rfaas.control.messages import Snapshot
+from rfaas_transport.errors import RfaasError
 
 pid_option = click.option(
     "--pid",
@@ -39,3 +41,20 @@ def snapshot(state_dir: Path, pid: int | None = None) -> Snapshot:
             return await admin.snapshot()
 
     return asyncio.run(ask())
+
+
+def names(state_dir: Path, pid: int | None = None) -> dict[bytes, str]:
+    """What the programs that hold leases are called, by holder, from the allocator's accounts; empty if nobody says."""
+    if pid is not None:
+        return {}
+    from rfaas.control.address import AllocatorAddress
+    from rfaas.control.dial import AdminClient
+
+    async def ask() -> dict[bytes, str]:
+        async with AdminClient(AllocatorAddress.load(state_dir)) as admin:
+            return {bytes(each.holder): each.holder_name async for each in admin.accounts(time.time())}
+
+    try:
+        return asyncio.run(ask())
+    except RfaasError:  # they are an ornament
+        return {}

@@ -36,7 +36,7 @@ def explain(subject: str | None, state_dir: Path, pid: int | None, as_json: bool
     rfaas explain 5b1e…:17      a call, by client and number, from the event log (setting event_log)
     """
     try:
-        found = _explain(subject, state_dir, pid)
+        found = _named(_explain(subject, state_dir, pid), state_dir, pid)
     except RfaasError as error:
         fail(error, as_json=as_json)
     if as_json:
@@ -77,6 +77,17 @@ def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reas
     )
 
 
+def _named(found: list[Reason], state_dir: Path, pid: int | None) -> list[Reason]:
+    """The same, with what programs are called beside their numbers."""
+    if not any("program " in part for reason in found for part in reason):
+        return found
+    for holder, name in asking.names(state_dir, pid).items():
+        number = f"program {holder.hex()[:8]}"
+        if name:
+            found = [Reason(*(part.replace(number, f"{number} ({name})") for part in reason)) for reason in found]
+    return found
+
+
 def _call(subject: str, state_dir: Path, pid: int | None) -> list[Reason]:
     from rfaas.settings import Settings
 
@@ -112,7 +123,8 @@ def _daemons(state_dir: Path) -> list[Reason]:
     dead = [daemon.name for daemon in found[0] if not daemon.alive] if found else []
     return [
         Reason(
-            f"the {name} has ended: {_last_line(state_dir, name)}", f"rfaas logs {name}; then rfaas down and rfaas up"
+            f"the {name} has ended: {_last_line(state_dir, name)}",
+            f"`rfaas up` starts it again; `rfaas logs {name}` says more",
         )
         for name in dead
     ]

@@ -63,14 +63,16 @@ def leases(state_dir: Path, pid: int | None, as_json: bool) -> None:
     """
     snapshot = _snapshot(state_dir, as_json, pid)
     pairs = [(view, lease) for view in snapshot.slices for lease in view.leases]
+    names = asking.names(state_dir, pid) if pairs else {}
     if as_json:
-        print_json({"leases": [_lease_json(view, lease) for view, lease in pairs]})
+        called = [{"holder_name": names.get(lease.terms.holder, "")} for _, lease in pairs]
+        print_json({"leases": [_lease_json(*pair) | name for pair, name in zip(pairs, called, strict=True)]})
         return
     if not pairs:
         click.echo("no leases: no program asks for workers now")
         return
     headers = ("LEASE", "NODE", "STATE", "WORKERS", "CORES", "MEM_MIB", "HOLDER")
-    print_table(headers, [_lease_row(view, lease) for view, lease in pairs])
+    print_table(headers, [_lease_row(view, lease, names) for view, lease in pairs])
 
 
 def _snapshot(state_dir: Path, as_json: bool, pid: int | None) -> Snapshot:
@@ -133,10 +135,10 @@ def _slice_json(view: SliceView) -> dict[str, Any]:
     }
 
 
-def _lease_row(view: SliceView, lease: HeldLease) -> tuple[object, ...]:
+def _lease_row(view: SliceView, lease: HeldLease, names: dict[bytes, str]) -> tuple[object, ...]:
     terms = lease.terms
     cores = ",".join(str(core) for core in lease.core_ids)
-    holder = terms.holder.hex()[:8]
+    holder = f"{terms.holder.hex()[:8]} {names.get(terms.holder, '')}".rstrip()
     return (
         terms.lease_id.hex()[:8],
         view.slice.node,

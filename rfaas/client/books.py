@@ -11,7 +11,6 @@ by itself: what comes from inside is left as a note to the I/O thread.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -51,12 +50,13 @@ from rfaas.client.output_sinks import sink
 from rfaas.client.ports import Ports, Work
 from rfaas.client.printouts import Printouts
 from rfaas.client.reclaims import Reclaims
+from rfaas.client.safe_log import SafeLogger
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
 from rfaas_transport._core import Poller
 from rfaas_transport.errors import Cancelled, ChannelClosed
 
-_log = logging.getLogger(__name__)
+_log = SafeLogger(__name__)
 
 
 class Books:

@@ -73,6 +73,15 @@ def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
     return failure
 
 
+def raised_there(segments: Sequence[memoryview]) -> str:
+    """Type and text of an exception that was too large to travel, as a RESULT of status TOO_LARGE has them; else ""."""
+    try:
+        about = msgpack.unpackb(segments[0])
+        return f"{about['type']}: {about['message']}"
+    except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException):
+        return ""
+
+
 class _Missing(NamedTuple):
     """Why an exception isn't there itself, and what its author can do."""
 

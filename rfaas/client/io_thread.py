@@ -6,7 +6,6 @@ It starts with the first call and ends after the last one. Must not decide anyth
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from concurrent.futures import Future as StandardFuture
@@ -37,6 +36,7 @@ from rfaas.client.mismatch import Differs, Mismatches
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports
 from rfaas.client.printouts import Printed, PrintedAll
+from rfaas.client.safe_log import SafeLogger
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
 from rfaas_transport import shared_memory
@@ -44,7 +44,7 @@ from rfaas_transport._core import Channel, Frame, Poller
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind
 
-_log = logging.getLogger(__name__)
+_log = SafeLogger(__name__)
 
 LANE_PATIENCE_S: Final = 1.0  # whoever uses the channel on loan keeps it for a fraction of a millisecond
 
@@ -83,8 +83,8 @@ class IoThread(Books):
             while not self._turn():
                 pass
         except BaseException as error:  # a fault of ours; no future may wait for ever because of it
+            self._fail_all(error)  # first: a handler of the program's may take its time
             _log.exception("the I/O thread of an executor failed; its calls fail with it")
-            self._fail_all(error)
         finally:
             try:
                 self._leave()

@@ -153,7 +153,7 @@ def _how_it_ended(verdict: Verdict) -> str:
 
 
 _REMEDIES: Final[dict[ReasonCode, str]] = {
-    ReasonCode.MEMORY_LIMIT: 'ask for more, as in rfaas.Executor(memory="4GiB"), or let each call use less',
+    ReasonCode.MEMORY_LIMIT: "ask for more, at first twice that: rfaas.Executor(memory=…), or let each call use less",
     ReasonCode.MEMORY_EXHAUSTED: "run fewer workers at a time (max_workers), or say what each needs (memory)",
     ReasonCode.PROCESS_LIMIT: "start fewer processes and threads, or raise `agent.tasks_per_worker`",
 }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from dataclasses import dataclass
 
+from rfaas.client.safe_log import SafeLogger
 from rfaas.session.modules import REMEDY, Difference, describe
 
-_log = logging.getLogger(__name__)
+_log = SafeLogger(__name__)
 
 
 class EnvironmentWarning(UserWarning):
@@ -30,12 +30,14 @@ class Mismatches:
         self._told: set[str] = set()
 
     def tell(self, event: Differs) -> None:
-        """Warn, unless that was said. Where warnings are errors it is logged: nobody could catch it here."""
+        """Warn, unless that was said. Where that raises, as warnings that are errors do, it is logged: nobody could
+        catch it here, and `warnings.showwarning` is the program's own.
+        """
         text = f"{describe(event.modules, event.node)}\n  remedy: {REMEDY}"
         if text in self._told:
             return
         self._told.add(text)
         try:
             warnings.warn(text, EnvironmentWarning, stacklevel=1)
-        except EnvironmentWarning:
+        except BaseException:
             _log.error("%s", text)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final
 import cloudpickle
 
 from rfaas.client.applying import Adopting, Chunk, apply, cached_again
-from rfaas.client.failures import load_failure
+from rfaas.client.failures import load_failure, raised_there
 from rfaas.client.shipping import Bundle
 from rfaas_transport import class_copies
 from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
@@ -330,11 +330,15 @@ def load_result(status: int, segments: Sequence[memoryview], needed_bytes: int =
             if limit_bytes
             else f"{DEFAULT_MAX_PAYLOAD_BYTES} bytes of a channel"
         )
+        raised = raised_there(segments)
+        what = f"the exception{sizes} that the function raised" if raised else f"the result{sizes}"
         raise PayloadTooLarge(
-            f"the result{sizes} is larger than the {limit}",
+            f"{what} is larger than the {limit}" + (f"; it begins: {raised}" if raised else ""),
             may_have_run=True,
             phase="DONE",
-            hint="return less, or write it to a file and return the path",
+            hint=(
+                "raise one that carries less" if raised else "return less, or write it to a file and return the path"
+            ),
         )
     raise load_failure(status, segments)
 

@@ -5,7 +5,6 @@ Must not touch calls or channels. Unknown messages and keys are passed over.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -26,11 +25,12 @@ from rfaas.client.events import (
 )
 from rfaas.client.mismatch import Differs
 from rfaas.client.printouts import Printed, PrintedAll
+from rfaas.client.safe_log import SafeLogger
 from rfaas.session.connection import SessionConnection
 from rfaas_transport._core import Poller
 from rfaas_transport.errors import ReasonCode
 
-_log = logging.getLogger(__name__)
+_log = SafeLogger(__name__)
 
 Message = dict[str, Any]
 

@@ -6,7 +6,6 @@ For the I/O thread only, but for `close_in_forked_child`. Must not touch calls: 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from rfaas.client import session_events
 from rfaas.client.events import ChannelOpened, Connect, Event, SendInterrupt, SessionFailed, SessionLost, SessionUp
 from rfaas.client.joining import Joiner
 from rfaas.client.ports import SESSION_TOKEN
+from rfaas.client.safe_log import SafeLogger
 from rfaas.config import ExecutorConfig
 from rfaas.session.connection import SessionConnection, SessionEnded
 from rfaas_transport._core import Poller
@@ -22,7 +22,7 @@ from rfaas_transport.errors import ProtocolError
 EXECUTOR: Final = 1  # the session process's number of our only executor
 LEAVE_WAIT_S: Final = 1.0  # for the embedded session process to take its leave after ours
 
-_log = logging.getLogger(__name__)
+_log = SafeLogger(__name__)
 
 Said = tuple[session_events.Heard, int | None]
 """An event, and the descriptor that came with it, which is the receiver's."""

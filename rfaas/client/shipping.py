@@ -69,6 +69,8 @@ def read(files: Files | None, limit_bytes: int) -> Bundle | None:
 
 def _read_named(name: str | None, path: str | os.PathLike[str], room: int, limit_bytes: int) -> Iterator[File]:
     try:
+        if not os.fspath(path):  # which would mean the whole working directory
+            raise ConfigError("files: '' names nothing", hint=_FILES_HINT)
         root = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
         name = root.name if name is None else bundles.check_name(name)
         for relative, source in _walk(root):

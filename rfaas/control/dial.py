@@ -177,7 +177,7 @@ def _unavailable(address: AllocatorAddress, why: str) -> AllocatorUnavailable:
     where = address.unix if address.local else address.tls
     return AllocatorUnavailable(
         f"the allocator at {where} does not answer: {why}",
-        hint=f"see whether it runs with `rfaas status`; its state directory is {address.state_dir}",
+        hint=f"`rfaas up` starts it again if it has ended; its state directory is {address.state_dir}",
     )
 
 

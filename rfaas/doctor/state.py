@@ -108,7 +108,7 @@ def daemons(state_dir: Path) -> Iterator[Finding]:
     running = [f"{daemon.name} (pid {daemon.pid})" for daemon in found[0] if daemon.alive]
     if dead:
         text = f"ended by themselves or were killed: {', '.join(dead)}; running: {', '.join(running) or 'none'}"
-        yield Finding("daemons", "error", text, f"rfaas logs {dead[0]} says why; then `rfaas down` and `rfaas up`")
+        yield Finding("daemons", "error", text, f"`rfaas up` starts them again; `rfaas logs {dead[0]}` says why")
     else:
         yield Finding("daemons", "ok", ", ".join(running))
 

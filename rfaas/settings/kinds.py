@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from rfaas.units import parse_duration_s, parse_size_bytes
+from rfaas.units import parse_duration_s, parse_size_bytes, size_text
 from rfaas_transport.errors import ConfigError
 
 Parse = Callable[[Any, str, Path], Any]
@@ -52,15 +52,19 @@ def whole_number(minimum: int, maximum: int, unit: str = "") -> Kind:
     return Kind(f"whole number, {minimum} to {maximum}", unit, parse)
 
 
-def size(*, zero: bool = False) -> Kind:
+def size(*, zero: bool = False, maximum_bytes: int | None = None) -> Kind:
     """Bytes, or text with a unit."""
+    most = "" if maximum_bytes is None else f", at most {size_text(maximum_bytes)}"
 
     def parse(value: Any, name: str, _base: Path) -> int:  # noqa: ANN401
         if zero and not isinstance(value, bool) and value in (0, "0"):
             return 0
-        return parse_size_bytes(value, name=name)
+        size_bytes = parse_size_bytes(value, name=name)
+        if maximum_bytes is not None and size_bytes > maximum_bytes:
+            raise ConfigError(f"{name}={value!r} is too large", hint=f"write at most {size_text(maximum_bytes)}")
+        return size_bytes
 
-    return Kind('size: "1GiB", "512M"' + (", 0" if zero else ""), "bytes", parse)
+    return Kind('size: "1GiB", "512M"' + (", 0" if zero else "") + most, "bytes", parse)
 
 
 def duration(*, minimum_s: float = 0.0, optional: bool = False) -> Kind:

@@ -142,7 +142,7 @@ TABLE: Final = (
         *(
             "executor",
             "payload_limit",
-            kinds.size(),
+            kinds.size(maximum_bytes=1 << 32),
             None,
             "The most that arguments, or the result, of a call may take.",
         ),
@@ -231,10 +231,10 @@ TABLE: Final = (
         option="--cores",
     ),
     Setting(
-        *("local", "memory", kinds.size(), None, "Memory of this host that `rfaas up` or `rfaas agent` offers."),
+        *("local", "memory", kinds.size(), None),
+        about="Memory of this host that `rfaas up` (`--memory-mib`) or `rfaas agent` (`--memory`) offers.",
         why="all cores can be used; the rest is for you and the kernel",
         otherwise="80 % of the host's memory, or of its container's limit; `rfaas agent`: of what is available now",
-        option="--memory-mib",
     ),
     Setting(
         *("local", "grace_s", kinds.duration(), 5.0, "From SIGTERM, or `rfaas down`, to the kill of what still runs."),

@@ -129,7 +129,7 @@ def arguments_of(size_bytes):
 @pytest.fixture(scope="module")
 def ex():
     with rfaas.Executor(1, allocator="embedded", payload_limit=CAP) as executor:
-        assert executor.submit(hostile.pid).result(TIMEOUT_S)  # here, so that no test seems to leave its processes
+        executor.submit(hostile.ok).result(TIMEOUT_S)  # its processes are there before the first test
         yield executor
 
 
@@ -158,3 +158,16 @@ def test_a_result_is_whole_up_to_the_limit_and_refused_beyond(ex, more):
         assert (type(error), error.may_have_run, error.phase) == (PayloadTooLarge, True, "DONE")
     else:
         assert len(future.result(TIMEOUT_S)) == size_bytes
+
+
+def raise_large(size_bytes):
+    """Raise an exception that carries so many bytes."""
+    error = ValueError("the very reason")
+    error.data = bytes(size_bytes)
+    raise error
+
+
+def test_an_exception_that_is_too_large_says_what_it_was(ex):
+    error = ex.submit(raise_large, 2 * CAP).exception(TIMEOUT_S)
+    assert (type(error), error.may_have_run, error.phase) == (PayloadTooLarge, True, "DONE")
+    assert "; it begins: ValueError: the very reason" in error.message

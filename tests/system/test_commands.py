@@ -122,6 +122,9 @@ def test_explain_says_why_nothing_runs(served, tmp_path):
             assert "all that is here is leased" in out
             assert "remedy: cores come free when programs end" in out
             lease = json.loads(rfaas("leases", "--json", state_dir=state_dir)[1])["leases"][0]
+            assert f"(pid {waiting.pid})" in lease["holder_name"]
+            assert lease["holder_name"] in rfaas("leases", state_dir=state_dir)[1]
+            assert lease["holder_name"] in rfaas("explain", lease["lease"][:8], state_dir=state_dir)[1]
             said = rfaas("explain", lease["lease"][:8], state_dir=state_dir)[1]
             assert "is ACTIVE: its workers serve; 2 workers" in said
             assert "0 of 2 cores" in rfaas("explain", lease["node"], state_dir=state_dir)[1]

@@ -87,6 +87,7 @@ def test_a_killed_allocator_is_no_allocator(state_dir):
         code, _, said = rfaas("status", state_dir=state_dir)
     assert code == 69
     assert "does not answer" in said
+    assert "`rfaas up` starts it again" in said
 
 
 def test_a_directory_that_others_can_enter_is_refused(state_dir):

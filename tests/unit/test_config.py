@@ -12,12 +12,14 @@ from rfaas.config import (
     StateDir,
     check_worker_life,
     choose_allocator,
+    configure,
     make_call_settings,
     make_config,
     state_dir,
     usable_cpus,
 )
 from rfaas.control.address import AllocatorAddress, network_namespace
+from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
 from rfaas_transport.errors import ConfigError
 
 DEFAULTS = {
@@ -217,3 +219,24 @@ def test_the_state_directory_follows_the_environment():
     assert state_dir({"RFAAS_STATE_DIR": "/a", "XDG_STATE_HOME": "/b"}) == Path("/a")
     assert state_dir({"XDG_STATE_HOME": "/b"}) == Path("/b/rfaas")
     assert state_dir({}) == Path.home() / ".local/state/rfaas"
+
+
+def test_a_working_directory_that_is_gone_matters_only_to_files_made_there(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    environ = {"HOME": str(tmp_path)}
+    assert configure(environ, allocator="embedded").output.to == "caller"
+    assert configure(environ, allocator="embedded", output="files", output_dir="/tmp/x").output.directory == "/tmp/x"
+    with pytest.raises(ConfigError, match="working directory, which can't be found") as caught:
+        configure(environ, allocator="embedded", output="files")
+    assert "output_dir" in caught.value.hint
+
+
+def test_no_payload_limit_is_above_what_a_channel_takes(tmp_path):
+    environ = {"HOME": str(tmp_path), "RFAAS_CONFIG": "none"}
+    most = configure(environ, allocator="embedded", payload_limit="4GiB").payload_limit_bytes
+    assert most == DEFAULT_MAX_PAYLOAD_BYTES
+    with pytest.raises(ConfigError, match="payload_limit='5GiB' is too large"):
+        configure(environ, allocator="embedded", payload_limit="5GiB")

@@ -128,6 +128,8 @@ def test_a_link_that_is_named_itself_is_followed(tree):
         (["/proc/nonexistent/x"], "can't be shipped: .*No such file"),
         ([7], "can't be shipped"),
         ({"../x": "/etc/hostname"}, "leads out of the directory"),
+        ([""], "'' names nothing"),
+        ({"there": ""}, "'' names nothing"),
         (["/dev/null"], "neither a file nor a directory"),
         (["/etc/hostname", "/etc/../etc/hostname"], "two files of the name 'hostname'"),
     ],

@@ -1,11 +1,18 @@
 """Output at its caller: whole lines with a prefix, and no result before what its call printed."""
 
+import contextlib
+import io
+import logging
+import os
+import threading
+import warnings
 from types import SimpleNamespace
 
 import pytest
 
 from rfaas.client.events import Call, ChannelInfo, Deliver
-from rfaas.client.output_sinks import FILE_BYTES, FileSink, to_caller
+from rfaas.client.mismatch import Differs, Mismatches
+from rfaas.client.output_sinks import FILE_BYTES, CallerSink, FileSink
 from rfaas.client.printouts import LINE_BYTES, WAIT_S, Printed, PrintedAll, Printouts
 from rfaas.config import CallSettings
 
@@ -154,7 +161,7 @@ def test_output_of_an_unknown_channel_is_passed_over():
 def test_text_that_a_stream_can_t_encode_is_shown_escaped(monkeypatch, tmp_path):
     with open(tmp_path / "ascii", "w", encoding="ascii") as file:
         monkeypatch.setattr("sys.stdout", file)
-        to_caller(INFO, 1, "€\n")
+        CallerSink().write(INFO, 1, "€\n")
     assert (tmp_path / "ascii").read_text() == "\\u20ac\n"
 
 
@@ -164,7 +171,126 @@ def test_a_program_without_a_stream_loses_the_text_and_nothing_else(monkeypatch,
         stream = open(tmp_path / "closed", "w")  # noqa: SIM115 - closed is the point
         stream.close()
     monkeypatch.setattr("sys.stdout", stream)
-    to_caller(INFO, 1, "text\n")
+    CallerSink().write(INFO, 1, "text\n")
+
+
+class Raising:
+    """A stream of the program's own with a fault."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [TypeError("bytes"), RuntimeError("tee"), SystemExit(3), OSError(28, "disk full")])
+def test_a_stream_that_raises_is_said_once_and_ends_nothing(monkeypatch, caplog, error):
+    sink = CallerSink()
+    monkeypatch.setattr("sys.stdout", Raising(error))
+    sink.write(INFO, 1, "one\n")
+    sink.write(INFO, 1, "two\n")
+    assert caplog.text.count(f"sys.stdout raised {type(error).__name__}") == 1
+
+
+def test_a_binary_stream_and_an_ascii_one_without_a_name_lose_text_at_most(monkeypatch, caplog):
+    class Ascii(list):
+        def write(self, text):
+            self.append(text.encode("ascii"))
+
+    sink, plain = CallerSink(), Ascii()
+    monkeypatch.setattr("sys.stdout", io.BytesIO())
+    sink.write(INFO, 1, "one\n")
+    assert caplog.text.count("sys.stdout raised TypeError") == 1
+    monkeypatch.setattr("sys.stdout", plain)
+    sink.write(INFO, 1, "€\n")
+    assert plain == [b"\\u20ac\n"]
+
+
+def test_a_log_handler_that_raises_after_a_stream_that_raises_ends_nothing(monkeypatch):
+    class Handler(logging.Handler):
+        def emit(self, record):
+            raise SystemExit(record.getMessage())
+
+    handler = Handler()
+    logging.getLogger("rfaas").addHandler(handler)
+    try:
+        monkeypatch.setattr("sys.stdout", Raising(TypeError("bytes")))
+        CallerSink().write(INFO, 1, "one\n")
+    finally:
+        logging.getLogger("rfaas").removeHandler(handler)
+
+
+@pytest.mark.parametrize("shown", [RuntimeError("window"), SystemExit(3)])
+def test_a_warning_that_can_t_be_shown_is_logged(monkeypatch, caplog, shown):
+    def show(*_args, **_kwargs):
+        raise shown
+
+    warnings.simplefilter("always")
+    monkeypatch.setattr("warnings.showwarning", show)
+    event = Differs("n7", (("numpy", "1.0", None),))
+    mismatches = Mismatches()
+    mismatches.tell(event)
+    mismatches.tell(event)
+    assert caplog.text.count("numpy") == 1
+
+
+@pytest.fixture
+def pipe():
+    """A non-blocking pipe: its read end, and a file that writes to it."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(writer, "w", encoding="utf-8") as file:
+        yield reader, file
+        os.set_blocking(reader, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.read(reader, 1 << 20):
+                pass
+    os.close(reader)
+
+
+def test_what_a_full_pipe_does_not_take_is_counted_and_said(pipe, monkeypatch, caplog):
+    reader, file = pipe
+    monkeypatch.setattr("sys.stdout", file)
+    sink = CallerSink()
+    lines = [f"{number:07}é\n" for number in range(40_000)]  # 400 kB, a pipe holds 64 KiB
+    for at in range(0, len(lines), 100):
+        sink.write(INFO, 1, "".join(lines[at : at + 100]))
+    assert caplog.text.count("non-blocking and full") == 1
+    kept = b""
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            kept += os.read(reader, 1 << 20)
+    sink.write(INFO, 1, "after\n")
+    kept += os.read(reader, 1 << 20)
+    shown, notice, after = kept.decode().partition("\nrfaas: ")
+    rest, _, after = after.partition(" characters that functions printed were dropped: nobody read them\n")
+    assert (bool(notice), after) == (True, "after\n")
+    before = "".join(lines)
+    assert before.startswith(shown)
+    assert len(shown) + int(rest) == len(before)
+
+
+def test_a_slow_reader_of_a_non_blocking_pipe_loses_nothing(pipe, monkeypatch):
+    descriptor, file = pipe
+    monkeypatch.setattr("sys.stdout", file)
+    text = "".join(f"{number:07}\n" for number in range(40_000))
+    got = []
+
+    def read():
+        n_bytes = 0
+        while n_bytes < len(text):
+            got.append(os.read(descriptor, 4096))
+            n_bytes += len(got[-1])
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    sink = CallerSink()
+    for at in range(0, len(text), 8000):
+        sink.write(INFO, 1, text[at : at + 8000])
+    reader.join(30)
+    assert b"".join(got).decode() == text
 
 
 def test_files_are_put_aside_when_they_are_full(tmp_path):

@@ -273,6 +273,14 @@ def test_a_result_that_is_too_large_says_so():
     assert caught.value.may_have_run
 
 
+def test_an_exception_that_is_too_large_keeps_type_and_text():
+    with pytest.raises(
+        PayloadTooLarge, match=r"the exception of 9000 bytes .* payload_limit of 7 .*ValueError: bad"
+    ) as caught:
+        load_result(Status.TOO_LARGE, [memoryview(msgpack.packb({"type": "ValueError", "message": "bad"}))], 9000, 7)
+    assert caught.value.may_have_run
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("bad"), KeyError("k"), KeyboardInterrupt(), WorkerLost("inner", node="n")]
 )
