@@ -10,6 +10,7 @@ import msgpack
 from rfaas.session import environment
 from rfaas.session.packets import close_all
 from rfaas.session.start import connect
+from rfaas_transport import shared_memory
 from rfaas_transport._core import Channel, Poller
 from support.waiting import wait_until
 
@@ -37,7 +38,9 @@ class RawClient:
             message, descriptors = received
             self.messages.append(message)
             if message["m"] == "channel":
-                self.channels[message["channel"]] = (Channel.from_fd(descriptors[0]), message)
+                over_memory = message["medium"] == "shm"
+                channel = shared_memory.offer(descriptors[0]) if over_memory else Channel.from_fd(descriptors[0])
+                self.channels[message["channel"]] = (channel, message)
             else:
                 close_all(descriptors)
 

@@ -77,7 +77,7 @@ def test_a_program_joins_gets_channels_and_calls(client):
     assert client.call(first, lambda a, b: a + b, 2, 3) == 5
     assert client.call(second, os.getpid) in family(client.connection.pid)
     messages = {number: message for number, (_, message) in client.channels.items()}
-    assert {message["medium"] for message in messages.values()} == {"unix"}
+    assert {message["medium"] for message in messages.values()} == {"shm"}
     assert messages[first]["slot"] != messages[second]["slot"]
     assert client.connection.mode == "embedded"
 
