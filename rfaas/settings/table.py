@@ -232,8 +232,9 @@ TABLE: Final = (
     ),
     Setting(
         *("local", "memory", kinds.size(), None),
-        about="Memory of this host that `rfaas up` (`--memory-mib`) or `rfaas agent` (`--memory`) offers.",
+        about="Memory of this host that `rfaas agent` or `rfaas up` (there `--memory-mib`) offers.",
         why="all cores can be used; the rest is for you and the kernel",
+        option="--memory",
         otherwise="80 % of the host's memory, or of its container's limit; `rfaas agent`: of what is available now",
     ),
     Setting(
