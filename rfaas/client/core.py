@@ -266,7 +266,7 @@ class ClientCore:
             self._dispatch(channel, chore, now_s, out)
 
     def _on_lend(self, event: Lend, now_s: float, out: list[Effect]) -> None:
-        lendable = not self._closing and not self._calls.queue and not self._chores.counts_calls
+        lendable = self._n_lent == 0 and not self._closing and not self._calls.queue and not self._chores.counts_calls
         channel = self._channels.take_idle() if lendable else None
         if channel is None:
             return

@@ -136,7 +136,7 @@ class Engine(IoThread):
         if self._lane.port is None and not self._inside():
             with self._lock:
                 self._check_books()
-                if self._thread is not None and not self._drained:
+                if self._lane.port is None and self._thread is not None and not self._drained:
                     self._apply(Lend())
         return value
 
