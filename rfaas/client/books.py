@@ -31,10 +31,7 @@ from rfaas.client.events import (
     Event,
     Examine,
     Fail,
-    Lent,
-    Recall,
     Requeued,
-    Returned,
     SendFailed,
     SendInterrupt,
     SendWant,
@@ -45,7 +42,6 @@ from rfaas.client.events import (
 )
 from rfaas.client.futures import Future
 from rfaas.client.history import History
-from rfaas.client.lane import Lane
 from rfaas.client.output_sinks import sink
 from rfaas.client.ports import Ports, Work
 from rfaas.client.printouts import Printouts
@@ -84,12 +80,9 @@ class Books:
         self._resolving: list[Ending] = []  # which it carries out now
         self._examinations: deque[Examine] = deque()  # exceptions for the I/O thread to look at
         self._interrupts: deque[SendInterrupt] = deque()  # not told yet
-        self._lane = Lane()
-        self._lane_due = False  # it is waited for
         self.reclaims = Reclaims()
         self._notes: deque[Event] = deque()  # from inside, see above
         self._broke: Broke | None = None  # not looked into yet
-        self._unread: deque[int] = deque()  # tokens of channels whose descriptor may not tell that something came
         self._mid_step = False
         self._suspect = False  # as _mid_step, set without the lock
         self._want: int | None = None  # not told yet
@@ -135,8 +128,6 @@ class Books:
                 self._endings.append(effect)
             elif isinstance(effect, Examine):
                 self._examinations.append(effect)
-            elif isinstance(effect, Recall):
-                effects += self._recall()
             else:
                 self._keep(effect)
         if self._asleep and self._is_wanted_by_s(self._wake_by_s):
@@ -172,42 +163,10 @@ class Books:
             self._connect = effect
         elif isinstance(effect, Drained):
             self._drained = True
-        elif isinstance(effect, Lent):
-            self._lend(effect)
-
-    # --- the channel on loan, under the lock ------------------------------------------------------
-
-    def _lend(self, effect: Lent) -> None:
-        port = self._ports.get(effect.channel)
-        assert port is not None, "a channel that the core knows is open"
-        self._ports.unwatch(port)
-        self._lane.begin(port, effect.last_id_before)
-
-    def _recall(self) -> list[Effect]:
-        """Have the channel on loan back, at once unless somebody uses it: then the I/O thread waits for it."""
-        self._lane.recalled = True
-        if not self._lane.mutex.acquire(blocking=False):
-            self._lane_due = True
-            return []
-        try:
-            return [] if self._lane.port is None else self._core.step(self._take_back(), time.monotonic())
-        finally:
-            self._lane.mutex.release()
-
-    def _take_back(self, call: Call | None = None) -> Returned:
-        """End the loan, with the lane's mutex held too; the I/O thread looks what has come on the channel."""
-        port, self._lane.port = self._lane.port, None
-        assert port is not None, "there is a loan to end"
-        self._ports.watch(port)
-        if port.channel.stay_awake(False):
-            self._unread.append(port.token)
-        return Returned(port.info.number, self._lane.n_calls, call)
 
     def _is_wanted_by_s(self, time_s: float) -> bool:
         """True if the I/O thread has something to do before this time."""
-        if self._endings or self._notes or self._drained or self._broke is not None or self._unread:
-            return True
-        if self._lane_due:
+        if self._endings or self._notes or self._drained or self._broke is not None:
             return True
         if self._examinations or self._interrupts or self._want is not None or self._connect is not None:
             return True

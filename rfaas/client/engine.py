@@ -18,10 +18,9 @@ from typing import Any
 from rfaas.client import lifetime
 from rfaas.client.applying import Initializer, leave
 from rfaas.client.chores import Chores
-from rfaas.client.events import Call, Cancel, Lend, Shutdown, Submit, Terminate, Withdrawn
+from rfaas.client.events import Call, Cancel, Shutdown, Submit, Terminate, Withdrawn
 from rfaas.client.futures import Future
 from rfaas.client.io_thread import IoThread
-from rfaas.client.lane import Lane
 from rfaas.client.ports import Work
 from rfaas.client.serial import (
     Definition,
@@ -31,12 +30,9 @@ from rfaas.client.serial import (
     check_size,
     define_chore,
     dump_arguments,
-    load_result,
 )
 from rfaas.client.shipping import Bundle
 from rfaas.config import CallSettings, ExecutorConfig
-from rfaas_transport._core import Frame
-from rfaas_transport.errors import RfaasError
 
 
 class Engine(IoThread):
@@ -112,80 +108,6 @@ class Engine(IoThread):
         if self._config.payload_limit_bytes is not None:
             check_size(segments, self._config.payload_limit_bytes)
         return definition, segments
-
-    def invoke(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
-    ) -> Any:  # noqa: ANN401 - the function's own
-        """Call and wait: on a channel of one's own where a worker idles, else by a future.
-
-        Raises:
-            BaseException: what the function raised, or as `submit`.
-        """
-        if self._lane.port is not None and settings.call_timeout_s is None and not self._history.enabled:
-            self._refuse_if_shut()
-            try:
-                definition, segments = self._packed(function, args, kwargs)
-            except Exception as error:  # as `submit` does
-                raise as_serialization_error(error) from error.__cause__
-            answer = self._by_lane(Work(None, definition, segments), settings)
-            if isinstance(answer, Future):
-                return self._awaited(answer)
-            if answer is not None:
-                return load_result(answer.status, answer.segments)
-        value = self._awaited(self.submit(function, args, kwargs, settings))
-        if self._lane.port is None and not self._inside():
-            with self._lock:
-                self._check_books()
-                if self._lane.port is None and self._thread is not None and not self._drained:
-                    self._apply(Lend())
-        return value
-
-    def _by_lane(self, work: Work, settings: CallSettings) -> Frame | Future[Any] | None:
-        """Send a call on the channel on loan: its plain result, its future if that is not all, or None: not sent."""
-        lane = self._lane
-        if not lane.mutex.acquire(blocking=False):
-            return None
-        try:
-            frame = lane.exchange(work.definition, work.segments)
-            return frame if frame is not None and not lane.recalled else self._leave_lane(work, settings) or frame
-        except BaseException:
-            self._leave_lane(work, settings)  # what runs goes on, and its result is dropped
-            raise
-        finally:
-            lane.mutex.release()
-
-    def _leave_lane(self, work: Work, settings: CallSettings) -> Future[Any] | None:
-        """End the loan, with the mutex held; what is in flight becomes a call like any other."""
-        lane, call = self._lane, None
-        if lane.in_flight:
-            future: Future[Any] = Future()
-            work.future = future
-            call = Call(next(self._numbers), work, settings, call_id=lane.call_id)
-            future._withdraw = lambda interrupt: self._withdraw(call, interrupt)
-            future._mark_running()
-        with self._lock:
-            if lane.port is None:
-                return None if call is None else _forsaken(call)
-            self._check_books()
-            if call is not None:
-                self._calls[call.work.future] = call
-            port, frame, lane.frame = lane.port, lane.frame, None
-            self._apply(self._take_back(call))
-            if frame is not None:
-                self._take(port, frame)
-            elif call is not None:
-                self._unread.append(port.token)
-        self._poller.wake()
-        return None if call is None else call.work.future
-
-    def _awaited(self, future: Future[Any]) -> Any:  # noqa: ANN401
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-        finally:
-            del future  # an exception's traceback would keep it, and it the exception
 
     def _refuse_if_shut(self) -> None:
         if self._broken is not None:
@@ -280,7 +202,6 @@ class Engine(IoThread):
         self._lock = threading.RLock()
         self.over = StandardFuture()
         self._functions_lock = threading.RLock()
-        self._lane = Lane()
         self._shut = lifetime.FORKED
         if self._thread is None:
             return
@@ -290,11 +211,3 @@ class Engine(IoThread):
         self._poller.close()
         for future in self._calls:
             future._fail_in_forked_child(error)
-
-
-def _forsaken(call: Call) -> Future[Any]:
-    """The future of a call whose channel was taken back before its thread could hand it over."""
-    future: Future[Any] = call.work.future
-    hint = "this thread was held up for more than a second while it waited; the call was sent"
-    future._end(None, RfaasError("the answer of a call can't be told any more", may_have_run=True, hint=hint))
-    return future

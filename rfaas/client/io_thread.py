@@ -10,7 +10,7 @@ import threading
 import time
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import InvalidStateError
-from typing import Any, Final
+from typing import Any
 
 from rfaas.client import session_events
 from rfaas.client.books import Books
@@ -31,7 +31,6 @@ from rfaas.client.events import (
     Tick,
 )
 from rfaas.client.futures import Future
-from rfaas.client.lane import Lane
 from rfaas.client.mismatch import Differs, Mismatches
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports
@@ -45,8 +44,6 @@ from rfaas_transport.errors import ChannelBroken, ChannelClosed, ProtocolError, 
 from rfaas_transport.frame import Kind
 
 _log = SafeLogger(__name__)
-
-LANE_PATIENCE_S: Final = 1.0  # whoever uses the channel on loan keeps it for a fraction of a millisecond
 
 
 class IoThread(Books):
@@ -101,11 +98,6 @@ class IoThread(Books):
             self._step(self._notes.popleft())
         if self._broke is not None:
             self._look_into(self._broke)
-        if self._lane_due:
-            self._lane_due = False
-            self._bring_lane_back()
-        while self._unread:
-            self._serve_channel(self._unread.popleft())
         self._tell_session()
         if self._drained and not self._endings and not self._printouts.held:
             return True
@@ -212,27 +204,7 @@ class IoThread(Books):
         if lost is not None:
             self._step(lost)
 
-    def _bring_lane_back(self) -> None:
-        """What is said of channels is said of those that the core has: end the loan first."""
-        if self._lane.port is None:
-            return
-        self._lane.recalled = True
-        mutex = self._lane.mutex
-        held = mutex.acquire(timeout=LANE_PATIENCE_S)
-        try:
-            with self._lock:
-                self._check_books()
-                if self._lane.port is not None:
-                    self._suspect |= not held  # its holder was interrupted before it could let go
-                    self._apply(self._take_back())
-                if not held:
-                    self._lane = Lane()
-        finally:
-            if held:
-                mutex.release()
-
     def _serve_session(self) -> None:
-        self._bring_lane_back()
         for event, descriptor in self._session.serve():
             if isinstance(event, Printed | PrintedAll):
                 self._show(event)
