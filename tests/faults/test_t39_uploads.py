@@ -89,7 +89,11 @@ def test_directories_that_are_swapped_for_links_while_files_are_written(scratch)
     def swap():
         nonlocal swaps
         while not stop.is_set():
-            for new in list(home.glob(".new-*/d*")):
+            try:
+                found = list(home.glob(".new-*/d*"))
+            except OSError:  # they come and go while they are listed
+                continue
+            for new in found:
                 try:
                     os.rename(new, f"{new}.away")
                     os.symlink(scratch / "outside", new)
