@@ -311,6 +311,7 @@ class AgentSide:
             del lease.living[slot]
         log.info("worker down lease=%s slot=%d reason_code=%s", lease.lease_id.hex(), slot, message.get("reason_code"))
         failed = message.get("signal") or message.get("exit_status")
+        # What a client may read that no worker ever serves.
         if (
             was_known and failed and message.get("reason_code") in _OWN_DOING
         ):  # what a client may read that no worker ever serves

@@ -4,6 +4,7 @@ import importlib
 import sys
 import types
 
+import cloudpickle  # noqa: F401 - listed like any other that is loaded
 import pytest
 
 from rfaas.session.modules import describe, differences, imported, installed_versions

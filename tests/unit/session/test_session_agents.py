@@ -168,6 +168,9 @@ def test_a_worker_that_ends_by_itself_is_why_its_client_waits(h):
     assert queued["m"] == "queued"
     assert queued["reason"].endswith(f"did not stay: {hint}")
     for code, status in ((ReasonCode.WORKER_EXITED, 0), (ReasonCode.OWNER_RELEASE, 70)):
+        down["generation"] += 1
+        h.agent_says("worker-up", 1, **down, pid=10)
+        h.said()
         h.agent_says("worker-down", 1, **down, reason_code=code, exit_status=status, signal=0, hint=hint)
         assert h.said() == []
 
