@@ -163,7 +163,8 @@ def test_a_flood_is_cut_with_a_word_and_stalls_nobody(monkeypatch):
     assert grown_kib < 16 * 1024
     assert len(text.partition("\n")[0]) == 65535
     cut = re.search(r"^rfaas: (\d+) bytes of this call's output were cut$", text, re.MULTILINE)
-    assert int(cut[1]) == n_bytes // 65536 * 65536 - 64 * 1024
+    # What the agent had not taken yet when this worker began its next call counts as that one's: a pipe full at most.
+    assert 0 <= n_bytes // 65536 * 65536 - 64 * 1024 - int(cut[1]) <= MIB
     assert "output_limit_bytes=65536 is reached" in text
     assert text.endswith("the next call prints as ever\n")
 
