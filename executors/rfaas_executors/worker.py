@@ -292,7 +292,8 @@ class Worker:
             put_back_surroundings()
         self._log("done", connection, frame)
         self._last = function.identity
-        self._untidy = connection.awake and self._held.holds(connection.channel.fileno())
+        # What was printed is told on the control socket too, which must be ours for that: then all are compared now.
+        self._untidy = connection.awake and not printed and self._held.holds(connection.channel.fileno())
         lost = [] if self._untidy else self._held.lost()
         if lost:
             self._leave_without(lost, connection)
