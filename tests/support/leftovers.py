@@ -16,14 +16,22 @@ def alive(pid):
 def children(pid, depth=99):
     """Pids of the living children, and of theirs, down to `depth` generations."""
     found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+    for task in _tasks(pid):
         try:
-            numbers = [int(word) for word in task.read_text().split()]
+            numbers = [int(word) for word in Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
         except (FileNotFoundError, ProcessLookupError):
             continue
         for number in numbers:
             found += [number, *(children(number, depth - 1) if depth > 1 else ())]
     return [number for number in found if alive(number)]
+
+
+def _tasks(pid):
+    """Its threads; none once the process is gone, where `Path.glob` would raise."""
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def parent(pid):
