@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from rfaas_executors._process import current_pid
+from rfaas_executors._process import is_marked_process
 from rfaas_executors.chains import TRACEBACK, links
 from rfaas_transport.class_copies import dumps as _dumps_by_value
 from rfaas_transport.frame import Status
@@ -187,13 +187,25 @@ class Functions:
             value = function(*arguments, **keywords)
             stage = Status.BAD_RESULT
             return Outcome(Status.OK, dumps(value))
-        except SystemExit as request:
-            status = _exit_status(request)
-            raise WorkerExit(status, f"the function called sys.exit({_shown(request.code)}): status {status}") from None
         except BaseException as error:
-            if isinstance(error, MemoryError):
-                _say_how_much(error)
-            return failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
+            return failed(stage, error, value)
+
+
+def failed(stage: int, error: BaseException, value: object = None) -> Outcome:
+    """What goes back of a call that ended by an exception.
+
+    Args:
+        stage: how far it had come, as the status of that failure.
+        value: its result, if that is what could not be pickled.
+    Raises:
+        WorkerExit: it called `sys.exit`.
+    """
+    if isinstance(error, SystemExit):
+        status = _exit_status(error)
+        raise WorkerExit(status, f"the function called sys.exit({_shown(error.code)}): status {status}") from None
+    if isinstance(error, MemoryError):
+        _say_how_much(error)
+    return failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
 
 
 def _placed(name: bytes) -> bool:
@@ -324,10 +336,10 @@ def _shown(code: object) -> str:
         return "…"
 
 
-def still_this_process(pid: int) -> None:
-    """End this process at once unless it is the worker itself.
+def still_this_process() -> None:
+    """End this process at once unless it is the worker itself, which has marked it.
 
     A function may fork and let the child return: that child holds the client's channel and would answer the call twice.
     """
-    if current_pid() != pid:
+    if not is_marked_process():
         os._exit(0)

@@ -21,7 +21,13 @@ from typing import Any
 import msgpack
 
 from rfaas_executors import control
-from rfaas_executors._process import HeldDescriptors, StatePage, install_quiet_signals, put_back_surroundings
+from rfaas_executors._process import (
+    HeldDescriptors,
+    StatePage,
+    install_quiet_signals,
+    mark_process,
+    put_back_surroundings,
+)
 from rfaas_executors.agent_line import AgentLine
 from rfaas_executors.calls import Defined, Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
@@ -77,6 +83,7 @@ class Worker:
         self._streams = streams or Streams(page)
         self._identity = identity
         self._pid = os.getpid()
+        mark_process()
         self._functions = Functions()
         self._connections: dict[int, Connection] = {}  # by descriptor
         self._coming: dict[int, control.Message] = {}  # by descriptor: channels whose memory is still to come
@@ -112,11 +119,11 @@ class Worker:
             self._flush()
             return 0
         except WorkerExit as request:
-            still_this_process(self._pid)
+            still_this_process()
             self._page.say_last(request.why)
             return request.status
         except _ANYTHING:
-            still_this_process(self._pid)
+            still_this_process()
             self._page.say_last(_BROKEN_FROM_WITHIN)  # first: what is below may fail likewise
             self._page.say_last(_BROKEN_FROM_WITHIN + traceback.format_exc().strip().rpartition("\n")[2].encode())
             raise
@@ -281,7 +288,7 @@ class Worker:
         try:
             outcome = self._functions.run(function, _arguments(frame))
         finally:
-            still_this_process(self._pid)
+            still_this_process()
             context = end_current()
             if isinstance(context, CallContext):
                 context.close()

@@ -35,8 +35,12 @@ from rfaas.client.events import (
     Lease,
     LeaseEnded,
     LeaseGranted,
+    Lend,
+    Lent,
     Notice,
     Queued,
+    Recall,
+    Returned,
     SendFailed,
     SendInterrupt,
     SendWant,
@@ -63,6 +67,7 @@ NOT_STARTED: Final = int(Status.NOT_STARTED)
 EXCEPTION: Final = int(Status.EXCEPTION)
 
 RECONNECT_PAUSE_S: Final = 0.5
+LENT_IDS: Final = 1 << 20  # calls that one loan is good for
 
 
 class ClientCore:
@@ -96,6 +101,7 @@ class ClientCore:
         self._noticed: set[bytes] = set()  # leases whose notice was passed on
         self._session = "down"  # down, joining, up, pausing (after a failure, while there are leases)
         self._embedded = False
+        self._n_lent = 0  # channels on loan
         self._closing = False
         self._drained = False
         self._handlers = self._all_handlers()
@@ -107,6 +113,8 @@ class ClientCore:
             Shutdown: self._on_shutdown,
             Terminate: self._on_terminate,
             Break: self._on_break,
+            Lend: self._on_lend,
+            Returned: self._on_returned,
             Tick: self._on_tick,
             SessionUp: self._on_session_up,
             SessionLost: self._on_session_lost,
@@ -138,7 +146,9 @@ class ClientCore:
     def _finish_step(self, now_s: float, out: list[Effect]) -> None:
         self._feed_workers(now_s, out)
         self._ask_for_workers(now_s, out)
-        if self._closing and self._calls.outstanding == 0 and not self._drained:
+        if self._n_lent and (self._closing or self._calls.queue):
+            out.append(Recall())
+        if self._closing and self._calls.outstanding == 0 and self._n_lent == 0 and not self._drained:
             self._drained = True
             out.append(Drained())
 
@@ -254,6 +264,35 @@ class ClientCore:
         if chore is not None:
             self._channels.spend(channel)
             self._dispatch(channel, chore, now_s, out)
+
+    def _on_lend(self, event: Lend, now_s: float, out: list[Effect]) -> None:
+        lendable = self._n_lent == 0 and not self._closing and not self._calls.queue and not self._chores.counts_calls
+        channel = self._channels.take_idle() if lendable else None
+        if channel is None:
+            return
+        channel.lent = True
+        self._n_lent += 1
+        out.append(Lent(channel.info.number, self._last_call_id))
+        self._last_call_id += LENT_IDS
+
+    def _on_returned(self, event: Returned, now_s: float, out: list[Effect]) -> None:
+        channel, call = self._channels.get(event.channel), event.call
+        for counter in ("submitted", "dispatched", "answered"):
+            self.counters[counter] += event.n_calls
+        assert channel is not None, "a channel on loan is not forgotten"
+        channel.lent = False
+        self._n_lent -= 1
+        channel.granted += event.n_calls
+        channel.answered += event.n_calls
+        if call is None:
+            self._channels.give_back(channel)
+        else:
+            self._calls.adopt(call, now_s)
+            self.counters["dispatched"] += 1
+            call.first_call_id, call.channel, call.dispatches = call.call_id, channel.info.number, 1
+            channel.running[call.call_id] = call
+        if self._calls.terminated:
+            self._ends.terminate_all(out)
 
     def _on_channel_opened(self, event: ChannelOpened, now_s: float, out: list[Effect]) -> None:
         self._channels.open(event.info, ready=self._chores.is_ready(event.info))

@@ -8,7 +8,6 @@ decoding results, callbacks) happens in the I/O thread. In layers, each of which
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from rfaas.client.chores import Chores
 from rfaas.client.events import Call, Cancel, Shutdown, Submit, Terminate, Withdrawn
 from rfaas.client.futures import Future
 from rfaas.client.io_thread import IoThread
+from rfaas.client.lane import ELSEWHERE, Lane
 from rfaas.client.ports import Work
 from rfaas.client.serial import (
     Definition,
@@ -66,7 +66,7 @@ class Engine(IoThread):
         # What an initializer of the main program sets there, on each worker, is for the functions that come after it.
         self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__", files=files)
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
-        self._numbers = itertools.count(1)  # of calls
+        self._lane = Lane(self._functions, self._functions_lock, config.payload_limit_bytes or 0)
 
     def submit(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
@@ -97,6 +97,28 @@ class Engine(IoThread):
             self._check_books()
             self._apply(Submit(call))
         return future
+
+    def invoke(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
+    ) -> Any:  # noqa: ANN401 - the function's own
+        """Call and wait: on the channel on loan if there is one, else by a future.
+
+        Raises:
+            BaseException: what the function raised, or as `submit`.
+        """
+        if settings.call_timeout_s is None and not settings.retry_on:
+            value = self._lane.call(function, args, kwargs, settings)
+            if value is not ELSEWHERE:
+                return value
+            self._lane.wanted = not self._history.enabled  # an event log tells of each call
+        future = self.submit(function, args, kwargs, settings)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            del future  # an exception's traceback would keep it, and it the exception
 
     def _packed(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -187,7 +209,10 @@ class Engine(IoThread):
     def statistics(self) -> dict[str, int]:
         """Counters of calls, workers and sessions since the start."""
         with self._lock:
-            return self._core.statistics()
+            statistics = self._core.statistics()
+            for counter in ("submitted", "dispatched", "answered"):
+                statistics[counter] += self._lane.answered()
+            return statistics
 
     @property
     def session_pid(self) -> int | None:
@@ -202,6 +227,7 @@ class Engine(IoThread):
         self._lock = threading.RLock()
         self.over = StandardFuture()
         self._functions_lock = threading.RLock()
+        self._lane.forget()
         self._shut = lifetime.FORKED
         if self._thread is None:
             return

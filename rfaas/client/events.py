@@ -174,6 +174,23 @@ class Break:
 
 
 @dataclass(slots=True, eq=False)
+class Lend:
+    """Somebody invokes: lend an idle worker's channel, if nobody waits for one; Lent is the answer then."""
+
+
+@dataclass(slots=True, eq=False)
+class Returned:
+    """A channel on loan comes back after `n_calls` plain results.
+
+    `call`: it was sent there as number `call.call_id`, and its answer is awaited from now on; None: nothing in flight.
+    """
+
+    channel: int
+    n_calls: int
+    call: Call | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Tick:
     """Time has passed."""
 
@@ -295,6 +312,8 @@ Event = (
     | Shutdown
     | Terminate
     | Break
+    | Lend
+    | Returned
     | Tick
     | SessionUp
     | SessionLost
@@ -324,6 +343,19 @@ class Dispatch:
     call: Call
     call_id: int
     remaining_s: float | None
+
+
+@dataclass(slots=True, eq=False)
+class Lent:
+    """This channel is on loan; calls on it are numbered from the one after `last_id_before`."""
+
+    channel: int
+    last_id_before: int
+
+
+@dataclass(slots=True, eq=False)
+class Recall:
+    """Bring the channel on loan back."""
 
 
 @dataclass(slots=True, eq=False)
@@ -440,4 +472,6 @@ Effect = (
     | CloseChannel
     | Connect
     | Drained
+    | Lent
+    | Recall
 )

@@ -19,21 +19,25 @@ from rfaas.client.endings import is_retried, resolve, why_broken
 from rfaas.client.events import (
     Break,
     Broke,
+    Call,
     ChannelEnded,
     ChannelOpened,
     Event,
     Examine,
     Examined,
     FrameArrived,
+    Lend,
+    Returned,
     SessionLost,
     Shutdown,
     Submit,
     Tick,
 )
 from rfaas.client.futures import Future
+from rfaas.client.lane import IDLE_S
 from rfaas.client.mismatch import Differs, Mismatches
 from rfaas.client.port import Port
-from rfaas.client.ports import SESSION_TOKEN, Ports
+from rfaas.client.ports import SESSION_TOKEN, Ports, Work
 from rfaas.client.printouts import Printed, PrintedAll
 from rfaas.client.safe_log import SafeLogger
 from rfaas.client.session_link import SessionLink
@@ -68,6 +72,7 @@ class IoThread(Books):
 
     def _start(self) -> None:
         self._poller = Poller()
+        self._lane.open(self._poller)
         self._ports = Ports(self._poller, self._config.payload_limit_bytes or 0)
         self._session = SessionLink(self._config, self._client_id, self._poller)
         self._thread = threading.Thread(target=self._run, name="rfaas-client", daemon=True)
@@ -98,6 +103,10 @@ class IoThread(Books):
             self._step(self._notes.popleft())
         if self._broke is not None:
             self._look_into(self._broke)
+        if self._lane_due or self._lane.is_over(time.monotonic()):
+            self._bring_lane_back()
+        while self._unread:
+            self._serve_channel(self._unread.popleft())
         self._tell_session()
         if self._drained and not self._endings and not self._printouts.held:
             return True
@@ -115,7 +124,8 @@ class IoThread(Books):
         with self._lock:
             if self._mid_step or self._suspect or self._is_wanted_by_s(0.0):
                 return 0.0
-            due_s = min(filter(None, (self._core.next_due_s(), self._printouts.due_s())), default=None)
+            lane_s = time.monotonic() + IDLE_S if self._lane.lent else None
+            due_s = min(filter(None, (self._core.next_due_s(), self._printouts.due_s(), lane_s)), default=None)
             self._wake_by_s = float("inf") if due_s is None else due_s
             self._asleep = True
             return None if due_s is None else max(0.0, due_s - time.monotonic())
@@ -164,6 +174,8 @@ class IoThread(Books):
             port = self._ports.by_token(token)
             if port is not None:
                 self._read(port)
+            if self._lane.may_lend(time.monotonic()):  # before the caller wakes up, and comes back
+                self._apply(Lend())
         self._resolve()
 
     def _read(self, port: Port) -> None:
@@ -204,6 +216,38 @@ class IoThread(Books):
         if lost is not None:
             self._step(lost)
 
+    def _bring_lane_back(self) -> None:
+        """End the loan, if there is one. A call that was sent on it and not answered becomes one like any other."""
+        self._lane_due = False
+        ended = self._lane.end()
+        if ended is None:
+            return
+        with self._lock:
+            self._check_books()
+            port, call = ended.port, None
+            if ended.request is not None:
+                call = self._adopt(ended.request, ended.call_id)
+            self._ports.watch(port)
+            if port.channel.stay_awake(False):
+                self._unread.append(port.token)
+            self._apply(Returned(port.info.number, ended.n_calls, call))
+            if ended.frame is not None:
+                self._take(port, ended.frame)
+        self._resolve()
+
+    def _adopt(self, request: dict[str, Any], call_id: int) -> Call:
+        """The call that a borrower sent. Whoever comes first makes its future, in one step."""
+        future: Future[Any] = request.setdefault("future", Future())
+        work = Work(future, request["definition"], request["segments"])
+        call = Call(next(self._numbers), work, request["settings"], call_id=call_id)
+        future._withdraw = lambda interrupt: self._withdraw(call, interrupt)
+        future._mark_running()
+        self._calls[future] = call
+        return call
+
+    def _withdraw(self, call: Call, interrupt: bool) -> bool:
+        raise NotImplementedError  # comes with what any thread may ask
+
     def _serve_session(self) -> None:
         for event, descriptor in self._session.serve():
             if isinstance(event, Printed | PrintedAll):
@@ -213,6 +257,7 @@ class IoThread(Books):
             elif isinstance(event, ChannelOpened) and descriptor is not None:
                 self._open_channel(event, descriptor)
             else:
+                self._bring_lane_back()  # what is said of channels is said of those that the core has
                 if isinstance(event, SessionLost):
                     self._printouts.lost()
                 self._step(event)

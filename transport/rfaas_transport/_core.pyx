@@ -9,6 +9,7 @@ from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError, No
 
 include "_channel.pxi"
 include "_poller.pxi"
+include "_loan.pxi"
 
 
 cdef extern from "crc32c.h" nogil:

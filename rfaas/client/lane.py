@@ -1,0 +1,230 @@
+"""`invoke` on a channel on loan: the thread that waits sends its call and takes the answer by itself; nobody else wakes.
+
+The core lends an idle channel while nothing waits for one. The borrower then neither steps the core nor makes a future.
+What is not answered in a moment, and what comes instead of an answer, is left to the I/O thread: with it the call
+becomes one like any other, which the core adopts together with the channel. Only the I/O thread begins and ends loans,
+and it does so before the core hears anything about that channel.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from cloudpickle import list_registry_pickle_by_value
+
+from rfaas.client.futures import Future
+from rfaas.client.port import Port
+from rfaas.client.serial import FunctionCache, load_result
+from rfaas.config import CallSettings
+from rfaas_transport._core import Frame, Loan, Poller
+from rfaas_transport.errors import RfaasError
+from rfaas_transport.frame import Kind, Status
+
+IDS: Final = 1 << 20
+"""Calls that one loan is good for: their numbers are set aside when it is made."""
+
+IDLE_S: Final = 0.1
+"""A loan that nobody used for so long ends: the I/O thread sees what comes on the channel again."""
+
+APART_S: Final = 0.01
+"""Pause after a loan that had to end for somebody who waited: threads that alternate are better off without one."""
+
+ELSEWHERE: Final = object()
+"""What `Lane.call` returns if the call has to go the ordinary way."""
+
+_CALL: Final = int(Kind.CALL)  # plain integers: comparing with an IntEnum costs a call
+_OK: Final = int(Status.OK)
+_LEFT: Final = Loan.LEFT
+
+
+class _Borrowing:
+    """What borrowers need to know of one loan."""
+
+    __slots__ = ("generation", "indices", "known", "port")
+
+    def __init__(self, port: Port, generation: int) -> None:
+        self.port = port
+        self.generation = generation
+        self.indices = port.indices()
+        self.known: dict[int, tuple[Callable[..., Any], Any, int]] = {}  # by id of the function
+
+
+class Ended:
+    """A loan that is over: how many calls it answered, and what was left to the I/O thread.
+
+    Attributes:
+        request: what `Lane.call` sent and nobody answered: definition, segments, settings, and the future if the caller
+            has made it. None: nothing is in flight.
+        call_id: its number.
+        frame: what came instead of an answer.
+    """
+
+    def __init__(self, port: Port, n_calls: int, request: dict[str, Any] | None, call_id: int, frame: Frame | None):
+        self.port = port
+        self.n_calls = n_calls
+        self.request = request
+        self.call_id = call_id
+        self.frame = frame
+
+
+class Lane:
+    """At most one channel on loan.
+
+    Args:
+        functions: of the executor.
+        functions_lock: held while they are asked.
+        limit_bytes: of arguments and of results; 0: what a channel takes.
+
+    Attributes:
+        wanted: somebody invokes, and there was no loan.
+    """
+
+    def __init__(self, functions: FunctionCache, functions_lock: threading.RLock, limit_bytes: int) -> None:  # type: ignore[valid-type]
+        self._functions = functions
+        self._functions_lock: Any = functions_lock
+        self._limit_bytes = limit_bytes
+        self._loan: Loan | None = None
+        self._borrowing: _Borrowing | None = None
+        self._generation = 0
+        self._seen = (0, 0.0)  # answers, and when they were counted
+        self._not_before_s = 0.0
+        self.wanted = False
+
+    # --- the I/O thread ---------------------------------------------------------------------------
+
+    def open(self, poller: Poller) -> None:
+        """Be ready for loans; `poller` is what the I/O thread waits on."""
+        self._loan = Loan(poller)
+
+    def forget(self) -> None:
+        """Nothing is lent any more, in a forked child: the channel is the parent's."""
+        self._loan = self._borrowing = None
+
+    @property
+    def lent(self) -> bool:
+        """True while a channel is on loan."""
+        return self._borrowing is not None
+
+    def may_lend(self, now_s: float) -> bool:
+        """True if a loan is wanted; asking uses the wish up."""
+        wanted, self.wanted = self.wanted, False
+        return wanted and self._borrowing is None and now_s >= self._not_before_s
+
+    def begin(self, port: Port, id_before: int) -> None:
+        """Lend a channel; calls are numbered from the one after `id_before`."""
+        assert self._loan is not None
+        self._generation += 1
+        self._seen = (0, time.monotonic())
+        info = port.info
+        self._loan.begin(
+            port.channel, _CALL, self._generation, id_before, IDS, info.lease_seq, info.epoch, self._limit_bytes
+        )
+        self._borrowing = _Borrowing(port, self._generation)
+
+    def recall(self, now_s: float) -> None:
+        """Let nobody borrow any more, from any thread: somebody waits for the channel."""
+        if self._loan is not None:
+            self._loan.recall()
+            self._not_before_s = now_s + APART_S
+
+    def is_over(self, now_s: float) -> bool:
+        """True if the I/O thread has to end the loan: something was left to it, or nobody borrows any more."""
+        loan = self._loan
+        if loan is None or self._borrowing is None:
+            return False
+        answers, since_s = self._seen
+        if loan.answers != answers:
+            self._seen = (loan.answers, now_s)
+        return loan.is_left or (loan.answers == answers and now_s - since_s >= IDLE_S and loan.unused)
+
+    def end(self) -> Ended | None:
+        """End the loan, once its borrower has let go of the channel; None if there was none."""
+        borrowing, self._borrowing = self._borrowing, None
+        if borrowing is None or self._loan is None:
+            return None
+        n_calls, request, call_id, frame = self._loan.end()  # type: ignore[misc]  # there is a loan
+        return Ended(borrowing.port, n_calls, request, call_id, frame)
+
+    def answered(self) -> int:
+        """Calls that the present loan has answered, which the core doesn't know of yet."""
+        loan = self._loan
+        return loan.answers if loan is not None and self._borrowing is not None else 0
+
+    # --- borrowers --------------------------------------------------------------------------------
+
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
+    ) -> Any:  # noqa: ANN401 - the function's own
+        """Call a function on the channel on loan and return what it returned; ELSEWHERE: nothing was sent.
+
+        Raises:
+            BaseException: what the function raised, or an RfaasError, as for `Executor.submit`. After a
+                KeyboardInterrupt the call goes on, and its result is dropped.
+        """
+        borrowing, loan = self._borrowing, self._loan
+        if borrowing is None or loan is None:
+            return ELSEWHERE
+        known = borrowing.known.get(id(function))
+        if known is None or known[0] is not function:
+            known = self._look_up(borrowing, function)
+            if known is None:
+                return ELSEWHERE
+        segments = self._pack(args, kwargs)
+        if segments is None:
+            return ELSEWHERE
+        request = {"definition": known[1], "segments": segments, "settings": settings}
+        frame = loan.ask(borrowing.generation, known[2], segments, request)
+        if frame is None:
+            return ELSEWHERE
+        if frame is _LEFT:
+            return _await(request)
+        if frame.status == _OK and len(frame.segments) == 1:
+            try:
+                return pickle.loads(frame.segments[0])
+            except Exception:  # told like any other, below
+                pass
+        return load_result(frame.status, frame.segments, frame.out_size, self._limit_bytes)
+
+    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any] | None:
+        """Segments of the arguments; None if that takes more than the C pickler, or fails: the ordinary way tells."""
+        if list_registry_pickle_by_value():
+            return None
+        buffers: list[pickle.PickleBuffer] = []
+        try:
+            data = pickle.dumps((args, kwargs), protocol=5, buffer_callback=buffers.append)
+            segments: list[Any] = [data, *(buffer.raw() for buffer in buffers)] if buffers else [data]
+        except Exception:
+            return None
+        if b"__main__" in data:
+            return None
+        if self._limit_bytes and sum(memoryview(segment).nbytes for segment in segments) > self._limit_bytes:
+            return None
+        return segments
+
+    def _look_up(
+        self, borrowing: _Borrowing, function: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Any, int] | None:
+        """A function as this channel knows it; None if it does not, or if the function travels as an argument."""
+        try:
+            with self._functions_lock:
+                definition, applied = self._functions.define(function)
+        except RfaasError:
+            return None
+        index = None if applied else borrowing.indices.get(definition.identity)
+        if index is None:
+            return None
+        borrowing.known[id(function)] = known = (function, definition, index)
+        return known
+
+
+def _await(request: dict[str, Any]) -> Any:  # noqa: ANN401
+    """Wait for what the I/O thread makes of a call. Whoever comes first makes the future, in one step."""
+    future: Future[Any] = request.setdefault("future", Future())
+    try:
+        return future.result()
+    finally:
+        del future  # an exception's traceback would keep it, and it the exception
