@@ -300,9 +300,12 @@ def _describe(error: BaseException) -> dict[str, str]:
     return {"type": _qualified_name(type(error)), "message": _message(error)}
 
 
+_OURS: Final = (__file__, "rfaas_executors/_hot_calls.pyx")
+
+
 def _users_part(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of this file at its top."""
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    """The traceback without the frames of this file and of `_hot_calls` at its top."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.endswith(_OURS):
         trace = trace.tb_next
     return trace
 

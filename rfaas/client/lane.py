@@ -1,4 +1,4 @@
-"""`invoke` on a channel on loan: the thread that waits sends its call and takes the answer by itself; nobody else wakes.
+"""`invoke` on a channel on loan: the thread that waits sends its call and takes the answer, and no other wakes up.
 
 The core lends an idle channel while nothing waits for one. The borrower then neither steps the core nor makes a future.
 What is not answered in a moment, and what comes instead of an answer, is left to the I/O thread: with it the call
@@ -9,9 +9,9 @@ and it does so before the core hears anything about that channel.
 from __future__ import annotations
 
 import pickle
-import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from cloudpickle import list_registry_pickle_by_value
@@ -38,7 +38,6 @@ ELSEWHERE: Final = object()
 
 _CALL: Final = int(Kind.CALL)  # plain integers: comparing with an IntEnum costs a call
 _OK: Final = int(Status.OK)
-_LEFT: Final = Loan.LEFT
 
 
 class _Borrowing:
@@ -63,7 +62,9 @@ class Ended:
         frame: what came instead of an answer.
     """
 
-    def __init__(self, port: Port, n_calls: int, request: dict[str, Any] | None, call_id: int, frame: Frame | None):
+    def __init__(
+        self, port: Port, n_calls: int, request: dict[str, Any] | None, call_id: int, frame: Frame | None
+    ) -> None:
         self.port = port
         self.n_calls = n_calls
         self.request = request
@@ -83,9 +84,11 @@ class Lane:
         wanted: somebody invokes, and there was no loan.
     """
 
-    def __init__(self, functions: FunctionCache, functions_lock: threading.RLock, limit_bytes: int) -> None:  # type: ignore[valid-type]
+    def __init__(
+        self, functions: FunctionCache, functions_lock: AbstractContextManager[object], limit_bytes: int
+    ) -> None:
         self._functions = functions
-        self._functions_lock: Any = functions_lock
+        self._functions_lock = functions_lock
         self._limit_bytes = limit_bytes
         self._loan: Loan | None = None
         self._borrowing: _Borrowing | None = None
@@ -180,7 +183,7 @@ class Lane:
         frame = loan.ask(borrowing.generation, known[2], segments, request)
         if frame is None:
             return ELSEWHERE
-        if frame is _LEFT:
+        if not isinstance(frame, Frame):
             return _await(request)
         if frame.status == _OK and len(frame.segments) == 1:
             try:

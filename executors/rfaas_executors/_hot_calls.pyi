@@ -1,0 +1,26 @@
+from collections.abc import Callable
+from typing import Any
+
+from rfaas_executors._process import HeldDescriptors, StatePage
+from rfaas_executors.calls import Outcome
+from rfaas_executors.streams import Streams
+from rfaas_transport._core import Channel, Frame
+
+class HotCalls:
+    n_calls: int
+    def __init__(
+        self,
+        channel: Channel,
+        page: StatePage,
+        page_slot: int,
+        lease_seq: int,
+        epoch: int,
+        index: int,
+        function: Callable[..., Any],
+        streams: Streams,
+        make_context: Callable[[Frame], object],
+        watched: int,
+        held: HeldDescriptors,
+    ) -> None: ...
+    def __call__(self) -> object | None: ...
+    def run(self, soon_s: float, for_ns: int) -> Frame | tuple[Frame, Outcome | None, bool | None] | None: ...
