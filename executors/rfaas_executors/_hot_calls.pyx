@@ -10,6 +10,7 @@ import pickle
 
 from rfaas_executors.calls import Outcome, dumps as dump_anything, failed, still_this_process
 from rfaas_transport import current_call
+from rfaas_transport._core import Frame, Requests
 from rfaas_transport.frame import Kind, Status
 
 cdef extern from "<time.h>" nogil:
@@ -19,6 +20,11 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *now)
     enum:
         CLOCK_MONOTONIC
+
+cdef extern from "Python.h":
+    ctypedef struct PyObject:
+        pass
+    PyObject *PySys_GetObject(const char *name)
 
 cdef object loads = pickle.loads, dumps = pickle.dumps  # bound now: a function may replace what the modules hold
 cdef dict current = current_call.__dict__
@@ -34,6 +40,10 @@ cdef int64_t now_ns() noexcept:
     return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
+cdef object outcome_of(pickled):
+    return Outcome(OK, [pickled] if type(pickled) is bytes else pickled)
+
+
 cdef class HotCalls:
     """The calls of one function on one channel.
 
@@ -47,20 +57,28 @@ cdef class HotCalls:
         held: compares it.
     """
 
-    cdef object spin, answer, start, finish, call_printed, function, make_context, holds
-    cdef object frame  # of the call that runs
+    cdef object requests, next_request, answer, start, finish, call_printed, function, make_context, holds
+    cdef object out, err, out_writer, err_writer
+    cdef int64_t write_ns
+    cdef int n_writes  # when it was last looked whether anything was printed
+    cdef bint running
     cdef readonly int n_calls  # of the last `run`
     cdef uint64_t lease_seq, epoch
     cdef int page_slot, index, watched
 
     def __init__(self, channel, page, int page_slot, uint64_t lease_seq, uint64_t epoch, int index, function, streams,
                  make_context, int watched, held):
-        self.spin = channel.spin
-        self.answer = channel.answer
+        self.requests = Requests(channel, CALL, RESULT, index, lease_seq, epoch)
+        self.next_request = self.requests.next
+        self.answer = self.requests.answer
         self.start = page.start
         self.finish = page.finish
         self.holds = held.holds
         self.call_printed = streams.call_printed
+        self.write_ns = streams.write_ns
+        if streams.writers:
+            self.out, self.err = streams.streams
+            self.out_writer, self.err_writer = streams.writers
         self.function = function
         self.make_context = make_context
         self.page_slot = page_slot
@@ -71,10 +89,22 @@ cdef class HotCalls:
 
     def __call__(self):
         """The context of the call that runs: `current_call` asks for it if the function does."""
-        return None if self.frame is None else self.make_context(self.frame)
+        return self.make_context(self.requests.frame()) if self.running else None
+
+    cdef bint may_have_printed(self, int64_t took_ns) except -1:
+        """Whether it is worth while to look: that takes system calls."""
+        if self.out is None or took_ns >= self.write_ns:
+            return True
+        if <PyObject *>self.out != PySys_GetObject("stdout") or <PyObject *>self.err != PySys_GetObject("stderr"):
+            return True
+        cdef int n_writes = self.out_writer.n_writes + self.err_writer.n_writes
+        if n_writes == self.n_writes:
+            return False
+        self.n_writes = n_writes
+        return True
 
     cdef int end_context(self) except -1:
-        self.frame = None
+        self.running = False
         if current["_call"] is not None:
             context, current["_call"] = current["_call"], None
             context.close()
@@ -85,58 +115,61 @@ cdef class HotCalls:
 
         Returns:
             None; or a frame that is no plain call, untouched; or, of a call that was run and whose end is not plain,
-            its frame, its outcome (None: it must not run, it was interrupted) and whether it printed (None: unknown).
+            its frame without the payload, its outcome (None: it must not run, it was interrupted) and whether it printed (None: unknown).
         Raises:
             WorkerExit: the function called `sys.exit`.
         """
         cdef int64_t until_ns = now_ns() + for_ns
         cdef int stage
+        cdef int64_t start_ns, took_ns
+        cdef object requests = self.requests
         self.n_calls = 0
         current["_make"], current["_call"] = self, None
         try:
             while now_ns() < until_ns:
-                frame = self.spin(soon_s)
-                if frame is None:
-                    return None
-                if not frame.asks_plainly(CALL, self.index, self.lease_seq, self.epoch):
-                    return frame
-                call_id = frame.call_id
-                segments = frame.segments
+                payload = self.next_request(soon_s)
+                if payload is None or type(payload) is Frame:
+                    return payload
+                call_id = requests.call_id
                 self.n_calls += 1
                 if not self.start(self.page_slot, call_id):
-                    return frame, None, None
-                self.frame = frame
+                    return requests.frame(), None, None
+                self.running = True
                 stage = BAD_ARGUMENTS
                 value = None
                 try:
-                    if len(segments) == 1:
-                        arguments, keywords = loads(segments[0])
+                    if type(payload) is bytes:
+                        arguments, keywords = loads(payload)
                     else:
-                        arguments, keywords = loads(segments[0], buffers=segments[1:])
+                        arguments, keywords = loads(payload[0], buffers=payload[1:])
                     stage = EXCEPTION
+                    start_ns = now_ns()
                     value = self.function(*arguments, **keywords) if keywords else self.function(*arguments)
+                    took_ns = now_ns() - start_ns
                     stage = BAD_RESULT
-                    pickled = [dumps(value, 5)] if type(value) in PLAIN else dump_anything(value)
+                    pickled = dumps(value, 5) if type(value) in PLAIN else dump_anything(value)
                 except BaseException as error:
                     still_this_process()
                     self.end_context()
-                    return frame, failed(stage, error, value), None
+                    return requests.frame(), failed(stage, error, value), None
                 still_this_process()
                 self.end_context()
                 arguments = keywords = None
-                if self.call_printed():
-                    return frame, Outcome(OK, pickled), True
-                size_bytes = len(pickled[0]) if len(pickled) == 1 else Outcome(OK, pickled).size_bytes
-                out_size = frame.out_size or MOST_BYTES
-                if size_bytes > out_size:
-                    return frame, Outcome(OK, pickled), False
+                if type(pickled) is bytes:
+                    size_bytes = len(pickled)
+                else:
+                    size_bytes = Outcome(OK, pickled).size_bytes
+                if self.may_have_printed(took_ns) and self.call_printed():
+                    return requests.frame(), outcome_of(pickled), True
+                if size_bytes > (requests.out_size or MOST_BYTES):
+                    return requests.frame(), outcome_of(pickled), False
                 if self.watched >= 0 and not self.holds(self.watched):
-                    return frame, Outcome(OK, pickled), False
-                if not self.finish(self.page_slot, call_id, frame.in_size, size_bytes):
-                    return frame, Outcome(OK, pickled), False
-                if not self.answer(RESULT, call_id, self.index, 0, OK, 1, pickled):
+                    return requests.frame(), outcome_of(pickled), False
+                if not self.finish(self.page_slot, call_id, requests.in_size, size_bytes):
+                    return requests.frame(), outcome_of(pickled), False
+                if not self.answer(pickled):
                     return None  # it waits for the peer to read, and somebody has to look after that
-                frame = segments = value = pickled = None
+                payload = value = pickled = None
         finally:
             current["_make"] = current["_call"] = None
         return None

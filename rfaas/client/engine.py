@@ -15,12 +15,13 @@ from concurrent.futures import Future as StandardFuture
 from typing import Any
 
 from rfaas.client import lifetime
+from rfaas.client._borrowing import ELSEWHERE
 from rfaas.client.applying import Initializer, leave
 from rfaas.client.chores import Chores
 from rfaas.client.events import Call, Cancel, Shutdown, Submit, Terminate, Withdrawn
 from rfaas.client.futures import Future
 from rfaas.client.io_thread import IoThread
-from rfaas.client.lane import ELSEWHERE, Lane
+from rfaas.client.lane import Lane
 from rfaas.client.ports import Work
 from rfaas.client.serial import (
     Definition,

@@ -238,7 +238,8 @@ class IoThread(Books):
     def _adopt(self, request: dict[str, Any], call_id: int) -> Call:
         """The call that a borrower sent. Whoever comes first makes its future, in one step."""
         future: Future[Any] = request.setdefault("future", Future())
-        work = Work(future, request["definition"], request["segments"])
+        payload = request["payload"]
+        work = Work(future, request["definition"], payload if isinstance(payload, list) else [payload])
         call = Call(next(self._numbers), work, request["settings"], call_id=call_id)
         future._withdraw = lambda interrupt: self._withdraw(call, interrupt)
         future._mark_running()

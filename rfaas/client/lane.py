@@ -8,21 +8,19 @@ and it does so before the core hears anything about that channel.
 
 from __future__ import annotations
 
-import pickle
+import functools
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from cloudpickle import list_registry_pickle_by_value
-
-from rfaas.client.futures import Future
+from rfaas.client._borrowing import ELSEWHERE, Borrowing
 from rfaas.client.port import Port
-from rfaas.client.serial import FunctionCache, load_result
+from rfaas.client.serial import Definition, FunctionCache, load_result, unpicklable_result
 from rfaas.config import CallSettings
 from rfaas_transport._core import Frame, Loan, Poller
 from rfaas_transport.errors import RfaasError
-from rfaas_transport.frame import Kind, Status
+from rfaas_transport.frame import Kind
 
 IDS: Final = 1 << 20
 """Calls that one loan is good for: their numbers are set aside when it is made."""
@@ -33,30 +31,14 @@ IDLE_S: Final = 0.1
 APART_S: Final = 0.01
 """Pause after a loan that had to end for somebody who waited: threads that alternate are better off without one."""
 
-ELSEWHERE: Final = object()
-"""What `Lane.call` returns if the call has to go the ordinary way."""
-
 _CALL: Final = int(Kind.CALL)  # plain integers: comparing with an IntEnum costs a call
-_OK: Final = int(Status.OK)
-
-
-class _Borrowing:
-    """What borrowers need to know of one loan."""
-
-    __slots__ = ("generation", "indices", "known", "port")
-
-    def __init__(self, port: Port, generation: int) -> None:
-        self.port = port
-        self.generation = generation
-        self.indices = port.indices()
-        self.known: dict[int, tuple[Callable[..., Any], Any, int]] = {}  # by id of the function
 
 
 class Ended:
     """A loan that is over: how many calls it answered, and what was left to the I/O thread.
 
     Attributes:
-        request: what `Lane.call` sent and nobody answered: definition, segments, settings, and the future if the caller
+        request: what a borrower sent and nobody answered: definition, payload, settings, and the future if the caller
             has made it. None: nothing is in flight.
         call_id: its number.
         frame: what came instead of an answer.
@@ -91,7 +73,7 @@ class Lane:
         self._functions_lock = functions_lock
         self._limit_bytes = limit_bytes
         self._loan: Loan | None = None
-        self._borrowing: _Borrowing | None = None
+        self._borrowing: Borrowing | None = None
         self._generation = 0
         self._seen = (0, 0.0)  # answers, and when they were counted
         self._not_before_s = 0.0
@@ -126,7 +108,8 @@ class Lane:
         self._loan.begin(
             port.channel, _CALL, self._generation, id_before, IDS, info.lease_seq, info.epoch, self._limit_bytes
         )
-        self._borrowing = _Borrowing(port, self._generation)
+        look_up = functools.partial(self._look_up, port.indices())
+        self._borrowing = Borrowing(port, self._generation, self._loan.ask, look_up, self._load, self._limit_bytes)
 
     def recall(self, now_s: float) -> None:
         """Let nobody borrow any more, from any thread: somebody waits for the channel."""
@@ -161,73 +144,28 @@ class Lane:
 
     def call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
-    ) -> Any:  # noqa: ANN401 - the function's own
+    ) -> object:
         """Call a function on the channel on loan and return what it returned; ELSEWHERE: nothing was sent.
 
         Raises:
             BaseException: what the function raised, or an RfaasError, as for `Executor.submit`. After a
                 KeyboardInterrupt the call goes on, and its result is dropped.
         """
-        borrowing, loan = self._borrowing, self._loan
-        if borrowing is None or loan is None:
-            return ELSEWHERE
-        known = borrowing.known.get(id(function))
-        if known is None or known[0] is not function:
-            known = self._look_up(borrowing, function)
-            if known is None:
-                return ELSEWHERE
-        segments = self._pack(args, kwargs)
-        if segments is None:
-            return ELSEWHERE
-        request = {"definition": known[1], "segments": segments, "settings": settings}
-        frame = loan.ask(borrowing.generation, known[2], segments, request)
+        borrowing = self._borrowing
+        return ELSEWHERE if borrowing is None else borrowing.call(function, args, kwargs, settings)
+
+    def _load(self, frame: Frame | None, error: BaseException | None) -> object:
+        """The value of an answer that is no small plain result; without a frame, the error that unpickling one gave."""
         if frame is None:
-            return ELSEWHERE
-        if not isinstance(frame, Frame):
-            return _await(request)
-        if frame.status == _OK and len(frame.segments) == 1:
-            try:
-                return pickle.loads(frame.segments[0])
-            except Exception:  # told like any other, below
-                pass
+            raise unpicklable_result(error) from error
         return load_result(frame.status, frame.segments, frame.out_size, self._limit_bytes)
 
-    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any] | None:
-        """Segments of the arguments; None if that takes more than the C pickler, or fails: the ordinary way tells."""
-        if list_registry_pickle_by_value():
-            return None
-        buffers: list[pickle.PickleBuffer] = []
-        try:
-            data = pickle.dumps((args, kwargs), protocol=5, buffer_callback=buffers.append)
-            segments: list[Any] = [data, *(buffer.raw() for buffer in buffers)] if buffers else [data]
-        except Exception:
-            return None
-        if b"__main__" in data:
-            return None
-        if self._limit_bytes and sum(memoryview(segment).nbytes for segment in segments) > self._limit_bytes:
-            return None
-        return segments
-
-    def _look_up(
-        self, borrowing: _Borrowing, function: Callable[..., Any]
-    ) -> tuple[Callable[..., Any], Any, int] | None:
-        """A function as this channel knows it; None if it does not, or if the function travels as an argument."""
+    def _look_up(self, indices: dict[bytes, int], function: Callable[..., Any]) -> tuple[Definition, int] | None:
+        """A function as a channel knows it; None if it does not, or if the function travels as an argument."""
         try:
             with self._functions_lock:
                 definition, applied = self._functions.define(function)
         except RfaasError:
             return None
-        index = None if applied else borrowing.indices.get(definition.identity)
-        if index is None:
-            return None
-        borrowing.known[id(function)] = known = (function, definition, index)
-        return known
-
-
-def _await(request: dict[str, Any]) -> Any:  # noqa: ANN401
-    """Wait for what the I/O thread makes of a call. Whoever comes first makes the future, in one step."""
-    future: Future[Any] = request.setdefault("future", Future())
-    try:
-        return future.result()
-    finally:
-        del future  # an exception's traceback would keep it, and it the exception
+        index = None if applied else indices.get(definition.identity)
+        return None if index is None else (definition, index)

@@ -8,6 +8,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdlib cimport free, malloc
@@ -100,6 +101,7 @@ cdef enum:
     SMALL_BYTES = 65536     # moved with the GIL held: some 10 us of copying
     TURN_BYTES = 16 << 20   # moved in one turn without it, before other channels are looked at
     INLINE_SEGMENTS = 4
+    BYTES_MAX = 4096        # copied into bytes at less cost than a view of them has
 
 MAX_SEGMENTS = RFAAS_SEGMENTS_MAX
 MAX_TEXT_BYTES = RFAAS_TEXT_BYTES_MAX
@@ -214,11 +216,6 @@ cdef class Frame:
     def __init__(self):
         raise TypeError("frames are received, not made")
 
-    def asks_plainly(self, uint8_t kind, uint16_t function, uint64_t lease_seq, uint64_t epoch):
-        """True of this kind, for this function and under this lease, with nothing beside its segments to be minded."""
-        return (self.kind == kind and self.function == function and self.lease_seq == lease_seq
-                and self.epoch == epoch and self.deadline_ns == 0 and self.checkpoint == 0 and self.attempt == 0
-                and self.invocation == 0 and self.segments is not None and len(self.segments) > 0)
 
     def __repr__(self):
         return (f"<Frame kind={self.kind} status={self.status} call_id={self.call_id} function={self.function} "
@@ -255,6 +252,17 @@ cdef Frame _frame(const rfaas_frame *received):
     frame.invocation = received.header.invocation
     frame.checkpoint = received.header.checkpoint
     return frame
+
+
+cdef object _small(const rfaas_frame *received):
+    """The payload of a frame of one small segment as bytes, its buffer released; None of any other, left as it is."""
+    if received.n_segments != 1 or received.segments[0].iov_len > BYTES_MAX:
+        return None
+    try:
+        return PyBytes_FromStringAndSize(<char *>received.segments[0].iov_base, <Py_ssize_t>received.segments[0].iov_len)
+    finally:
+        if received.buffer != NULL:
+            received.memory.release(received.memory.context, received.buffer, received.buffer_bytes)
 
 
 cdef bytes _text_bytes(str text):
@@ -464,25 +472,18 @@ cdef class Channel:
             Py_DECREF(borrowed)  # the caller has one
         return rc
 
-    def answer(self, uint8_t kind, uint64_t call_id, uint16_t function, uint8_t attempt, uint16_t status,
-               uint16_t credits, segments not None):
-        """`send` of what a hot loop sends: the same, with less to look at."""
-        cdef rfaas_header header
-        cdef _Borrowed borrowed = _Borrowed.__new__(_Borrowed)
-        memset(&header, 0, sizeof(header))
-        header.kind = kind
-        header.call_id = call_id
-        header.function = function
-        header.attempt = attempt
-        header.status = status
-        header.credits = credits
-        borrowed.borrow(segments)
-        cdef rfaas_rc rc = self.hand_over(&header, borrowed, NULL, 0)
-        if rc == RFAAS_QUEUED:
-            return False
-        if rc == RFAAS_OK:
-            return True
-        self.refuse(rc)
+    cdef rfaas_rc hand_over_bytes(self, rfaas_header *header, bytes data):
+        """Send one segment of bytes, without a view of them: they don't change, and the queue can keep them."""
+        cdef iovec piece
+        piece.iov_base = <void *><const char *>data
+        piece.iov_len = <size_t>PyBytes_GET_SIZE(data)
+        Py_INCREF(data)
+        self.acquire()
+        cdef rfaas_rc rc = rfaas_channel_send(self.channel, header, &piece, 1, NULL, 0, <PyObject *>data)
+        pthread_mutex_unlock(&self.lock)
+        if rc != RFAAS_QUEUED:
+            Py_DECREF(data)
+        return rc
 
     def poll(self):
         """Send what is queued, read what is there; never blocks.

@@ -139,28 +139,29 @@ cdef class Loan:
 
     # --- borrowers ---
 
-    def ask(self, uint64_t generation, uint16_t function, segments, request not None):
+    def ask(self, uint64_t generation, uint16_t function, payload not None, request not None):
         """Send a request and wait for its answer.
 
         Args:
             generation: of the loan that is meant.
             function: its index on that loan's channel.
-            segments: as in `Channel.send`.
+            payload: bytes; or segments, as in `Channel.send`.
             request: what the owner gets if it isn't answered here.
         Returns:
-            The answer's frame; LEFT: it was sent, and the owner will have the answer; None: nothing was sent, since
+            The payload of an answer with status 0 and one small segment, as bytes; any other answer's frame; LEFT: it was sent, and the owner will have the answer; None: nothing was sent, since
             there is no loan, another thread uses it, or the channel doesn't take the request.
         Raises:
             TypeError, BufferError, PayloadTooLarge: as `Channel.send`; nothing was sent.
         """
-        cdef _Borrowed borrowed
+        cdef _Borrowed borrowed = None
         cdef Channel channel
         cdef rfaas_rc rc
         cdef rfaas_frame received
         if rfaas_loan_look(&self.loan) != RFAAS_LOAN_IDLE:
             return None
-        borrowed = _Borrowed.__new__(_Borrowed)
-        borrowed.borrow(segments)
+        if type(payload) is not bytes:
+            borrowed = _Borrowed.__new__(_Borrowed)
+            borrowed.borrow(payload)
         if self.generation != generation or not rfaas_loan_take(&self.loan):
             return None
         channel = self.channel
@@ -168,7 +169,10 @@ cdef class Loan:
         if self.header.call_id < self.last_id:
             self.header.call_id += 1
             self.header.function = function
-            rc = channel.hand_over(&self.header, borrowed, NULL, 0)
+            if borrowed is None:
+                rc = channel.hand_over_bytes(&self.header, <bytes>payload)
+            else:
+                rc = channel.hand_over(&self.header, borrowed, NULL, 0)
         if rc != RFAAS_OK and rc != RFAAS_QUEUED:
             rfaas_loan_leave(&self.loan)  # the ordinary way tells what is wrong
             self.poller.wake()
@@ -193,7 +197,8 @@ cdef class Loan:
         answered, self.request = self.request, None  # freed below, with all that it holds
         rfaas_loan_give_back(&self.loan)
         channel.let_go()
-        return _frame(&received)
+        small = _small(&received) if received.header.status == 0 else None
+        return _frame(&received) if small is None else small
 
     cdef bint is_answer(self, const rfaas_frame *frame):
         return (frame.header.kind == RFAAS_KIND_RESULT and frame.header.call_id == self.header.call_id
