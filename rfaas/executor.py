@@ -99,7 +99,7 @@ class Calls(concurrent.futures.Executor):
         from rfaas.client.awaiting import awaitable
 
         loop = asyncio.get_running_loop()
-        return awaitable(self.submit(fn, *args, **kwargs), loop)
+        return awaitable(self._engine.submit_to_core(fn, args, kwargs, self._settings), loop)
 
     def map(
         self,

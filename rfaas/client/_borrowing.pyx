@@ -8,7 +8,7 @@ import pickle
 from cloudpickle import list_registry_pickle_by_value
 
 from rfaas.client.futures import Future
-from rfaas_transport._core import Frame
+from rfaas_transport._core import Request
 
 cdef extern from "Python.h":
     object PyLong_FromVoidPtr(void *pointer)
@@ -53,58 +53,113 @@ cdef class Borrowing:
     """What borrowers need to know of one loan.
 
     Args:
-        port: whose channel it is.
-        generation: names the loan.
-        ask: of the loan (rfaas_transport._core.Loan).
-        look_up: returns a function's definition and its index on the channel, or None.
-        load: makes the value of an answer that is no small plain result, or raises what it says.
+        loan: the loan itself (rfaas_transport._core.Loan).
+        generation: names it.
+        look_up: returns the definition of a function that all channels on loan know, or None.
+        load: of an answer that is no small plain result, or of the error that unpickling one gave: value and error.
         limit_bytes: of arguments; 0: none.
     """
 
-    cdef readonly object port
-    cdef object generation, ask, look_up, load, limit_bytes
+    cdef readonly object generation
+    cdef object loan, submit_request, wait_for, look_up, load, limit_bytes
     cdef dict known  # by id of the function
 
-    def __init__(self, port, generation, ask, look_up, load, limit_bytes):
-        self.port = port
+    def __init__(self, loan, generation, look_up, load, limit_bytes):
+        self.loan = loan
+        self.submit_request = loan.submit
+        self.wait_for = loan.wait
         self.generation = generation
-        self.ask = ask
         self.look_up = look_up
         self.load = load
         self.limit_bytes = limit_bytes
         self.known = {}
 
-    def call(self, function, tuple args, dict kwargs, settings):
-        """Call a function and return what it returned, or ELSEWHERE.
+    cdef object prepare(self, function, tuple args, dict kwargs, settings):
+        """A request for this call, or None: it has to go the ordinary way."""
+        key = PyLong_FromVoidPtr(<void *>function)
+        known = self.known.get(key)
+        if known is None or (<tuple>known)[0] is not function:
+            definition = self.look_up(function)
+            if definition is None:
+                return None
+            known = self.known[key] = (function, definition, definition.identity)
+        payload = pack(args, kwargs, self.limit_bytes)
+        if payload is None:
+            return None
+        return Request((<tuple>known)[2], payload, ((<tuple>known)[1], settings))
+
+    cdef object value_of(self, request):
+        answer = request.answer()
+        if type(answer) is bytes:
+            try:
+                return loads(answer)
+            except Exception as error:
+                value, failure = self.load(request, None, error)
+        else:
+            value, failure = self.load(request, answer, None)
+        if failure is None:
+            return value
+        try:
+            raise failure
+        finally:
+            failure = None  # its traceback would keep it
+
+    def outcome_of(self, request):
+        """The result of a request that is answered, and what it ended with instead, or None."""
+        answer = request.answer()
+        if type(answer) is not bytes:
+            return self.load(request, answer, None)
+        try:
+            return loads(answer), None
+        except Exception as error:
+            return self.load(request, None, error)
+
+    def invoke(self, function, tuple args, dict kwargs, settings):
+        """Call a function and return what it returned, or ELSEWHERE: nothing was sent.
 
         Raises:
             BaseException: what the function raised, or an RfaasError, as for `Executor.submit`. After a
                 KeyboardInterrupt the call goes on, and its result is dropped.
         """
-        key = PyLong_FromVoidPtr(<void *>function)
-        known = self.known.get(key)
-        if known is None or (<tuple>known)[0] is not function:
-            found = self.look_up(function)
-            if found is None:
-                return ELSEWHERE
-            known = self.known[key] = (function, *found)
-        payload = pack(args, kwargs, self.limit_bytes)
-        if payload is None:
+        request = self.prepare(function, args, kwargs, settings)
+        if request is None or not self.submit_request(self.generation, request):
             return ELSEWHERE
-        request = {"definition": (<tuple>known)[1], "payload": payload, "settings": settings}
-        answer = self.ask(self.generation, (<tuple>known)[2], payload, request)
-        if type(answer) is bytes:
-            try:
-                return loads(answer)
-            except Exception as error:
-                return self.load(None, error)
-        if answer is None:
-            return ELSEWHERE
-        if type(answer) is Frame:
-            return self.load(answer, None)
-        # Sent, and the I/O thread's affair now. Whoever comes first makes the future, in one step.
-        future = request.setdefault("future", Future())
+        if self.wait_for(request):
+            return self.value_of(request)
+        # The I/O thread's affair now. Whoever comes first makes the future.
+        future = request.claim(Future())
+        if request.is_on_loan:
+            request.is_awaited = True
+            self.loan.recall()
+        if request.done:
+            return self.value_of(request)
         try:
             return future.result()
         finally:
             future = None  # an exception's traceback would keep it, and it the exception
+
+    def submit(self, function, tuple args, dict kwargs, settings):
+        """Call a function and return the future of the call, or None: nothing was sent."""
+        future = Future()
+        request = self.prepare(function, args, kwargs, settings)
+        if request is None:
+            return None
+        request.claim(future)
+        future._borrow(self, request)
+        return future if self.submit_request(self.generation, request) else None
+
+    def wait(self, request, timeout_s):
+        """Wait for an answer; False: it comes another way, or `timeout_s` is over."""
+        return self.wait_for(request, timeout_s)
+
+    def look(self):
+        """Take what answers are there."""
+        self.loan.look()
+
+    def withdraw(self, request):
+        """Take a request back that was not sent; False if it is too late."""
+        return self.loan.withdraw(request)
+
+    def give_up(self):
+        """Have the I/O thread see to all that is on loan: somebody waits in another way."""
+        self.loan.recall()

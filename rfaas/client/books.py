@@ -85,7 +85,6 @@ class Books:
         self._resolving: list[Ending] = []  # which it carries out now
         self._examinations: deque[Examine] = deque()  # exceptions for the I/O thread to look at
         self._interrupts: deque[SendInterrupt] = deque()  # not told yet
-        self._lane_due = False  # the channel on loan is waited for
         self.reclaims = Reclaims()
         self._numbers = itertools.count(1)  # of calls
         self._notes: deque[Event] = deque()  # from inside, see above
@@ -174,26 +173,17 @@ class Books:
         elif isinstance(effect, Lent):
             self._lend(effect)
         elif isinstance(effect, Recall):
-            self._recall()
-
-    # --- the channel on loan, under the lock ------------------------------------------------------
+            self._lane.recall(time.monotonic())  # the I/O thread sees to the rest
 
     def _lend(self, effect: Lent) -> None:
         port = self._ports.get(effect.channel)
         assert port is not None, "a channel that the core knows is open"
         self._ports.unwatch(port)
-        self._lane.begin(port, effect.last_id_before)
-
-    def _recall(self) -> None:
-        """Have the channel on loan back: the I/O thread sees to that."""
-        self._lane.recall(time.monotonic())
-        self._lane_due = True
+        self._lane.add(port, effect.last_id_before)
 
     def _is_wanted_by_s(self, time_s: float) -> bool:
         """True if the I/O thread has something to do before this time."""
         if self._endings or self._notes or self._drained or self._broke is not None or self._unread:
-            return True
-        if self._lane_due:
             return True
         if self._examinations or self._interrupts or self._want is not None or self._connect is not None:
             return True

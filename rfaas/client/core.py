@@ -16,6 +16,7 @@ from rfaas.client.channel_ends import ChannelEnds
 from rfaas.client.channel_table import Channel, ChannelTable
 from rfaas.client.chores import Chores
 from rfaas.client.events import (
+    Borrowed,
     Break,
     Call,
     Cancel,
@@ -68,6 +69,7 @@ EXCEPTION: Final = int(Status.EXCEPTION)
 
 RECONNECT_PAUSE_S: Final = 0.5
 LENT_IDS: Final = 1 << 20  # calls that one loan is good for
+MOST_LENT: Final = 64  # channels at a time
 
 
 class ClientCore:
@@ -115,6 +117,7 @@ class ClientCore:
             Break: self._on_break,
             Lend: self._on_lend,
             Returned: self._on_returned,
+            Borrowed: self._on_borrowed,
             Tick: self._on_tick,
             SessionUp: self._on_session_up,
             SessionLost: self._on_session_lost,
@@ -266,14 +269,16 @@ class ClientCore:
             self._dispatch(channel, chore, now_s, out)
 
     def _on_lend(self, event: Lend, now_s: float, out: list[Effect]) -> None:
-        lendable = self._n_lent == 0 and not self._closing and not self._calls.queue and not self._chores.counts_calls
-        channel = self._channels.take_idle() if lendable else None
-        if channel is None:
+        if self._n_lent or self._closing or self._calls.queue or self._chores.counts_calls:
             return
-        channel.lent = True
-        self._n_lent += 1
-        out.append(Lent(channel.info.number, self._last_call_id))
-        self._last_call_id += LENT_IDS
+        while self._n_lent < MOST_LENT and (channel := self._channels.take_idle()) is not None:
+            channel.lent = True
+            self._n_lent += 1
+            out.append(Lent(channel.info.number, self._last_call_id))
+            self._last_call_id += LENT_IDS
+
+    def _on_borrowed(self, event: Borrowed, now_s: float, out: list[Effect]) -> None:
+        self._target.n_borrowed = event.n_calls
 
     def _on_returned(self, event: Returned, now_s: float, out: list[Effect]) -> None:
         channel, call = self._channels.get(event.channel), event.call

@@ -79,9 +79,33 @@ class Engine(IoThread):
             ExecutorBroken: no worker can be initialized. Nothing was queued.
         """
         self._refuse_if_shut()
+        if settings.call_timeout_s is None and not settings.retry_on:
+            borrowing = self._lane.borrowing
+            borrowed = None if borrowing is None else borrowing.submit(function, args, kwargs, settings)
+            if borrowed is not None:
+                return borrowed
+            return self.submit_to_core(function, args, kwargs, settings, lends=not self._history.enabled)
+        return self.submit_to_core(function, args, kwargs, settings)
+
+    def submit_to_core(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        settings: CallSettings,
+        *,
+        lends: bool = False,
+    ) -> Future[Any]:
+        """Submit a call for whose end somebody wants to be told: not on a channel on loan.
+
+        Args:
+            lends: the next one like it may be.
+        """
         future: Future[Any] = Future()
         try:
             definition, segments = self._packed(function, args, kwargs)
+            if lends:  # an event log tells of each call
+                self._lane.wanted = definition
         except Exception as error:  # as in the standard executors, what can't be pickled is the future's error
             future._end(None, as_serialization_error(error))
             return future
@@ -108,10 +132,9 @@ class Engine(IoThread):
             BaseException: what the function raised, or as `submit`.
         """
         if settings.call_timeout_s is None and not settings.retry_on:
-            value = self._lane.call(function, args, kwargs, settings)
+            value = self._lane.invoke(function, args, kwargs, settings)
             if value is not ELSEWHERE:
                 return value
-            self._lane.wanted = not self._history.enabled  # an event log tells of each call
         future = self.submit(function, args, kwargs, settings)
         try:
             return future.result()
@@ -228,7 +251,7 @@ class Engine(IoThread):
         self._lock = threading.RLock()
         self.over = StandardFuture()
         self._functions_lock = threading.RLock()
-        self._lane.forget()
+        lent = self._lane.forget()
         self._shut = lifetime.FORKED
         if self._thread is None:
             return
@@ -236,5 +259,5 @@ class Engine(IoThread):
         lifetime.drop_descriptors(self._ports.descriptors())
         self._session.close_in_forked_child()
         self._poller.close()
-        for future in self._calls:
+        for future in (*self._calls, *lent):
             future._fail_in_forked_child(error)

@@ -175,7 +175,14 @@ class Break:
 
 @dataclass(slots=True, eq=False)
 class Lend:
-    """Somebody invokes: lend an idle worker's channel, if nobody waits for one; Lent is the answer then."""
+    """Somebody calls again and again: lend the idle workers' channels, if nobody waits; a Lent for each then."""
+
+
+@dataclass(slots=True, eq=False)
+class Borrowed:
+    """So many calls are under way or wait on the channels on loan: workers are asked for as if they were the core's."""
+
+    n_calls: int
 
 
 @dataclass(slots=True, eq=False)
@@ -313,6 +320,7 @@ Event = (
     | Terminate
     | Break
     | Lend
+    | Borrowed
     | Returned
     | Tick
     | SessionUp
@@ -355,7 +363,7 @@ class Lent:
 
 @dataclass(slots=True, eq=False)
 class Recall:
-    """Bring the channel on loan back."""
+    """Bring the channels on loan back."""
 
 
 @dataclass(slots=True, eq=False)

@@ -12,11 +12,12 @@ from concurrent.futures import Future as StandardFuture
 from concurrent.futures import InvalidStateError
 from typing import Any
 
-from rfaas.client import session_events
+from rfaas.client import events, session_events
 from rfaas.client.books import Books
 from rfaas.client.chores import Chores
 from rfaas.client.endings import is_retried, resolve, why_broken
 from rfaas.client.events import (
+    Borrowed,
     Break,
     Broke,
     Call,
@@ -27,14 +28,13 @@ from rfaas.client.events import (
     Examined,
     FrameArrived,
     Lend,
-    Returned,
     SessionLost,
     Shutdown,
     Submit,
     Tick,
 )
 from rfaas.client.futures import Future
-from rfaas.client.lane import IDLE_S
+from rfaas.client.lane import segments_of
 from rfaas.client.mismatch import Differs, Mismatches
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports, Work
@@ -43,7 +43,7 @@ from rfaas.client.safe_log import SafeLogger
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
 from rfaas_transport import shared_memory
-from rfaas_transport._core import Channel, Frame, Poller
+from rfaas_transport._core import Channel, Frame, Poller, Request
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind
 
@@ -68,6 +68,7 @@ class IoThread(Books):
         self._broken: RfaasError | None = None
         self.over: StandardFuture[None] = StandardFuture()  # done when the I/O thread has done its last
         self._shut = ""  # why no call is taken any more
+        self._n_borrowed = 0  # calls on loan that the core was told of
         self._abandoned = False  # the executor was collected: set without the lock
 
     def _start(self) -> None:
@@ -103,8 +104,7 @@ class IoThread(Books):
             self._step(self._notes.popleft())
         if self._broke is not None:
             self._look_into(self._broke)
-        if self._lane_due or self._lane.is_over(time.monotonic()):
-            self._bring_lane_back()
+        self._tend_lane()
         while self._unread:
             self._serve_channel(self._unread.popleft())
         self._tell_session()
@@ -124,7 +124,7 @@ class IoThread(Books):
         with self._lock:
             if self._mid_step or self._suspect or self._is_wanted_by_s(0.0):
                 return 0.0
-            lane_s = time.monotonic() + IDLE_S if self._lane.lent else None
+            lane_s = self._lane.next_look_s(time.monotonic())
             due_s = min(filter(None, (self._core.next_due_s(), self._printouts.due_s(), lane_s)), default=None)
             self._wake_by_s = float("inf") if due_s is None else due_s
             self._asleep = True
@@ -175,7 +175,9 @@ class IoThread(Books):
             if port is not None:
                 self._read(port)
             if self._lane.may_lend(time.monotonic()):  # before the caller wakes up, and comes back
-                self._apply(Lend())
+                self._lend_idle()
+        if self._lane.waiting():
+            self._bring_lane_back()  # for the worker that has just become idle
         self._resolve()
 
     def _read(self, port: Port) -> None:
@@ -216,33 +218,51 @@ class IoThread(Books):
         if lost is not None:
             self._step(lost)
 
+    def _lend_idle(self) -> None:
+        """Lend the idle channels if somebody calls again and again; under the lock."""
+        self._apply(Lend())
+        self._lane.begin()
+
+    def _tend_lane(self) -> None:
+        """See to what is on loan, as often as that needs it."""
+        awaited = self._lane.awaited()
+        while awaited:
+            awaited.popleft().settle()
+        if self._lane.is_over(time.monotonic()):
+            self._bring_lane_back()
+        elif self._lane.waiting() and self._lane.outstanding() != self._n_borrowed:
+            self._n_borrowed = self._lane.outstanding()
+            self._step(Borrowed(self._n_borrowed))
+
     def _bring_lane_back(self) -> None:
-        """End the loan, if there is one. A call that was sent on it and not answered becomes one like any other."""
-        self._lane_due = False
-        ended = self._lane.end()
-        if ended is None:
+        """End the loan, if there is one. Calls that were sent on it and not answered become ones like any other."""
+        returned, waiting = self._lane.end()
+        if not returned:
             return
         with self._lock:
             self._check_books()
-            port, call = ended.port, None
-            if ended.request is not None:
-                call = self._adopt(ended.request, ended.call_id)
-            self._ports.watch(port)
-            if port.channel.stay_awake(False):
-                self._unread.append(port.token)
-            self._apply(Returned(port.info.number, ended.n_calls, call))
-            if ended.frame is not None:
-                self._take(port, ended.frame)
+            if self._n_borrowed:
+                self._n_borrowed = 0
+                self._apply(Borrowed(0))
+            for one in returned:
+                call = None if one.request is None else self._adopt(one.request, one.call_id)
+                self._ports.watch(one.port)
+                if one.port.channel.stay_awake(False):
+                    self._unread.append(one.port.token)
+                self._apply(events.Returned(one.port.info.number, one.n_calls, call))
+                if one.frame is not None:
+                    self._take(one.port, one.frame)
+            for request in waiting:
+                self._apply(Submit(self._adopt(request)))
         self._resolve()
 
-    def _adopt(self, request: dict[str, Any], call_id: int) -> Call:
-        """The call that a borrower sent. Whoever comes first makes its future, in one step."""
-        future: Future[Any] = request.setdefault("future", Future())
-        payload = request["payload"]
-        work = Work(future, request["definition"], payload if isinstance(payload, list) else [payload])
-        call = Call(next(self._numbers), work, request["settings"], call_id=call_id)
-        future._withdraw = lambda interrupt: self._withdraw(call, interrupt)
-        future._mark_running()
+    def _adopt(self, request: Request, call_id: int = 0) -> Call:
+        """The call of a borrower: sent as number `call_id`, or still to be sent."""
+        future: Future[Any] = request.claim(Future())
+        definition, settings = request.about
+        work = Work(future, definition, segments_of(request.payload))
+        call = Call(next(self._numbers), work, settings, call_id=call_id)
+        future._taken_over(lambda interrupt: self._withdraw(call, interrupt), running=call_id != 0)
         self._calls[future] = call
         return call
 
@@ -256,6 +276,7 @@ class IoThread(Books):
             elif isinstance(event, Differs):
                 self._mismatches.tell(event)
             elif isinstance(event, ChannelOpened) and descriptor is not None:
+                self._bring_lane_back()
                 self._open_channel(event, descriptor)
             else:
                 self._bring_lane_back()  # what is said of channels is said of those that the core has

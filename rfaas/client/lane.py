@@ -1,61 +1,69 @@
-"""`invoke` on a channel on loan: the thread that waits sends its call and takes the answer, and no other wakes up.
+"""Calls on channels on loan: the thread that waits sends its call and takes the answer, and no other wakes up.
 
-The core lends an idle channel while nothing waits for one. The borrower then neither steps the core nor makes a future.
-What is not answered in a moment, and what comes instead of an answer, is left to the I/O thread: with it the call
-becomes one like any other, which the core adopts together with the channel. Only the I/O thread begins and ends loans,
-and it does so before the core hears anything about that channel.
+The core lends the channels of idle workers while nothing waits for one. The borrower then steps no core. What is not
+answered in a moment, and what comes instead of an answer, is left to the I/O thread: with it the calls become ones like
+any other, which the core adopts together with the channels. Only the I/O thread begins and ends loans, and it does so
+before the core hears anything about those channels.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rfaas.client._borrowing import ELSEWHERE, Borrowing
+from rfaas.client.endings import outcome
+from rfaas.client.futures import Future
 from rfaas.client.port import Port
-from rfaas.client.serial import Definition, FunctionCache, load_result, unpicklable_result
+from rfaas.client.serial import Definition, FunctionCache, unpicklable_result
 from rfaas.config import CallSettings
-from rfaas_transport._core import Frame, Loan, Poller
-from rfaas_transport.errors import RfaasError
+from rfaas_transport._core import Channel, Frame, Loan, Poller, Request
+from rfaas_transport.errors import ChannelBroken, ChannelClosed, RfaasError
 from rfaas_transport.frame import Kind
 
 IDS: Final = 1 << 20
-"""Calls that one loan is good for: their numbers are set aside when it is made."""
+"""Calls that one loan of a channel is good for: their numbers are set aside when it is made."""
 
 IDLE_S: Final = 0.1
-"""A loan that nobody used for so long ends: the I/O thread sees what comes on the channel again."""
+"""A loan that nobody used for so long ends: the I/O thread sees what comes on the channels again."""
+
+TEND_S: Final = 0.001
+"""Calls under way that nobody has asked after for so long are the I/O thread's."""
+
+QUIET_S: Final = 0.01
+"""So long after the last call the I/O thread stops looking every TEND_S."""
 
 APART_S: Final = 0.01
 """Pause after a loan that had to end for somebody who waited: threads that alternate are better off without one."""
 
-_CALL: Final = int(Kind.CALL)  # plain integers: comparing with an IntEnum costs a call
+_CALL: Final = int(Kind.CALL)
 
 
-class Ended:
-    """A loan that is over: how many calls it answered, and what was left to the I/O thread.
+@dataclass(slots=True)
+class Returned:
+    """A channel that comes back.
 
     Attributes:
-        request: what a borrower sent and nobody answered: definition, payload, settings, and the future if the caller
-            has made it. None: nothing is in flight.
-        call_id: its number.
+        n_calls: how many it answered.
+        request: what was sent there and not answered, as number `call_id`; None: nothing.
         frame: what came instead of an answer.
     """
 
-    def __init__(
-        self, port: Port, n_calls: int, request: dict[str, Any] | None, call_id: int, frame: Frame | None
-    ) -> None:
-        self.port = port
-        self.n_calls = n_calls
-        self.request = request
-        self.call_id = call_id
-        self.frame = frame
+    port: Port
+    n_calls: int
+    request: Request | None
+    call_id: int
+    frame: Frame | None
 
 
 class Lane:
-    """At most one channel on loan.
+    """The channels on loan.
 
     Args:
         functions: of the executor.
@@ -63,7 +71,8 @@ class Lane:
         limit_bytes: of arguments and of results; 0: what a channel takes.
 
     Attributes:
-        wanted: somebody invokes, and there was no loan.
+        wanted: a function that somebody calls while there is no loan.
+        borrowing: the way in for calls; None: there is no loan.
     """
 
     def __init__(
@@ -73,11 +82,14 @@ class Lane:
         self._functions_lock = functions_lock
         self._limit_bytes = limit_bytes
         self._loan: Loan | None = None
-        self._borrowing: Borrowing | None = None
+        self.borrowing: Borrowing | None = None
+        self._coming: list[tuple[Port, int]] = []  # to be lent in this step
+        self._ports: list[Port] = []
         self._generation = 0
-        self._seen = (0, 0.0)  # answers, and when they were counted
+        self._seen = (0, 0.0)  # activity, and when it was looked at
         self._not_before_s = 0.0
-        self.wanted = False
+        self.wanted: Definition | None = None
+        self._wanted: Definition | None = None
 
     # --- the I/O thread ---------------------------------------------------------------------------
 
@@ -85,87 +97,135 @@ class Lane:
         """Be ready for loans; `poller` is what the I/O thread waits on."""
         self._loan = Loan(poller)
 
-    def forget(self) -> None:
-        """Nothing is lent any more, in a forked child: the channel is the parent's."""
-        self._loan = self._borrowing = None
+    def forget(self) -> list[Future[Any]]:
+        """Nothing is lent any more, in a forked child: the channels are the parent's. Futures of what is on loan."""
+        loan, self._loan, self.borrowing = self._loan, None, None
+        return [] if loan is None else [request.claim(Future()) for request in loan.requests()]
 
     @property
     def lent(self) -> bool:
-        """True while a channel is on loan."""
-        return self._borrowing is not None
+        """True while channels are on loan."""
+        return self.borrowing is not None
 
     def may_lend(self, now_s: float) -> bool:
         """True if a loan is wanted; asking uses the wish up."""
-        wanted, self.wanted = self.wanted, False
-        return wanted and self._borrowing is None and now_s >= self._not_before_s
+        if self.wanted is None or self.borrowing is not None or now_s < self._not_before_s:
+            return False
+        self._wanted, self.wanted = self.wanted, None
+        return True
 
-    def begin(self, port: Port, id_before: int) -> None:
-        """Lend a channel; calls are numbered from the one after `id_before`."""
-        assert self._loan is not None
+    def add(self, port: Port, id_before: int) -> None:
+        """A channel is to be lent; its calls are numbered from the one after `id_before`. `begin` follows."""
+        self._coming.append((port, id_before))
+
+    def begin(self) -> None:
+        """Lend the channels that were added, if there are any."""
+        loan, coming = self._loan, self._coming
+        if not coming or loan is None:
+            return
+        self._coming = []
+        self._ports = [port for port, _ in coming]
         self._generation += 1
-        self._seen = (0, time.monotonic())
-        info = port.info
-        self._loan.begin(
-            port.channel, _CALL, self._generation, id_before, IDS, info.lease_seq, info.epoch, self._limit_bytes
-        )
-        look_up = functools.partial(self._look_up, port.indices())
-        self._borrowing = Borrowing(port, self._generation, self._loan.ask, look_up, self._load, self._limit_bytes)
+        self._seen = (loan.activity, time.monotonic())
+        channels = [self._terms(port, id_before) for port, id_before in coming]
+        known_to_all = frozenset.intersection(*(frozenset(indices) for *_, indices in channels))
+        loan.begin(self._generation, channels, _CALL, IDS, self._limit_bytes)
+        look_up = functools.partial(self._look_up, known_to_all)
+        self.borrowing = Borrowing(loan, self._generation, look_up, self._load, self._limit_bytes)
+
+    def _terms(self, port: Port, id_before: int) -> tuple[Channel, int, int, int, dict[bytes, int]]:
+        if self._wanted is not None:
+            with contextlib.suppress(ChannelClosed, ChannelBroken):  # found out by the first call
+                port.announce(self._wanted)
+        return port.channel, id_before, port.info.lease_seq, port.info.epoch, port.indices()
 
     def recall(self, now_s: float) -> None:
-        """Let nobody borrow any more, from any thread: somebody waits for the channel."""
-        if self._loan is not None:
+        """Let nobody borrow any more, from any thread: somebody waits for a channel."""
+        if self._loan is not None and self.borrowing is not None:
             self._loan.recall()
             self._not_before_s = now_s + APART_S
 
     def is_over(self, now_s: float) -> bool:
-        """True if the I/O thread has to end the loan: something was left to it, or nobody borrows any more."""
+        """True if the I/O thread has to end the loan: it is recalled, calls on it are left, or nobody borrows."""
         loan = self._loan
-        if loan is None or self._borrowing is None:
+        if loan is None or self.borrowing is None:
             return False
-        answers, since_s = self._seen
-        if loan.answers != answers:
-            self._seen = (loan.answers, now_s)
-        return loan.is_left or (loan.answers == answers and now_s - since_s >= IDLE_S and loan.unused)
+        if loan.is_over:
+            return True
+        activity, since_s = self._seen
+        if loan.activity != activity:
+            self._seen = (loan.activity, now_s)
+            return False
+        return loan.unused and now_s - since_s >= (TEND_S if loan.outstanding else IDLE_S)
 
-    def end(self) -> Ended | None:
-        """End the loan, once its borrower has let go of the channel; None if there was none."""
-        borrowing, self._borrowing = self._borrowing, None
-        if borrowing is None or self._loan is None:
+    def next_look_s(self, now_s: float) -> float | None:
+        """When the I/O thread has to look again; None: when it is woken."""
+        loan = self._loan
+        if loan is None or self.borrowing is None:
             return None
-        n_calls, request, call_id, frame = self._loan.end()  # type: ignore[misc]  # there is a loan
-        return Ended(borrowing.port, n_calls, request, call_id, frame)
+        loan.watched = now_s - self._seen[1] < QUIET_S or loan.outstanding > 0
+        return now_s + (TEND_S if loan.watched else IDLE_S)
+
+    def waiting(self) -> int:
+        """Calls that wait for a channel on loan."""
+        return self._loan.waiting if self._loan is not None and self.borrowing is not None else 0
+
+    def outstanding(self) -> int:
+        """Calls that were sent on a loan and not answered, or wait."""
+        return self._loan.outstanding if self._loan is not None and self.borrowing is not None else 0
+
+    def end(self) -> tuple[list[Returned], list[Request]]:
+        """End the loan, once its borrower has let go of the channels: these, and what waited for them, in order."""
+        if self.borrowing is None or self._loan is None:
+            return [], []
+        self.borrowing = None
+        ended = self._loan.end()
+        if ended is None:
+            return [], []
+        channels, waiting = ended
+        ports, self._ports = self._ports, []
+        return [Returned(port, *channel) for port, channel in zip(ports, channels, strict=True)], waiting
+
+    def awaited(self) -> deque[Future[Any]]:
+        """Futures of calls that were answered, whose end somebody waits for."""
+        return deque() if self._loan is None else self._loan.awaited
 
     def answered(self) -> int:
         """Calls that the present loan has answered, which the core doesn't know of yet."""
-        loan = self._loan
-        return loan.answers if loan is not None and self._borrowing is not None else 0
+        return self._loan.answers if self._loan is not None and self.borrowing is not None else 0
 
     # --- borrowers --------------------------------------------------------------------------------
 
-    def call(
+    def invoke(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
     ) -> object:
-        """Call a function on the channel on loan and return what it returned; ELSEWHERE: nothing was sent.
+        """Call a function on a channel on loan and return what it returned; ELSEWHERE: nothing was sent.
 
         Raises:
             BaseException: what the function raised, or an RfaasError, as for `Executor.submit`. After a
                 KeyboardInterrupt the call goes on, and its result is dropped.
         """
-        borrowing = self._borrowing
-        return ELSEWHERE if borrowing is None else borrowing.call(function, args, kwargs, settings)
+        borrowing = self.borrowing
+        return ELSEWHERE if borrowing is None else borrowing.invoke(function, args, kwargs, settings)
 
-    def _load(self, frame: Frame | None, error: BaseException | None) -> object:
-        """The value of an answer that is no small plain result; without a frame, the error that unpickling one gave."""
+    def _load(
+        self, request: Request, frame: Frame | None, error: BaseException | None
+    ) -> tuple[object, BaseException | None]:
+        """Of an answer that is no small plain result, or of the error that unpickling one gave: value and error."""
         if frame is None:
-            raise unpicklable_result(error) from error
-        return load_result(frame.status, frame.segments, frame.out_size, self._limit_bytes)
+            return None, unpicklable_result(error)
+        return outcome(frame, self._limit_bytes)
 
-    def _look_up(self, indices: dict[bytes, int], function: Callable[..., Any]) -> tuple[Definition, int] | None:
-        """A function as a channel knows it; None if it does not, or if the function travels as an argument."""
+    def _look_up(self, known: frozenset[bytes], function: Callable[..., Any]) -> Definition | None:
+        """A function that all channels on loan know; None if they don't, or if it travels as an argument."""
         try:
             with self._functions_lock:
                 definition, applied = self._functions.define(function)
         except RfaasError:
             return None
-        index = None if applied else indices.get(definition.identity)
-        return None if index is None else (definition, index)
+        return None if applied or definition.identity not in known else definition
+
+
+def segments_of(payload: bytes | Sequence[Any]) -> list[Any]:
+    """The segments of a request that becomes a call like any other."""
+    return [payload] if isinstance(payload, bytes) else list(payload)

@@ -91,31 +91,56 @@ void rfaas_loan_give_back(rfaas_loan *loan) { store(&loan->state, RFAAS_LOAN_IDL
 
 void rfaas_loan_leave(rfaas_loan *loan) { store(&loan->state, RFAAS_LOAN_LEFT); }
 
-static rfaas_rc leave(rfaas_loan *loan)
+/* The first channel with something to poll, -1: none. */
+static int look(rfaas_channel *const channels[], int n, int64_t spin_ns)
 {
-    rfaas_loan_leave(loan);
-    return RFAAS_AGAIN;
+    for (int i = 0; i < n; i++) {
+        if (rfaas_channel_spin(channels[i], spin_ns / n) != RFAAS_AGAIN)
+            return i;
+    }
+    return -1;
 }
 
-rfaas_rc rfaas_loan_await(rfaas_loan *loan, rfaas_channel *channel, int64_t spin_ns, int64_t sleep_ns)
+/* The borrower has the channels again, and the one that is returned has something; -1: they are left. */
+static int sleep_until_ready(rfaas_loan *loan, rfaas_channel *const channels[], int n, int64_t sleep_ns)
 {
-    for (int64_t left_ns = spin_ns; left_ns > 0; left_ns -= SLICE_NS) {
-        if (rfaas_channel_spin(channel, left_ns < SLICE_NS ? left_ns : SLICE_NS) != RFAAS_AGAIN)
-            return RFAAS_OK;
-        if (load(&loan->recalled))
-            return leave(loan);
+    struct pollfd wanted[RFAAS_LOAN_CHANNELS + 1];
+    for (int i = 0; i < n; i++) {
+        short events = rfaas_channel_wants_write(channels[i]) ? POLLIN | POLLOUT : POLLIN;
+        wanted[i] = (struct pollfd){rfaas_channel_fd(channels[i]), events, 0};
     }
-    if (rfaas_channel_stay_awake(channel, false))
-        return RFAAS_OK;
+    wanted[n] = (struct pollfd){loan->wake_fd, POLLIN, 0};
     store(&loan->state, RFAAS_LOAN_ASLEEP);
-    struct pollfd wanted[2] = {{rfaas_channel_fd(channel), POLLIN, 0}, {loan->wake_fd, POLLIN, 0}};
-    if (rfaas_channel_wants_write(channel))
-        wanted[0].events |= POLLOUT;
-    int n = load(&loan->recalled) ? 0 : poll(wanted, 2, (int)(sleep_ns / 1000000));
-    if (!go(loan, RFAAS_LOAN_ASLEEP, n > 0 && wanted[0].revents ? RFAAS_LOAN_BUSY : RFAAS_LOAN_LEFT))
-        return RFAAS_AGAIN; /* the owner was faster */
-    if (!(n > 0 && wanted[0].revents))
-        return RFAAS_AGAIN;
-    rfaas_channel_stay_awake(channel, true);
-    return RFAAS_OK;
+    int n_ready = load(&loan->recalled) ? 0 : poll(wanted, (nfds_t)n + 1, (int)(sleep_ns / 1000000));
+    int ready = 0;
+    while (ready < n && wanted[ready].revents == 0)
+        ready++;
+    bool goes_on = n_ready > 0 && ready < n;
+    /* Where the owner was faster the loan is left already. */
+    return go(loan, RFAAS_LOAN_ASLEEP, goes_on ? RFAAS_LOAN_BUSY : RFAAS_LOAN_LEFT) && goes_on ? ready : -1;
+}
+
+int rfaas_loan_await(rfaas_loan *loan, rfaas_channel *const channels[], int n, int64_t spin_ns, int64_t sleep_ns)
+{
+    int64_t slice_ns = n == 1 ? SLICE_NS : SLICE_NS / 10; /* one is looked at without a clock between, several in turn */
+    for (int64_t left_ns = spin_ns; left_ns > 0; left_ns -= slice_ns) {
+        int i = look(channels, n, slice_ns);
+        if (i >= 0)
+            return i;
+        if (load(&loan->recalled)) {
+            rfaas_loan_leave(loan);
+            return -1;
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        if (rfaas_channel_stay_awake(channels[i], false)) {
+            for (int k = 0; k <= i; k++)
+                rfaas_channel_stay_awake(channels[k], true);
+            return i;
+        }
+    }
+    int ready = sleep_until_ready(loan, channels, n, sleep_ns);
+    for (int i = 0; ready >= 0 && i < n; i++)
+        rfaas_channel_stay_awake(channels[i], true);
+    return ready;
 }

@@ -1,8 +1,8 @@
-/* loan.h - a channel on loan to whichever thread asks: who may use it now, and how its owner gets it back.
+/* loan.h - channels on loan to whichever thread asks: who may use them now, and how their owner gets them back.
  *
- * The owner is one thread, which reads the channel at all other times. Another thread takes the loan for one exchange,
- * a frame out and a frame in, and gives it back: all that happens between is C, so nothing of an interpreter's can come
- * in between and leave the channel in nobody's hands. What is not answered soon is left to the owner.
+ * The owner is one thread, which reads the channels at all other times. Another thread takes the loan to send and to
+ * receive, and gives it back: all that happens between is C, so nothing of an interpreter's can come in between and
+ * leave the channels in nobody's hands. What is not answered soon is left to the owner.
  *
  *   from      what                          who        to
  *   ABSENT    the owner lends               owner      IDLE
@@ -19,6 +19,8 @@
 
 #include "rfaas_channel.h"
 
+enum { RFAAS_LOAN_CHANNELS = 64 };
+
 typedef enum rfaas_loan_state {
     RFAAS_LOAN_ABSENT,
     RFAAS_LOAN_IDLE,
@@ -29,7 +31,7 @@ typedef enum rfaas_loan_state {
 
 typedef struct rfaas_loan {
     int state;    /* rfaas_loan_state; atomic */
-    int recalled; /* the owner wants the channel back; atomic */
+    int recalled; /* the owner wants the channels back; atomic */
     int wake_fd;  /* wakes a borrower that sleeps */
 } rfaas_loan;
 
@@ -42,10 +44,10 @@ void rfaas_loan_close(rfaas_loan *loan);
 /* There is a loan from now on. Only while there is none. */
 void rfaas_loan_begin(rfaas_loan *loan);
 
-/* No exchange begins any more; one that is under way is left. From any thread. */
+/* Nobody takes it any more; who uses it leaves it. From any thread. */
 void rfaas_loan_recall(rfaas_loan *loan);
 
-/* Waits until no borrower uses the channel, which takes as long as a borrower looks, and ends the loan. False if there
+/* Waits until no borrower uses the channels, which takes as long as a borrower looks, and ends the loan. False if there
  * was none. Recalls it. */
 bool rfaas_loan_end(rfaas_loan *loan);
 
@@ -53,17 +55,19 @@ rfaas_loan_state rfaas_loan_look(const rfaas_loan *loan);
 
 /* ---- a borrower ---- */
 
-/* The channel is the caller's for one exchange; false if somebody uses it, if it is recalled, or if there is no loan. */
+/* The channels are the caller's until it gives them back; false if somebody uses them, if they are recalled, or if there
+ * is no loan. */
 bool rfaas_loan_take(rfaas_loan *loan);
 
-/* The exchange is over. */
+/* Others may take it. */
 void rfaas_loan_give_back(rfaas_loan *loan);
 
 /* What comes next is the owner's affair. */
 void rfaas_loan_leave(rfaas_loan *loan);
 
-/* Waits for something to poll: looks for `spin_ns`, then sleeps for `sleep_ns`. OK: poll. AGAIN: the channel is the
- * owner's now, recalled or because nothing came; it must not be touched. */
-rfaas_rc rfaas_loan_await(rfaas_loan *loan, rfaas_channel *channel, int64_t spin_ns, int64_t sleep_ns);
+/* Waits for something to poll on one of these channels (at most RFAAS_LOAN_CHANNELS): looks for `spin_ns`, then sleeps
+ * for `sleep_ns`. Returns its index; or -1: the channels are the owner's now, recalled or because nothing came, and must
+ * not be touched. */
+int rfaas_loan_await(rfaas_loan *loan, rfaas_channel *const channels[], int n, int64_t spin_ns, int64_t sleep_ns);
 
 #endif

@@ -2,7 +2,9 @@
 
 from unit.client.played import Client, none, only
 
+from rfaas.client.core import LENT_IDS
 from rfaas.client.events import (
+    Borrowed,
     Call,
     CloseChannel,
     Deliver,
@@ -13,6 +15,7 @@ from rfaas.client.events import (
     Lent,
     Recall,
     Returned,
+    SendWant,
     Shutdown,
     Terminate,
 )
@@ -28,13 +31,35 @@ def lend(client):
     return lent.last_id_before
 
 
-def test_one_channel_is_on_loan_at_a_time(client):
+def test_there_is_one_loan_at_a_time(client):
     """Two threads may ask at once; a second loan would be forgotten, and its executor never end."""
     lend(client)
     client.worker(2)
     none(client.step(Lend()), Lent)
     client.step(Returned(1, 0))
-    only(client.step(Lend()), Lent)
+    lent = [effect for effect in client.step(Lend()) if isinstance(effect, Lent)]
+    assert {effect.channel for effect in lent} == {1, 2}
+    assert abs(lent[0].last_id_before - lent[1].last_id_before) >= LENT_IDS
+
+
+def test_all_idle_channels_are_lent_and_busy_ones_are_not(client):
+    for number in (1, 2, 3):
+        client.worker(number)
+    _, effects = client.submit()
+    busy = only(effects, Dispatch).channel
+    lent = {effect.channel for effect in client.step(Lend()) if isinstance(effect, Lent)}
+    assert lent == {1, 2, 3} - {busy}
+    for number in lent:
+        client.step(Returned(number, 0))
+    assert len([effect for effect in client.step(Lend()) if isinstance(effect, Lent)]) == 2
+
+
+def test_borrowed_calls_ask_for_workers_too():
+    client = Client(max_workers=4)
+    client.join()
+    lend(client)
+    assert only(client.step(Borrowed(3)), SendWant).workers == 3
+    assert only(client.step(Borrowed(99)), SendWant).workers == 4
 
 
 def test_nothing_is_lent_while_something_waits_or_nobody_idles(client):
