@@ -68,7 +68,7 @@ class Future(concurrent.futures.Future[R]):
         request = self._request
         if request is None:
             return self._own_state
-        if request.done:
+        if request.done or request.withdrawn:
             self.settle()
             return self._own_state
         return RUNNING if request.sent else PENDING
@@ -100,9 +100,7 @@ class Future(concurrent.futures.Future[R]):
             return self._own_state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
         if not request.done:
             self._borrowing.look()
-        if request.done:
-            self.settle()
-        return self._own_state == FINISHED
+        return self._state in (FINISHED, CANCELLED_AND_NOTIFIED)
 
     def running(self) -> bool:
         """As the standard one's."""
@@ -125,11 +123,9 @@ class Future(concurrent.futures.Future[R]):
         """
         request = self._request
         if request is not None and not request.done:
-            if self._borrowing.withdraw(request):
-                self.__dict__.pop("_request", None)
-                self._end_cancelled()
+            if self._borrowing.withdraw(request):  # in one step; nobody waits to be told
                 return True
-            if not interrupt:
+            if request.sent and not interrupt:
                 return False
             self._give_up(request)
             over_s = time.monotonic() + _HANDED_OVER_S
@@ -167,6 +163,9 @@ class Future(concurrent.futures.Future[R]):
         """Take the answer of a request that is done, and tell whoever waits. Harmless if that was done, or half."""
         request = self._request
         if request is None:
+            return
+        if request.withdrawn:
+            self.__dict__.update(_own_state=CANCELLED_AND_NOTIFIED, _request=None)
             return
         # A KeyboardInterrupt in here leaves all to whoever asks next.
         value, error = self.__dict__.setdefault("_answer", self._borrowing.outcome_of(request))

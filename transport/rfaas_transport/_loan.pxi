@@ -65,7 +65,7 @@ cdef class Request:
     cdef Frame frame              # made of that
     cdef readonly bint done       # it is answered
     cdef readonly bint sent
-    cdef bint withdrawn
+    cdef readonly bint withdrawn  # it never will be
     cdef public bint is_awaited   # by somebody who must be told
     cdef uint64_t generation      # of the loan that it is on; 0: of none
     cdef readonly int channel     # where it was sent, as a place among those lent
@@ -327,8 +327,8 @@ cdef class Loan:
             self.look_after()
 
     def withdraw(self, Request request not None):
-        """Take a request back that was not sent; False if it is too late."""
-        if request.done or request.sent or request.generation == 0 or request.generation != self.generation:
+        """Take a request back that was not sent; False if it is too late, or if somebody must be told."""
+        if request.done or request.sent or request.is_awaited or request.generation != self.generation:
             return False
         request.withdrawn = True
         request.generation = 0
