@@ -318,6 +318,7 @@ class IoThread(Books):
         for event in self._notes:  # from the inside of the last step: nobody will do them
             if isinstance(event, Submit):
                 event.call.work.future._end(None, RuntimeError(f"cannot schedule new futures after {self._shut}"))
+        self._lane.close()
         self.reclaims.close()
         self._session.leave()
         self._poller.close()

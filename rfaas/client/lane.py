@@ -97,6 +97,11 @@ class Lane:
         """Be ready for loans; `poller` is what the I/O thread waits on."""
         self._loan = Loan(poller)
 
+    def close(self) -> None:
+        """There will be no loan any more."""
+        if self._loan is not None:
+            self._loan.close()
+
     def forget(self) -> list[Future[Any]]:
         """Nothing is lent any more, in a forked child: the channels are the parent's. Futures of what is on loan."""
         loan, self._loan, self.borrowing = self._loan, None, None

@@ -1,5 +1,6 @@
 """`invoke`: a channel on loan to the thread that waits, and every way in which it goes back."""
 
+import concurrent.futures
 import os
 import signal
 import threading
@@ -218,3 +219,116 @@ def test_an_idle_loan_costs_nothing(ex):
     before_s = time.process_time()
     time.sleep(0.5)
     assert time.process_time() - before_s < 0.1
+
+
+# --- submit on loan -----------------------------------------------------------------------------------
+
+
+def test_a_burst_is_answered_in_full_and_counted(ex):
+    warm(ex)
+    before = ex.statistics()["answered"]
+    futures = [ex.submit(f.add, n, 1) for n in range(2000)]
+    assert [future.result(TIMEOUT_S) for future in futures] == list(range(1, 2001))
+    wait_until(lambda: ex.statistics()["answered"] == before + 2000, TIMEOUT_S)
+
+
+def test_who_computes_instead_of_waiting_finds_results_all_the_same(ex):
+    warm(ex)
+    futures = [ex.submit(f.add, n, 1) for n in range(50)]
+    wait_until(lambda: all(future._own_state == "FINISHED" for future in futures), TIMEOUT_S)  # nobody asked them
+    assert [future.result(0) for future in futures] == list(range(1, 51))
+
+
+@pytest.mark.parametrize("way", ["callback", "wait", "as_completed", "result of another thread"])
+def test_whoever_wants_to_be_told_is(ex, way):
+    warm(ex)
+    futures = [ex.submit(f.add, n, 1) for n in range(20)]
+    if way == "callback":
+        told = []
+        for future in futures:
+            future.add_done_callback(lambda ended: told.append(ended.result()))
+        wait_until(lambda: len(told) == 20, TIMEOUT_S)
+        assert sorted(told) == list(range(1, 21))
+    elif way == "wait":
+        assert len(concurrent.futures.wait(futures, TIMEOUT_S).done) == 20
+    elif way == "as_completed":
+        assert sum(future.result() for future in concurrent.futures.as_completed(futures, TIMEOUT_S)) == sum(
+            range(1, 21)
+        )
+    else:
+        results = []
+        threads = [threading.Thread(target=lambda: results.append(futures[-1].result(TIMEOUT_S))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(TIMEOUT_S)
+        assert results == [20] * 4
+    assert all(future.done() and not future.running() and not future.cancelled() for future in futures)
+
+
+def test_a_waiting_call_can_be_cancelled_and_a_running_one_by_force(ex):
+    ex.invoke(f.sleep, 0.0)  # the channel knows it from now on
+    warm(ex)
+    running = ex.submit(f.sleep, 30.0)
+    waiting = [ex.submit(f.add, n, 1) for n in range(3)]
+    assert waiting[1].cancel()
+    assert waiting[1].cancelled()
+    with pytest.raises(concurrent.futures.CancelledError):
+        waiting[1].result(0)
+    assert not running.cancel()
+    assert running.cancel(interrupt=True)
+    with pytest.raises(rfaas.Cancelled):
+        running.result(TIMEOUT_S)
+    assert [waiting[0].result(TIMEOUT_S), waiting[2].result(TIMEOUT_S)] == [1, 3]
+
+
+def test_a_timeout_is_kept_and_the_result_comes_later(ex):
+    warm(ex)
+    future = ex.submit(f.sleep, 0.3)
+    for timeout_s in (0, 0.001, 0.05):
+        with pytest.raises(concurrent.futures.TimeoutError):
+            future.result(timeout_s)
+    assert future.exception(TIMEOUT_S) is None
+
+
+def test_a_burst_asks_for_workers_as_any_queue_does():
+    with rfaas.Executor(max_workers=3, hot_for_s=0.05) as ex:
+        warm(ex)
+        assert ex.statistics()["workers"] == 1
+        pids = {future.result(TIMEOUT_S) for future in [ex.submit(f.sleep_then_pid, 0.02) for _ in range(150)]}
+        assert len(pids) == 3
+
+
+def test_a_worker_that_dies_in_a_burst_costs_one_call(ex):
+    warm(ex)
+    futures = [ex.submit(f.add, n, 1) for n in range(100)]
+    lethal = ex.submit(os._exit, 1)
+    later = [ex.submit(f.add, n, 2) for n in range(100)]
+    assert [future.result(TIMEOUT_S) for future in futures] == list(range(1, 101))
+    assert isinstance(lethal.exception(TIMEOUT_S), rfaas.WorkerLost)
+    assert [future.result(TIMEOUT_S) for future in later] == list(range(2, 102))
+
+
+def test_in_a_forked_child_what_was_on_loan_is_the_parent_s(ex):
+    warm(ex)
+    future = ex.submit(f.sleep, 0.2)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if isinstance(future.exception(5), RuntimeError) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert future.result(TIMEOUT_S) == 0.2
+
+
+def test_shutdown_awaits_what_is_on_loan_and_cancels_what_waits():
+    with rfaas.Executor(max_workers=1, hot_for_s=0.05) as ex:
+        warm(ex)
+        futures = [ex.submit(f.add, n, 1) for n in range(300)]
+    assert [future.result(0) for future in futures] == list(range(1, 301))
+    with rfaas.Executor(max_workers=1, hot_for_s=0.05) as ex:
+        ex.invoke(f.sleep, 0.0)
+        warm(ex)
+        running = ex.submit(f.sleep, 0.3)
+        waiting = [ex.submit(f.add, n, 1) for n in range(10)]
+        ex.shutdown(cancel_futures=True)
+        assert running.result(0) == 0.3
+        assert all(future.cancelled() for future in waiting)

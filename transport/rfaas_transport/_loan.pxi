@@ -39,7 +39,6 @@ cdef enum:
     ANSWERS_MAX = 6  # statuses below end a request: the peer has answered and takes the next (001 section 4)
 
 cdef int64_t LOOK_NS = 200000        # a hot peer answers within microseconds
-cdef int64_t SLEEP_NS = 20000000     # for so long a signal may have to wait
 
 MOST_LENT = RFAAS_LOAN_CHANNELS
 
@@ -129,10 +128,12 @@ cdef class Loan:
 
     Args:
         poller: the owner waits on it, and is woken when something is left to it.
+        sleep_s: for how long a borrower sleeps when nothing comes; for so long a signal may have to wait.
     """
 
     cdef rfaas_loan loan
     cdef Poller poller
+    cdef int64_t sleep_ns
     cdef list lent               # of _Lent
     cdef object queue, put, take_first   # requests that wait
     cdef readonly object awaited  # futures of answered requests, for the owner to tell who waits for them
@@ -143,8 +144,9 @@ cdef class Loan:
     cdef public bint watched     # the owner looks after it every now and then
     cdef readonly uint64_t activity   # grows with each request and each answer
 
-    def __cinit__(self, Poller poller not None):
+    def __cinit__(self, Poller poller not None, double sleep_s=0.02):
         self.loan.wake_fd = -1
+        self.sleep_ns = <int64_t>(sleep_s * 1e9)
         self.poller = poller
         self.lent = []
         self.finished = []
@@ -227,6 +229,10 @@ cdef class Loan:
         self.look_after()
         return channels, waiting
 
+    def close(self):
+        """Give up what it needs of the kernel, once there is no loan any more and never will be; repeatable."""
+        rfaas_loan_close(&self.loan)
+
     @property
     def open(self):
         """True while there is a loan."""
@@ -298,13 +304,13 @@ cdef class Loan:
             True: it is answered. False: this is the owner's affair now, `timeout_s` is over, or another thread waits
             here already.
         """
-        cdef int64_t sleep_ns = SLEEP_NS
+        cdef int64_t sleep_ns = self.sleep_ns
         if request.done:
             return True
         if request.generation == 0 or request.generation != self.generation:
             return False
         if timeout_s is not None:
-            sleep_ns = min(SLEEP_NS, max(0, <int64_t>(timeout_s * 1e9)))
+            sleep_ns = min(self.sleep_ns, max(0, <int64_t>(timeout_s * 1e9)))
         if not rfaas_loan_take(&self.loan):
             return False
         while self.exchange():
