@@ -85,6 +85,7 @@ OVERRUN = RFAAS_CALL_OVERRUN
 cdef enum:
     KEEP_BYTES = 64 << 20  # of an output between two calls: what went beyond goes back to the system once it is sent
     POOL = 4               # outputs that are kept for the next call
+    SMALL_BYTES = 1 << 20  # only one is kept that may be larger: a worker's memory is limited
 
 CAPACITY_BYTES_MAX = 1 << 32
 """Of an output: what a channel takes."""
@@ -147,7 +148,7 @@ cdef class Output:
 
 @cython.final
 cdef class Outputs:
-    """Outputs that are used again once what was in them is sent: the few used last."""
+    """Outputs that are used again once what was in them is sent: the few used last, one large one among them."""
 
     cdef list kept
 
@@ -165,6 +166,7 @@ cdef class Outputs:
             if output.output.capacity_bytes == capacity_bytes and output.borrowers == 0:
                 output.shown_bytes = <Py_ssize_t>capacity_bytes
                 return output
+        self.kept = [output for output in self.kept if output.output.capacity_bytes <= SMALL_BYTES]
         output = Output(capacity_bytes)
         self.kept.insert(0, output)
         del self.kept[POOL:]  # one that is still being sent is freed when that is done

@@ -455,6 +455,16 @@ def test_an_output_is_used_again_once_nobody_reads_it():
     assert outputs.take(101).capacity_bytes == 101
 
 
+def test_of_large_outputs_only_the_last_is_kept():
+    outputs = Outputs()
+    small, large = outputs.take(100), outputs.take(2 << 20)
+    assert outputs.take(2 << 20) is large
+    larger = outputs.take(3 << 20)
+    assert outputs.take(3 << 20) is larger
+    assert outputs.take(2 << 20) is not large
+    assert outputs.take(100) is small
+
+
 def test_a_large_output_gives_its_memory_back_once_it_is_sent():
     output = Output(96 << 20)
     with memoryview(output) as room:
