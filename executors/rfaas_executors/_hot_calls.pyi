@@ -1,6 +1,7 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from rfaas_executors._compiled import NativeFunction
 from rfaas_executors._process import HeldDescriptors, StatePage
 from rfaas_executors.calls import Outcome
 from rfaas_executors.streams import Streams
@@ -16,11 +17,13 @@ class HotCalls:
         lease_seq: int,
         epoch: int,
         index: int,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | NativeFunction,
         streams: Streams,
         make_context: Callable[[Frame], object],
         watched: int,
         held: HeldDescriptors,
+        over_bytes: Callable[..., tuple[int, Sequence[Any], int]] | None = None,
+        holder: str = "",
     ) -> None: ...
     def __call__(self) -> object | None: ...
     def run(self, soon_s: float, for_ns: int) -> Frame | tuple[Frame, Outcome | None, bool | None] | None: ...

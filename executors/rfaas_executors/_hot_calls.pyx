@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 import pickle
 
-from rfaas_executors.calls import Outcome, dumps as dump_anything, failed, still_this_process
+from rfaas_executors.calls import SAID_BYTES, Outcome, dumps as dump_anything, failed, still_this_process
 from rfaas_transport import current_call
 from rfaas_transport._core import Frame, Requests
 from rfaas_transport.frame import Kind, Status
@@ -55,8 +55,11 @@ cdef class HotCalls:
         make_context: makes what `rfaas.current()` returns, of a frame.
         watched: the channel's descriptor, to be compared before each answer, or -1: answers don't need it.
         held: compares it.
+        over_bytes: calls the function if it is one over bytes (`ByteCalls.call`); None: it is none.
+        holder: the client's id, for that.
     """
 
+    cdef object over_bytes, holder
     cdef object requests, next_request, answer, start, finish, call_printed, function, make_context, holds
     cdef object out, err, out_writer, err_writer
     cdef int64_t write_ns
@@ -67,7 +70,9 @@ cdef class HotCalls:
     cdef int page_slot, index, watched
 
     def __init__(self, channel, page, int page_slot, uint64_t lease_seq, uint64_t epoch, int index, function, streams,
-                 make_context, int watched, held):
+                 make_context, int watched, held, over_bytes=None, holder=""):
+        self.over_bytes = over_bytes
+        self.holder = holder
         self.requests = Requests(channel, CALL, RESULT, index, lease_seq, epoch)
         self.next_request = self.requests.next
         self.answer = self.requests.answer
@@ -138,20 +143,32 @@ cdef class HotCalls:
                 stage = BAD_ARGUMENTS
                 value = None
                 try:
-                    if type(payload) is bytes:
+                    if self.over_bytes is not None:
+                        stage = EXCEPTION
+                        given = (memoryview(payload),) if type(payload) is bytes else payload
+                        start_ns = now_ns()
+                        status, pickled, needed_bytes = self.over_bytes(self.function, given, requests, self.holder, 0)
+                        took_ns = now_ns() - start_ns
+                        given = None
+                        if status != OK:
+                            still_this_process()
+                            self.end_context()
+                            return requests.frame(), Outcome(status, pickled, needed_bytes, SAID_BYTES), None
+                    elif type(payload) is bytes:
                         arguments, keywords = loads(payload)
                     else:
                         arguments, keywords = loads(payload[0], buffers=payload[1:])
-                    stage = EXCEPTION
-                    start_ns = now_ns()
-                    value = self.function(*arguments, **keywords) if keywords else self.function(*arguments)
-                    took_ns = now_ns() - start_ns
-                    stage = BAD_RESULT
-                    pickled = dumps(value, 5) if type(value) in PLAIN else dump_anything(value)
+                    if self.over_bytes is None:
+                        stage = EXCEPTION
+                        start_ns = now_ns()
+                        value = self.function(*arguments, **keywords) if keywords else self.function(*arguments)
+                        took_ns = now_ns() - start_ns
+                        stage = BAD_RESULT
+                        pickled = dumps(value, 5) if type(value) in PLAIN else dump_anything(value)
                 except BaseException as error:
                     still_this_process()
                     self.end_context()
-                    return requests.frame(), failed(stage, error, value), None
+                    return requests.frame(), failed(stage, error, value, SAID_BYTES if self.over_bytes else 0), None
                 still_this_process()
                 self.end_context()
                 arguments = keywords = None

@@ -7,7 +7,9 @@ import pickle
 
 from cloudpickle import list_registry_pickle_by_value
 
+from rfaas.client.byte_results import Room
 from rfaas.client.futures import Future
+from rfaas.functions import ByteFunction
 from rfaas_transport._core import Request
 
 cdef extern from "Python.h":
@@ -15,6 +17,8 @@ cdef extern from "Python.h":
 
 cdef object loads = pickle.loads, dumps = pickle.dumps
 cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])  # hold nothing that travels on its own
+
+cdef int SMALL_BYTES = 4096  # bytes are handed over at less cost than a view of them
 
 ELSEWHERE = object()
 """What `Borrowing.call` returns if the call has to go the ordinary way: nothing was sent."""
@@ -83,14 +87,33 @@ cdef class Borrowing:
             if definition is None:
                 return None
             known = self.known[key] = (function, definition, definition.identity)
+        if isinstance(function, ByteFunction):
+            return self.prepare_bytes(<tuple>known, function, args, kwargs, settings)
         payload = pack(args, kwargs, self.limit_bytes)
         if payload is None:
             return None
-        return Request((<tuple>known)[2], payload, ((<tuple>known)[1], settings))
+        return Request((<tuple>known)[2], payload, ((<tuple>known)[1], settings, None))
+
+    cdef object prepare_bytes(self, tuple known, function, tuple args, dict kwargs, settings):
+        """A request whose payload is the input itself."""
+        try:
+            data, capacity_bytes, out = function.pack(args, kwargs)
+        except Exception:
+            return None  # the ordinary way tells
+        n_bytes = data.nbytes
+        if self.limit_bytes and n_bytes > self.limit_bytes:
+            return None
+        room = Room(capacity_bytes, out)
+        is_bytes = len(args) == 1 and type(args[0]) is bytes
+        payload = args[0] if is_bytes and n_bytes <= SMALL_BYTES else (data,)
+        return Request(known[2], payload, (known[1], settings, room), room.asked_bytes(self.limit_bytes))
 
     cdef object value_of(self, request):
         answer = request.answer()
         if type(answer) is bytes:
+            room = (<tuple>request.about)[2]
+            if room is not None:
+                return room.take(answer)
             try:
                 return loads(answer)
             except Exception as error:
@@ -109,9 +132,12 @@ cdef class Borrowing:
         answer = request.answer()
         if type(answer) is not bytes:
             return self.load(request, answer, None)
+        room = (<tuple>request.about)[2]
         try:
-            return loads(answer), None
+            return (loads(answer) if room is None else room.take(answer)), None
         except Exception as error:
+            if room is not None:
+                return None, error
             return self.load(request, None, error)
 
     def invoke(self, function, tuple args, dict kwargs, settings):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rfaas.client.byte_results import Room
 from rfaas.client.events import Broke, Deliver, Examine, Fail, FrameLike, Withdrawn
 from rfaas.client.futures import Future
 from rfaas.client.serial import load_result
@@ -16,29 +17,35 @@ Ending = Deliver | Fail | Withdrawn
 """Effects that resolve a future."""
 
 
-def resolve(ending: Ending, future: Future[Any], limit_bytes: int = 0) -> None:
-    """Give a future its result, its error or its cancellation, and run its callbacks."""
+def resolve(ending: Ending, future: Future[Any], limit_bytes: int = 0, room: Room | None = None) -> None:
+    """Give a future its result, its error or its cancellation, and run its callbacks.
+
+    Args:
+        limit_bytes: what this executor takes; 0: what a channel takes.
+        room: of a function over bytes.
+    """
     if isinstance(ending, Withdrawn):
         future._end_cancelled()
     elif isinstance(ending, Fail):
         future._end(None, ending.error)
     else:
-        _deliver(ending, future, limit_bytes)
+        _deliver(ending, future, limit_bytes, room)
 
 
-def _deliver(ending: Deliver, future: Future[Any], limit_bytes: int) -> None:
+def _deliver(ending: Deliver, future: Future[Any], limit_bytes: int, room: Room | None) -> None:
     """Decode a result and resolve its future."""
-    value, error = outcome(ending.frame, limit_bytes)
+    value, error = outcome(ending.frame, limit_bytes, room)
     if isinstance(error, RfaasError) and not error.node:
         error.node, error.attempt = ending.info.node, ending.call.attempt
         error.checkpoint = ending.call.checkpoint
     future._end(value, error)
 
 
-def outcome(frame: FrameLike, limit_bytes: int) -> tuple[Any, BaseException | None]:
-    """What a RESULT frame brought: a value, or the error that it stands for."""
+def outcome(frame: FrameLike, limit_bytes: int, room: Room | None = None) -> tuple[Any, BaseException | None]:
+    """What a RESULT frame brought: a value, or the error that it stands for; `room` as for `resolve`."""
     try:
-        return load_result(frame.status, frame.segments, frame.out_size, limit_bytes), None
+        load = load_result if room is None else room.load_result
+        return load(frame.status, frame.segments, frame.out_size, limit_bytes), None
     except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
         # Frames of ours tell a user nothing; its class may have a `with_traceback` of its own.
         return None, BaseException.with_traceback(error, None)

@@ -147,9 +147,10 @@ class IoThread(Books):
             if self._printouts.holds(ending, now_s):
                 continue
             future: Future[Any] = ending.call.work.future
+            room = ending.call.work.room
             ending.call.work = None  # its arguments go, though a timer may still know the call
             self._history.resolved(ending)
-            resolve(ending, future, self._config.payload_limit_bytes or 0)
+            resolve(ending, future, self._config.payload_limit_bytes or 0, room)
             self._calls.pop(future, None)
         self._resolving = []
         while self._examinations:
@@ -259,8 +260,8 @@ class IoThread(Books):
     def _adopt(self, request: Request, call_id: int = 0) -> Call:
         """The call of a borrower: sent as number `call_id`, or still to be sent."""
         future: Future[Any] = request.claim(Future())
-        definition, settings = request.about
-        work = Work(future, definition, segments_of(request.payload))
+        definition, settings, room = request.about
+        work = Work(future, definition, segments_of(request.payload), room)
         call = Call(next(self._numbers), work, settings, call_id=call_id)
         future._taken_over(lambda interrupt: self._withdraw(call, interrupt), running=call_id != 0)
         self._calls[future] = call

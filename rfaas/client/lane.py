@@ -219,7 +219,7 @@ class Lane:
         """Of an answer that is no small plain result, or of the error that unpickling one gave: value and error."""
         if frame is None:
             return None, unpicklable_result(error)
-        return outcome(frame, self._limit_bytes)
+        return outcome(frame, self._limit_bytes, request.about[2])
 
     def _look_up(self, known: frozenset[bytes], function: Callable[..., Any]) -> Definition | None:
         """A function that all channels on loan know; None if they don't, or if it travels as an argument."""

@@ -37,6 +37,7 @@ cdef extern from "loan.h" nogil:
 
 cdef enum:
     ANSWERS_MAX = 6  # statuses below end a request: the peer has answered and takes the next (001 section 4)
+    FUNCTION_ERROR = 8  # and this one
 
 cdef int64_t LOOK_NS = 200000        # a hot peer answers within microseconds
 
@@ -51,6 +52,7 @@ cdef class Request:
         identity: of the function, as the channels know it.
         payload: bytes; or segments, as in `Channel.send`.
         about: whatever its owner wants to know of it.
+        out_size: of its frame; 0: that of the loan.
     Raises:
         TypeError, BufferError, PayloadTooLarge: as `Channel.send`.
     """
@@ -68,11 +70,13 @@ cdef class Request:
     cdef public bint is_awaited   # by somebody who must be told
     cdef uint64_t generation      # of the loan that it is on; 0: of none
     cdef readonly int channel     # where it was sent, as a place among those lent
+    cdef uint64_t out_size
 
-    def __init__(self, identity, payload not None, about):
+    def __init__(self, identity, payload not None, about, uint64_t out_size=0):
         self.identity = identity
         self.payload = payload
         self.about = about
+        self.out_size = out_size
         if type(payload) is not bytes:
             self.borrowed = _Borrowed.__new__(_Borrowed)
             self.borrowed.borrow(payload)
@@ -139,6 +143,7 @@ cdef class Loan:
     cdef readonly object awaited  # futures of answered requests, for the owner to tell who waits for them
     cdef list finished           # answered, to be looked after once nobody has the loan
     cdef uint64_t generation     # names the loan
+    cdef uint64_t out_size       # of requests that name none
     cdef rfaas_channel *busy[RFAAS_LOAN_CHANNELS]
     cdef int n_busy
     cdef public bint watched     # the owner looks after it every now and then
@@ -170,7 +175,7 @@ cdef class Loan:
             channels: of each the channel, the number before that of its first request, lease_seq, epoch and the
                 indices of its functions by identity; at most MOST_LENT.
             kind: of the requests, of which there are `n_ids` a channel at most.
-            out_size: of each.
+            out_size: of each that names none itself.
         """
         cdef _Lent one
         lent = []
@@ -182,12 +187,12 @@ cdef class Loan:
             one.header.call_id = id_before
             one.header.lease_seq = lease_seq
             one.header.epoch = epoch
-            one.header.out_size = out_size
             one.last_id = id_before + n_ids
             lent.append(one)
             one.channel.stay_awake(True)
         self.lent = lent
         self.generation = generation
+        self.out_size = out_size
         self.n_busy = 0
         rfaas_loan_begin(&self.loan)
 
@@ -372,8 +377,8 @@ cdef class Loan:
         if rc != RFAAS_OK:
             return False
         cdef rfaas_header *header = &received.header
-        if (header.kind != RFAAS_KIND_RESULT or header.call_id != one.header.call_id or header.status >= ANSWERS_MAX
-                or header.credits != 1):
+        cdef bint is_answer = header.status < ANSWERS_MAX or header.status == FUNCTION_ERROR
+        if header.kind != RFAAS_KIND_RESULT or header.call_id != one.header.call_id or not is_answer or header.credits != 1:
             one.received = received
             one.has_received = True
             return False
@@ -402,6 +407,7 @@ cdef class Loan:
             if one.header.call_id < one.last_id:
                 one.header.call_id += 1
                 one.header.function = <uint16_t>one.functions[request.identity]
+                one.header.out_size = request.out_size or self.out_size
                 if request.borrowed is None:
                     rc = one.channel.hand_over_bytes(&one.header, <bytes>request.payload)
                 else:

@@ -13,7 +13,7 @@ cdef class Requests:
     cdef Channel channel
     cdef uint8_t kind, answer_kind
     cdef uint16_t function
-    cdef uint64_t lease_seq, epoch
+    cdef readonly uint64_t lease_seq, epoch
     cdef rfaas_header header  # of the one that was taken last
 
     def __init__(self, Channel channel not None, uint8_t kind, uint8_t answer_kind, uint16_t function,
@@ -39,6 +39,16 @@ cdef class Requests:
     def out_size(self):
         """Bytes that its answer may have; 0: as many as a channel takes."""
         return self.header.out_size
+
+    @property
+    def attempt(self):
+        """0: others are not plain."""
+        return 0
+
+    @property
+    def invocation(self):
+        """0, as `attempt`."""
+        return 0
 
     def next(self, double spin_s):
         """Take what comes within `spin_s`, as `Channel.spin`.
