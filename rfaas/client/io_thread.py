@@ -245,6 +245,8 @@ class IoThread(Books):
             if self._n_borrowed:
                 self._n_borrowed = 0
                 self._apply(Borrowed(0))
+            for request in waiting:  # first: without a call an executor that shuts down would end
+                self._apply(Submit(self._adopt(request)))
             for one in returned:
                 call = None if one.request is None else self._adopt(one.request, one.call_id)
                 self._ports.watch(one.port)
@@ -253,8 +255,6 @@ class IoThread(Books):
                 self._apply(events.Returned(one.port.info.number, one.n_calls, call))
                 if one.frame is not None:
                     self._take(one.port, one.frame)
-            for request in waiting:
-                self._apply(Submit(self._adopt(request)))
         self._resolve()
 
     def _adopt(self, request: Request, call_id: int = 0) -> Call:
