@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "rfaas_channel.h"
+#include "frame_queue.h"
 
 enum {
     PIECES_MAX = 256, /* pieces a system call; the kernel takes 1024, but then copies the array to its heap */
@@ -27,167 +27,45 @@ enum {
     KEEPALIVE_PROBES = 3,
 };
 
-/* What of one frame is still to be written. */
-typedef struct tcp_cursor {
-    const uint8_t *head;
-    size_t head_bytes;
-    const struct iovec *segments;
-    size_t n_segments;
-    size_t at;           /* 0: in the head; i: in segment i - 1; n_segments + 1: done */
-    size_t offset_bytes; /* in that piece */
-} tcp_cursor;
-
-typedef struct tcp_queued {
-    struct tcp_queued *next;
-    void *cookie;
-    tcp_cursor cursor;       /* over the copies below */
-    struct iovec segments[]; /* then the head's bytes */
-} tcp_queued;
-
 typedef struct tcp_channel {
     rfaas_channel base;
     int fd;
-    tcp_queued *first, **last;
+    rfaas_frame_queue queue;
 } tcp_channel;
-
-static struct iovec piece_at(const tcp_cursor *cursor, size_t at)
-{
-    return at == 0 ? (struct iovec){(void *)cursor->head, cursor->head_bytes} : cursor->segments[at - 1];
-}
-
-static size_t gather(const tcp_cursor *cursor, struct iovec *pieces)
-{
-    size_t n = 0;
-    size_t offset_bytes = cursor->offset_bytes;
-    for (size_t at = cursor->at; at <= cursor->n_segments && n < PIECES_MAX; at++, offset_bytes = 0) {
-        struct iovec piece = piece_at(cursor, at);
-        if (piece.iov_len > offset_bytes)
-            pieces[n++] = (struct iovec){(uint8_t *)piece.iov_base + offset_bytes, piece.iov_len - offset_bytes};
-    }
-    return n;
-}
-
-/* Passes empty pieces too, so that `at` is beyond the last exactly when nothing is left. */
-static void advance(tcp_cursor *cursor, size_t size_bytes)
-{
-    while (cursor->at <= cursor->n_segments) {
-        size_t left_bytes = piece_at(cursor, cursor->at).iov_len - cursor->offset_bytes;
-        if (size_bytes < left_bytes) {
-            cursor->offset_bytes += size_bytes;
-            return;
-        }
-        size_bytes -= left_bytes;
-        cursor->at++;
-        cursor->offset_bytes = 0;
-    }
-}
 
 static bool is_full(int error)
 {
     return error == EAGAIN || error == EWOULDBLOCK || error == ENOBUFS;
 }
 
-/* OK: all written. AGAIN: the socket is full. MORE: the budget is spent. `*written_bytes` is raised either way. */
-static rfaas_rc write_some(tcp_channel *channel, tcp_cursor *cursor, uint64_t budget_bytes, uint64_t *written_bytes)
+static rfaas_rc write_some(rfaas_channel *base, rfaas_cursor *cursor, uint64_t budget_bytes, uint64_t *written_bytes)
 {
     struct iovec pieces[PIECES_MAX];
-    uint64_t start_bytes = *written_bytes;
-    while (cursor->at <= cursor->n_segments) {
-        if (*written_bytes - start_bytes >= budget_bytes)
+    while (!rfaas_cursor_is_done(cursor)) {
+        if (*written_bytes >= budget_bytes)
             return RFAAS_MORE;
-        struct msghdr message = {.msg_iov = pieces, .msg_iovlen = gather(cursor, pieces)};
-        ssize_t n = sendmsg(channel->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        struct msghdr message = {.msg_iov = pieces, .msg_iovlen = rfaas_cursor_pieces(cursor, pieces, PIECES_MAX)};
+        ssize_t n = sendmsg(((tcp_channel *)base)->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n >= 0) {
-            advance(cursor, (size_t)n);
+            rfaas_cursor_advance(cursor, (size_t)n);
             *written_bytes += (uint64_t)n;
         } else if (is_full(errno)) {
             return RFAAS_AGAIN;
         } else if (errno != EINTR) {
-            return rfaas_channel_broken(&channel->base, "sending failed", errno);
+            return rfaas_channel_broken(base, "sending failed", errno);
         }
     }
     return RFAAS_OK;
 }
 
-static rfaas_rc enqueue(tcp_channel *channel, const rfaas_outgoing *out, const tcp_cursor *cursor,
-                        uint64_t written_bytes)
-{
-    size_t segments_bytes = out->n_segments * sizeof(struct iovec);
-    tcp_queued *queued = malloc(sizeof *queued + segments_bytes + out->head_bytes);
-    if (queued == NULL)
-        return RFAAS_NO_MEMORY;
-    if (rfaas_channel_enqueue(&channel->base, out->head_bytes + out->in_size - written_bytes) != RFAAS_OK) {
-        free(queued);
-        return RFAAS_NO_MEMORY;
-    }
-    uint8_t *head = (uint8_t *)(queued->segments + out->n_segments);
-    memcpy(head, out->head, out->head_bytes);
-    if (segments_bytes > 0)
-        memcpy(queued->segments, out->segments, segments_bytes);
-    queued->next = NULL;
-    queued->cookie = out->cookie;
-    queued->cursor = *cursor;
-    queued->cursor.head = head;
-    queued->cursor.segments = queued->segments;
-    *channel->last = queued;
-    channel->last = &queued->next;
-    return RFAAS_QUEUED;
-}
-
 static rfaas_rc tcp_send(rfaas_channel *base, const rfaas_outgoing *out)
 {
-    tcp_channel *channel = (tcp_channel *)base;
-    tcp_cursor cursor = {.head = out->head,
-                         .head_bytes = out->head_bytes,
-                         .segments = out->segments,
-                         .n_segments = out->n_segments};
-    uint64_t written_bytes = 0;
-    if (channel->first == NULL) {
-        rfaas_rc rc = write_some(channel, &cursor, SEND_ONCE_BYTES, &written_bytes);
-        if (rc == RFAAS_OK || rc == RFAAS_BROKEN)
-            return rc;
-    }
-    rfaas_rc rc = enqueue(channel, out, &cursor, written_bytes);
-    if (rc == RFAAS_NO_MEMORY && written_bytes > 0)
-        return rfaas_channel_broken(base, "no memory for the rest of a frame", 0);
-    return rc;
-}
-
-static void pop_first(tcp_channel *channel)
-{
-    tcp_queued *queued = channel->first;
-    channel->first = queued->next;
-    if (channel->first == NULL)
-        channel->last = &channel->first;
-    rfaas_channel_complete(&channel->base, queued->cookie);
-    free(queued);
-}
-
-static void drop_queue(tcp_channel *channel)
-{
-    while (channel->first != NULL)
-        pop_first(channel);
-    channel->base.queued_bytes = 0;
+    return rfaas_frame_queue_send(base, &((tcp_channel *)base)->queue, out, SEND_ONCE_BYTES, write_some);
 }
 
 static rfaas_rc tcp_flush(rfaas_channel *base, uint64_t budget_bytes)
 {
-    tcp_channel *channel = (tcp_channel *)base;
-    uint64_t total_bytes = 0;
-    while (channel->first != NULL) {
-        if (total_bytes >= budget_bytes)
-            return RFAAS_MORE;
-        uint64_t written_bytes = 0;
-        rfaas_rc rc = write_some(channel, &channel->first->cursor, budget_bytes - total_bytes, &written_bytes);
-        total_bytes += written_bytes;
-        base->queued_bytes -= written_bytes;
-        if (rc == RFAAS_BROKEN)
-            drop_queue(channel);
-        if (rc != RFAAS_OK)
-            return rc;
-        pop_first(channel);
-    }
-    return RFAAS_OK;
+    return rfaas_frame_queue_flush(base, &((tcp_channel *)base)->queue, budget_bytes, write_some);
 }
 
 /* The first pieces up to `limit_bytes` together; returns how many are left. */
@@ -235,7 +113,7 @@ static rfaas_rc tcp_receive(rfaas_channel *base, uint64_t budget_bytes)
 static rfaas_rc tcp_wait(rfaas_channel *base, int64_t timeout_ns)
 {
     const tcp_channel *channel = (tcp_channel *)base;
-    struct pollfd entry = {.fd = channel->fd, .events = POLLIN | (channel->first == NULL ? 0 : POLLOUT)};
+    struct pollfd entry = {.fd = channel->fd, .events = POLLIN | (channel->queue.first == NULL ? 0 : POLLOUT)};
     struct timespec timeout = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
     int n = ppoll(&entry, 1, timeout_ns < 0 ? NULL : &timeout, NULL);
     return n == 0 ? RFAAS_AGAIN : RFAAS_OK; /* an interruption or failure is an early OK: poll() tells the rest */
@@ -264,7 +142,7 @@ static uint64_t tcp_unacknowledged_bytes(const rfaas_channel *base)
 static void tcp_close(rfaas_channel *base)
 {
     tcp_channel *channel = (tcp_channel *)base;
-    drop_queue(channel);
+    rfaas_frame_queue_drop(base, &channel->queue);
     close(channel->fd);
     channel->fd = -1;
 }
@@ -352,8 +230,7 @@ rfaas_rc rfaas_tcp_adopt(int fd, const rfaas_tcp_options *options, rfaas_channel
         return RFAAS_NO_MEMORY;
     }
     made->fd = fd;
-    made->first = NULL;
-    made->last = &made->first;
+    rfaas_frame_queue_init(&made->queue);
     *channel = &made->base;
     return RFAAS_OK;
 }
