@@ -238,6 +238,26 @@ void rfaas_receiver_got(rfaas_receiver *receiver, size_t size_bytes)
         on_head(receiver);
 }
 
+size_t rfaas_receiver_feed(rfaas_receiver *receiver, const uint8_t *bytes, size_t size_bytes)
+{
+    struct iovec pieces[RFAAS_RECEIVER_IOVECS];
+    size_t fed_bytes = 0;
+    while (fed_bytes < size_bytes) {
+        size_t n = rfaas_receiver_want(receiver, pieces), step_bytes = 0;
+        if (n == 0)
+            break;
+        for (size_t i = 0; i < n && fed_bytes + step_bytes < size_bytes; i++) {
+            size_t left_bytes = size_bytes - fed_bytes - step_bytes;
+            size_t piece_bytes = pieces[i].iov_len < left_bytes ? pieces[i].iov_len : left_bytes;
+            memcpy(pieces[i].iov_base, bytes + fed_bytes + step_bytes, piece_bytes);
+            step_bytes += piece_bytes;
+        }
+        rfaas_receiver_got(receiver, step_bytes);
+        fed_bytes += step_bytes;
+    }
+    return fed_bytes;
+}
+
 bool rfaas_receiver_is_between_frames(const rfaas_receiver *receiver)
 {
     return receiver->state == RFAAS_RECEIVER_HEADER && receiver->head_got_bytes == 0;

@@ -2,8 +2,6 @@
  *
  * The memory is the peer's too: what says where something lies is read once, checked, and used as it was read.
  */
-#include <string.h>
-
 #include "shm_channel.h"
 
 /* The receiver's memory for one frame: the block in which its payload lies already. */
@@ -24,27 +22,6 @@ static void consume(shm_channel *channel, uint64_t at, uint32_t size_bytes)
         rfaas_shm_ring_bell(channel);
     channel->entry_got_bytes = 0;
     channel->entry_begun = false;
-}
-
-/* Feeds the receiver from `bytes`, at most `size_bytes`; returns how many it took. */
-static size_t feed(rfaas_receiver *receiver, const uint8_t *bytes, size_t size_bytes)
-{
-    struct iovec pieces[RFAAS_RECEIVER_IOVECS];
-    size_t fed_bytes = 0;
-    while (fed_bytes < size_bytes) {
-        size_t n = rfaas_receiver_want(receiver, pieces), step_bytes = 0;
-        if (n == 0)
-            break;
-        for (size_t i = 0; i < n && fed_bytes + step_bytes < size_bytes; i++) {
-            size_t left_bytes = size_bytes - fed_bytes - step_bytes;
-            size_t piece_bytes = pieces[i].iov_len < left_bytes ? pieces[i].iov_len : left_bytes;
-            memcpy(pieces[i].iov_base, bytes + fed_bytes + step_bytes, piece_bytes);
-            step_bytes += piece_bytes;
-        }
-        rfaas_receiver_got(receiver, step_bytes);
-        fed_bytes += step_bytes;
-    }
-    return fed_bytes;
 }
 
 /* Notes the block in which the payload of the frame that begins next lies. */
@@ -98,11 +75,11 @@ static rfaas_rc take_entry(shm_channel *channel, const rfaas_shm_entry *entry, u
             return malformed(channel);
         channel->entry_begun = true;
         if (kind == RFAAS_SHM_FRAME)
-            feed(receiver, entry->header, RFAAS_HEADER_BYTES);
+            rfaas_receiver_feed(receiver, entry->header, RFAAS_HEADER_BYTES);
     }
     uint64_t left_bytes = size_bytes - channel->entry_got_bytes;
     size_t step_bytes = left_bytes < budget_bytes ? (size_t)left_bytes : (size_t)budget_bytes;
-    size_t fed_bytes = feed(receiver, bytes + channel->entry_got_bytes, step_bytes);
+    size_t fed_bytes = rfaas_receiver_feed(receiver, bytes + channel->entry_got_bytes, step_bytes);
     channel->entry_got_bytes += (uint32_t)fed_bytes;
     if (channel->placed != NULL && receiver->state >= RFAAS_RECEIVER_PAYLOAD)
         place_payload(channel);
