@@ -190,10 +190,10 @@ class Agent:
         elif isinstance(event, on.TemplateGone | on.TemplateFailed):
             self._hosts.pop(event.template, None)
 
-    def _hand_over(self, order: on.HandOver, descriptor: int) -> None:
+    def _hand_over(self, order: on.HandOver, descriptor: int, key: bytes) -> None:
         host = self._host_of.get(order.worker)
         if host is not None:
-            host.hand_over(order, descriptor)
+            host.hand_over(order, descriptor, key)
 
     # --- the allocator --------------------------------------------------------------------------
 

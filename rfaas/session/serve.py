@@ -38,7 +38,9 @@ async def _serve(options: argparse.Namespace, listener: socket.socket, status: S
         status.say(str(error))
         return 1
     try:
-        session = SessionProcess(_core(options, ground), listener, ground.dial, ground.secret, ground.snapshot)
+        interface = Settings.load().value("session.interface") or ""
+        core = _core(options, ground)
+        session = SessionProcess(core, listener, ground.dial, ground.secret, ground.snapshot, interface)
         session.stop_on_signals()
         ground.when_over(session.stop)
         if options.embedded:

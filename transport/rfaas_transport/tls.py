@@ -6,26 +6,31 @@ Must not keep a key. Spec: docs/spec/004-session.md section 5.
 
 from __future__ import annotations
 
-import hmac
+from importlib.util import find_spec
 from typing import Final
 
 from rfaas_transport.errors import ConfigError
 
 KEY_BYTES: Final = 32
 REMEDY: Final = (
-    "use a wheel of rfaas, or install OpenSSL 3 with its headers (Debian: libssl-dev) and build rfaas again; on a trusted"
-    ' fabric transport_security = "trusted" needs neither'
+    "use a wheel of rfaas, or install OpenSSL 3 with its headers (Debian: libssl-dev) and build rfaas again; on a"
+    ' trusted fabric transport_security = "trusted" needs neither'
 )
 _LABEL: Final = b"rfaas-004 tls"
 
 
+def is_built() -> bool:
+    """Whether rfaas was built with what encrypts; loads nothing, so OpenSSL itself may still be missing."""
+    return find_spec("rfaas_transport._tls") is not None
+
+
 def why_not() -> str:
     """Why data connections can't be encrypted here; empty if they can."""
+    if not is_built():
+        return "rfaas was built without OpenSSL"
     try:
         from rfaas_transport import _tls  # noqa: F401 - loads OpenSSL, only when somebody asks
     except ImportError as error:
-        if getattr(error, "name", "") == "rfaas_transport._tls" or "cannot import name" in str(error):
-            return "rfaas was built without OpenSSL"
         return f"OpenSSL can't be loaded: {error}"
     return ""
 
@@ -59,5 +64,7 @@ def channel_key(session_key: bytes, channel: int) -> bytes:
         session_key: what the handshake of that connection left to both sides alone.
         channel: its number.
     """
+    import hmac  # who never encrypts loads nothing for it
+
     secret = hmac.digest(bytes(KEY_BYTES), session_key, "sha256")
     return hmac.digest(secret, _LABEL + channel.to_bytes(8, "little") + b"\x01", "sha256")
