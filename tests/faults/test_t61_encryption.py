@@ -11,13 +11,15 @@ import socket
 import pytest
 
 import rfaas
-from rfaas_transport import _tls, tls
+from rfaas_transport import tls
 from rfaas_transport._core import Channel
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError
 from rfaas_transport.frame import Kind
 from support.media import drain, receive, receive_while_flushing
 from support.personal import Personal
 from support.waiting import wait_until
+
+_tls = pytest.importorskip("rfaas_transport._tls", reason="rfaas was built without OpenSSL")
 
 TIMEOUT_S = 20
 KEY = bytes(range(32))

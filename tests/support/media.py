@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from rfaas_transport import tls
 from rfaas_transport._core import Channel, Frame, shm_segment
 from rfaas_transport.errors import RfaasError
 from support.waiting import wait_until
@@ -50,7 +51,7 @@ MEDIA: dict[str, Callable[..., tuple[Channel, Channel]]] = {
     "tcp": lambda **options: _adopted(tcp_sockets(), **options),
     "unix": lambda **options: _adopted(socket.socketpair(), **options),
     "shm": _over_memory,
-    "tls": _encrypted,
+    **({"tls": _encrypted} if tls.is_built() else {}),
 }
 STREAMS: dict[str, Callable[[], tuple[socket.socket, socket.socket]]] = {
     "tcp": tcp_sockets,

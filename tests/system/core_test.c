@@ -6,12 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <arpa/inet.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "crc32c.h"
 #include "poller.h"
 #include "rfaas_channel.h"
+#include "tls_stream.h"
 
 #define EXPECT(condition)                                                          \
     do {                                                                           \
@@ -30,6 +32,61 @@ static void unix_pair(rfaas_channel **left, rfaas_channel **right)
     EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
     EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
     EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
+}
+
+static void tcp_sockets(int fds[2])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size_bytes = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    EXPECT(bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && listen(listener, 1) == 0);
+    EXPECT(getsockname(listener, (struct sockaddr *)&address, &size_bytes) == 0);
+    fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+    EXPECT(connect(fds[0], (struct sockaddr *)&address, sizeof address) == 0);
+    fds[1] = accept(listener, NULL, NULL);
+    EXPECT(fds[1] >= 0);
+    close(listener);
+}
+
+static void tcp_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    int fds[2];
+    const rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES, .priority = 3, .busy_poll_us = 10};
+    tcp_sockets(fds);
+    EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
+    EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
+}
+
+/* Both sides have proved the key when it returns. */
+static void tls_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    int fds[2];
+    static const uint8_t key[RFAAS_SECURE_KEY_BYTES] = "of this test";
+    rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES, .secure = &rfaas_tls, .key = key};
+    tcp_sockets(fds);
+    EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
+    options.is_dialer = true;
+    EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
+    rfaas_channel *const order[] = {*right, *left, *right};
+    for (size_t i = 0; i < 3; i++) {
+        rfaas_frame frame;
+        EXPECT(rfaas_channel_wait(order[i], -1) == RFAAS_OK);
+        EXPECT(rfaas_channel_poll(order[i], BUDGET_BYTES, &frame) == RFAAS_AGAIN);
+    }
+}
+
+static void awake_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    tcp_pair(left, right);
+    rfaas_channel_stay_awake(*left, true);
+    rfaas_channel_stay_awake(*right, true);
+}
+
+static void awake_tls_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    tls_pair(left, right);
+    rfaas_channel_stay_awake(*left, true);
+    rfaas_channel_stay_awake(*right, true);
 }
 
 static void inproc_pair(rfaas_channel **left, rfaas_channel **right)
@@ -229,15 +286,92 @@ static void test_two_threads(make_pair_f make_pair)
     rfaas_channel_free(right);
 }
 
+/* Many frames of all sizes at once, read by a side that falls asleep and wakes up between any two of them. */
+static void test_reading_ahead(make_pair_f make_pair)
+{
+    enum { N_FRAMES = 400 };
+    static uint8_t bytes[5000];
+    rfaas_channel *left, *right;
+    make_pair(&left, &right);
+    srand(3);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)rand();
+    int sizes_bytes[N_FRAMES];
+    for (int sent = 0, got = 0; got < N_FRAMES;) {
+        for (int burst = rand() % 8; burst > 0 && sent < N_FRAMES; burst--, sent++) {
+            sizes_bytes[sent] = rand() % (rand() % 4 == 0 ? (int)sizeof bytes : 100);
+            const struct iovec segment = {bytes, (size_t)sizes_bytes[sent]};
+            rfaas_rc rc = send_kind(left, RFAAS_KIND_RESULT, 0, &segment, 1, NULL);
+            EXPECT(rc == RFAAS_OK || rc == RFAAS_QUEUED);
+        }
+        rfaas_channel_flush(left, BUDGET_BYTES);
+        if (rand() % 2)
+            rfaas_channel_stay_awake(right, rand() % 2);
+        rfaas_frame frame;
+        if (rfaas_channel_spin(right, 1000) != RFAAS_OK && got < sent)
+            EXPECT(rfaas_channel_wait(right, -1) == RFAAS_OK); /* of what was sent nothing may be hidden from it */
+        if (rfaas_channel_poll(right, (uint64_t)(1 + rand() % 3000), &frame) != RFAAS_OK)
+            continue;
+        EXPECT(frame.n_segments == 1 && frame.segments[0].iov_len == (size_t)sizes_bytes[got]);
+        EXPECT(sizes_bytes[got] == 0 || memcmp(frame.segments[0].iov_base, bytes, frame.segments[0].iov_len) == 0);
+        got++;
+        release(&frame);
+    }
+    rfaas_channel_free(left);
+    rfaas_channel_free(right);
+}
+
+/* Records of an encrypted channel, damaged, cut or made up, against the other end; and a handshake likewise. */
+static void test_damaged_records(void)
+{
+    srand(4);
+    for (int round = 0; round < 300; round++) {
+        rfaas_channel *left, *right;
+        int fds[2];
+        uint8_t bytes[4096];
+        if (round % 2) {
+            tls_pair(&left, &right);
+        } else {
+            static const uint8_t key[RFAAS_SECURE_KEY_BYTES] = "of this test";
+            const rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES, .secure = &rfaas_tls, .key = key};
+            tcp_sockets(fds);
+            EXPECT(rfaas_tcp_adopt(fds[0], &options, &left) == RFAAS_OK);
+            EXPECT(rfaas_tcp_adopt(fds[1], &options, &right) == RFAAS_OK);
+        }
+        size_t size_bytes = 1 + (size_t)rand() % 300;
+        for (size_t i = 0; i < size_bytes; i++)
+            bytes[i] = (uint8_t)rand();
+        if (rand() % 4) {
+            bytes[0] = (uint8_t)(20 + rand() % 4);
+            bytes[1] = bytes[2] = 3;
+            bytes[3] = 0;
+            bytes[4] = (uint8_t)size_bytes;
+        }
+        EXPECT(write(rfaas_channel_fd(left), bytes, size_bytes) == (ssize_t)size_bytes);
+        shutdown(rfaas_channel_fd(left), SHUT_WR);
+        rfaas_frame frame;
+        rfaas_rc rc;
+        while ((rc = rfaas_channel_poll(right, BUDGET_BYTES, &frame)) == RFAAS_AGAIN || rc == RFAAS_MORE)
+            rfaas_channel_wait(right, -1);
+        EXPECT(rc == RFAAS_BROKEN && strlen(rfaas_channel_why(right)) > 0);
+        rfaas_channel_free(left);
+        rfaas_channel_free(right);
+    }
+}
+
 int main(void)
 {
-    const make_pair_f makers[] = {inproc_pair, unix_pair, shm_pair};
+    const make_pair_f makers[] = {inproc_pair, unix_pair, shm_pair, tcp_pair, awake_pair, tls_pair, awake_tls_pair};
     for (size_t i = 0; i < sizeof makers / sizeof *makers; i++) {
         test_exchange(makers[i]);
         test_close_in_the_middle(makers[i]);
         test_two_threads(makers[i]);
     }
+    test_reading_ahead(tcp_pair);
+    test_reading_ahead(tls_pair);
+    test_reading_ahead(shm_pair);
     test_random_heads();
     test_damaged_streams();
+    test_damaged_records();
     return 0;
 }
