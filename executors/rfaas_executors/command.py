@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rfaas.control.address import AllocatorAddress, check_private
+from rfaas.control.data_sockets import socket_options
 from rfaas.control.descriptors import raise_limit
 from rfaas.control.dial import dial_agent
 from rfaas.control.incarnation import Incarnation
@@ -149,7 +150,15 @@ async def _serve(options: argparse.Namespace) -> int:
             raise
 
     on_record = words.happened if words is not None else None
-    agent = Agent(config, dial, secret, listener=listener, surroundings=surroundings, on_record=on_record)
+    agent = Agent(
+        config,
+        dial,
+        secret,
+        listener=listener,
+        surroundings=surroundings,
+        on_record=on_record,
+        options=socket_options(settings),
+    )
     log.info("agent serves node=%s cores=%d address=%s", node, options.cores, address)
     status = await run_until_reclaimed(agent)
     if words is not None:

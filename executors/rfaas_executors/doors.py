@@ -22,6 +22,7 @@ from rfaas_transport.errors import AuthenticationFailed, ConfigError, NotFound, 
 from rfaas_transport.handshake import Accepter, handshake_socket
 from rfaas_transport.handshake_machine import SECURITY_CODES, SecurityRefused
 from rfaas_transport.messages import MessageReader, pack
+from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,17 @@ class Doors:
     Args:
         secret: of 004 section 1, shared with every session process that may come in.
         post: takes an event and returns when it is dealt with; its effects have been carried out then.
+        options: of the sockets of data connections.
     """
 
-    def __init__(self, listener: socket.socket, secret: bytes, post: Callable[[on.Event], None]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        secret: bytes,
+        post: Callable[[on.Event], None],
+        options: SocketOptions = KERNELS_OPTIONS,
+    ) -> None:
+        self._options = options
         self._listener = listener
         self._secret = secret
         self._post = post
@@ -176,6 +185,7 @@ class Doors:
         verdict = self._verdicts.pop(connection)
         assert isinstance(verdict, on.HandOver)
         key = tls.channel_key(session_key, verdict.channel) if verdict.medium == "tls" else b""
+        self._options.apply(sock)
         with sock:
             self.hand_over(verdict, sock.fileno(), key)
 

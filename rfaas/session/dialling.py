@@ -21,6 +21,7 @@ from rfaas_transport.errors import AuthenticationFailed, NotFound, ProtocolError
 from rfaas_transport.handshake import Dialer, handshake_socket
 from rfaas_transport.handshake_machine import ENCRYPTION_REQUIRED, ENCRYPTION_UNAVAILABLE, SecurityRefused
 from rfaas_transport.messages import Message, MessageReader, pack
+from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,17 @@ class AgentConnections:
         secret: proves to agents who we are, and to us who they are.
         post: takes an event; called from the loop.
         interface: address, interface or network that data connections leave by; empty: as the kernel routes.
+        options: of their sockets.
     """
 
-    def __init__(self, secret: bytes, post: Callable[[Event], None], interface: str = "") -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        post: Callable[[Event], None],
+        interface: str = "",
+        options: SocketOptions = KERNELS_OPTIONS,
+    ) -> None:
+        self._options = options
         self._secret = secret
         self._interface = interface
         self._post = post
@@ -132,6 +141,7 @@ class AgentConnections:
     async def _open_data(self, wish: DialData) -> None:
         try:
             sock, session_key = await self._open(wish.address, "data", wish.params)
+            self._options.apply(sock)
             key = tls.channel_key(session_key, wish.channel) if wish.params.get("medium") == "tls" else b""
             self._data[wish.channel] = sock, key
         except SecurityRefused as error:

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 
+from rfaas.control.data_sockets import socket_options
 from rfaas.control.descriptors import raise_limit
 from rfaas.session.core import SessionCore
 from rfaas.session.daemon import Status
@@ -38,9 +39,16 @@ async def _serve(options: argparse.Namespace, listener: socket.socket, status: S
         status.say(str(error))
         return 1
     try:
-        interface = Settings.load().value("session.interface") or ""
-        core = _core(options, ground)
-        session = SessionProcess(core, listener, ground.dial, ground.secret, ground.snapshot, interface)
+        settings = Settings.load()
+        session = SessionProcess(
+            _core(options, ground),
+            listener,
+            ground.dial,
+            ground.secret,
+            ground.snapshot,
+            interface=settings.value("session.interface") or "",
+            options=socket_options(settings),
+        )
         session.stop_on_signals()
         ground.when_over(session.stop)
         if options.embedded:

@@ -207,6 +207,23 @@ TABLE: Final = (
         why="three heartbeats of TTL/4 may be lost",
         option="--ttl",
     ),
+    # --- sockets of data connections: read by session processes and agents, each for its own side ------
+    Setting(
+        *("tcp", "priority", kinds.whole_number(0, 6), 0, "SO_PRIORITY of data connections."),
+        why="the kernel's; sites that sort traffic by it know their numbers",
+    ),
+    Setting(
+        *("tcp", "user_timeout_s", kinds.duration(), 0.0, "TCP_USER_TIMEOUT of data connections; 0: the kernel's."),
+        why="it ends connections to workers that compute and read nothing meanwhile; heartbeats find dead hosts",
+    ),
+    Setting(
+        *("tcp", "busy_poll_us", kinds.whole_number(0, 1000), 0, "SO_BUSY_POLL of data connections."),
+        why="untested on a real network card; needs a driver for it, and rights beyond net.core.busy_read",
+    ),
+    Setting(
+        *("tcp", "zerocopy", kinds.boolean(), False, "Send payloads of 64 KiB and more by MSG_ZEROCOPY."),
+        why="untested on a real network card; over loopback the kernel copies all the same",
+    ),
     # --- the allocator's policy ----------------------------------------------------------------------
     Setting(
         *("policy", "quota", pairs(LIMITS, "cores=8,memory=16GiB"), None, "The most that each user may hold."),

@@ -59,8 +59,10 @@ void rfaas_cursor_copy(rfaas_cursor *cursor, uint8_t *to, size_t size_bytes)
 
 void rfaas_frame_queue_init(rfaas_frame_queue *queue)
 {
-    queue->first = NULL;
+    queue->first = queue->first_lent = NULL;
     queue->last = &queue->first;
+    queue->last_lent = &queue->first_lent;
+    queue->loans = queue->loans_before = 0;
 }
 
 static rfaas_rc enqueue(rfaas_channel *channel, rfaas_frame_queue *queue, const rfaas_cursor *cursor, void *cookie,
@@ -88,13 +90,24 @@ static rfaas_rc enqueue(rfaas_channel *channel, rfaas_frame_queue *queue, const 
     return RFAAS_QUEUED;
 }
 
+static rfaas_cursor beginning_of(const rfaas_outgoing *out)
+{
+    return (rfaas_cursor){.head = out->head,
+                          .head_bytes = out->head_bytes,
+                          .segments = out->segments,
+                          .n_segments = out->n_segments};
+}
+
+rfaas_rc rfaas_frame_queue_add(rfaas_channel *channel, rfaas_frame_queue *queue, const rfaas_outgoing *out)
+{
+    rfaas_cursor cursor = beginning_of(out);
+    return enqueue(channel, queue, &cursor, out->cookie, out->head_bytes + out->in_size);
+}
+
 rfaas_rc rfaas_frame_queue_send(rfaas_channel *channel, rfaas_frame_queue *queue, const rfaas_outgoing *out,
                                 uint64_t budget_bytes, rfaas_put put)
 {
-    rfaas_cursor cursor = {.head = out->head,
-                           .head_bytes = out->head_bytes,
-                           .segments = out->segments,
-                           .n_segments = out->n_segments};
+    rfaas_cursor cursor = beginning_of(out);
     uint64_t put_bytes = 0;
     if (queue->first == NULL) {
         rfaas_rc rc = put(channel, &cursor, budget_bytes, &put_bytes);
@@ -113,14 +126,36 @@ static void pop_first(rfaas_channel *channel, rfaas_frame_queue *queue)
     queue->first = queued->next;
     if (queue->first == NULL)
         queue->last = &queue->first;
+    bool is_lent = queue->loans != queue->loans_before;
+    queue->loans_before = queue->loans;
+    if (is_lent) {
+        queued->next = NULL;
+        queued->lent_until = queue->loans;
+        *queue->last_lent = queued;
+        queue->last_lent = &queued->next;
+        return;
+    }
     rfaas_channel_complete(channel, queued->cookie);
     free(queued);
+}
+
+void rfaas_frame_queue_returned(rfaas_channel *channel, rfaas_frame_queue *queue, uint64_t loans)
+{
+    while (queue->first_lent != NULL && queue->first_lent->lent_until <= loans) {
+        rfaas_queued *back = queue->first_lent;
+        queue->first_lent = back->next;
+        if (queue->first_lent == NULL)
+            queue->last_lent = &queue->first_lent;
+        rfaas_channel_complete(channel, back->cookie);
+        free(back);
+    }
 }
 
 void rfaas_frame_queue_drop(rfaas_channel *channel, rfaas_frame_queue *queue)
 {
     while (queue->first != NULL)
         pop_first(channel, queue);
+    rfaas_frame_queue_returned(channel, queue, UINT64_MAX);
     channel->queued_bytes = 0;
 }
 

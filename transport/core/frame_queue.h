@@ -42,12 +42,17 @@ void rfaas_cursor_copy(rfaas_cursor *cursor, uint8_t *to, size_t size_bytes);
 typedef struct rfaas_queued {
     struct rfaas_queued *next;
     void *cookie;
+    uint64_t lent_until;     /* once it has gone: which loan it waits for */
     rfaas_cursor cursor;     /* over the copies below */
     struct iovec segments[]; /* then the head's bytes */
 } rfaas_queued;
 
+/* A medium whose kernel reads the buffers after a frame has gone counts such loans in `loans`; the frame is completed when
+ * rfaas_frame_queue_returned() says that they are back. */
 typedef struct rfaas_frame_queue {
     rfaas_queued *first, **last;
+    uint64_t loans, loans_before; /* so far; before the present frame */
+    rfaas_queued *first_lent, **last_lent;
 } rfaas_frame_queue;
 
 /* How a medium moves a frame on, at most about `budget_bytes`: OK (it has gone), AGAIN (the medium is full), MORE (the
@@ -61,11 +66,17 @@ void rfaas_frame_queue_init(rfaas_frame_queue *queue);
 rfaas_rc rfaas_frame_queue_send(rfaas_channel *channel, rfaas_frame_queue *queue, const rfaas_outgoing *out,
                                 uint64_t budget_bytes, rfaas_put put);
 
+/* Queues a frame of which nothing has gone, after all that wait: QUEUED or NO_MEMORY. */
+rfaas_rc rfaas_frame_queue_add(rfaas_channel *channel, rfaas_frame_queue *queue, const rfaas_outgoing *out);
+
+/* The first `loans` loans of all have come back: completes the frames that waited for no other. */
+void rfaas_frame_queue_returned(rfaas_channel *channel, rfaas_frame_queue *queue, uint64_t loans);
+
 /* What a medium answers to flush. */
 rfaas_rc rfaas_frame_queue_flush(rfaas_channel *channel, rfaas_frame_queue *queue, uint64_t budget_bytes,
                                  rfaas_put put);
 
-/* Completes all that wait, unsent. */
+/* Completes all that wait, unsent, and all that are lent. */
 void rfaas_frame_queue_drop(rfaas_channel *channel, rfaas_frame_queue *queue);
 
 #endif

@@ -133,11 +133,9 @@ struct rfaas_secure_ops;
 
 typedef struct rfaas_tcp_options {
     uint64_t max_payload_bytes; /* larger payloads are refused, both ways */
-    /* TCP_USER_TIMEOUT in ms; 0: the kernel's. Beware: it also ends connections whose peer is alive but reads nothing
+    /* TCP_USER_TIMEOUT in ms; 0: as the socket has it. Beware: it also ends connections whose peer is alive but reads nothing
      * for that long, as a worker does that computes. */
     uint32_t user_timeout_ms;
-    uint32_t priority;     /* SO_PRIORITY, 0 ... 6; 0: the kernel's */
-    uint32_t busy_poll_us; /* SO_BUSY_POLL; 0: the kernel's. Beyond net.core.busy_read it needs CAP_NET_ADMIN: left out */
     const struct rfaas_secure_ops *secure; /* what encrypts; NULL: nothing does */
     const uint8_t *key;    /* with `secure`: RFAAS_SECURE_KEY_BYTES that both sides have and nobody else; read, not kept */
     bool is_dialer;        /* with `secure`: who speaks first; one side is */
@@ -146,7 +144,8 @@ typedef struct rfaas_tcp_options {
 /* Adopts a connected stream socket, TCP or unix, and makes it non-blocking and close-on-exec; the channel owns `fd`
  * from then on. On UNSUITABLE (no connected stream socket) and NO_MEMORY the caller still owns it. Reads no frame. With
  * `secure` the handshake goes on in poll() and flush(); what is sent before its end is queued, and one that fails is a
- * channel that BROKE. */
+ * channel that BROKE. Other options of the socket stay: SO_PRIORITY, SO_BUSY_POLL; with SO_ZEROCOPY, payloads of 64 KiB and
+ * more are sent by reference, and stay borrowed until the kernel has given them back. */
 rfaas_rc rfaas_tcp_adopt(int fd, const rfaas_tcp_options *options, rfaas_channel **channel);
 
 /* Two ends in this process; each may be used by its own thread. On NO_MEMORY nothing was made. Needs one descriptor

@@ -3,7 +3,7 @@
  * Sends straight from the caller's buffers; what the socket does not take at once is remembered by reference. Payloads are
  * received straight into the frame's own buffer. While its owner sleeps between frames it asks for what the receiver wants
  * and no byte more, so that the socket's own readiness says all; while the owner polls it reads a little ahead, so that a
- * small frame costs one system call.
+ * small frame costs one system call. tcp_send.c sends.
  */
 #include <errno.h>
 #include <linux/sockios.h>
@@ -15,104 +15,17 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "frame_queue.h"
-#include "secure_stream.h"
+#include "tcp_channel.h"
 #include "tcp_socket.h"
 
 enum {
-    PIECES_MAX = 256, /* pieces a system call; the kernel takes 1024, but then copies the array to its heap */
-    SEND_ONCE_BYTES = 16 << 20, /* then a send leaves the rest to flush, or a fast reader would keep it for ever */
-    AHEAD_BYTES = 2048,  /* of a large frame so much is copied once more, which must not matter */
-    LOOKS_A_CLOCK = 8,   /* each a system call of some 0.25 us */
+    LOOKS_A_CLOCK = 8, /* each a system call of some 0.25 us */
 };
-
-typedef struct tcp_channel {
-    rfaas_channel base;
-    int fd;
-    bool stays_awake; /* reads ahead */
-    rfaas_frame_queue queue;
-    size_t ahead_at, ahead_end; /* what was read ahead lies there in `ahead` */
-    const rfaas_secure_ops *secure_ops; /* NULL: plain */
-    rfaas_secure *secure;
-    bool is_proven; /* its handshake is over */
-    uint8_t ahead[AHEAD_BYTES];
-} tcp_channel;
 
 static bool holds_bytes(const tcp_channel *channel)
 {
     return channel->ahead_at < channel->ahead_end ||
            (channel->secure != NULL && channel->secure_ops->holds_bytes(channel->secure));
-}
-
-/* ---- encryption ---- */
-
-static rfaas_rc broken_below(tcp_channel *channel)
-{
-    return rfaas_channel_broken(&channel->base, channel->secure_ops->why(channel->secure), 0);
-}
-
-/* OK: frames may go and come. */
-static rfaas_rc shake_hands(tcp_channel *channel)
-{
-    if (channel->is_proven)
-        return RFAAS_OK;
-    rfaas_rc rc = channel->secure_ops->shake_hands(channel->secure);
-    channel->is_proven = rc == RFAAS_OK;
-    channel->base.tx_waits_for_rx = rc == RFAAS_AGAIN;
-    channel->base.rx_waits_for_tx = rc == RFAAS_AGAIN && channel->secure_ops->wants_write(channel->secure);
-    return rc == RFAAS_BROKEN ? broken_below(channel) : rc;
-}
-
-/* ---- sending ---- */
-
-static bool is_full(int error)
-{
-    return error == EAGAIN || error == EWOULDBLOCK || error == ENOBUFS;
-}
-
-/* OK: some bytes went. AGAIN, BROKEN. */
-static rfaas_rc write_once(tcp_channel *channel, const struct iovec *pieces, size_t n_pieces, size_t *put_bytes)
-{
-    if (channel->secure != NULL) {
-        rfaas_rc rc = channel->secure_ops->write(channel->secure, pieces, n_pieces, put_bytes);
-        return rc == RFAAS_BROKEN ? broken_below(channel) : rc;
-    }
-    const struct msghdr message = {.msg_iov = (struct iovec *)pieces, .msg_iovlen = n_pieces};
-    ssize_t n;
-    do
-        n = sendmsg(channel->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (n < 0 && errno == EINTR);
-    *put_bytes = n > 0 ? (size_t)n : 0;
-    if (n >= 0)
-        return RFAAS_OK;
-    return is_full(errno) ? RFAAS_AGAIN : rfaas_channel_broken(&channel->base, "sending failed", errno);
-}
-
-/* OK: all written. AGAIN: the socket is full. MORE: the budget is spent. */
-static rfaas_rc write_some(rfaas_channel *base, rfaas_cursor *cursor, uint64_t budget_bytes, uint64_t *written_bytes)
-{
-    tcp_channel *channel = (tcp_channel *)base;
-    struct iovec pieces[PIECES_MAX];
-    rfaas_rc rc = channel->secure == NULL ? RFAAS_OK : shake_hands(channel);
-    while (rc == RFAAS_OK && !rfaas_cursor_is_done(cursor)) {
-        if (*written_bytes >= budget_bytes)
-            return RFAAS_MORE;
-        size_t put_bytes = 0;
-        rc = write_once(channel, pieces, rfaas_cursor_pieces(cursor, pieces, PIECES_MAX), &put_bytes);
-        rfaas_cursor_advance(cursor, put_bytes);
-        *written_bytes += put_bytes;
-    }
-    return rc;
-}
-
-static rfaas_rc tcp_send(rfaas_channel *base, const rfaas_outgoing *out)
-{
-    return rfaas_frame_queue_send(base, &((tcp_channel *)base)->queue, out, SEND_ONCE_BYTES, write_some);
-}
-
-static rfaas_rc tcp_flush(rfaas_channel *base, uint64_t budget_bytes)
-{
-    return rfaas_frame_queue_flush(base, &((tcp_channel *)base)->queue, budget_bytes, write_some);
 }
 
 /* ---- receiving ---- */
@@ -138,7 +51,7 @@ static rfaas_rc read_plain(tcp_channel *channel, struct iovec *pieces, size_t n_
                            size_t *got_bytes)
 {
     if (channel->stays_awake)
-        pieces[n_pieces++] = (struct iovec){channel->ahead, AHEAD_BYTES};
+        pieces[n_pieces++] = (struct iovec){channel->ahead, RFAAS_TCP_AHEAD_BYTES};
     struct msghdr message = {.msg_iov = pieces, .msg_iovlen = n_pieces};
     ssize_t n;
     do
@@ -160,7 +73,7 @@ static rfaas_rc read_secure(tcp_channel *channel, const struct iovec *pieces, si
 {
     rfaas_rc rc = channel->secure_ops->read(channel->secure, pieces, n_pieces, got_bytes);
     channel->base.rx_waits_for_tx = rc == RFAAS_AGAIN && channel->secure_ops->wants_write(channel->secure);
-    return rc == RFAAS_BROKEN ? broken_below(channel) : rc;
+    return rc == RFAAS_BROKEN ? rfaas_tcp_broken_below(channel) : rc;
 }
 
 /* Moves some bytes, at most about `budget_bytes`, to where the receiver wants them. */
@@ -190,9 +103,9 @@ static rfaas_rc read_once(tcp_channel *channel, uint64_t budget_bytes, uint64_t 
 /* The handshake moves on in whoever receives; what was queued meanwhile goes at its end. */
 static rfaas_rc receive_proof(tcp_channel *channel)
 {
-    rfaas_rc rc = shake_hands(channel);
+    rfaas_rc rc = rfaas_tcp_shake_hands(channel);
     if (rc == RFAAS_OK && channel->queue.first != NULL)
-        rfaas_channel_flush(&channel->base, SEND_ONCE_BYTES);
+        rfaas_channel_flush(&channel->base, RFAAS_TCP_SEND_ONCE_BYTES);
     return rc;
 }
 
@@ -238,7 +151,7 @@ static bool tcp_ready(const rfaas_channel *base)
         return true;
     ssize_t n;
     if (channel->stays_awake && channel->secure == NULL && rfaas_receiver_is_between_frames(&base->receiver)) {
-        n = recv(channel->fd, channel->ahead, AHEAD_BYTES, MSG_DONTWAIT);
+        n = recv(channel->fd, channel->ahead, RFAAS_TCP_AHEAD_BYTES, MSG_DONTWAIT);
         channel->ahead_at = 0;
         channel->ahead_end = n > 0 ? (size_t)n : 0;
         channel->base.holds_bytes = n > 0;
@@ -282,6 +195,8 @@ static void tcp_close(rfaas_channel *base)
         channel->secure_ops->free(channel->secure);
         channel->secure = NULL;
     }
+    if (channel->queue.first_lent != NULL && !rfaas_channel_is_inherited(base))
+        rfaas_tcp_take_back_loans(channel);
     rfaas_frame_queue_drop(base, &channel->queue);
     close(channel->fd);
     channel->fd = -1;
@@ -295,8 +210,8 @@ static void tcp_free(rfaas_channel *base)
 
 static const rfaas_medium tcp_medium = {
     .name = "tcp",
-    .send = tcp_send,
-    .flush = tcp_flush,
+    .send = rfaas_tcp_send,
+    .flush = rfaas_tcp_flush,
     .receive = tcp_receive,
     .wait = tcp_wait,
     .ready = tcp_ready,
@@ -339,8 +254,9 @@ rfaas_rc rfaas_tcp_adopt(int fd, const rfaas_tcp_options *options, rfaas_channel
     if (made == NULL)
         return RFAAS_NO_MEMORY;
     made->fd = fd;
+    made->zerocopy.on = made->secure == NULL && strcmp(name, "tcp") == 0 && rfaas_zerocopy_is_on(fd);
     rfaas_frame_queue_init(&made->queue);
-    if (made->secure != NULL && options->is_dialer && shake_hands(made) == RFAAS_BROKEN)
+    if (made->secure != NULL && options->is_dialer && rfaas_tcp_shake_hands(made) == RFAAS_BROKEN)
         made->base.tx_end = RFAAS_BROKEN; /* poll() tells, after what had come */
     *channel = &made->base;
     return RFAAS_OK;

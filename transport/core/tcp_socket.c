@@ -50,31 +50,19 @@ static bool set_tcp_options(int fd, const rfaas_tcp_options *options)
         {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
         {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S},
         {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
-        {IPPROTO_TCP, TCP_USER_TIMEOUT, (int)options->user_timeout_ms},
+        {IPPROTO_TCP, TCP_USER_TIMEOUT, (int)options->user_timeout_ms}, /* last: 0 leaves what it was */
     };
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+    size_t n_wanted = sizeof wanted / sizeof *wanted - (options->user_timeout_ms == 0);
+    for (size_t i = 0; i < n_wanted; i++)
         if (setsockopt(fd, wanted[i].level, wanted[i].name, &wanted[i].value, sizeof wanted[i].value) != 0)
             return false;
     return true;
 }
 
-/* What only makes things faster and may be forbidden here: a socket that can't have it does without. */
-static void ask_for_favours(int fd, const rfaas_tcp_options *options)
-{
-    const int priority = (int)options->priority, busy_poll_us = (int)options->busy_poll_us;
-    if (priority > 0)
-        setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &priority, sizeof priority);
-    if (busy_poll_us > 0)
-        setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &busy_poll_us, sizeof busy_poll_us);
-}
-
 bool rfaas_tcp_socket_set_up(int fd, const char *name, const rfaas_tcp_options *options)
 {
-    if (strcmp(name, "tcp") == 0) {
-        if (!set_tcp_options(fd, options))
-            return false;
-        ask_for_favours(fd, options);
-    }
+    if (strcmp(name, "tcp") == 0 && !set_tcp_options(fd, options))
+        return false;
     int flags = fcntl(fd, F_GETFL);
     return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
 }

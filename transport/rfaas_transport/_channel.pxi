@@ -81,7 +81,7 @@ cdef extern from "rfaas_channel.h" nogil:
         rfaas_statistics statistics
     ctypedef struct rfaas_tcp_options:
         uint64_t max_payload_bytes
-        uint32_t user_timeout_ms, priority, busy_poll_us
+        uint32_t user_timeout_ms
         const rfaas_secure_ops *secure
         const uint8_t *key
         bint is_dialer
@@ -296,19 +296,17 @@ cdef class Channel:
 
     @staticmethod
     def from_fd(int fd, *, uint64_t max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, double user_timeout_s=0.0,
-                bytes key=None, bint is_dialer=False, uint32_t priority=0, uint32_t busy_poll_us=0):
+                bytes key=None, bint is_dialer=False):
         """Adopt a connected stream socket, TCP or unix: it becomes non-blocking, close-on-exec and the channel's own.
 
         Reads no frame. Args:
             fd: its descriptor; on any error it stays the caller's.
             max_payload_bytes: larger payloads are refused, sent or received.
-            user_timeout_s: TCP_USER_TIMEOUT; 0: the kernel's. It also ends connections to a living peer that reads
+            user_timeout_s: TCP_USER_TIMEOUT; 0: as the socket has it. It also ends connections to a living peer that reads
                 nothing for that long, so it does not suit peers that compute.
             key: 32 bytes that the peer has and nobody else: all is encrypted (medium "tls") and who lacks the key is
                 refused, in `poll`. None: plain.
             is_dialer: with `key`: which side speaks first; one does.
-            priority: SO_PRIORITY, 0 … 6; 0: the kernel's.
-            busy_poll_us: SO_BUSY_POLL; 0: the kernel's. Without the right to raise it, the kernel's too.
         Raises:
             ConfigError: `fd` is no connected stream socket, `key` has another size, or nothing encrypts here.
             MemoryError: no memory for the channel.
@@ -318,8 +316,6 @@ cdef class Channel:
         memset(&options, 0, sizeof(options))
         options.max_payload_bytes = max_payload_bytes
         options.user_timeout_ms = <uint32_t>(user_timeout_s * 1000.0)
-        options.priority = priority
-        options.busy_poll_us = busy_poll_us
         if key is not None:
             options.secure = _encryption(key)
             options.key = key
@@ -419,7 +415,8 @@ cdef class Channel:
             Others: as in the specification; integers in the range of their field.
         Returns:
             True: handed over whole, the buffers are free. False: the rest is queued, the buffers are borrowed and must
-            not be changed until `poll` or `flush` has sent them (`wants_write` is true meanwhile).
+            not be changed until `poll` or `flush` has sent them (`wants_write` is true meanwhile), or, over a socket
+            with SO_ZEROCOPY, has found out that the kernel gave them back.
         Raises:
             NoCredit, PayloadTooLarge, ChannelClosed, ChannelBroken, MemoryError: this frame is not sent, nothing is
                 borrowed; after the first two the channel stays usable.

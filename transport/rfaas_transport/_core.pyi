@@ -54,8 +54,6 @@ class Channel:
         user_timeout_s: float = 0.0,
         key: bytes | None = None,
         is_dialer: bool = False,
-        priority: int = 0,
-        busy_poll_us: int = 0,
     ) -> Channel: ...
     @staticmethod
     def from_shm(fd: int, memory_fd: int, side: int, *, max_payload_bytes: int = ...) -> Channel: ...
