@@ -10,6 +10,7 @@ import socket
 
 from rfaas.control.data_sockets import socket_options
 from rfaas.control.descriptors import raise_limit
+from rfaas.control.route import own_address
 from rfaas.session.core import SessionCore
 from rfaas.session.daemon import Status
 from rfaas.session.hosting import EmbeddedGround, Ground, Personal
@@ -33,20 +34,22 @@ def serve(options: argparse.Namespace, listener: socket.socket, status: Status) 
 
 async def _serve(options: argparse.Namespace, listener: socket.socket, status: Status) -> int:
     try:
+        settings = Settings.load()
+        interface = settings.value("session.interface") or ""
+        own_address(interface, name="session.interface")  # a wrong one is said now, not at each dial
         ground = await _ground(options)
     except (RfaasError, OSError, ImportError) as error:
         log.error("session process can't start why=%s", error)
         status.say(str(error))
         return 1
     try:
-        settings = Settings.load()
         session = SessionProcess(
             _core(options, ground),
             listener,
             ground.dial,
             ground.secret,
             ground.snapshot,
-            interface=settings.value("session.interface") or "",
+            interface=interface,
             options=socket_options(settings),
         )
         session.stop_on_signals()
