@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "crc32c.h"
+#include "large_buffer.h"
 #include "poller.h"
 #include "rfaas_channel.h"
 #include "tls_stream.h"
@@ -334,6 +335,42 @@ static void test_reading_ahead(make_pair_f make_pair)
     rfaas_channel_free(right);
 }
 
+static void *take_and_give(void *argument)
+{
+    (void)argument;
+    for (int i = 0; i < 300; i++) {
+        size_t size_bytes = RFAAS_LARGE_BUFFER_MIN_BYTES + (size_t)(i % 3) * 1000000;
+        uint8_t *buffer = rfaas_large_buffer_take(size_bytes);
+        EXPECT(buffer != NULL);
+        buffer[0] = buffer[size_bytes - 1] = 1;
+        rfaas_large_buffer_give(buffer, size_bytes);
+    }
+    return NULL;
+}
+
+/* A block is one owner's at a time, used again for sizes alike, and a large one or the third is not kept. */
+static void test_large_buffers(void)
+{
+    const size_t size_bytes = RFAAS_LARGE_BUFFER_MIN_BYTES;
+    void *first = rfaas_large_buffer_take(size_bytes), *second = rfaas_large_buffer_take(size_bytes);
+    EXPECT(first != NULL && second != NULL && first != second);
+    rfaas_large_buffer_give(first, size_bytes);
+    EXPECT(rfaas_large_buffer_take(size_bytes - 1000) == first);
+    rfaas_large_buffer_give(first, size_bytes - 1000);
+    rfaas_large_buffer_give(second, size_bytes);
+    void *again[] = {rfaas_large_buffer_take(size_bytes), rfaas_large_buffer_take(size_bytes)};
+    EXPECT((again[0] == first && again[1] == second) || (again[0] == second && again[1] == first));
+    for (int i = 0; i < 2; i++)
+        rfaas_large_buffer_give(again[i], size_bytes);
+    void *huge = rfaas_large_buffer_take(RFAAS_LARGE_BUFFER_MAX_BYTES + 1);
+    rfaas_large_buffer_give(huge, RFAAS_LARGE_BUFFER_MAX_BYTES + 1);
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++)
+        EXPECT(pthread_create(&threads[i], NULL, take_and_give, NULL) == 0);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+}
+
 /* Payloads sent by reference: each cookie comes back once, in whatever order the kernel says so. */
 static void test_loans(void)
 {
@@ -419,6 +456,7 @@ int main(void)
     test_reading_ahead(tcp_pair);
     test_reading_ahead(tls_pair);
     test_reading_ahead(shm_pair);
+    test_large_buffers();
     test_loans();
     test_random_heads();
     test_damaged_streams();

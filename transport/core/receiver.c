@@ -1,6 +1,8 @@
 /* receiver.c - the states of an arriving frame; see receiver.h. */
 #include "receiver.h"
 
+#include "large_buffer.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,14 +15,18 @@ static void *default_allocate(void *context, size_t size_bytes)
 {
     (void)context;
     void *buffer;
+    if (size_bytes >= RFAAS_LARGE_BUFFER_MIN_BYTES)
+        return rfaas_large_buffer_take(size_bytes);
     return posix_memalign(&buffer, RFAAS_SEGMENT_ALIGNMENT, size_bytes) == 0 ? buffer : NULL;
 }
 
 static void default_release(void *context, void *buffer, size_t size_bytes)
 {
     (void)context;
-    (void)size_bytes;
-    free(buffer);
+    if (size_bytes >= RFAAS_LARGE_BUFFER_MIN_BYTES)
+        rfaas_large_buffer_give(buffer, size_bytes);
+    else
+        free(buffer);
 }
 
 const rfaas_memory rfaas_memory_default = {default_allocate, default_release, NULL};
