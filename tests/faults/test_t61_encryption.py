@@ -243,6 +243,10 @@ def test_t61_either_side_may_ask_for_encryption(personal, monkeypatch, program, 
         assert executor.submit(pow, 2, 10).result(60) == 1024
         assert executor.submit(bytes, 3 << 20).result(60) == bytes(3 << 20)
         assert media_of(executor) == {medium}
+        with pytest.raises(rfaas.WorkerLost):  # an end that nobody said, on either medium
+            executor.submit(os._exit, 3).result(60)
+        assert executor.submit(pow, 2, 3).result(60) == 8
+        assert media_of(executor) == {medium}
 
 
 def test_t61_what_can_t_encrypt_is_told_with_a_remedy(monkeypatch):
