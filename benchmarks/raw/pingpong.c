@@ -254,5 +254,10 @@ int main(int argc, char **argv)
         fail("the other side failed");
     qsort(made.took_ns, made.rounds, sizeof *made.took_ns, by_size);
     print(argv[1], &made);
+    for (int i = 0; i < 2; i++)
+        rfaas_channel_free(made.channels[i]);
+    free(made.payload);
+    free(made.answer);
+    free(made.took_ns);
     return 0;
 }

@@ -5,12 +5,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 QUICK_S = 60
 NO_MATPLOTLIB = """
 import sys
+from pathlib import Path
 sys.modules["matplotlib"] = None
 from rfaas.cli import main
 main()
@@ -107,3 +109,36 @@ def test_a_picture_without_matplotlib_is_refused_before_anything_is_measured(ben
     said = bench("latency", "--plot", "a.svg", code=78, program=("-c", NO_MATPLOTLIB))
     assert "pictures need matplotlib" in said
     assert "pip install rfaas[bench]" in said
+
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+HARNESS = """
+import json, sys
+sys.path[:0] = sys.argv[1:4]
+import programs, run
+plan = {**run.QUICK, "places": ["none"], "latency_n": 10, "burst_n": 10, "echo_bytes": [4096]}
+print(json.dumps([run.run_peer(run.PEERS[name], plan) for name in ("pipe", "rfaas")]))
+program = programs.build("pingpong", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-Werror")
+print(program)
+"""
+
+
+def test_the_peers_harness_measures_and_the_bare_programs_run_clean():
+    folders = [BENCHMARKS / "peers", BENCHMARKS / "raw", BENCHMARKS]
+    done = subprocess.run(
+        [sys.executable, "-c", HARNESS, *map(str, folders)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found, program = done.stdout.splitlines()
+    for peer in json.loads(found):
+        assert "error" not in peer, peer
+        assert peer["places"]["none"]["n"] == peer["burst"]["n"] == 10
+        assert peer["cold_ns"] > peer["places"]["none"]["p50_ns"] > 0
+        assert peer["echo"]["4096"]["n"] >= 1
+    ends = (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0)))
+    for medium in ("raw-shm", "raw-futex", "raw-tcp", "raw-pipe-asleep", "shm", "tcp"):
+        ran = subprocess.run(
+            [program, medium, "70000", "20", *map(str, ends)], capture_output=True, text=True, timeout=60
+        )
+        assert (ran.returncode, ran.stderr) == (0, ""), (medium, ran.stderr)
+        assert json.loads(ran.stdout)["iterations"] == 20
