@@ -22,6 +22,7 @@ from rfaas_transport.errors import (
     DeadlineExceeded,
     EnvironmentFailed,
     ExecutorBroken,
+    FunctionError,
     FunctionOOM,
     LeaseDenied,
     NoCredit,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from rfaas.client.mismatch import EnvironmentWarning
     from rfaas.client.reclaims import ReclaimNotice
     from rfaas.executor import Executor
+    from rfaas.functions import NativeFunction, RawFunction, get_include, native, raw
     from rfaas.progress_bar import progress
     from rfaas.shipped_files import shipped
 
@@ -64,14 +66,17 @@ __all__ = [
     "EnvironmentWarning",
     "Executor",
     "ExecutorBroken",
+    "FunctionError",
     "FunctionOOM",
     "Future",
     "LeaseDenied",
+    "NativeFunction",
     "NoCredit",
     "NodeLost",
     "PayloadTooLarge",
     "PoisonFunction",
     "ProtocolError",
+    "RawFunction",
     "ReasonCode",
     "ReclaimNotice",
     "Reclaimed",
@@ -82,7 +87,10 @@ __all__ = [
     "WorkerLost",
     "__version__",
     "current",
+    "get_include",
+    "native",
     "progress",
+    "raw",
     "shipped",
 ]
 
@@ -90,6 +98,11 @@ _LAZY = {
     "EnvironmentWarning": "rfaas.client.mismatch",
     "Executor": "rfaas.executor",
     "Future": "rfaas.client.futures",
+    "NativeFunction": "rfaas.functions",
+    "RawFunction": "rfaas.functions",
+    "get_include": "rfaas.functions",
+    "native": "rfaas.functions",
+    "raw": "rfaas.functions",
     "ReclaimNotice": "rfaas.client.reclaims",
     "progress": "rfaas.progress_bar",
     "shipped": "rfaas.shipped_files",

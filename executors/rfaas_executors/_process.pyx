@@ -6,7 +6,7 @@ Spec: docs/spec/001-invocation.md section 5 (state page).
 
 import os
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy
 
 
@@ -288,6 +288,15 @@ cdef class StatePage:
             where = <char *>self.slots + RFAAS_PAGE_WORDS_OFFSET
             memcpy(where + sizeof(n_bytes), data, n_bytes)
             memcpy(where, &n_bytes, sizeof(n_bytes))
+
+    def words_place(self):
+        """(address, bytes): where last words may be written without Python, by a handler of a signal.
+
+        As long as the page is not closed. (0, 0): an older agent made it, there is no such place.
+        """
+        if self.costs == NULL:
+            return 0, 0
+        return <uintptr_t>self.slots + RFAAS_PAGE_WORDS_OFFSET, RFAAS_PAGE_WORDS_BYTES + sizeof(uint32_t)
 
     def last_words(self):
         """What the worker, or a function of its, left there: bytes of anybody's making; b"" if nothing."""

@@ -1,7 +1,8 @@
-"""One call of a Python function: from the segments of its CALL to the segments of its RESULT.
+"""One call of a function: from the segments of its CALL to the segments of its RESULT.
 
-Must not know channels, pages or the agent. Runs in the worker, in the user's own environment, and imports nothing but
-the standard library, cloudpickle, msgpack and rfaas_transport. Spec: docs/spec/001-invocation.md sections 2, 4.
+Functions over bytes, raw and compiled, are called by `byte_calls`. Must not know channels, pages or the agent. Runs in
+the worker, in the user's own environment, and imports nothing but the standard library, cloudpickle, msgpack and
+rfaas_transport. Spec: docs/spec/001-invocation.md sections 2, 4.
 """
 
 from __future__ import annotations
@@ -23,15 +24,27 @@ import msgpack
 from rfaas_executors._process import current_pid
 from rfaas_executors.chains import TRACEBACK, links
 from rfaas_transport.class_copies import dumps as _dumps_by_value
+from rfaas_transport.errors import EnvironmentFailed
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, decode_manifest, digest
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from rfaas_executors._compiled import NativeFunction, Output
+    from rfaas_executors._process import StatePage
+    from rfaas_executors.agent_line import AgentLine
+    from rfaas_executors.byte_calls import ByteCalls
+    from rfaas_transport._core import Frame
+
 
 MOST_FUNCTIONS: Final = 256  # unpickled at a time: as many as a client announces on a channel
 MOST_BYTES: Final = 64 << 20  # of the blobs that they came from
+SAID_BYTES: Final = 64 << 10  # of an error of a function over bytes travel, however small its output is to be
+
+PYTHON: Final = "python"
+RAW: Final = "raw"
+NATIVE: Final = "native"
 
 # Bound now: a function may replace what the modules hold, and the next one is to be none the wiser.
 _loads, _dumps = pickle.loads, pickle.dumps
@@ -55,17 +68,24 @@ SUMMARY_CHARS: Final = 500  # of the text of an exception that is too large to t
 
 @dataclass(slots=True)
 class Outcome:
-    """What goes back: a status of 001 section 4 and the segments, which borrow from the function's own result."""
+    """What goes back: a status of 001 section 4 and the segments, which borrow from the function's own result.
+
+    Attributes:
+        needed_bytes: TOO_LARGE: what the function said that its output would have taken.
+        least_bytes: what a client's limit leaves to the segments in any case.
+    """
 
     status: int
-    segments: Sequence[Buffer]
+    segments: Sequence[bytes | memoryview | Output]
+    needed_bytes: int = 0
+    least_bytes: int = 0
 
     @property
     def size_bytes(self) -> int:
         """Sum of the segments."""
-        return sum(memoryview(segment).nbytes for segment in self.segments)
+        return sum(len(one) if isinstance(one, bytes) else one.nbytes for one in self.segments)
 
-    def summary(self, limit_bytes: int) -> Sequence[Buffer]:
+    def summary(self, limit_bytes: int) -> Sequence[bytes | memoryview | Output]:
         """What of it goes with TOO_LARGE: of an exception its type and the beginning of its text; of a result nothing.
 
         Args:
@@ -92,12 +112,17 @@ class Functions:
     A function is unpickled once, by the first call that needs it and inside that call, so what its module does at
     import counts as started. Blobs are kept until then. One that was forgotten is fetched and unpickled again; the one
     that is called is always kept, however large it is.
+
+    Args:
+        line, page: for functions over bytes; see `byte_calls.ByteCalls`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, line: AgentLine | None = None, page: StatePage | None = None) -> None:
+        self._line, self._page = line, page
+        self._byte_calls: ByteCalls | None = None  # with the first function over bytes
         self._blobs: dict[bytes, bytes] = {}
-        self._callables: OrderedDict[bytes, tuple[Callable[..., Any], int]] = OrderedDict()  # with its blob's size
-        self._size_bytes = 0  # of the blobs that they were unpickled from
+        self._callables: OrderedDict[bytes, tuple[Callable[..., Any] | NativeFunction, int]] = OrderedDict()
+        self._size_bytes = 0  # of the blobs that they were unpickled from, which stand beside each
 
     def define(self, encoded: Buffer, blobs: Sequence[Buffer]) -> Defined:
         """Read a manifest and keep the blobs that came along.
@@ -123,10 +148,23 @@ class Functions:
             return []
         blobs = defined.manifest.blobs
         lacking = [name for name in blobs if name not in self._blobs]
-        return [name for name in lacking if name not in blobs[1:] or not _placed(name)]
+        return [
+            name for name in lacking if not (_placed(name) if name in blobs[1:] else self._is_library(defined, name))
+        ]
 
-    def load(self, defined: Defined) -> Callable[..., Any]:
-        """Unpickle the function, or return it if that was done before.
+    def _is_library(self, defined: Defined, name: bytes) -> bool:
+        """True if a blob is a shared library that this worker, or another of this node, has."""
+        return defined.manifest.kind == NATIVE and self._over_bytes().is_here(name)
+
+    def _over_bytes(self) -> ByteCalls:
+        if self._byte_calls is None:
+            from rfaas_executors.byte_calls import ByteCalls  # only now: not every worker needs it
+
+            self._byte_calls = ByteCalls(self._line, self._page)
+        return self._byte_calls
+
+    def load(self, defined: Defined) -> Callable[..., Any] | NativeFunction:
+        """Unpickle the function, or load its library; return it if that was done before.
 
         Raises:
             Exception: whatever unpickling raised; the next call tries again, with blobs that it fetches anew.
@@ -137,18 +175,23 @@ class Functions:
             return known[0]
         manifest = defined.manifest
         try:
-            if (manifest.kind, manifest.abi) != ("python", "pickle5") or len(manifest.blobs) not in (1, 2):
+            pickled = manifest.kind in (PYTHON, RAW) and manifest.abi == "pickle5"
+            if not (pickled or manifest.kind == NATIVE) or len(manifest.blobs) not in (1, 2):
                 raise TypeError(f"this worker can't run functions of kind {manifest.kind!r}, ABI {manifest.abi!r}")
             for files in manifest.blobs[1:]:
                 self._place(files)
-            size_bytes = len(self._blobs[manifest.blobs[0]])
+            size_bytes = len(self._blobs[manifest.blobs[0]]) if pickled else 0  # libraries stay, whoever forgets them
             self._make_room(size_bytes)
-            function = _loads(self._blobs[manifest.blobs[0]])
-            if not callable(function):
-                raise TypeError(f"{type(function).__name__!r} object is not callable")
+            function: Callable[..., Any] | NativeFunction
+            if pickled:
+                function = _loads(self._blobs[manifest.blobs[0]])
+                if not callable(function):
+                    raise TypeError(f"{type(function).__name__!r} object is not callable")
+            else:
+                function = self._over_bytes().load(manifest, self._blobs.get(manifest.blobs[0]))
             self._callables[defined.identity] = function, size_bytes
             self._size_bytes += size_bytes
-            return function  # type: ignore[no-any-return]
+            return function
         finally:
             for name in manifest.blobs:
                 self._blobs.pop(name, None)
@@ -169,11 +212,19 @@ class Functions:
         self._blobs.pop(name, None)
         placing.use(directory)
 
-    def run(self, defined: Defined, segments: Sequence[memoryview]) -> Outcome:
+    def run(
+        self,
+        defined: Defined,
+        segments: Sequence[memoryview],
+        call: Frame | None = None,
+        holder: str = "",
+        remaining_ns: int = 0,
+    ) -> Outcome:
         """Call a function; nothing that it raises comes out of here but WorkerExit.
 
         Args:
             segments: of the CALL; the arguments' arrays are views into them and keep them alive.
+            call, holder, remaining_ns: of a function over bytes: its CALL, the client's id, the time to its deadline.
         Raises:
             WorkerExit: it called `sys.exit`.
         """
@@ -181,10 +232,14 @@ class Functions:
         value: object = None
         try:
             function = self.load(defined)
+            if defined.manifest.kind != PYTHON:
+                assert call is not None
+                stage = Status.EXCEPTION
+                return Outcome(*self._over_bytes().call(function, segments, call, holder, remaining_ns), SAID_BYTES)
             stage = Status.BAD_ARGUMENTS
             arguments, keywords = _loads(segments[0], buffers=segments[1:])
             stage = Status.EXCEPTION
-            value = function(*arguments, **keywords)
+            value = function(*arguments, **keywords)  # type: ignore[operator]
             stage = Status.BAD_RESULT
             return Outcome(Status.OK, dumps(value))
         except SystemExit as request:
@@ -193,7 +248,9 @@ class Functions:
         except BaseException as error:
             if isinstance(error, MemoryError):
                 _say_how_much(error)
-            return failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
+            outcome = failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
+            outcome.least_bytes = 0 if defined.manifest.kind == PYTHON else SAID_BYTES
+            return outcome
 
 
 def _placed(name: bytes) -> bool:
@@ -203,7 +260,7 @@ def _placed(name: bytes) -> bool:
     return bool(placing.find(name.hex()))
 
 
-def dumps(value: object) -> list[Buffer]:
+def dumps(value: object) -> list[bytes | memoryview]:
     """Pickle a value: segment 0 the pickle (protocol 5), then its out-of-band buffers, borrowed from the value.
 
     What pickle can't take by reference (a lambda, a class of the user's main program) goes by value with cloudpickle.
@@ -211,7 +268,7 @@ def dumps(value: object) -> list[Buffer]:
     Raises:
         Exception: neither could pickle it.
     """
-    buffers: list[Buffer] = []
+    buffers: list[bytes | memoryview] = []
 
     def out_of_band(buffer: pickle.PickleBuffer) -> bool:
         try:
@@ -246,6 +303,8 @@ def failure(status: int, error: BaseException, culprit: str = "", hint: str = ""
     """
     text = _traceback(error)
     described = {**_describe(error), "traceback": text}
+    if status == Status.BAD_FUNCTION and isinstance(error, EnvironmentFailed):  # the node's fault, not the code's
+        described |= {"message": error.message, "hint": error.hint}
     if culprit:
         described |= {"culprit": culprit, "hint": hint}
     behind: list[bytes] = []

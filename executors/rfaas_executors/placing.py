@@ -57,6 +57,22 @@ def find(name: str) -> str:
     return str(path) if path.is_dir() else ""
 
 
+def make_home() -> Path:
+    """The directory of this worker's template, made if need be.
+
+    Raises:
+        OSError: it can't be made, or is not this user's alone.
+    """
+    place = home(os.getppid())
+    if not place.exists():
+        _remove_left()
+    place.mkdir(mode=0o700, exist_ok=True)
+    about = place.lstat()
+    if about.st_uid != os.geteuid() or about.st_mode & 0o077 or place.is_symlink():
+        raise PermissionError(f"{place} is not this user's alone: remove it")
+    return place
+
+
 def place(blob: bytes, name: str) -> str:
     """Write a set of files, unless another worker was quicker; return its directory.
 
@@ -67,13 +83,7 @@ def place(blob: bytes, name: str) -> str:
     from rfaas.client.bundles import decode  # only now: it would load `rfaas` into every worker
 
     files = decode(blob)
-    place = home(os.getppid())
-    if not place.exists():
-        _remove_left()
-    place.mkdir(mode=0o700, exist_ok=True)
-    about = place.lstat()
-    if about.st_uid != os.geteuid() or about.st_mode & 0o077 or place.is_symlink():
-        raise PermissionError(f"{place} is not this user's alone: remove it")
+    place = make_home()
     new = tempfile.mkdtemp(prefix=".new-", dir=place)
     try:
         root = os.open(new, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -23,7 +23,7 @@ import msgpack
 from rfaas_executors import control
 from rfaas_executors._process import HeldDescriptors, StatePage, install_quiet_signals, put_back_surroundings
 from rfaas_executors.agent_line import AgentLine
-from rfaas_executors.calls import Defined, Functions, Outcome, WorkerExit, failure, still_this_process
+from rfaas_executors.calls import PYTHON, Defined, Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
 from rfaas_executors.family import reap_adopted
 from rfaas_executors.streams import Streams
@@ -77,7 +77,7 @@ class Worker:
         self._streams = streams or Streams(page)
         self._identity = identity
         self._pid = os.getpid()
-        self._functions = Functions()
+        self._functions = Functions(self._line, page)
         self._connections: dict[int, Connection] = {}  # by descriptor
         self._coming: dict[int, control.Message] = {}  # by descriptor: channels whose memory is still to come
         self._poller = Poller()
@@ -228,7 +228,7 @@ class Worker:
             unknown = ProtocolError(f"function {frame.function} was not defined on this channel")
             self._reply(connection, frame, failure(Status.BAD_FUNCTION, unknown))
             return
-        if not frame.segments:
+        if not frame.segments and function.manifest.kind == PYTHON:
             self._refuse(connection, frame, "a call needs a segment with its arguments")
             return
         if self._untidy and function.identity != self._last:  # no function meets what another one left
@@ -279,7 +279,7 @@ class Worker:
         ends_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + remaining_ns if remaining_ns else 0
         set_current(lambda: CallContext(self._line, connection.channel, connection.holder, frame, ends_ns, self._pid))
         try:
-            outcome = self._functions.run(function, _arguments(frame))
+            outcome = self._functions.run(function, _arguments(frame), frame, connection.holder, remaining_ns)
         finally:
             still_this_process(self._pid)
             context = end_current()
@@ -355,8 +355,9 @@ class Worker:
             "credits": credits,
         }
         try:
-            if frame.out_size and outcome.size_bytes > frame.out_size:
+            if frame.out_size and outcome.size_bytes > max(frame.out_size, outcome.least_bytes):
                 raise PayloadTooLarge
+            fields["out_size"] = outcome.needed_bytes
             self._send(connection, Kind.RESULT, status=outcome.status, segments=outcome.segments, **fields)
         except PayloadTooLarge:
             fields |= {"out_size": outcome.size_bytes, "segments": outcome.summary(frame.out_size)}

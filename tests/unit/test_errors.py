@@ -12,7 +12,7 @@ from rfaas_transport.errors import ReasonCode, RfaasError
 from rfaas_transport.frame import ExtensionType, Kind, Status
 
 SPEC = Path(__file__).parent.parent.parent / "docs" / "spec" / "001-invocation.md"
-SECTION = SPEC.read_text().split("## 6. Errors, reason codes")[1]
+SECTION = SPEC.read_text().split("## 6. Errors, reason codes")[1].split("## 7.")[0]
 CLASSES = {
     found.__name__: found
     for found in vars(errors).values()

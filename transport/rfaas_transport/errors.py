@@ -149,7 +149,7 @@ class LeaseDenied(RfaasError):
 
 
 class EnvironmentFailed(RfaasError):
-    """The client's interpreter or modules could not be started where the functions should run."""
+    """The client's interpreter or modules could not be started, or a shared library not loaded, where functions run."""
 
     code = "environment-failed"
 
@@ -236,6 +236,21 @@ class SerializationError(RfaasError):
     """Function, arguments or result can't be pickled or unpickled; `__cause__` says why."""
 
     code = "serialization"
+
+
+class FunctionError(RfaasError):
+    """A compiled function returned another value than 0, which is `value` (an int32); its output is lost.
+
+    Args:
+        message: the text, or the value.
+        about: as for `RfaasError`.
+    """
+
+    code = "function-error"
+
+    def __init__(self, message: str | int = "", **about: Any) -> None:  # noqa: ANN401
+        self.value = message if isinstance(message, int) else 0
+        super().__init__(f"the function returned {message}" if isinstance(message, int) else message, **about)
 
 
 class RemoteError(RfaasError):

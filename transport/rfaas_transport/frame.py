@@ -58,6 +58,7 @@ class Status(IntEnum):
     TOO_LARGE = 5
     STALE = 6
     NOT_STARTED = 7
+    FUNCTION_ERROR = 8
     UNKNOWN_KIND = 32
     UNKNOWN_EXTENSION = 33
     NOT_FOUND = 34

@@ -1,0 +1,295 @@
+"""Compiled functions in a worker: libraries, the memory of outputs, the call itself; `_compiled.pyi` holds the types.
+
+Must not hold policy: `byte_calls` does. Loaded by workers that run raw or compiled functions, and by no other.
+Spec: docs/spec/001-invocation.md section 11.
+"""
+
+import os
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport errno
+from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t, uintptr_t
+from libc.string cimport memcpy, memset
+
+
+cdef extern from "rfaas_function.h" nogil:
+    ctypedef struct rfaas_ctx:
+        uint32_t attempt
+        uint8_t *invocation_id
+        uint64_t deadline_ns
+        uint64_t lease_seq
+        uint64_t epoch
+
+cdef extern from "output.h" nogil:
+    ctypedef struct rfaas_output:
+        void *map
+        uint8_t *start
+        uint64_t capacity_bytes
+    int rfaas_output_map(uint64_t capacity_bytes, rfaas_output *output)
+    void rfaas_output_unmap(rfaas_output *output)
+    void rfaas_output_shrink(rfaas_output *output, uint64_t keep_bytes)
+
+cdef extern from "native_call.h" nogil:
+    ctypedef enum rfaas_abi:
+        RFAAS_ABI_0
+        RFAAS_ABI_1
+    ctypedef struct rfaas_native:
+        void *symbol
+        rfaas_abi abi
+        const char *name
+    enum:
+        RFAAS_CALL_OK
+        RFAAS_CALL_FUNCTION_ERROR
+        RFAAS_CALL_TOO_LARGE
+        RFAAS_CALL_LARGE_INPUT
+        RFAAS_CALL_UNSAID
+        RFAAS_CALL_OVERRUN
+    ctypedef struct rfaas_call_result:
+        int end
+        int32_t value
+        uint64_t out_bytes
+    rfaas_call_result rfaas_native_call(const rfaas_native *function, void *input, uint64_t in_size,
+                                        rfaas_output *output, bint bounded, rfaas_ctx *ctx)
+    void rfaas_on_reclaimed(int (*look)() noexcept)
+
+cdef extern from "crash_words.h" nogil:
+    int rfaas_crash_watch(void *words, uint32_t room_bytes)
+
+cdef extern from "isa_level.h" nogil:
+    int rfaas_isa_level()
+
+cdef extern from "<dlfcn.h>" nogil:
+    void *dlopen(const char *path, int mode)
+    void *dlsym(void *library, const char *symbol)
+    char *dlerror()
+    enum:
+        RTLD_NOW
+        RTLD_LOCAL
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now)
+    enum:
+        CLOCK_MONOTONIC
+
+OK = RFAAS_CALL_OK
+FUNCTION_ERROR = RFAAS_CALL_FUNCTION_ERROR
+TOO_LARGE = RFAAS_CALL_TOO_LARGE
+LARGE_INPUT = RFAAS_CALL_LARGE_INPUT
+UNSAID = RFAAS_CALL_UNSAID
+OVERRUN = RFAAS_CALL_OVERRUN
+
+cdef enum:
+    KEEP_BYTES = 64 << 20  # of an output between two calls: what went beyond goes back to the system once it is sent
+    POOL = 4               # outputs that are kept for the next call
+
+
+@cython.final
+cdef class Output:
+    """Memory for one function's output. A buffer of the bytes that `show` says, borrowed by whoever sends them."""
+
+    cdef rfaas_output output
+    cdef Py_ssize_t shown_bytes
+    cdef Py_ssize_t used_bytes
+    cdef int borrowers
+
+    def __cinit__(self, uint64_t capacity_bytes):
+        if rfaas_output_map(capacity_bytes, &self.output) != 0:
+            raise MemoryError(f"an output of {capacity_bytes} bytes can't be mapped: {os.strerror(errno)}")
+        self.shown_bytes = <Py_ssize_t>capacity_bytes
+
+    def show(self, Py_ssize_t n_bytes):
+        """Say how many bytes, from its start, the buffers that are taken from now on have.
+
+        Raises:
+            ValueError: more than its capacity.
+        """
+        if n_bytes < 0 or <uint64_t>n_bytes > self.output.capacity_bytes:
+            raise ValueError(f"{n_bytes} bytes of an output of {self.output.capacity_bytes}")
+        self.shown_bytes = self.used_bytes = n_bytes
+
+    @property
+    def capacity_bytes(self):
+        """How much a function may write."""
+        return self.output.capacity_bytes
+
+    @property
+    def nbytes(self):
+        """How many bytes a buffer has."""
+        return self.shown_bytes
+
+    @property
+    def free(self):
+        """True while nobody has a buffer of it."""
+        return self.borrowers == 0
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.output.start, self.shown_bytes, 0, flags)
+        self.borrowers += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self.borrowers -= 1
+        if self.borrowers == 0 and self.used_bytes > KEEP_BYTES:
+            rfaas_output_shrink(&self.output, KEEP_BYTES)
+            self.used_bytes = 0
+
+    def __dealloc__(self):
+        rfaas_output_unmap(&self.output)
+
+
+@cython.final
+cdef class Outputs:
+    """Outputs that are used again once what was in them is sent: the few used last."""
+
+    cdef list kept
+
+    def __cinit__(self):
+        self.kept = []
+
+    cpdef Output take(self, uint64_t capacity_bytes):
+        """An output of this capacity that nobody reads; it may hold anything.
+
+        Raises:
+            MemoryError: it can't be mapped.
+        """
+        cdef Output output
+        for output in self.kept:
+            if output.output.capacity_bytes == capacity_bytes and output.borrowers == 0:
+                output.shown_bytes = <Py_ssize_t>capacity_bytes
+                return output
+        output = Output(capacity_bytes)
+        self.kept.insert(0, output)
+        del self.kept[POOL:]  # one that is still being sent is freed when that is done
+        return output
+
+
+@cython.final
+cdef class NativeFunction:
+    """A function of a library that was loaded.
+
+    Args:
+        symbol: its address, by `find_symbol`.
+        form: 1: rfaas-1; 0: rfaas-0.
+        name: for people.
+    """
+
+    cdef rfaas_native native
+    cdef bytes name
+
+    def __cinit__(self, uintptr_t symbol, int form, bytes name):
+        self.name = name
+        self.native.symbol = <void *>symbol
+        self.native.abi = RFAAS_ABI_0 if form == 0 else RFAAS_ABI_1
+        self.native.name = <const char *>self.name
+
+    def call(self, arguments, Output output not None, bint bounded, bytes invocation_id not None, uint32_t attempt=0,
+             uint64_t remaining_ns=0, uint64_t lease_seq=0, uint64_t epoch=0):
+        """Call it, without the GIL.
+
+        Args:
+            arguments: a buffer; None: an empty one.
+            bounded: the caller has named the capacity.
+            invocation_id: 24 bytes.
+            remaining_ns: until its deadline; 0: it has none.
+        Returns:
+            (end, n): OK or TOO_LARGE with the bytes written or wanted, FUNCTION_ERROR with what it returned; the others
+            with 0.
+        """
+        cdef rfaas_ctx *ctx = &current  # outlives the call: threads that a function leaves may still look at it
+        cdef Py_buffer view
+        cdef timespec now
+        cdef rfaas_call_result result
+        if len(invocation_id) != 24:
+            raise ValueError("an invocation id has 24 bytes")
+        view.buf, view.len = NULL, 0
+        if arguments is not None:
+            PyObject_GetBuffer(arguments, &view, PyBUF_SIMPLE)
+        memcpy(ctx.invocation_id, <const char *>invocation_id, 24)
+        ctx.attempt, ctx.lease_seq, ctx.epoch, ctx.deadline_ns = attempt, lease_seq, epoch, 0
+        with nogil:
+            if remaining_ns != 0:
+                clock_gettime(CLOCK_MONOTONIC, &now)
+                ctx.deadline_ns = <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec + remaining_ns
+            result = rfaas_native_call(&self.native, view.buf if view.len else NULL, <uint64_t>view.len,
+                                       &output.output, bounded, ctx)
+        if arguments is not None:
+            PyBuffer_Release(&view)
+        if result.end == RFAAS_CALL_FUNCTION_ERROR:
+            return result.end, result.value
+        if result.end == RFAAS_CALL_OK:
+            output.show(<Py_ssize_t>result.out_bytes)
+        return result.end, result.out_bytes
+
+
+cdef rfaas_ctx current
+memset(&current, 0, sizeof(current))
+
+
+def load_library(bytes path not None):
+    """Load a shared library, with all that it needs, for this process's life; its constructors run here.
+
+    Returns:
+        A handle for `find_symbol`.
+    Raises:
+        OSError: it can't be loaded; the text is the dynamic linker's.
+    """
+    cdef const char *where = path
+    cdef void *library
+    with nogil:
+        library = dlopen(where, RTLD_NOW | RTLD_LOCAL)
+    if library == NULL:
+        raise OSError(_linker_error())
+    return <uintptr_t>library
+
+
+def find_symbol(uintptr_t library, bytes name not None):
+    """The address of a symbol of a library.
+
+    Raises:
+        OSError: there is none.
+    """
+    cdef const char *symbol = name
+    cdef void *address = dlsym(<void *>library, symbol)
+    if address == NULL:
+        raise OSError(_linker_error())
+    return <uintptr_t>address
+
+
+cdef str _linker_error():
+    cdef char *why = dlerror()
+    return "no reason was given" if why == NULL else (<bytes>why).decode("utf-8", "replace")
+
+
+def isa_level():
+    """Of the x86-64 levels (v1 ... v4) the highest that this CPU has; 0 on other machines."""
+    return rfaas_isa_level()
+
+
+def watch_crashes(uintptr_t words, uint32_t room_bytes):
+    """Have crashes of compiled functions say why: `words` is the address of the place for a worker's last words.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if rfaas_crash_watch(<void *>words, room_bytes) != 0:
+        raise OSError(errno, os.strerror(errno))
+
+
+cdef object _looker = None
+
+
+def watch_notice(looker):
+    """Have functions that ask whether their cores go back answered by `looker()`."""
+    global _looker
+    _looker = looker
+    rfaas_on_reclaimed(_look)
+
+
+cdef int _look() noexcept with gil:
+    try:
+        return 1 if _looker() else 0
+    except BaseException:  # there is nobody to tell
+        return 0
