@@ -32,6 +32,7 @@ import venvs  # noqa: E402
 from adapters import PEERS  # noqa: E402
 
 from rfaas.bench import kinds  # noqa: E402
+from rfaas.bench.latency import NO_OP_BYTES  # noqa: E402
 from rfaas.bench.statistics import Spread, spread  # noqa: E402
 
 MIB = 1 << 20
@@ -96,7 +97,17 @@ def futex(quick: bool) -> dict[str, Any]:
     return programs.pingpong("raw-futex", 64, 500 if quick else 20_000)
 
 
+def c(quick: bool) -> dict[str, Any]:
+    """A compiled function called by a program in C, between two series of raw shared memory."""
+    n = 500 if quick else 50_000
+    before = programs.pingpong("raw-shm", NO_OP_BYTES, n)
+    calls = programs.run("c_calls", kinds.LIBRARY, NO_OP_BYTES, n, *programs.two_cpus())
+    after = programs.pingpong("raw-shm", NO_OP_BYTES, n)
+    return {"calls": calls, "raw": {"p50_ns": (before["p50_ns"] + after["p50_ns"]) / 2}}
+
+
 PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
+    "c": c,
     "shm": shm,
     "tcp": tcp,
     "arrays_shm": arrays_shm,

@@ -38,6 +38,22 @@ def raw(quick: bool) -> list[str]:
             rounds = 200 if quick else max(20, min(20_000, (2 << 30) // size_bytes))
             lines.append(json.dumps(programs.pingpong(medium, size_bytes, rounds)))
             print(lines[-1], flush=True)
+    return lines + encrypted(quick)
+
+
+def encrypted(quick: bool) -> list[str]:
+    """TLS over loopback by OpenSSL itself, and by a channel; where this machine can build it."""
+    lines: list[str] = []
+    for how in ("raw", "channel"):
+        for size_bytes in (64, 65_536) if quick else SIZES:
+            rounds = 200 if quick else max(20, min(20_000, (1 << 30) // size_bytes))
+            try:
+                found = programs.run("tls_echo", how, size_bytes, rounds, *programs.two_cpus())
+            except (RuntimeError, OSError) as error:
+                print(f"TLS is not measured: {error}", file=sys.stderr)
+                return lines
+            lines.append(json.dumps({"medium": f"tls-{how}", **found}))
+            print(lines[-1], flush=True)
     return lines
 
 

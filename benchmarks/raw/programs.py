@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +18,35 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 OUT = ROOT / ".cache" / "raw"
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O3", "-Wall", "-Wextra", "-pthread")
-INCLUDES = (ROOT / "transport" / "core", ROOT / "transport" / "raw")
+CORE = ROOT / "transport" / "core"
+INCLUDES = (CORE, CORE / "tls", ROOT / "transport" / "raw")
 COMPILE_LIMIT_S = 300
 RUN_LIMIT_S = 120
 
 
-def shared_sources() -> list[Path]:
-    """What pingpong measures: the core, and the bare link."""
-    return sorted([*(ROOT / "transport" / "core").glob("*.c"), *(ROOT / "transport" / "raw").glob("*.c")])
+def sources_of(name: str) -> list[Path]:
+    """What is compiled into a program, besides its own file: the C core, for those that measure it."""
+    core = [*(CORE.glob("*.c") if name in ("pingpong", "tcp_spin", "tls_echo") else [])]
+    link = [ROOT / "transport" / "raw" / "raw_link.c"] if name == "pingpong" else []
+    tls = [*(CORE / "tls").glob("*.c")] if name == "tls_echo" else []
+    return [HERE / f"{name}.c", *sorted([*core, *link, *tls])]
 
 
-def openssl_flags() -> list[str]:
-    """How to link the core's TLS, where the core has one and this machine its headers."""
-    if not any("openssl/" in path.read_text() for path in [*shared_sources(), *HERE.glob("*.c")]):
-        return []
-    try:
-        found = subprocess.run(["pkg-config", "--cflags", "--libs", "openssl"], capture_output=True, text=True)
-    except OSError:
+def flags_of(name: str) -> list[str]:
+    """What a program is linked with.
+
+    Raises:
+        RuntimeError: that is not installed.
+    """
+    if name == "tls_echo":
         return ["-lssl", "-lcrypto"]
-    return found.stdout.split() if found.returncode == 0 else []
+    if name != "c_calls":
+        return []
+    command = [sys.executable, "-m", "rfaas", "config", "--cflags", "--libs"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if found.returncode:
+        raise RuntimeError(f"this rfaas has no rfaas.h: {found.stderr.strip()[-300:]}")
+    return shlex.split(found.stdout)
 
 
 def build(name: str, *more: str) -> Path:
@@ -47,25 +59,18 @@ def build(name: str, *more: str) -> Path:
     Raises:
         RuntimeError: it can't be compiled; says what the compiler said.
     """
-    sources = [HERE / f"{name}.c", *(shared_sources() if name == "pingpong" else [])]
-    headers = sorted(path for folder in INCLUDES for path in folder.glob("*.h"))
+    sources = sources_of(name)
+    if not sources[0].exists():
+        raise RuntimeError(f"there is no {sources[0].name} here")
+    headers = sorted(path for folder in (*INCLUDES, HERE) for path in folder.glob("*.h"))
     content = b"".join(path.read_bytes() for path in [*sources, *headers]) + repr(more).encode()
     digest = hashlib.sha256(content).hexdigest()[:12]
     program = OUT / f"{name}-{digest}"
     if program.exists():
         return program
     OUT.mkdir(parents=True, exist_ok=True)
-    includes = [f"-I{folder}" for folder in INCLUDES]
-    command = [
-        os.environ.get("CC", "cc"),
-        *FLAGS,
-        *more,
-        *includes,
-        "-o",
-        str(program),
-        *map(str, sources),
-        *openssl_flags(),
-    ]
+    compiler = [os.environ.get("CC", "cc"), *FLAGS, *more, *(f"-I{folder}" for folder in INCLUDES)]
+    command = [*compiler, "-o", str(program), *map(str, sources), *flags_of(name)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_LIMIT_S)
     if done.returncode:
         raise RuntimeError(f"{name}.c can't be compiled:\n{done.stderr[-2000:]}")
@@ -91,14 +96,22 @@ def run(name: str, *arguments: object) -> dict[str, Any]:
 
 def pingpong(medium: str, size_bytes: int, rounds: int) -> dict[str, Any]:
     """One series of pingpong.c between the first and the last CPU that this process may use."""
+    return run("pingpong", medium, size_bytes, rounds, *two_cpus())
+
+
+def two_cpus() -> tuple[int, int]:
+    """The first and the last CPU that this process may use."""
     cpus = sorted(os.sched_getaffinity(0))
-    return run("pingpong", medium, size_bytes, rounds, cpus[0], cpus[-1])
+    return cpus[0], cpus[-1]
 
 
 def main() -> None:
-    """Compile everything."""
+    """Compile everything; says what can't be."""
     for path in sorted(HERE.glob("*.c")):
-        print(build(path.stem))
+        try:
+            print(build(path.stem))
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

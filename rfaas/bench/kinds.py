@@ -9,11 +9,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import rfaas
 from rfaas.bench import served
 from rfaas.executor import Executor
+from rfaas_transport import _rawlink
 from rfaas_transport.errors import ConfigError
+
+LIBRARY: Final = Path(_rawlink.__file__).with_name("librfaas_bench.so")
+"""Holds `echo`, a compiled function."""
 
 EDGE_BYTES: Final = 16  # of each answer, compared at both ends
 
@@ -38,8 +44,19 @@ def _python(size_bytes: int) -> Prepared:
     return Prepared(served.echo, ((payload(size_bytes),), (payload(size_bytes),)), _same_bytes)
 
 
+def _over_bytes(function: Callable[..., Any], size_bytes: int) -> Prepared:
+    pieces = [payload(size_bytes) if size_bytes else b"" for _ in range(2)]
+    return Prepared(function, ((pieces[0],), (pieces[1],)), _same_bytes)
+
+
+def _native(size_bytes: int) -> Prepared:
+    return _over_bytes(rfaas.native(LIBRARY, "echo", out_size=max(1, size_bytes)), size_bytes)
+
+
 FUNCTIONS: Final[dict[str, Callable[[int], Prepared]]] = {
     "python": _python,
+    "raw": lambda size_bytes: _over_bytes(served.echo_bytes, size_bytes),
+    "native": _native,
 }
 """Kinds of functions by name: each makes its function for a payload of so many bytes there and back; 0: none."""
 

@@ -7,6 +7,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
+import rfaas
+
 if TYPE_CHECKING:
     from numpy import uint8
     from numpy.typing import NDArray
@@ -24,6 +26,13 @@ def nothing() -> None:
 def echo(payload: Any) -> Any:  # noqa: ANN401 - bytes or an array
     """Give back what came."""
     return payload
+
+
+@rfaas.raw
+def echo_bytes(given: memoryview, room: memoryview) -> int:
+    """Give back what came, unpickled."""
+    room[: len(given)] = given
+    return len(given)
 
 
 def copied(array: NDArray[uint8]) -> NDArray[uint8]:

@@ -69,13 +69,14 @@ def test_latency_stands_beside_the_bare_medium_of_the_same_two_processes(bench, 
 def test_a_table_says_where_it_was_measured_and_what_disturbed_it(bench):
     cpu = str(min(os.sched_getaffinity(0)))
     one = ("--client-cpu", cpu, "--worker-cpu", cpu)
-    few = ("--quick", "--state", "hot", "--call", "invoke", "--sizes", "1", "-n", "2", "--transport", "tcp")
+    kinds = ("--kind", "python,raw,native")
+    few = ("--quick", *kinds, "--state", "hot", "--call", "invoke", "--sizes", "1", "-n", "2", "--transport", "tcp")
     heads, table = rows(bench("latency", *few, *one))
     assert any(f"share CPU {cpu}" in line for line in heads if line.startswith("# noise:")), heads
     assert any("over unix" in line or "over tcp" in line for line in heads), heads
     assert any("one reading costs" in line for line in heads), heads
-    assert [row["BYTES"] for row in table] == ["1"]
-    assert float(table[0]["P50"]) > 0 < float(table[0]["RAW_P50"])
+    assert [(row["BYTES"], row["KIND"]) for row in table] == [("1", "python"), ("1", "raw"), ("1", "native")]
+    assert all(float(row["P50"]) > 0 < float(row["RAW_P50"]) for row in table)
 
 
 def test_rate_has_a_line_for_each_number_under_way(bench):

@@ -116,12 +116,15 @@ def test_what_was_asked_for_is_what_is_pinned():
         choose(Wish(worker_cpu=9), ALL, ALL, TWO_CORES, here=True)
 
 
+@pytest.mark.parametrize("kind", kinds.FUNCTIONS)
 @pytest.mark.parametrize("size_bytes", [1, 15, 16, 17, 64, 70_000, 1 << 20])
-def test_arguments_alternate_so_that_an_old_answer_is_seen(size_bytes):
-    made = kinds.FUNCTIONS["python"](size_bytes)
+def test_arguments_alternate_so_that_an_old_answer_is_seen(kind, size_bytes):
+    made = kinds.FUNCTIONS[kind](size_bytes)
     (first,), (second,) = made.arguments
     assert len(first) == len(second) == size_bytes
     assert made.same(bytes(first), (first,))
     if size_bytes >= kinds.EDGE_BYTES:
         assert not made.same(second, (first,))
     assert not made.same(first[:-1], (first,))
+    if kind != "python":
+        assert made.same(made.function(first), (first,))  # functions over bytes run here too
