@@ -270,7 +270,7 @@ def test_what_is_no_whole_library_is_refused(rig, damage, tmp_path):
 
 NUMBERED = """
 #include <rfaas_function.h>
-rfaas_function f;
+rfaas_function_1 f;
 int32_t f(const void *in, uint64_t in_size, void *out, uint64_t *out_size, const rfaas_ctx *ctx) {
     (void)in, (void)in_size, (void)out, (void)out_size, (void)ctx;
     return NUMBER;
