@@ -33,7 +33,7 @@ import table  # noqa: E402
 import venvs  # noqa: E402
 from adapters import PEERS, Peer  # noqa: E402
 
-from rfaas.bench.noise import Machine, findings  # noqa: E402
+from rfaas.bench.noise import WATCH_S, Machine, findings  # noqa: E402
 from rfaas.bench.statistics import summary  # noqa: E402
 
 FULL = {
@@ -150,9 +150,9 @@ def turns(names: list[str], rounds: int) -> Iterator[tuple[int, str]]:
 
 def measure(name: str, plan: dict[str, Any]) -> dict[str, Any]:
     """One turn, with what disturbed it."""
-    before = Machine.read(time.monotonic())
+    before = Machine.read(WATCH_S)
     found = run_raw(RAW[name], plan) if name in RAW else run_peer(PEERS[name], plan)
-    after = Machine.read(time.monotonic())
+    after = Machine.read()
     seen = findings(before, after, client_cpu=None, worker_cpu=None)
     noise = [one._asdict() for one in seen if one.what != "unpinned"]
     return {**found, "noise": noise, "loadavg": before.loadavg.split()[0], "took_s": round(after.at_s - before.at_s, 1)}

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from rfaas.bench.noise import Machine, Noise, findings
+from rfaas.bench.noise import WATCH_S, Machine, Noise, findings
 from rfaas.bench.statistics import Summary, summary
 from rfaas_transport.errors import ConfigError
 
@@ -100,12 +100,12 @@ def measure(arguments: dict[str, str | None], n: int) -> Report:
     Raises:
         ConfigError: a program failed; it says why.
     """
-    before = Machine.read(time.monotonic())
+    before = Machine.read(WATCH_S)
     found: dict[str, list[dict[str, int]]] = {start: [] for start in STARTS}
     for _ in range(n):
         for start, durations in zip(STARTS, _start(arguments), strict=True):
             found[start].append(durations)
-    after = Machine.read(time.monotonic())
+    after = Machine.read()
     noise = [one for one in findings(before, after, client_cpu=None, worker_cpu=None) if one.what != "unpinned"]
     starts = {start: _summaries(found[start]) for start in STARTS}
     return Report(starts, noise, after.at_s - before.at_s)

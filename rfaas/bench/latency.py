@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from rfaas.bench import kinds, served
 from rfaas.bench.link import LARGE_BYTES, RawLink, medium_of
-from rfaas.bench.noise import Machine, Noise, findings
+from rfaas.bench.noise import WATCH_S, Machine, Noise, findings
 from rfaas.bench.pinning import Pins, Wish, pinned
 from rfaas.bench.statistics import Summary, samples, summary
 from rfaas.executor import Executor
@@ -118,7 +118,7 @@ class Bench(NamedTuple):
 
     def noise(self) -> list[Noise]:
         """What disturbed the time since `before`."""
-        after = Machine.read(time.monotonic())
+        after = Machine.read()
         return findings(self.before, after, client_cpu=self.pins.client_cpu, worker_cpu=self.pins.worker_cpu)
 
 
@@ -129,7 +129,7 @@ class Benches:
         self._executor = executor
         host, namespace, _ = executor.invoke(served.whereabouts)
         self._node, self._here = host, (host, namespace) == served.whereabouts()[:2]
-        self._before = Machine.read(time.monotonic())
+        self._before = Machine.read(WATCH_S)
         self._pinned = pinned(executor, wish, self._before.siblings, self._here)
 
     def __enter__(self) -> Bench:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 STEAL_SHARE: Final = 0.001  # of the CPU's time: what a hypervisor that is busy elsewhere takes from tails first
-OTHERS_SHARE: Final = 0.05  # of a pinned CPU's time, used by others than the two sides
+OTHERS: Final = (
+    0.2  # processes that want a CPU besides us, on average: a quiet machine has a kernel thread now and then
+)
+WATCH_S: Final = 0.2
+WATCH_STEPS: Final = 20
 SWITCHES_PER_S: Final = 50.0  # involuntary, of the calling process: somebody else wants its CPU
 
 
@@ -52,6 +57,7 @@ class Machine:
         governors: of cpufreq, by CPU; empty where the machine has none.
         siblings: CPUs that share a core, by CPU, as the kernel writes lists ("0,4", "0-1").
         throttled_us: of this process's cgroup, by its CPU quota; None: it has none.
+        others: processes that wanted a CPU besides this one, on average over the time that was watched.
         at_s: time.monotonic of the reading.
     """
 
@@ -61,11 +67,22 @@ class Machine:
     governors: dict[int, str]
     siblings: dict[int, str]
     throttled_us: int | None
+    others: float
     at_s: float
 
     @classmethod
-    def read(cls, at_s: float, proc: Path = Path("/proc"), system: Path = Path("/sys")) -> Machine:
-        """Read everything; what is not there is empty."""
+    def read(cls, watch_s: float = 0.0, proc: Path = Path("/proc"), system: Path = Path("/sys")) -> Machine:
+        """Read everything; what is not there is empty.
+
+        Args:
+            watch_s: how long to look for others that want a CPU; 0: once. The load average would not do: what we
+                measured a minute ago is in it.
+            proc, system: where they are mounted.
+        """
+        looks = [running(_text(proc / "loadavg"))]
+        for _ in range(WATCH_STEPS if watch_s else 0):
+            time.sleep(watch_s / WATCH_STEPS)
+            looks.append(running(_text(proc / "loadavg")))
         cpus = sorted(os.sched_getaffinity(0))
         folder = system / "devices/system/cpu"
         governors = {cpu: _text(folder / f"cpu{cpu}/cpufreq/scaling_governor").strip() for cpu in cpus}
@@ -77,7 +94,8 @@ class Machine:
             governors={cpu: name for cpu, name in governors.items() if name},
             siblings={cpu: names for cpu, names in siblings.items() if names},
             throttled_us=throttled_us(_text(system / "fs/cgroup" / _cgroup(proc) / "cpu.stat")),
-            at_s=at_s,
+            others=max(0.0, sum(looks) / len(looks) - 1),
+            at_s=time.monotonic(),
         )
 
 
@@ -124,10 +142,9 @@ def _oversubscription(machine: Machine, processes: int) -> Iterable[Noise]:
 
 
 def _load(machine: Machine) -> Iterable[Noise]:
-    load, runnable = load_average(machine.loadavg)
-    if runnable > 1 or load >= 0.5:
-        others = max(0, runnable - 1)
-        yield Noise("load", f"load {load:.2f} when it began, {others} other processes wanted a CPU: quiet is below 0.5")
+    if machine.others >= OTHERS:
+        minute = machine.loadavg.split(" ")[0]
+        yield Noise("load", f"{machine.others:.1f} other processes wanted a CPU when it began (load average {minute})")
 
 
 def _governors(machine: Machine, cpus: Sequence[int]) -> Iterable[Noise]:
@@ -168,13 +185,12 @@ def cpu_times(stat: str) -> dict[int, CpuTimes]:
     return found
 
 
-def load_average(loadavg: str) -> tuple[float, int]:
-    """Load of the last minute and processes that want a CPU now, of a text of /proc/loadavg; zeros if it is none."""
+def running(loadavg: str) -> int:
+    """Processes that want a CPU now, this one included, of a text of /proc/loadavg; 0 if it is none."""
     try:
-        one_minute, _, _, running, *_ = loadavg.split()
-        return float(one_minute), int(running.partition("/")[0])
-    except ValueError:
-        return 0.0, 0
+        return int(loadavg.split()[3].partition("/")[0])
+    except (IndexError, ValueError):
+        return 0
 
 
 def involuntary_switches(status: str) -> int:

@@ -22,6 +22,7 @@ QUIET = Machine(
     governors={0: "performance", 1: "performance"},
     siblings={0: "0", 1: "1"},
     throttled_us=0,
+    others=0.05,
     at_s=100.0,
 )
 DONE = replace(QUIET, at_s=110.0)
@@ -53,10 +54,10 @@ def test_sides_that_share_a_cpu_or_a_core_are_named():
 def test_too_many_processes_and_a_loaded_machine_are_named():
     one_cpu = replace(QUIET, siblings={0: "0"})
     assert set(words(one_cpu, DONE)) == {"oversubscribed"}
-    busy = replace(QUIET, loadavg="0.75 0.20 0.30 3/234 5678")
-    assert words(busy, DONE)["load"].startswith("load 0.75 when it began, 2 other processes")
-    just_begun = replace(QUIET, loadavg="0.00 0.00 0.00 2/234 5678")
-    assert "1 other processes" in words(just_begun, DONE)["load"]
+    busy = replace(QUIET, loadavg="0.75 0.20 0.30 3/234 5678", others=1.6)
+    assert words(busy, DONE)["load"] == "1.6 other processes wanted a CPU when it began (load average 0.75)"
+    our_own = replace(QUIET, loadavg="2.00 0.20 0.30 1/234 5678")  # of what we measured a minute ago
+    assert words(our_own, DONE) == {}
 
 
 def test_a_governor_that_saves_power_is_named_for_the_pinned_cpus_only():
@@ -73,7 +74,7 @@ def test_being_put_off_the_cpu_and_throttled_is_named():
 
 
 def test_texts_that_say_nothing_are_no_noise():
-    blank = Machine("", "", "", {}, {}, None, 0.0)
+    blank = Machine("", "", "", {}, {}, None, 0.0, 0.0)
     assert words(blank, replace(blank, at_s=1.0)) == {"oversubscribed": "2 processes that want a CPU each have 1"}
 
 
@@ -84,13 +85,16 @@ def test_the_kernels_ways_of_writing():
     assert noise.cpu_times("cpu0 1 2 3 4\n")[0] == (6, 4, 0)  # kernels before 2.6.11
     assert noise.cpu_list("0-2,8\n") == {0, 1, 2, 8}
     assert noise.cpu_list("") == frozenset()
-    assert noise.load_average("nonsense") == (0.0, 0)
+    assert noise.running("0.10 0.20 0.30 7/234 5678\n") == 7
+    assert noise.running("nonsense") == noise.running("") == noise.running("1 2 3 x/y z") == 0
     assert noise.throttled_us("usage_usec 5\nthrottled_usec 7\n") == 7
     assert noise.throttled_us("usage_usec 5\n") is None
 
 
 def test_this_machine_can_be_read(tmp_path):
-    here = Machine.read(1.0)
+    here = Machine.read(0.02)
     assert noise.cpu_times(here.stat)
     assert noise.involuntary_switches(here.status) >= 0
-    assert Machine.read(1.0, tmp_path, tmp_path) == Machine("", "", "", {}, {}, None, 1.0)
+    assert here.others >= 0
+    nothing = Machine.read(0.0, tmp_path, tmp_path)
+    assert nothing == Machine("", "", "", {}, {}, None, 0.0, nothing.at_s)
