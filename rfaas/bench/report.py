@@ -26,6 +26,7 @@ def columns(headers: Sequence[str], rows: Iterable[Sequence[object]], *, words_l
     """Right-aligned columns under a line of headers that begins with `#`; the last one to the left if it is words."""
     texts = [["# " + headers[0], *headers[1:]], *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in texts) for i in range(len(headers))]
+    texts[0][0] = "# " + headers[0].rjust(widths[0] - 2)
     if words_last:
         widths[-1] = 0
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in texts]

@@ -68,7 +68,7 @@ def errors_said(as_json: bool) -> Iterator[None]:
         fail(ConfigError(f"the raw link failed: {error}", hint="does this host's name resolve?"), as_json=as_json)
 
 
-@bench.command("latency")
+@bench.command("latency", short_help="Round trips of calls, hot and warm.")
 @click.option("--sizes", help=f"Payloads, there and back; 0: no arguments [{LATENCY_SIZES[0]}].")
 @click.option("-n", "--iterations", type=click.IntRange(1), help="Round trips of a series, at most [1000; quick: 40].")
 @click.option("--warm-up", type=click.IntRange(0), default=20, show_default=True, help="Calls before each block.")
@@ -150,7 +150,7 @@ def latency(
     _print("bench latency", found, more, report.latency_lines(found), quick=quick)
 
 
-@bench.command("rate")
+@bench.command("rate", short_help="Calls a second, 1 to 1024 under way.")
 @click.option("--in-flight", help=f"Calls under way at a time [{IN_FLIGHT[0]}].")
 @click.option("-n", "--calls", type=click.IntRange(1), help="Calls of a block, at most [10000; quick: 200].")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Several are not pinned.")
@@ -197,7 +197,7 @@ def rate(
     _print("bench rate", found, more, report.rate_lines(found), quick=quick)
 
 
-@bench.command("bandwidth")
+@bench.command("bandwidth", short_help="Bytes a second of numpy arrays.")
 @click.option("--sizes", help=f"Bytes of the arrays [{BANDWIDTH_SIZES[0]}].")
 @click.option("-n", "--iterations", type=click.IntRange(1), help="Arrays of a series, at most [100; quick: 10].")
 @common_options
@@ -243,7 +243,7 @@ def bandwidth(
     _print("bench bandwidth", found, more, report.bandwidth_lines(found), quick=quick)
 
 
-@bench.command("cold")
+@bench.command("cold", short_help="From nothing to the first result.")
 @click.option("--transport", help="Medium: auto, shm or tcp [executor.transport].")
 @click.option("--allocator", help="State directory, or embedded [as programs: `rfaas config show`].")
 @click.option("-n", "--starts", type=click.IntRange(1, 1000), help="Programs to start [10; quick: 1].")

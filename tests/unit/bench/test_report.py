@@ -19,6 +19,8 @@ FOUND = Report("shm", "n1", Pins(0, 1), [ROW], [Noise("load", "load 3.00")], 1.5
 def test_columns_line_up_under_their_heads():
     lines = report.columns(("BYTES", "P50"), [(1, "2.00"), (65536, "-")])
     assert lines == ["# BYTES   P50", "      1  2.00", "  65536     -"]
+    wide = report.columns(("BYTES", "N"), [(1 << 26, 1)])
+    assert wide == ["#  BYTES  N", "67108864  1"]  # the head begins with its mark, however wide the figures
     words = report.columns(("N", "WHAT"), [(1, "so"), (2, "and so on")], words_last=True)
     assert words == ["# N  WHAT", "  1  so", "  2  and so on"]
 
