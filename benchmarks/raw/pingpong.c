@@ -1,7 +1,7 @@
 /* pingpong.c - what a medium costs at its barest, and what a channel of frames adds to it.
  *
  * Two processes pinned to two CPUs send `size` bytes there and back.
- * Usage: pingpong MEDIUM SIZE ROUNDS CPU CPU, where MEDIUM is
+ * Usage: pingpong MEDIUM SIZE ROUNDS CPU CPU [SECONDS], SECONDS being a limit of raw media, and where MEDIUM is
  *   raw-shm      memory and two flags, both sides poll: three copies a round trip (transport/raw/raw_link.h)
  *   raw-futex    the same, the side that waits sleeps
  *   raw-tcp, raw-unix, raw-pipe                    both sides poll
@@ -26,7 +26,7 @@
 #include "raw_link.h"
 #include "rfaas_channel.h"
 
-enum { ARENA_BYTES = 1 << 28, WARM_UP = 200 };
+enum { ARENA_BYTES = 1 << 28, WARM_UP = 200, WARM_UP_LARGE = 2, LARGE_BYTES = 1 << 20 };
 static const uint64_t LIMIT_BYTES = 1ull << 32, BUDGET_BYTES = UINT64_MAX, PATIENCE_NS = 20000000000u;
 
 static void fail(const char *what)
@@ -54,7 +54,7 @@ static uint64_t now_ns(void)
 /* What both sides know; made before the fork. */
 typedef struct setup {
     raw_series series;
-    size_t rounds;
+    size_t rounds, warm_up;
     uint8_t *payload, *answer;
     int64_t *took_ns;
     void *memory; /* of raw-shm and raw-futex */
@@ -165,7 +165,7 @@ static int64_t serve(setup *made)
     if (made->channels[1] == NULL)
         return raw_stream_serve(made->fds[1][0], made->fds[1][1], &made->series, made->answer);
     made->channels[1]->owner = getpid();
-    for (size_t i = 0; i < made->rounds + WARM_UP; i++) {
+    for (size_t i = 0; i < made->rounds + made->warm_up; i++) {
         channel_receive(made, 1);
         channel_send(made, 1);
     }
@@ -229,17 +229,18 @@ int main(int argc, char **argv)
 {
     setup made = {0};
     uint32_t turn = 0;
-    if (argc != 6 || (made.series.size_bytes = strtoull(argv[2], NULL, 10)) == 0 ||
+    if (argc < 6 || argc > 7 || (made.series.size_bytes = strtoull(argv[2], NULL, 10)) == 0 ||
         (made.rounds = strtoull(argv[3], NULL, 10)) == 0) {
-        fprintf(stderr, "usage: pingpong MEDIUM SIZE ROUNDS CPU CPU\n");
+        fprintf(stderr, "usage: pingpong MEDIUM SIZE ROUNDS CPU CPU [SECONDS]\n");
         return 2;
     }
     made.series.sleeps = strcmp(argv[1], "raw-futex") == 0 || strstr(argv[1], "asleep") != NULL;
-    made.series.budget_ns = UINT64_MAX;
+    made.series.budget_ns = argc == 7 ? strtoull(argv[6], NULL, 10) * 1000000000u : UINT64_MAX;
     made.series.patience_ns = PATIENCE_NS;
+    made.warm_up = made.series.size_bytes < LARGE_BYTES ? WARM_UP : WARM_UP_LARGE;
     made.payload = touched(made.series.size_bytes);
     made.answer = touched(made.series.size_bytes);
-    made.took_ns = (int64_t *)(void *)touched((made.rounds + WARM_UP) * sizeof *made.took_ns);
+    made.took_ns = (int64_t *)(void *)touched((made.rounds + made.warm_up) * sizeof *made.took_ns);
     open_medium(&made, argv[1]);
     pid_t child = fork();
     if (child == 0) {
@@ -247,8 +248,10 @@ int main(int argc, char **argv)
         _exit(serve(&made) < 0);
     }
     pin(atoi(argv[4]));
-    if (ping(&made, WARM_UP, &turn, false) < 0 || ping(&made, made.rounds, &turn, true) < 0)
+    int64_t n = ping(&made, made.warm_up, &turn, false);
+    if (n < 0 || (n = ping(&made, made.rounds, &turn, true)) < 1)
         fail(argv[1]);
+    made.rounds = (size_t)n; /* those that the time sufficed for */
     int status = 0;
     if (waitpid(child, &status, 0) != child || status != 0)
         fail("the other side failed");
