@@ -33,6 +33,7 @@ from adapters import PEERS  # noqa: E402
 
 from rfaas.bench import kinds  # noqa: E402
 from rfaas.bench.latency import NO_OP_BYTES  # noqa: E402
+from rfaas.bench.noise import WATCH_S, Machine, findings  # noqa: E402
 from rfaas.bench.statistics import Spread, spread  # noqa: E402
 
 MIB = 1 << 20
@@ -293,10 +294,14 @@ def lines(rounds: Sequence[Round]) -> list[str]:
 
 
 def measure(part: str, quick: bool) -> dict[str, Any]:
-    """One part of a round; an error is a result too."""
+    """One part of a round, with what disturbed it; an error is a result too."""
     begun_s = time.monotonic()
     try:
-        found: dict[str, Any] = {"data": PARTS[part](quick)}
+        before = Machine.read(WATCH_S)
+        data = PARTS[part](quick)
+        seen = findings(before, Machine.read(), client_cpu=None, worker_cpu=None)
+        noise = [*data.get("noise", ()), *(one._asdict() for one in seen if one.what != "unpinned")]
+        found: dict[str, Any] = {"data": {**data, "noise": noise}}
     except (RuntimeError, OSError, subprocess.TimeoutExpired, ValueError) as error:
         found = {"error": str(error)[-800:]}
     return {**found, "took_s": round(time.monotonic() - begun_s, 1)}
@@ -321,10 +326,14 @@ def main() -> None:
     into = records.directory("goals", asked.quick, asked.into)
     path = into / "goals.jsonl"
     done = records.load(path, "part")
+    failed: dict[str, str] = {}
     for number, part in peers_run.turns(parts, asked.rounds or (1 if asked.quick else 5)):
         if (number, part) not in done:
             print(f"round {number}: {part}", end=" ", flush=True)
-            records.add(path, {"round": number, "part": part, **measure(part, asked.quick)})
+            found = measure(part, asked.quick)
+            records.add(path, {"round": number, "part": part, **found})
+            if "error" in found:
+                failed[part] = " ".join(found["error"].split())[:300]
     rounds: dict[int, dict[str, Any]] = {}
     for (number, part), found in records.load(path, "part").items():
         rounds.setdefault(number, {})[part] = found["data"]
@@ -340,6 +349,7 @@ def main() -> None:
     )
     page = [f"# Goals, {about['date']}", "", head, f"Command: `{about['command']}`.", "", *warning, *made, ""]
     page += ["What disturbed it:", "", *(f"- {one}" for one in noise), ""] if noise else ["No noise was seen.", ""]
+    page += ["What failed:", "", *(f"- {part}: {why}" for part, why in failed.items()), ""] if failed else []
     (into / "goals.md").write_text("\n".join(page))
     print("\n".join(["", *made, "", f"{into}/goals.md"]))
     sys.exit(any(judged(goal, list(rounds.values()))[1] is False for goal in GOALS) and not asked.quick)
