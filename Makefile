@@ -1,7 +1,7 @@
 # The one entry point: `make help`. The work is done by the scripts in tools/; nothing here needs root unless it says so.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-slurm check test soak fmt bench docs cluster-up cluster-down clean
+.PHONY: help demo demo-slurm check test soak fmt bench bench-peers bench-goals docs cluster-up cluster-down clean
 
 PYTHON := .venv/bin/python
 RIG := tests/cluster/rig/slurm-cluster
@@ -31,6 +31,7 @@ check:  ## format, lint, spelling, types, layers, and the tests that start no se
 	.venv/bin/mypy
 	.venv/bin/mypy tools
 	.venv/bin/mypy examples/*.py
+	MYPYPATH=benchmarks:benchmarks/raw:benchmarks/peers .venv/bin/mypy --explicit-package-bases $(wildcard benchmarks/*.py benchmarks/*/*.py benchmarks/*/*/*.py)
 	MYPYPATH=tests .venv/bin/mypy --explicit-package-bases tests/cluster/rig tests/cluster/delay.py
 	.venv/bin/lint-imports --no-logo
 	$(PYTHON) tools/check_docs.py
@@ -56,9 +57,18 @@ docs:  ## check links between the documents and run the programs in the README
 	@tools/setup.sh dev
 	$(PYTHON) tools/check_docs.py --run
 
-bench:  ## measure, each figure beside its limit and its peers
+##@ Measure: quiet machines only; QUICK=1: does it work? Results go to benchmarks/results/DATE; what is cut off goes on
+bench:  ## rfaas beside its limits: about 10 minutes
 	@tools/setup.sh dev
-	@for script in $(wildcard benchmarks/bench_*.py); do echo "== $$script"; $(PYTHON) "$$script" || exit; done
+	$(PYTHON) benchmarks/own.py $(if $(QUICK),--quick)
+
+bench-peers:  ## rfaas and its peers by turns, in rounds: about 20 minutes, and the network the first time
+	@tools/setup.sh dev
+	$(PYTHON) benchmarks/peers/run.py $(if $(QUICK),--quick)
+
+bench-goals:  ## what rfaas has promised, measured: goal, figure, spread, met: about 15 minutes, and mpi4py and Ray of the peers
+	@tools/setup.sh dev
+	$(PYTHON) benchmarks/goals.py $(if $(QUICK),--quick)
 
 ##@ A real Slurm by hand (root)
 cluster-up:  ## start one on this machine and say how to use it

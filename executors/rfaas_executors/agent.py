@@ -186,12 +186,20 @@ class Agent:
 
     def _from_host(self, event: on.Event) -> None:
         """What templates and workers say; forgets those that are gone once the core has heard it."""
+        if isinstance(event, on.WorkerForked) and self._event_log.enabled:
+            self._note_forked(event)
         self._post(event)
         assert self._loop is not None
         if isinstance(event, on.WorkerDead):
             self._loop.call_soon(self._host_of.pop, event.worker, None)
         elif isinstance(event, on.TemplateGone | on.TemplateFailed):
             self._hosts.pop(event.template, None)
+
+    def _note_forked(self, event: on.WorkerForked) -> None:
+        """Log when template and worker came to be: cold starts are taken apart by it."""
+        host = self._host_of[event.worker]
+        began = {"template_started_ns": host.started_boot_ns, "template_ready_ns": host.ready_boot_ns}
+        self._event_log.write("forked", worker_pid=event.pid, **began)
 
     def _hand_over(self, order: on.HandOver, descriptor: int, key: bytes) -> None:
         host = self._host_of.get(order.worker)

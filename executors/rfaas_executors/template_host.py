@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -88,6 +89,7 @@ class TemplateHost:
         self._pidfd = self._stderr_fd = -1
         self._said = b""  # the tail of its standard error while it starts
         self._ready = self._stopping = self._given_up = False
+        self.started_boot_ns = self.ready_boot_ns = 0  # CLOCK_BOOTTIME, for the event log
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._waiting: list[on.StartWorker | on.CheckModules] = []  # for the template to be up
         self.workers: dict[int, WorkerHandle] = {}
@@ -114,6 +116,7 @@ class TemplateHost:
             "sched": self._surroundings.sched,
             "descriptors": limits.get("nofile", self._surroundings.descriptors),
         }
+        self.started_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         real_stderr = os.dup(2)
         try:
@@ -160,6 +163,7 @@ class TemplateHost:
             self.kill_template()
             return
         self._ready = True
+        self.ready_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._end_limit()
         if self._said:
             with contextlib.suppress(OSError):

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rfaas.cli.common import fail, json_option, print_json, print_table
+from rfaas.cli.common import fail, json_option, print_json
 from rfaas.units import parse_size_bytes
 from rfaas_transport.errors import ConfigError, RfaasError
 
 if TYPE_CHECKING:
-    from rfaas.bench.latency import Distribution
+    from rfaas.bench.pinning import Wish
+    from rfaas.executor import Executor
 
-DEFAULT_SIZES = "1,64,1KiB,16KiB,256KiB,1MiB"
+LATENCY_SIZES: Final = ("0,1,64,1KiB,16KiB,256KiB,1MiB,16MiB,64MiB", "0,64,64KiB")
+BANDWIDTH_SIZES: Final = ("64KiB,1MiB,16MiB,64MiB", "64KiB,1MiB")
+IN_FLIGHT: Final = ("1,2,4,8,16,32,64,128,256,512,1024", "1,16,64")
+ITERATIONS: Final = (1000, 40)
+SECONDS: Final = (1.0, 0.1)
+BLOCKS: Final = (5, 2)
+WARM_PAUSES: Final = 2  # times hot_for_s: then a worker sleeps for certain
 
 
 @click.group("bench")
@@ -21,83 +33,314 @@ def bench() -> None:
     """Measure what calls cost on this machine or cluster, beside the raw medium."""
 
 
-@bench.command("latency")
-@click.option("--transport", help="Medium: auto or tcp [executor.transport].")
-@click.option("--allocator", help="State directory, or embedded [as programs: `rfaas config show`].")
-@click.option("--sizes", default=DEFAULT_SIZES, show_default=True, help="Payloads, there and back.")
-@click.option("-n", "--iterations", type=click.IntRange(5), default=1000, show_default=True, help="Round trips a size.")
-@click.option("--seconds", type=click.FloatRange(0.05, 600), default=2.0, show_default=True, help="A size, at most.")
-@click.option("--pin/--no-pin", default=True, show_default=True, help="Client and worker to a CPU each.")
-@json_option
-def latency(
-    transport: str | None,
-    allocator: str | None,
-    sizes: str,
-    iterations: int,
-    seconds: float,
-    pin: bool,
-    as_json: bool,
-) -> None:
-    """Measure round trips of calls to one worker, and of bytes on a raw socket between the same two processes.
+def common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that all measurements of calls have; errors are said with their remedy."""
+    options = (
+        click.option("--transport", help="Medium: auto, shm or tcp [executor.transport]."),
+        click.option("--allocator", help="State directory, or embedded [as programs: `rfaas config show`]."),
+        click.option("--pin/--no-pin", default=True, show_default=True, help="Client and worker to a CPU each."),
+        click.option("--client-cpu", type=click.IntRange(0), help="CPU of the client [the first it may use]."),
+        click.option("--worker-cpu", type=click.IntRange(0), help="CPU of the worker [one of another core]."),
+        click.option("--seconds", type=click.FloatRange(0.05, 600), help="A series, at most [1; quick: 0.1]."),
+        click.option(
+            "--blocks", type=click.IntRange(1, 100), help="In which a series is made, by turns [5; quick: 2]."
+        ),
+        click.option("--quick", is_flag=True, help="Few of everything: does it work here? No figure to quote."),
+        json_option,
+    )
 
-    \b
-    rfaas bench latency
-    rfaas bench latency --sizes 1,64MiB -n 200 --json > here.json
+    @functools.wraps(command)
+    def guarded(as_json: bool, **rest: Any) -> None:  # noqa: ANN401 - options
+        with errors_said(as_json):
+            command(as_json=as_json, **rest)
 
-    \b
-    P50…P99.9   microseconds from the call to its result, in the calling process
-    RAW_…       the same bytes there and back on a bare socket, same processes, same CPUs
-    X           P50 over RAW_P50: what calling costs above moving the bytes
-    A dash: too few round trips for that percentile.
-    """
+    return functools.reduce(lambda made, option: option(made), reversed(options), guarded)
+
+
+@contextmanager
+def errors_said(as_json: bool) -> Iterator[None]:
+    """Say what went wrong and what to do about it; never a traceback."""
     try:
-        wanted = [parse_size_bytes(text, name="--sizes") for text in sizes.split(",")]
-        _measure(transport, allocator, wanted, iterations, seconds, pin, as_json)
+        yield
     except RfaasError as error:
         fail(error, as_json=as_json)
     except OSError as error:
         fail(ConfigError(f"the raw link failed: {error}", hint="does this host's name resolve?"), as_json=as_json)
 
 
-def _measure(
+@bench.command("latency", short_help="Round trips of calls, hot and warm.")
+@click.option("--sizes", help=f"Payloads, there and back; 0: no arguments [{LATENCY_SIZES[0]}].")
+@click.option("-n", "--iterations", type=click.IntRange(1), help="Round trips of a series, at most [1000; quick: 40].")
+@click.option("--warm-up", type=click.IntRange(0), default=20, show_default=True, help="Calls before each block.")
+@click.option("--state", "states", default="hot,warm", show_default=True, help="hot: it polls; warm: it sleeps.")
+@click.option(
+    "--call", "calls", default="invoke,submit", show_default=True, help="ex.invoke(f), ex.submit(f).result()."
+)
+@click.option("--kind", "functions", default="python", show_default=True, help="Kinds of functions.")
+@click.option("--raw-samples", type=click.Path(path_type=Path, dir_okay=False), help="Write every time to a CSV file.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw latency over size: .svg, .png, .pdf."
+)
+@click.option(
+    "--cdf", type=click.Path(path_type=Path, dir_okay=False), help="Draw the distributions of the least size."
+)
+@common_options
+def latency(
+    sizes: str | None,
+    iterations: int | None,
+    warm_up: int,
+    states: str,
+    calls: str,
+    functions: str,
+    raw_samples: Path | None,
+    plot: Path | None,
+    cdf: Path | None,
     transport: str | None,
     allocator: str | None,
-    sizes: list[int],
-    iterations: int,
-    seconds: float,
-    pin: bool,
+    quick: bool,
     as_json: bool,
+    **rest: Any,  # noqa: ANN401 - options
 ) -> None:
-    from rfaas import Executor
-    from rfaas.bench.latency import CLOCK, measure
+    """Measure round trips of calls to one worker, and of bare bytes between the same two processes, by turns.
 
-    with Executor(max_workers=1, transport=transport, allocator=allocator, acquire_timeout_s=60) as executor:
-        report = measure(executor, sizes, iterations=iterations, seconds=seconds, pin=pin)
+    \b
+    rfaas bench latency
+    rfaas bench latency --transport tcp --sizes 1,64MiB -n 200 --json > here.json
+    rfaas bench latency --state hot --call invoke --plot latency.svg --cdf distribution.svg
+
+    \b
+    Times in microseconds, from the call to its result, in the calling process.
+    P50…P99.9          percentiles of all calls; a dash: too few for that one
+    P50_LOW, P50_HIGH  lowest and highest median of the blocks: how far to trust P50
+    RAW_…              the same bytes there and back over the bare medium, by C: same processes, CPUs, state
+    ADDED, X           P50 less RAW_P50, and over it: what calling costs beside moving the bytes
+    BYTES 0            no arguments, no result; the bare link then moves 64 bytes, a frame's header
+    """
+    from rfaas.bench import kinds, plots, report
+    from rfaas.bench.latency import LEAST_PAUSE_S, STATES, Plan, measure
+
+    plan = Plan(
+        sizes=_sizes(sizes, LATENCY_SIZES[quick], zero=True),
+        states=_words("--state", states, STATES),
+        calls=_words("--call", calls, kinds.CALLS),
+        functions=_words("--kind", functions, kinds.FUNCTIONS),
+        iterations=iterations or ITERATIONS[quick],
+        seconds=rest["seconds"] or SECONDS[quick],
+        warm_up=warm_up,
+        blocks=rest["blocks"] or BLOCKS[quick],
+        pause_s=LEAST_PAUSE_S + WARM_PAUSES * _hot_for_s(),
+    )
+    plots.check([plot, cdf])
+    _check_writable(raw_samples)
+    with _executor(transport, allocator) as executor:
+        found = measure(executor, plan, _wish(rest))
+    if raw_samples is not None:
+        raw_samples.write_text("\n".join(report.sample_lines(found)) + "\n")
+    if plot is not None:
+        plots.over_size(found, plot)
+    if cdf is not None:
+        plots.distribution(found, cdf)
     if as_json:
-        rows = [
-            {"size_bytes": row.size_bytes, "call": row.call._asdict(), "raw": row.raw._asdict()} for row in report.rows
-        ]
-        told = {**report._asdict(), "no_op": report.no_op._asdict(), "rows": rows, "clock": CLOCK}
-        print_json(told)
+        print_json({**report.latency_dict(found), "plan": {**vars(plan)}, "clock": report.clock_dict()})
         return
-    pinned = "nothing pinned"
-    if report.client_cpu is not None:
-        pinned = f"client pinned to CPU {report.client_cpu}, worker to CPU {report.worker_cpu}"
-        pinned += ": one and the same" if report.client_cpu == report.worker_cpu else ""
-    click.echo(f"# {report.medium} to a warm worker on {report.node}; {pinned}; clock {CLOCK}")
-    headers = ("BYTES", "ITER", "MIN_US", "P50_US", "P99_US", "P99.9_US", "RAW_P50_US", "RAW_P99_US", "X")
-    no_op = report.no_op
-    lines: list[tuple[object, ...]] = [(0, *_cells(no_op), "-", "-", "-")]
-    for row in report.rows:
-        raw = row.raw
-        cells = (_us(raw.p50_us), _us(raw.p99_us), f"{row.call.p50_us / raw.p50_us:.1f}")
-        lines.append((row.size_bytes, *_cells(row.call), *cells))
-    print_table(headers, lines, right=True)
+    series = f"{plan.iterations} round trips a series in {plan.blocks} blocks by turns with the bare link"
+    more = [f"# {series}, {plan.warm_up} before each not counted, at most {plan.seconds:g} s", report.clock_line()]
+    if "warm" in plan.states:
+        more.append(f"# warm: a pause of {plan.pause_s * 1e3:.1f} ms before each round trip; both bare sides sleep")
+    _print("bench latency", found, more, report.latency_lines(found), quick=quick)
 
 
-def _cells(found: Distribution) -> tuple[object, ...]:
-    return (found.n, _us(found.min_us), _us(found.p50_us), _us(found.p99_us), _us(found.p999_us))
+@bench.command("rate", short_help="Calls a second, 1 to 1024 under way.")
+@click.option("--in-flight", help=f"Calls under way at a time [{IN_FLIGHT[0]}].")
+@click.option("-n", "--calls", type=click.IntRange(1), help="Calls of a block, at most [10000; quick: 200].")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Several are not pinned.")
+@common_options
+def rate(
+    in_flight: str | None,
+    calls: int | None,
+    workers: int,
+    transport: str | None,
+    allocator: str | None,
+    quick: bool,
+    as_json: bool,
+    **rest: Any,  # noqa: ANN401 - options
+) -> None:
+    """Measure calls a second, with 1 to 1024 of them under way.
+
+    \b
+    rfaas bench rate
+    rfaas bench rate --workers 4 --in-flight 1024
+
+    \b
+    CALLS/S, LOW, HIGH  of the blocks: median, lowest, highest
+    P50…MAX             microseconds from a call's submit to its result, waiting for those before it included
+    """
+    from rfaas.bench import report
+    from rfaas.bench.rate import Plan, measure
+
+    plan = Plan(
+        in_flight=_numbers("--in-flight", in_flight or IN_FLIGHT[quick]),
+        calls=calls or (200 if quick else 10_000),
+        seconds=rest["seconds"] or SECONDS[quick],
+        blocks=rest["blocks"] or BLOCKS[quick],
+    )
+    with _executor(transport, allocator, workers) as executor:
+        found = measure(executor, plan, _wish(rest), workers)
+    if as_json:
+        print_json({**report.rate_dict(found), "plan": {**vars(plan)}, "clock": report.clock_dict()})
+        return
+    more = [
+        f"# up to {plan.calls} calls a block, {plan.blocks} blocks of each by turns, at most {plan.seconds:g} s each"
+    ]
+    if found.raw_per_s is not None:
+        more.append(f"# bare {found.medium}: {found.raw_per_s:.0f} round trips of 64 bytes a second, one under way")
+    _print("bench rate", found, more, report.rate_lines(found), quick=quick)
 
 
-def _us(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+@bench.command("bandwidth", short_help="Bytes a second of numpy arrays.")
+@click.option("--sizes", help=f"Bytes of the arrays [{BANDWIDTH_SIZES[0]}].")
+@click.option("-n", "--iterations", type=click.IntRange(1), help="Arrays of a series, at most [100; quick: 10].")
+@common_options
+def bandwidth(
+    sizes: str | None,
+    iterations: int | None,
+    transport: str | None,
+    allocator: str | None,
+    quick: bool,
+    as_json: bool,
+    **rest: Any,  # noqa: ANN401 - options
+) -> None:
+    """Measure bytes a second of numpy arrays: there and back, and one way.
+
+    \b
+    rfaas bench bandwidth --sizes 1MiB,64MiB
+
+    \b
+    ECHO_GB/S  the function returns a new array: 2 x size over the median time; 10^9 bytes
+    TO, FROM   one way: the function takes an array, or makes one
+    EMPTY      an array of rfaas.empty, given back
+    RAW_GB/S   the same bytes there and back by C over the bare medium, by turns
+    FIRST_MS   the first echo of this size, which is the first to touch memory
+    """
+    from rfaas.bench import report
+    from rfaas.bench.bandwidth import EDGE, Plan, measure
+
+    wanted = _sizes(sizes, BANDWIDTH_SIZES[quick])
+    if min(wanted) < EDGE:
+        raise ConfigError(f"--sizes: {min(wanted)} bytes are no array to speak of", hint=f"at least {EDGE}")
+    plan = Plan(
+        sizes=wanted,
+        iterations=iterations or (10 if quick else 100),
+        seconds=rest["seconds"] or SECONDS[quick],
+        blocks=rest["blocks"] or BLOCKS[quick],
+    )
+    with _executor(transport, allocator) as executor:
+        found = measure(executor, plan, _wish(rest))
+    if as_json:
+        print_json({**report.bandwidth_dict(found), "plan": {**vars(plan)}, "clock": report.clock_dict()})
+        return
+    more = [f"# up to {plan.iterations} arrays a series in {plan.blocks} blocks by turns, at most {plan.seconds:g} s"]
+    _print("bench bandwidth", found, more, report.bandwidth_lines(found), quick=quick)
+
+
+@bench.command("cold", short_help="From nothing to the first result.")
+@click.option("--transport", help="Medium: auto, shm or tcp [executor.transport].")
+@click.option("--allocator", help="State directory, or embedded [as programs: `rfaas config show`].")
+@click.option("-n", "--starts", type=click.IntRange(1, 1000), help="Programs to start [10; quick: 1].")
+@click.option("--quick", is_flag=True, help="One start.")
+@json_option
+def cold(transport: str | None, allocator: str | None, starts: int | None, quick: bool, as_json: bool) -> None:
+    """Measure what it takes from the start of a program to its first result, and where the time goes.
+
+    \b
+    rfaas bench cold -n 20
+
+    \b
+    START first   a program that makes an executor and calls once; `interpreter` begins with its exec
+          again   the same program makes another executor: nothing is left to import
+    PHASE total   to the first result;  next: the call after it
+    Phases joined by "+" can't be told apart: daemons that run already keep no log for this.
+    """
+    from rfaas.bench import cold as cold_starts
+    from rfaas.bench import report
+
+    with errors_said(as_json):
+        _check_settings(transport, allocator)
+        found = cold_starts.measure({"transport": transport, "allocator": allocator}, starts or (1 if quick else 10))
+    if as_json:
+        print_json(report.cold_dict(found))
+        return
+    lines = [*report.machine_lines("bench cold", time.strftime("%Y-%m-%dT%H:%M:%S%z")), *quick_lines(quick)]
+    for line in [*lines, *report.noise_lines(found.noise, found.elapsed_s), *report.cold_lines(found)]:
+        click.echo(line)
+
+
+# --- what they share ------------------------------------------------------------------------------------------------
+
+
+def _executor(transport: str | None, allocator: str | None, workers: int = 1) -> Executor:
+    from rfaas import Executor
+
+    return Executor(max_workers=workers, transport=transport, allocator=allocator, acquire_timeout_s=60)
+
+
+def _check_settings(transport: str | None, allocator: str | None) -> None:
+    from rfaas.config import configure
+
+    configure(transport=transport, allocator=allocator)
+
+
+def _hot_for_s() -> float:
+    from rfaas.settings import Settings
+
+    return float(Settings.load().value("executor.hot_for_s"))
+
+
+def _wish(options: dict[str, Any]) -> Wish:
+    from rfaas.bench.pinning import Wish
+
+    if not options["pin"] and (options["client_cpu"] is not None or options["worker_cpu"] is not None):
+        raise ConfigError("--no-pin and a CPU to pin to", hint="leave one out")
+    return Wish(options["pin"], options["client_cpu"], options["worker_cpu"])
+
+
+def _sizes(text: str | None, otherwise: str, *, zero: bool = False) -> list[int]:
+    parts = [part.strip() for part in (text or otherwise).split(",")]
+    return [0 if zero and part == "0" else parse_size_bytes(part, name="--sizes") for part in parts]
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = [0]
+    if min(found) < 1 or max(found) > 1 << 20:
+        raise ConfigError(f"{name}={text!r} is no list of numbers from 1", hint='write "1,16,256"')
+    return found
+
+
+def _words(name: str, text: str, known: Any) -> list[str]:  # noqa: ANN401 - names, or a table of them
+    found = [part.strip() for part in text.split(",")]
+    for one in found:
+        if one not in known:
+            raise ConfigError(f"{name}={one!r} is not known here", hint=f"one or more of {','.join(known)}")
+    return found
+
+
+def _check_writable(path: Path | None) -> None:
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ConfigError(f"{path}: there is no such directory", hint="make it first")
+
+
+def quick_lines(quick: bool) -> list[str]:
+    """A warning where few of everything were made."""
+    return ["# --quick: it works; no figure below is one to quote"] if quick else []
+
+
+def _print(command: str, found: Any, more: list[str], table: list[str], *, quick: bool) -> None:  # noqa: ANN401 - a report
+    from rfaas.bench import report
+
+    head = report.machine_lines(command, time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    where = f"# worker on {found.node} over {found.medium or '?'}; {found.pins.text}"
+    for line in [*head, where, *quick_lines(quick), *more, *report.noise_lines(found.noise, found.elapsed_s), *table]:
+        click.echo(line)

@@ -255,6 +255,11 @@ class Engine(IoThread):
                 statistics[counter] += self._lane.answered()
             return statistics
 
+    def media(self) -> list[str]:
+        """What each channel to a worker runs over: shm, unix, tcp; empty before the first."""
+        with self._lock:
+            return [] if self._thread is None else self._ports.media()
+
     @property
     def session_pid(self) -> int | None:
         """Pid of the session process, while we are connected to one; for people and tests."""

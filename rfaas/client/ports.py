@@ -102,6 +102,10 @@ class Ports:
         """Descriptors of the open channels."""
         return [port.channel.fileno() for port in self._by_token.values()]
 
+    def media(self) -> list[str]:
+        """What each open channel runs over."""
+        return [port.channel.medium for port in self._by_token.values()]
+
     def send(self, port: Port, dispatch: Dispatch, work: Work) -> SendFailed | None:
         """Send a call; never blocks. Returns what went wrong, in which case nothing was sent."""
         try:

@@ -62,12 +62,12 @@ def test_a_program_runs_with_a_harvest_of_its_own_that_is_gone_afterwards(cluste
 
 
 def test_bench_measures_calls_to_another_node_beside_tcp_to_the_same_worker(cluster, alice):
-    bench = ["rfaas", "bench", "latency", "--sizes", "1,64KiB", "--seconds", "0.3", "--json"]
+    bench = ["rfaas", "bench", "latency", "--quick", "--sizes", "1,64KiB", "--json"]
     done = alice.run(HEAD, ["rfaas", "run", "--slurm", "--", *bench], 2 * RUN_S, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["medium"], told["node"] in cluster.settings.node_names) == ("tcp", True)
-    assert all(row["raw"]["n"] and row["call"]["n"] for row in told["rows"])
+    assert all(row["raw"]["n"] and row["calls"]["n"] for row in told["rows"])
 
 
 def test_doctor_knows_the_cluster(cluster, alice):

@@ -247,6 +247,13 @@ def test_a_slurmctld_that_is_down_is_named(state_dir, tmp_path):
         (("run", "--set", "executor.memory=lots", "--", "true"), "RFAAS_EXECUTOR_MEMORY='lots' is not a size"),
         (("run", "--set", "leases.ttl_s=10ms", "--", "true"), "RFAAS_LEASES_TTL_S='10ms' is too short"),
         (("bench", "latency", "--sizes", "1,x"), "--sizes='x' is not a size"),
+        (("bench", "latency", "--call", "invoke,shout"), "--call='shout' is not known here"),
+        (("bench", "latency", "--plot", "/nowhere/at/all.svg"), "there is no such directory"),
+        (("bench", "latency", "--plot", "latency.xyz"), "no kind of picture"),
+        (("bench", "latency", "--no-pin", "--worker-cpu", "0"), "--no-pin and a CPU to pin to"),
+        (("bench", "rate", "--in-flight", "0"), "--in-flight='0' is no list of numbers from 1"),
+        (("bench", "bandwidth", "--sizes", "1"), "1 bytes are no array"),
+        (("bench", "cold", "--transport", "pigeon"), "pigeon"),
     ],
 )
 def test_what_is_written_wrongly_is_named_with_a_remedy(state_dir, arguments, said):

@@ -54,6 +54,7 @@ def test_the_wheel_says_that_its_packages_are_typed(wheel):
 def test_the_wheel_holds_the_compiled_core_and_no_source_of_it(wheel):
     assert [name for name in members(wheel) if name.startswith("rfaas_transport/_core") and name.endswith(".so")]
     assert "rfaas_transport/_core.pyi" in members(wheel)
+    assert "rfaas_transport/librfaas_bench.so" in members(wheel)  # `rfaas bench` needs no compiler
     sources = [name for name in members(wheel) if Path(name).suffix in {".pyx", ".pxd", ".pxi", ".c", ".h", ".o"}]
     assert [name for name in sources if not name.startswith("rfaas/include/")] == []  # what programs include is there
 
