@@ -31,7 +31,7 @@ static int reclaimed(const rfaas_ctx *ctx) {
 void rfaas_on_reclaimed(int (*look)(void)) { look_for_notice = look; }
 
 /* ABI rfaas-1. */
-static rfaas_call_result call_1(rfaas_function *function, const void *in, uint64_t in_size, rfaas_output *output,
+static rfaas_call_result call_1(rfaas_function_1 *function, const void *in, uint64_t in_size, rfaas_output *output,
                                 bool bounded, rfaas_ctx *ctx) {
     rfaas_call_result result = {RFAAS_CALL_OK, 0, 0};
     uint64_t out_size = output->capacity_bytes;
@@ -66,7 +66,7 @@ rfaas_call_result rfaas_native_call(const rfaas_native *function, void *in, uint
     /* Through a union: C knows no conversion between pointers to objects and to functions. */
     union {
         void *symbol;
-        rfaas_function *form_1;
+        rfaas_function_1 *form_1;
         rfaas_function_0 *form_0;
     } entry = {.symbol = function->symbol};
     rfaas_call_result result = function->abi == RFAAS_ABI_0

@@ -52,7 +52,7 @@ struct rfaas_ctx {
  *
  * Both buffers are the worker's; keep no pointer to them, or to ctx. Writing behind the output crashes the worker, and its
  * caller is told why. One call at a time runs in a worker; static variables stay from call to call. */
-typedef int32_t rfaas_function(const void *in, uint64_t in_size, void *out, uint64_t *out_size, const rfaas_ctx *ctx);
+typedef int32_t rfaas_function_1(const void *in, uint64_t in_size, void *out, uint64_t *out_size, const rfaas_ctx *ctx);
 
 /* A function of ABI rfaas-0, the form of the predecessor: returns the bytes that it wrote to `res`, and can't know how much
  * room there is. It may write to `args`. */
