@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from rfaas.client.mismatch import EnvironmentWarning
     from rfaas.client.reclaims import ReclaimNotice
     from rfaas.executor import Executor
+    from rfaas.functions import NativeFunction, RawFunction, get_include, native, raw
     from rfaas.progress_bar import progress
     from rfaas.shipped_files import shipped
 
@@ -69,11 +70,13 @@ __all__ = [
     "FunctionOOM",
     "Future",
     "LeaseDenied",
+    "NativeFunction",
     "NoCredit",
     "NodeLost",
     "PayloadTooLarge",
     "PoisonFunction",
     "ProtocolError",
+    "RawFunction",
     "ReasonCode",
     "ReclaimNotice",
     "Reclaimed",
@@ -84,7 +87,10 @@ __all__ = [
     "WorkerLost",
     "__version__",
     "current",
+    "get_include",
+    "native",
     "progress",
+    "raw",
     "shipped",
 ]
 
@@ -92,6 +98,11 @@ _LAZY = {
     "EnvironmentWarning": "rfaas.client.mismatch",
     "Executor": "rfaas.executor",
     "Future": "rfaas.client.futures",
+    "NativeFunction": "rfaas.functions",
+    "RawFunction": "rfaas.functions",
+    "get_include": "rfaas.functions",
+    "native": "rfaas.functions",
+    "raw": "rfaas.functions",
     "ReclaimNotice": "rfaas.client.reclaims",
     "progress": "rfaas.progress_bar",
     "shipped": "rfaas.shipped_files",

@@ -22,6 +22,7 @@ from rfaas.client.futures import Future
 from rfaas.client.mapping import check_sizes, chunks, flatten, in_order
 from rfaas.client.reclaims import ReclaimNotice, Subscription
 from rfaas.config import CallSettings, check_worker_life, configure, make_call_settings
+from rfaas.functions import ByteFunction
 from rfaas_transport.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Calls(concurrent.futures.Executor):
         check_sizes(chunksize, buffersize)
         deadline_s = None if timeout is None else time.monotonic() + timeout
         arguments = zip(*iterables, strict=False)
-        if chunksize == 1:
+        if chunksize == 1 or isinstance(fn, ByteFunction):  # which travel one by one: there is nothing to save
             single = (self.submit(fn, *args) for args in arguments)
             return in_order(single, buffersize, deadline_s)
         chunk: Callable[[list[tuple[Any, ...]]], Iterable[T]] = Chunk(fn)

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
@@ -68,8 +69,11 @@ static void on_crash(int signo, siginfo_t *info, void *machine) {
     (void)machine;
     for (int i = 0; i < N_WATCHED; i++) {
         if (watched[i] != signo) continue;
-        if (running != NULL && getpid() == worker) say(i, info->si_addr);
-        sigaction(signo, &before[i], NULL);
+        const bool is_known = running != NULL && getpid() == worker;
+        if (is_known) say(i, info->si_addr);
+        /* Then what acted before would only tell Python's stack, which holds nothing of the user's. */
+        const struct sigaction plain = {.sa_handler = SIG_DFL};
+        sigaction(signo, is_known ? &plain : &before[i], NULL);
         /* What was sent, and not caused by an instruction, would not come again by itself. */
         if (info->si_code <= 0 || signo == SIGABRT) raise(signo);
     }

@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 /* From now on SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGABRT within a compiled function of this very process leave last words
- * in `words` (u32 size, then so many bytes of text, `room_bytes` in all), then act as they did. Once a process. 0, or -1
- * with errno. */
+ * in `words` (u32 size, then so many bytes of text, `room_bytes` in all), and end it; elsewhere they act as they did. Once a
+ * process. 0, or -1 with errno. */
 int rfaas_crash_watch(void *words, uint32_t room_bytes);
 
 /* A compiled function is about to run, or has returned. `name` stays valid in between. */

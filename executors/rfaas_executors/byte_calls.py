@@ -88,6 +88,12 @@ class ByteCalls:
         Raises:
             EnvironmentFailed: it can't be, on this machine; says why, with the remedy.
         """
+        try:
+            return self._load(manifest, blob)
+        finally:
+            self._libraries.give_up(manifest.blobs[0])
+
+    def _load(self, manifest: Manifest, blob: bytes | None) -> NativeFunction:
         form = FORMS.get(manifest.abi)
         if form is None:
             raise EnvironmentFailed(f"this worker knows no ABI {manifest.abi!r}, only {', '.join(FORMS)}")

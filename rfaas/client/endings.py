@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rfaas.client.byte_results import Room
 from rfaas.client.events import Broke, Deliver, Examine, Fail, Withdrawn
 from rfaas.client.futures import Future
 from rfaas.client.serial import load_result
@@ -16,21 +17,27 @@ Ending = Deliver | Fail | Withdrawn
 """Effects that resolve a future."""
 
 
-def resolve(ending: Ending, future: Future[Any], limit_bytes: int = 0) -> None:
-    """Give a future its result, its error or its cancellation, and run its callbacks."""
+def resolve(ending: Ending, future: Future[Any], limit_bytes: int = 0, room: Room | None = None) -> None:
+    """Give a future its result, its error or its cancellation, and run its callbacks.
+
+    Args:
+        limit_bytes: what this executor takes; 0: what a channel takes.
+        room: of a function over bytes.
+    """
     if isinstance(ending, Withdrawn):
         future._end_cancelled()
     elif isinstance(ending, Fail):
         future._end(None, ending.error)
     else:
-        _deliver(ending, future, limit_bytes)
+        _deliver(ending, future, limit_bytes, room)
 
 
-def _deliver(ending: Deliver, future: Future[Any], limit_bytes: int) -> None:
+def _deliver(ending: Deliver, future: Future[Any], limit_bytes: int, room: Room | None) -> None:
     """Decode a result and resolve its future."""
     try:
         frame = ending.frame
-        value = load_result(frame.status, frame.segments, frame.out_size, limit_bytes)
+        load = load_result if room is None else room.load_result
+        value = load(frame.status, frame.segments, frame.out_size, limit_bytes)
     except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
         if isinstance(error, RfaasError) and not error.node:
             error.node, error.attempt = ending.info.node, ending.call.attempt

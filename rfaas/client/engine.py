@@ -17,6 +17,7 @@ from typing import Any
 
 from rfaas.client import lifetime
 from rfaas.client.applying import Initializer, leave
+from rfaas.client.byte_results import Room
 from rfaas.client.chores import Chores
 from rfaas.client.events import Call, Cancel, Shutdown, Submit, Terminate, Withdrawn
 from rfaas.client.futures import Future
@@ -33,6 +34,7 @@ from rfaas.client.serial import (
 )
 from rfaas.client.shipping import Bundle
 from rfaas.config import CallSettings, ExecutorConfig
+from rfaas.functions import ByteArguments, ByteFunction
 
 
 class Engine(IoThread):
@@ -80,11 +82,11 @@ class Engine(IoThread):
         self._refuse_if_shut()
         future: Future[Any] = Future()
         try:
-            definition, segments = self._packed(function, args, kwargs)
+            packed = self._packed(function, args, kwargs)
         except Exception as error:  # as in the standard executors, what can't be pickled is the future's error
             future._end(None, as_serialization_error(error))
             return future
-        call = Call(next(self._numbers), Work(future, definition, segments), settings)
+        call = Call(next(self._numbers), Work(future, *packed), settings)
         future._withdraw = lambda interrupt: self._withdraw(call, interrupt)
         if self._inside():
             self._note(Submit(call))
@@ -100,14 +102,27 @@ class Engine(IoThread):
 
     def _packed(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Definition, Segments]:
+    ) -> tuple[Definition, Segments, Room | None]:
+        if isinstance(function, ByteFunction):
+            return self._packed_bytes(function, function.pack(args, kwargs))
         with self._functions_lock:
             definition, applied = self._functions.define(function)
             passed = self._functions.as_argument(function)
         segments = dump_arguments((passed, args, kwargs), {}) if applied else dump_arguments(args, kwargs)
         if self._config.payload_limit_bytes is not None:
             check_size(segments, self._config.payload_limit_bytes)
-        return definition, segments
+        return definition, segments, None
+
+    def _packed_bytes(
+        self, function: ByteFunction, arguments: ByteArguments
+    ) -> tuple[Definition, Segments, Room | None]:
+        """The input as it is: nothing of it is pickled."""
+        with self._functions_lock:
+            definition, _ = self._functions.define(function)
+        segments: Segments = [arguments.data]
+        if self._config.payload_limit_bytes is not None:
+            check_size(segments, self._config.payload_limit_bytes)
+        return definition, segments, Room(arguments.capacity_bytes, arguments.out)
 
     def _refuse_if_shut(self) -> None:
         if self._broken is not None:

@@ -12,7 +12,14 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgpack
 
-from rfaas_transport.errors import RemoteError, SerializationError
+from rfaas_transport.errors import (
+    EnvironmentFailed,
+    FunctionError,
+    ProtocolError,
+    RemoteError,
+    RfaasError,
+    SerializationError,
+)
 from rfaas_transport.frame import Status
 
 
@@ -34,6 +41,8 @@ _WHAT_WAS_BAD: Final[dict[int, str]] = {
 }
 
 
+_ENVIRONMENT_FAILED: Final = f"{EnvironmentFailed.__module__}.{EnvironmentFailed.__qualname__}"
+VALUE_BYTES: Final = 4
 _FIND_IT: Final = "install it where the workers run, or bring it along: Executor(files=['module.py', 'package/'])"
 _FIND_IT_HERE: Final = "make its class one that this program can import too"
 
@@ -50,19 +59,24 @@ def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
     As in the standard executors its cause is the remote traceback. That one's cause is the exception's own, if it had
     one; its context is the one it had.
     """
+    if status == Status.FUNCTION_ERROR:
+        return _of_value(segments)
     try:
         about = msgpack.unpackb(segments[0])
         kind, message, traceback = str(about["type"]), str(about["message"]), str(about["traceback"])
         culprit, hint = str(about.get("culprit", "")), str(about.get("hint", ""))
     except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
         return SerializationError(f"the worker's report of a failure can't be read: {error}", may_have_run=True)
-    if status != Status.EXCEPTION:
+    failure: BaseException
+    if status == Status.BAD_FUNCTION and kind == _ENVIRONMENT_FAILED:
+        failure = EnvironmentFailed(message, phase="STARTED", hint=hint)
+    elif status != Status.EXCEPTION:
         ran = status == Status.BAD_RESULT
         text = f"{_WHAT_WAS_BAD.get(status, f'the call failed with status {status}')}: {kind}: {message}"
         text = f"{text}; {culprit}" if culprit else text
         hint = _FIND_IT if kind in ("ModuleNotFoundError", "ImportError") and not ran else hint
         phase: Literal["DONE", "STARTED"] = "DONE" if ran else "STARTED"
-        failure: BaseException = SerializationError(text, may_have_run=ran, phase=phase, hint=hint)
+        failure = SerializationError(text, may_have_run=ran, phase=phase, hint=hint)
     else:
         rebuilt = _unpickled(segments[1] if len(segments) > 1 else memoryview(b""))
         failure = rebuilt if isinstance(rebuilt, BaseException) else _stand_in(kind, message, traceback, rebuilt)
@@ -71,6 +85,14 @@ def load_failure(status: int, segments: Sequence[memoryview]) -> BaseException:
     told.__cause__ = _CAUSE.__get__(failure)
     _CAUSE.__set__(failure, told)
     return failure
+
+
+def _of_value(segments: Sequence[memoryview]) -> RfaasError:
+    """The error of a compiled function that returned another value than 0."""
+    data = b"".join(segments)
+    if len(data) != VALUE_BYTES:
+        return ProtocolError(f"a compiled function's value has {len(data)} bytes", may_have_run=True)
+    return FunctionError(int.from_bytes(data, "little", signed=True), may_have_run=True, phase="DONE")
 
 
 def raised_there(segments: Sequence[memoryview]) -> str:

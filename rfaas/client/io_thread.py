@@ -137,9 +137,10 @@ class IoThread(Books):
             if self._printouts.holds(ending, now_s):
                 continue
             future: Future[Any] = ending.call.work.future
+            room = ending.call.work.room
             ending.call.work = None  # its arguments go, though a timer may still know the call
             self._history.resolved(ending)
-            resolve(ending, future, self._config.payload_limit_bytes or 0)
+            resolve(ending, future, self._config.payload_limit_bytes or 0, room)
             self._calls.pop(future, None)
         self._resolving = []
         while self._examinations:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from rfaas.client.byte_results import Room
 from rfaas.client.events import ChannelInfo, Dispatch
 from rfaas.client.serial import Definition, Segments
 from rfaas_transport._core import Channel, Frame
@@ -36,7 +37,9 @@ class Port:
         self._size_bytes = 0  # of the blobs that they keep
         self._free: list[int] = []  # indices that were in use
 
-    def send_call(self, dispatch: Dispatch, definition: Definition, segments: Segments) -> None:
+    def send_call(
+        self, dispatch: Dispatch, definition: Definition, segments: Segments, room: Room | None = None
+    ) -> None:
         """Send a call, and its function before if this worker doesn't know it. Never blocks.
 
         The buffers are borrowed while `channel.wants_write`.
@@ -59,7 +62,7 @@ class Port:
             deadline_ns=0 if remaining_s is None else max(1, int(remaining_s * 1e9)),
             invocation=0 if call.first_call_id == dispatch.call_id else call.first_call_id,
             checkpoint=checkpoint,
-            out_size=self._result_limit_bytes,
+            out_size=self._result_limit_bytes if room is None else room.asked_bytes(self._result_limit_bytes),
             segments=segments,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
+from rfaas.client.byte_results import Room
 from rfaas.client.events import ChannelInfo, Dispatch, SendFailed
 from rfaas.client.port import Port
 from rfaas.client.serial import Definition, Segments
@@ -21,11 +22,18 @@ SESSION_TOKEN: Final = 0  # the poller's token of the session connection; channe
 
 
 class Work:
-    """What a call needs on this side: its future, and what is sent. A chore has no future."""
+    """What a call needs on this side: its future, and what is sent. A chore has no future.
 
-    __slots__ = ("definition", "future", "segments")
+    Args:
+        room: for the output of a function over bytes; None: it is none.
+    """
 
-    def __init__(self, future: Future[Any] | None, definition: Definition, segments: Segments) -> None:
+    __slots__ = ("definition", "future", "room", "segments")
+
+    def __init__(
+        self, future: Future[Any] | None, definition: Definition, segments: Segments, room: Room | None = None
+    ) -> None:
+        self.room = room
         self.future = future
         self.definition = definition
         self.segments = segments
@@ -89,7 +97,7 @@ class Ports:
     def send(self, port: Port, dispatch: Dispatch, work: Work) -> SendFailed | None:
         """Send a call; never blocks. Returns what went wrong, in which case nothing was sent."""
         try:
-            port.send_call(dispatch, work.definition, work.segments)
+            port.send_call(dispatch, work.definition, work.segments, work.room)
         except (NoCredit, ChannelClosed, ChannelBroken) as unusable:
             return SendFailed(dispatch.channel, dispatch.call_id, unusable, broken=True)
         except PayloadTooLarge as too_large:

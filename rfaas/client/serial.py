@@ -12,6 +12,7 @@ import pickle
 import weakref
 from collections import ChainMap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, ClassVar, Final
 
@@ -20,6 +21,7 @@ import cloudpickle
 from rfaas.client.applying import Adopting, Chunk, apply, cached_again
 from rfaas.client.failures import load_failure, raised_there
 from rfaas.client.shipping import Bundle
+from rfaas.functions import ByteFunction, NativeFunction, RawFunction
 from rfaas_transport import class_copies
 from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
 from rfaas_transport.errors import PayloadTooLarge, RfaasError, SerializationError
@@ -47,27 +49,35 @@ Segments = list[Any]  # bytes and contiguous memoryviews
 class Definition:
     """A function as workers know it.
 
+    Args:
+        about: kind, ABI, instruction set and entry of its manifest; None: a function of Python.
+
     Attributes:
         identity: SHA-256 of `manifest`; two definitions of one identity are the same function.
         manifest: the map of docs/spec/001-invocation.md section 2, as msgpack.
-        blob: the pickled function.
+        blob: the pickled function, or a shared library.
         digest: SHA-256 of `blob`.
         files: what comes along with it.
     """
 
-    __slots__ = ("__weakref__", "blob", "digest", "files", "identity", "manifest")
+    __slots__ = ("__weakref__", "_goes_along", "blob", "digest", "files", "identity", "manifest")
 
-    def __init__(self, blob: bytes, files: Bundle | None = None) -> None:
+    def __init__(self, blob: bytes, files: Bundle | None = None, about: Manifest | None = None) -> None:
         self.blob = blob
         self.digest = digest(blob)
         self.files = files
         along = () if files is None else (files.digest,)
-        self.manifest = encode_manifest(Manifest(blobs=(self.digest, *along)))
+        about = about or Manifest()
+        self._goes_along = len(blob) <= INLINE_BLOB_BYTES and about.kind != "native"
+        self.manifest = encode_manifest(replace(about, blobs=(self.digest, *along)))
         self.identity = digest(self.manifest)
 
     def segments(self) -> Segments:
-        """The payload of DEFINE: the manifest, and the blob if it is small. Files are asked for, once a node."""
-        return [self.manifest, self.blob] if len(self.blob) <= INLINE_BLOB_BYTES else [self.manifest]
+        """The payload of DEFINE: the manifest, and the blob if it is small.
+
+        Files and shared libraries are asked for, once a node.
+        """
+        return [self.manifest, self.blob] if self._goes_along else [self.manifest]
 
     def find(self, name: bytes) -> bytes | None:
         """The blob of this digest, if it is one of this function's."""
@@ -108,6 +118,10 @@ class FunctionCache:
         known = self._by_id.get(id(function))
         if known is not None and known[0]() is function:
             return known[1], False
+        if isinstance(function, ByteFunction):
+            definition = self._define_bytes(function)
+            self._remember(function, definition)
+            return definition, False
         _refuse_lazy(function)
         if not _is_lasting(function):
             if self._apply is None:
@@ -117,6 +131,15 @@ class FunctionCache:
         definition = Definition(pickled, self._files)
         self._remember(function, definition)
         return definition, False
+
+    def _define_bytes(self, function: ByteFunction) -> Definition:
+        if isinstance(function, NativeFunction):
+            about = Manifest(kind="native", abi=function.abi, isa=function.isa, entry=function.symbol)
+            return Definition(function.library, self._files, about)
+        assert isinstance(function, RawFunction)
+        _refuse_lazy(function.__wrapped__)
+        pickled = _dump_function(self.as_argument(function.portable()))
+        return Definition(pickled, self._files, Manifest(kind="raw"))
 
     def as_argument(self, function: Callable[..., Any]) -> Callable[..., Any] | Adopting:
         """What travels in a function's place as the first argument of `apply`."""

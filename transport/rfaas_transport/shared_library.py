@@ -20,6 +20,7 @@ _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | f
 
 _SHARED_OBJECT, _LOADED_SEGMENT, _DYNAMIC_SYMBOLS = 3, 1, 11
 _MAX_SYMBOLS: Final = 1 << 20
+_MAX_NAME: Final = 4096
 _SYMBOL: Final = 24  # bytes of one entry
 
 _spellings = itertools.count()
@@ -59,7 +60,7 @@ def describe(data: bytes) -> Library:
         raise ValueError("its byte order is neither of two")
     try:
         return _describe(data, order)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:
         raise ValueError("it is cut short") from error
 
 
@@ -81,6 +82,7 @@ def _describe(data: bytes, order: str) -> Library:
             names_at, names_bytes = struct.unpack_from(order + "QQ", data, sections[link] + 24)
             names = data[names_at : names_at + names_bytes]
             symbols = frozenset(_defined(data[offset : offset + size], names, order))
+            break  # there is one
     isa = _MACHINES.get(machine, f"elf-{machine}")
     return Library("ppc64" if isa == "ppc64le" and order == ">" else isa, symbols)
 
@@ -90,8 +92,7 @@ def _defined(table: bytes, names: bytes, order: str) -> Iterator[str]:
     for entry in range(0, min(len(table) // _SYMBOL, _MAX_SYMBOLS) * _SYMBOL, _SYMBOL):
         name_at, info, _, section = struct.unpack_from(order + "IBBH", table, entry)
         if section != 0 and info >> 4 in (1, 2, 10):  # global, weak, unique
-            end = names.find(b"\0", name_at)
-            yield names[name_at : end if end >= 0 else len(names)].decode(errors="replace")
+            yield names[name_at : name_at + _MAX_NAME].partition(b"\0")[0].decode(errors="replace")
 
 
 def seal(data: bytes, name: str = "rfaas-function") -> int:

@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfaas_executors import control, placing
+from rfaas_executors import control, libraries, placing
 from rfaas_executors._compiled import Output, Outputs
 from rfaas_executors._process import StatePage
 from rfaas_executors.calls import Functions
 from rfaas_executors.libraries import SHARED, Libraries
 from rfaas_executors.worker import Worker
 from rfaas_transport._core import Channel
+from rfaas_transport.errors import EnvironmentFailed
 from rfaas_transport.frame import Kind, Status
 from rfaas_transport.manifest import Manifest, digest, encode_manifest
 from rfaas_transport.shared_library import describe, is_sealed, path_for_loading, seal, this_isa
@@ -308,11 +309,47 @@ def test_another_worker_of_the_node_takes_the_library_from_the_first():
     assert second.symbol(name, None, "echo") == first.symbol(name, None, "echo")  # one process: one mapping
 
 
+def test_a_copy_outlives_the_workers_that_had_it(home):
+    library, name = kernels(), digest(kernels())
+    Libraries().symbol(name, library, "echo")
+    (home / f"{name.hex()}.memory").unlink()  # as if its process were gone
+    assert Libraries().is_here(name)
+
+
+def test_one_worker_asks_for_a_library_while_the_others_wait_for_it():
+    library, name = kernels(), digest(kernels())
+    first, others = Libraries(), [Libraries() for _ in range(3)]
+    assert not first.is_here(name)
+    found = []
+    waiting = [threading.Thread(target=lambda one=one: found.append(one.is_here(name))) for one in others]
+    for thread in waiting:
+        thread.start()
+    assert found == []
+    first.symbol(name, library, "echo")
+    for thread in waiting:
+        thread.join(10)
+    assert found == [True] * 3
+
+
+def test_a_worker_that_never_gets_what_it_asked_for_delays_the_others_a_little_only(monkeypatch):
+    monkeypatch.setattr(libraries, "WAIT_S", 0.05)
+    name = digest(kernels())
+    first, second = Libraries(), Libraries()
+    assert not first.is_here(name)
+    assert not second.is_here(name)
+    with pytest.raises(EnvironmentFailed):
+        first.symbol(name, b"something else", "echo")
+    third = Libraries()
+    assert not third.is_here(name)
+    assert third.symbol(name, kernels(), "echo")
+
+
 def test_what_others_left_there_is_not_believed(home):
     home.mkdir()
     library, name = kernels(), digest(kernels())
-    place = home / f"{name.hex()}.so"
+    place = home / f"{name.hex()}.memory"
     place.write_bytes(library)  # not sealed
+    (home / f"{name.hex()}.so").write_bytes(library[1:])  # not the same
     assert not Libraries().is_here(name)
     place.unlink()
     memory = seal(library[:-1] + b"?")
@@ -327,9 +364,9 @@ def test_what_others_left_there_is_not_believed(home):
 
 def test_no_more_libraries_are_kept_open_than_a_worker_may():
     before = len(os.listdir("/proc/self/fd"))
-    libraries = Libraries()
+    kept = Libraries()
     for n in range(SHARED + 5):
-        libraries.symbol(digest(kernels() + bytes([n])), kernels() + bytes([n]), "echo")
+        kept.symbol(digest(kernels() + bytes([n])), kernels() + bytes([n]), "echo")
     assert len(os.listdir("/proc/self/fd")) - before <= SHARED
 
 
@@ -419,13 +456,13 @@ def test_an_output_is_used_again_once_nobody_reads_it():
 
 
 def test_a_large_output_gives_its_memory_back_once_it_is_sent():
-    output = Output(256 << 20)
+    output = Output(96 << 20)
     with memoryview(output) as room:
-        room[::4096] = b"x" * len(range(0, 256 << 20, 4096))
-    output.show(256 << 20)
+        room[::4096] = b"x" * len(range(0, 96 << 20, 4096))
+    output.show(96 << 20)
     memoryview(output).release()
     with memoryview(output) as room:
-        assert (room[0:1], room[(200 << 20)]) == (b"x", 0)
+        assert (room[0:1], room[80 << 20]) == (b"x", 0)
 
 
 def test_no_capacity_is_too_large_to_be_named_and_only_what_is_written_counts():
