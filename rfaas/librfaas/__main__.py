@@ -1,7 +1,7 @@
-"""`python -m rfaas.librfaas`: what librfaas runs to find the session process of its program (docs/spec/004-session.md §5).
+"""`python -m rfaas.librfaas`: what librfaas runs to find the session process of its program (004 section 5).
 
-Settings, state directories and the start of session processes are known in Python alone; so a program in C means by them
-what one in Python would. Answers on descriptor 3 with one msgpack map, and ends.
+Settings, state directories and the start of session processes are known in Python alone; so a program in C means by
+them what one in Python would. Answers on descriptor 3 with one msgpack map, and ends.
 """
 
 from __future__ import annotations
