@@ -69,8 +69,8 @@ static void on_crash(int signo, siginfo_t *info, void *machine) {
     (void)machine;
     for (int i = 0; i < N_WATCHED; i++) {
         if (watched[i] != signo) continue;
-        const bool is_known = running != NULL && getpid() == worker;
-        if (is_known) say(i, info->si_addr);
+        const bool is_known = running != NULL;
+        if (is_known && getpid() == worker) say(i, info->si_addr);
         /* Then what acted before would only tell Python's stack, which holds nothing of the user's. */
         const struct sigaction plain = {.sa_handler = SIG_DFL};
         sigaction(signo, is_known ? &plain : &before[i], NULL);

@@ -72,8 +72,9 @@ rfaas_call_result rfaas_native_call(const rfaas_native *function, void *in, uint
     rfaas_call_result result = function->abi == RFAAS_ABI_0
                                    ? call_0(entry.form_0, in, in_size, output)
                                    : call_1(entry.form_1, in, in_size, output, bounded, ctx);
+    const bool is_sound = rfaas_output_is_sound(output); /* before: in a child that the function forked it crashes */
     rfaas_crash_leave();
-    if (!rfaas_output_is_sound(output))
+    if (!is_sound)
         result.end = RFAAS_CALL_OVERRUN;
     else if (result.end == RFAAS_CALL_OK && result.out_bytes > output->capacity_bytes)
         result.end = RFAAS_CALL_TOO_LARGE;

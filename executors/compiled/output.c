@@ -29,7 +29,8 @@ int rfaas_output_map(uint64_t capacity_bytes, rfaas_output *output) {
         return -1;
     }
     uint8_t *guard = (uint8_t *)map + data_bytes;
-    if (mprotect(guard, page_bytes, PROT_NONE) != 0) {
+    /* For the same reason a child that the function forks must not have it: it would write into the answer. */
+    if (madvise(map, output->map_bytes, MADV_DONTFORK) != 0 || mprotect(guard, page_bytes, PROT_NONE) != 0) {
         const int why = errno;
         munmap(map, output->map_bytes);
         output->map = NULL;

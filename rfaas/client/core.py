@@ -60,7 +60,8 @@ ERROR: Final = int(Kind.ERROR)
 CHECKPOINT: Final = int(Kind.CHECKPOINT)
 STALE: Final = int(Status.STALE)
 NOT_STARTED: Final = int(Status.NOT_STARTED)
-RAISED: Final = (int(Status.EXCEPTION), int(Status.FUNCTION_ERROR))
+EXCEPTION: Final = int(Status.EXCEPTION)
+FUNCTION_ERROR: Final = int(Status.FUNCTION_ERROR)
 
 RECONNECT_PAUSE_S: Final = 0.5
 
@@ -294,7 +295,7 @@ class ClientCore:
             channel.usable = False  # the worker belongs to another lease by now
         if event.frame.status in (STALE, NOT_STARTED):
             self._calls.dispatch_again(call, out)
-        elif event.frame.status in RAISED and call.settings.retry_on and not call.interrupted:
+        elif event.frame.status in (EXCEPTION, FUNCTION_ERROR) and call.settings.retry_on and not call.interrupted:
             call.may_have_run, call.call_id, call.examining = True, 0, event.frame
             out.append(Examine(call, event.frame, channel.info))
         else:

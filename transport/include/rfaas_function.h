@@ -50,8 +50,9 @@ struct rfaas_ctx {
  * returns         0. Any other value is the function's error: the caller gets that value (in Python as
  *                 rfaas.FunctionError.value) and no output.
  *
- * Both buffers are the worker's; keep no pointer to them, or to ctx. Writing behind the output crashes the worker, and its
- * caller is told why. One call at a time runs in a worker; static variables stay from call to call. */
+ * Both buffers are the worker's; keep no pointer to them, or to ctx. A child by fork does not have the output. Writing
+ * behind the output crashes the worker, and its caller is told why. One call at a time runs in a worker; static variables
+ * stay from call to call. */
 typedef int32_t rfaas_function_1(const void *in, uint64_t in_size, void *out, uint64_t *out_size, const rfaas_ctx *ctx);
 
 /* A function of ABI rfaas-0, the form of the predecessor: returns the bytes that it wrote to `res`, and can't know how much
