@@ -54,7 +54,19 @@ def test_the_wheel_says_that_its_packages_are_typed(wheel):
 def test_the_wheel_holds_the_compiled_core_and_no_source_of_it(wheel):
     assert [name for name in members(wheel) if name.startswith("rfaas_transport/_core") and name.endswith(".so")]
     assert "rfaas_transport/_core.pyi" in members(wheel)
-    assert [name for name in members(wheel) if Path(name).suffix in {".pyx", ".pxd", ".pxi", ".c", ".h", ".o"}] == []
+    sources = [name for name in members(wheel) if Path(name).suffix in {".pyx", ".pxd", ".pxi", ".c", ".h", ".o"}]
+    assert [name for name in sources if not name.startswith("rfaas/include/")] == []  # what programs include is there
+
+
+def test_the_wheel_holds_the_headers_that_programs_include(wheel):
+    public = {path.name for path in (ROOT / "transport" / "include").glob("*.h")}
+    assert {f"rfaas/include/{name}" for name in public} <= members(wheel)
+
+
+def test_the_wheel_holds_what_programs_in_c_and_fortran_are_built_with(wheel):
+    parts = {"rfaas/include/rfaas.f90", "rfaas/lib/librfaas.so", "rfaas/lib/pkgconfig/rfaas.pc"}
+    assert parts <= members(wheel)
+    assert [name for name in members(wheel) if name.endswith(".f90") and name not in parts] == []
 
 
 def test_the_sdist_builds_the_same_wheel(wheel, sdist_wheel):
