@@ -136,7 +136,7 @@ static int simulate(rfaas_client *client, const rfaas_function *function, chunk 
         kick(speeds, pulls, set->n_bodies, at_end ? set->step / 2 : set->step);
         if (step < set->n_steps)
             drift(bodies, speeds, set->n_bodies, set->step);
-        if (step % 100 == 0)
+        if (step % 10 == 0)
             printf("rank %d: step %u\n", rank, step);
     }
     return RFAAS_SUCCESS;

@@ -1,4 +1,4 @@
-"""`python -m rfaas.librfaas`: what librfaas runs to find the session process of its program (004 section 5).
+"""`python -m rfaas.librfaas`: what librfaas runs to find the session process of its program (004 section 6).
 
 Settings, state directories and the start of session processes are known in Python alone; so a program in C means by
 them what one in Python would. Answers on descriptor 3 with one msgpack map, and ends.

@@ -48,7 +48,7 @@ typedef struct port {
 
 typedef enum join_state { JOIN_IDLE, JOIN_HELPER, JOIN_WELCOME, JOIN_AGAIN } join_state;
 
-/* Joining a session process: a helper in Python finds or starts it, then we say who we are (004 sections 3, 5). */
+/* Joining a session process: a helper in Python finds or starts it, then we say who we are (004 sections 3, 6). */
 typedef struct joiner {
     join_state state;
     pid_t helper;

@@ -1,5 +1,5 @@
 /* joining.c - joining a session process, without ever blocking: the helper's answer, the socket, `join`, `welcome`.
- * Spec: 004 sections 3 and 5.
+ * Spec: 004 sections 3 and 6.
  */
 #include <errno.h>
 #include <fcntl.h>

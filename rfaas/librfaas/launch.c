@@ -1,4 +1,4 @@
-/* launch.c - starting the helper, which finds or starts the session process (004 section 5).
+/* launch.c - starting the helper, which finds or starts the session process (004 section 6).
  *
  * Settings, state directories and the start of a session process are Python's (rfaas.librfaas): one implementation knows
  * them. posix_spawn, not fork: a program that has registered memory or many threads can be here.
@@ -109,7 +109,7 @@ char **launch_command(const rfaas_options *options, uint64_t start)
     char own[PATH_BYTES];
     const char *python = options->python;
     if (python == NULL || python[0] == '\0')
-        python = getenv("RFAAS_PYTHON");
+        python = secure_getenv("RFAAS_PYTHON"); /* not what the caller of a setuid program says */
     if (python == NULL || python[0] == '\0')
         python = own_interpreter(own, sizeof own) ? own : "python3";
     char **words = calloc(WORDS_MAX, sizeof *words);

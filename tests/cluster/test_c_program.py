@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.figures]
 
 SOURCES = Path(__file__).parents[2] / "examples" / "c"
 RANKS = 4
-STEPS, CHUNKS = 500, 8
+STEPS, CHUNKS = 150, 8
 RUN_S = 120.0
 LAST_LINE = re.compile(
     r"rank (\d): \d+ steps of \d+ bodies: (\d+) calls, (\d+) answers, each once; energy .*; "
@@ -27,11 +27,11 @@ def test_four_ranks_in_c_lose_no_call_when_a_rigid_job_takes_their_nodes(cluster
         alice.put(f"c/{name}", (SOURCES / name).read_text())
     folder = f"{alice.account.home}/c"
     alice.run(HEAD, ["make", "-C", folder, "CFLAGS=-O2"], RUN_S)
-    cluster.set_grace(2)
-    command = ["srun", "-N1", "-n4", f"{folder}/nbody", "--bodies=600", f"--steps={STEPS}", f"--chunks={CHUNKS}"]
+    cluster.set_grace(0)
+    command = ["srun", "-N1", "-n4", f"{folder}/nbody", "--bodies=1000", f"--steps={STEPS}", f"--chunks={CHUNKS}"]
     output = alice.home / "output"
     with rfaas_up(cluster, alice), output.open("w") as out, alice.popen(HEAD, command, stdout=out) as ranks:
-        wait_until(lambda: output.read_text().count(": step 100\n") == RANKS, RUN_S, "all ranks at work")
+        wait_until(lambda: output.read_text().count(": step 20\n") == RANKS, RUN_S, "all ranks at work")
         bob.run(HEAD, ["srun", "-N2", "--exclusive", "sleep", "1"], RUN_S)
         assert ranks.process.poll() is None, "the program was done before the rigid job came"
         assert ranks.wait(RUN_S) == 0, ranks.process.stderr.read()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rfaas.librfaas import building
-from support.leftovers import abstract_sockets, alive
+from support.leftovers import abstract_sockets, alive, children
 from support.personal import Personal
 from support.soak import SOAK
 from support.waiting import wait_until
@@ -21,7 +21,7 @@ from support.waiting import wait_until
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 STRICT = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-pthread"]
+SANITIZED = ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-pthread"]
 INCLUDES = [f"-I{ROOT / part}" for part in ("transport/include", "transport/core", "rfaas/librfaas")]
 TIMEOUT_S = 60
 
@@ -112,7 +112,7 @@ def start_long(start, tmp_path):
 def personal(tmp_path, monkeypatch):
     cluster = Personal(tmp_path)
     cluster.start_allocator()
-    cluster.start_agent(cores=2, grace_s=3.0)
+    cluster.start_agent(cores=2, grace_s=0.3)
     monkeypatch.setenv("RFAAS_ALLOCATOR", str(cluster.state_dir))
     yield cluster
     cluster.stop()
@@ -226,6 +226,19 @@ def test_a_killed_agent_fails_a_call_typed_and_the_next_goes_elsewhere(start_lon
     personal.agents[0].kill()
     assert re.match(r"code=agent-lost reason=16 may_have_run=1 phase=2 .*the agent on \S+ died", running.line())
     running.finish()
+
+
+def test_a_reclaim_fails_a_call_typed_or_costs_it_nothing(start_long, personal):
+    personal.start_agent(1, 0.3)
+    for command, means in (("long", "code=reclaimed reason=6"), ("long-idempotent", "code=success")):
+        running, worker = start_long(60_000, command)
+        (its,) = (agent for agent in personal.agents if worker in children(agent.pid))
+        its.terminate()
+        personal.start_agent(1, 0.3)
+        text = running.line()
+        assert text.startswith(means), text
+        assert "may_have_run=1 phase=4" in text or command != "long"
+        assert "retried=0 failed=" in running.finish()
 
 
 def test_calls_do_not_notice_the_death_of_the_session_process(start_long, personal):
