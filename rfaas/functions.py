@@ -100,6 +100,8 @@ class ByteFunction:
             SerializationError, ConfigError: they are wrong.
         """
         try:
+            if len(args) == 1 and not kwargs:
+                return ByteArguments(_bytes_of(args[0]), self.out_size or 0, None)
             return _pack(self.out_size, *args, **kwargs)
         except (TypeError, BufferError, ValueError) as error:
             if isinstance(error, ConfigError):
@@ -113,16 +115,25 @@ class ByteFunction:
 def _pack(
     own_size: int | None, data: Buffer = b"", /, *, out: Buffer | None = None, out_size: int | None = None
 ) -> ByteArguments:
-    given = pickle.PickleBuffer(data).raw()  # of any type and shape; refuses what is not contiguous
+    given = _bytes_of(data)
     capacity_bytes = own_size or 0 if out_size is None else check_out_size(out_size)
     if out is None:
         return ByteArguments(given, capacity_bytes, None)
-    room = pickle.PickleBuffer(out).raw()
+    room = _bytes_of(out)
     if room.readonly:
         raise TypeError(f"out is read-only ({type(out).__name__})")
     if not room.nbytes:
         raise ValueError("out has no room at all")
     return ByteArguments(given, min(capacity_bytes or room.nbytes, room.nbytes), room)
+
+
+def _bytes_of(buffer: Buffer) -> memoryview:
+    """The bytes of a buffer of any type and shape.
+
+    Raises:
+        TypeError, BufferError: it is none, or not contiguous.
+    """
+    return memoryview(buffer) if type(buffer) in (bytes, bytearray) else pickle.PickleBuffer(buffer).raw()
 
 
 def check_out_size(out_size: int) -> int:

@@ -1,11 +1,8 @@
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-if sys.version_info >= (3, 12):
-    from collections.abc import Buffer
-else:
-    from typing_extensions import Buffer
+from rfaas_transport._core import Frame
 
+CAPACITY_BYTES_MAX: int
 OK: int
 FUNCTION_ERROR: int
 TOO_LARGE: int
@@ -29,17 +26,9 @@ class Outputs:
 
 class NativeFunction:
     def __init__(self, symbol: int, form: int, name: bytes) -> None: ...
-    def call(
-        self,
-        arguments: Buffer | None,
-        output: Output,
-        bounded: bool,
-        invocation_id: bytes,
-        attempt: int = 0,
-        remaining_ns: int = 0,
-        lease_seq: int = 0,
-        epoch: int = 0,
-    ) -> tuple[int, int]: ...
+    def answer(
+        self, call: Frame, segments: Sequence[memoryview], outputs: Outputs, holder: bytes, remaining_ns: int
+    ) -> tuple[int, Output | None, int]: ...
 
 def load_library(path: bytes) -> int: ...
 def find_symbol(library: int, name: bytes) -> int: ...

@@ -9,7 +9,7 @@ import os
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t, uintptr_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 
@@ -85,6 +85,12 @@ OVERRUN = RFAAS_CALL_OVERRUN
 cdef enum:
     KEEP_BYTES = 64 << 20  # of an output between two calls: what went beyond goes back to the system once it is sent
     POOL = 4               # outputs that are kept for the next call
+    SMALL_BYTES = 1 << 20  # only one is kept that may be larger: a worker's memory is limited
+
+CAPACITY_BYTES_MAX = 1 << 32
+"""Of an output: what a channel takes."""
+
+cdef uint64_t most_bytes = CAPACITY_BYTES_MAX
 
 
 @cython.final
@@ -142,7 +148,7 @@ cdef class Output:
 
 @cython.final
 cdef class Outputs:
-    """Outputs that are used again once what was in them is sent: the few used last."""
+    """Outputs that are used again once what was in them is sent: the few used last, one large one among them."""
 
     cdef list kept
 
@@ -160,6 +166,7 @@ cdef class Outputs:
             if output.output.capacity_bytes == capacity_bytes and output.borrowers == 0:
                 output.shown_bytes = <Py_ssize_t>capacity_bytes
                 return output
+        self.kept = [output for output in self.kept if output.output.capacity_bytes <= SMALL_BYTES]
         output = Output(capacity_bytes)
         self.kept.insert(0, output)
         del self.kept[POOL:]  # one that is still being sent is freed when that is done
@@ -185,43 +192,49 @@ cdef class NativeFunction:
         self.native.abi = RFAAS_ABI_0 if form == 0 else RFAAS_ABI_1
         self.native.name = <const char *>self.name
 
-    def call(self, arguments, Output output not None, bint bounded, bytes invocation_id not None, uint32_t attempt=0,
-             uint64_t remaining_ns=0, uint64_t lease_seq=0, uint64_t epoch=0):
-        """Call it, without the GIL.
+    def answer(self, call, segments not None, Outputs outputs not None, bytes holder not None, uint64_t remaining_ns):
+        """Call it as a CALL says, without the GIL.
 
         Args:
-            arguments: a buffer; None: an empty one.
-            bounded: the caller has named the capacity.
-            invocation_id: 24 bytes.
-            remaining_ns: until its deadline; 0: it has none.
+            call: the frame.
+            segments: the input, or nothing.
+            outputs: where memory for the output comes from.
+            holder: the client's id, 16 bytes.
+            remaining_ns: until the deadline; 0: there is none.
         Returns:
-            (end, n): OK or TOO_LARGE with the bytes written or wanted, FUNCTION_ERROR with what it returned; the others
-            with 0.
+            (end, output, n): OK with the output; TOO_LARGE with the bytes that were wanted; FUNCTION_ERROR with what it
+            returned; the others with 0.
+        Raises:
+            MemoryError: the output can't be mapped; it was not called.
         """
         cdef rfaas_ctx *ctx = &current  # outlives the call: threads that a function leaves may still look at it
+        cdef uint64_t asked_bytes = call.out_size
+        cdef uint64_t invocation = call.invocation or call.call_id
+        cdef Output output = outputs.take(asked_bytes if 0 < asked_bytes < most_bytes else most_bytes)
         cdef Py_buffer view
         cdef timespec now
         cdef rfaas_call_result result
-        if len(invocation_id) != 24:
-            raise ValueError("an invocation id has 24 bytes")
+        if len(holder) != 16:
+            raise ValueError("a client's id has 16 bytes")
+        memcpy(ctx.invocation_id, <const char *>holder, 16)
+        for place in range(8):
+            ctx.invocation_id[16 + place] = <uint8_t>(invocation >> (56 - 8 * place))
+        ctx.attempt, ctx.lease_seq, ctx.epoch, ctx.deadline_ns = call.attempt, call.lease_seq, call.epoch, 0
         view.buf, view.len = NULL, 0
-        if arguments is not None:
-            PyObject_GetBuffer(arguments, &view, PyBUF_SIMPLE)
-        memcpy(ctx.invocation_id, <const char *>invocation_id, 24)
-        ctx.attempt, ctx.lease_seq, ctx.epoch, ctx.deadline_ns = attempt, lease_seq, epoch, 0
+        if segments:
+            PyObject_GetBuffer(segments[0], &view, PyBUF_SIMPLE)
         with nogil:
             if remaining_ns != 0:
                 clock_gettime(CLOCK_MONOTONIC, &now)
                 ctx.deadline_ns = <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec + remaining_ns
             result = rfaas_native_call(&self.native, view.buf if view.len else NULL, <uint64_t>view.len,
-                                       &output.output, bounded, ctx)
-        if arguments is not None:
+                                       &output.output, asked_bytes != 0, ctx)
+        if segments:
             PyBuffer_Release(&view)
-        if result.end == RFAAS_CALL_FUNCTION_ERROR:
-            return result.end, result.value
         if result.end == RFAAS_CALL_OK:
             output.show(<Py_ssize_t>result.out_bytes)
-        return result.end, result.out_bytes
+            return OK, output, 0
+        return result.end, None, result.value if result.end == RFAAS_CALL_FUNCTION_ERROR else result.out_bytes
 
 
 cdef rfaas_ctx current

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 
 from rfaas_executors._compiled import (
+    CAPACITY_BYTES_MAX,
     FUNCTION_ERROR,
     LARGE_INPUT,
     OK,
@@ -29,7 +30,6 @@ from rfaas_executors._compiled import (
     watch_notice,
 )
 from rfaas_executors.libraries import Libraries
-from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
 from rfaas_transport.errors import EnvironmentFailed
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest
@@ -143,26 +143,16 @@ class ByteCalls:
         Raises:
             MemoryError: its output can't be mapped.
         """
-        capacity_bytes = min(call.out_size or DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_PAYLOAD_BYTES)
-        output = self._outputs.take(capacity_bytes)
         if not isinstance(function, NativeFunction):
+            output = self._outputs.take(min(call.out_size or CAPACITY_BYTES_MAX, CAPACITY_BYTES_MAX))
             return _call_raw(function, segments[0] if segments else memoryview(b""), output)
         if holder != self._holder:
             self._holder, self._holder_id = holder, bytes.fromhex(holder).rjust(16, b"\0")
-        end, n = function.call(
-            segments[0] if segments else None,
-            output,
-            call.out_size != 0,
-            self._holder_id + (call.invocation or call.call_id).to_bytes(8, "big"),
-            call.attempt,
-            remaining_ns,
-            call.lease_seq,
-            call.epoch,
-        )
+        end, written, n = function.answer(call, segments, self._outputs, self._holder_id, remaining_ns)
         if end == OK:
-            return Status.OK, [output], 0
+            return 0, (written,), 0
         if end == FUNCTION_ERROR:
-            return Status.FUNCTION_ERROR, [n.to_bytes(4, "little", signed=True)], 0
+            return Status.FUNCTION_ERROR, (n.to_bytes(4, "little", signed=True),), 0
         if end == TOO_LARGE:
             return Status.TOO_LARGE, (), n
         return _wrong(*_WRONG[end])

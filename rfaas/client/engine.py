@@ -117,8 +117,10 @@ class Engine(IoThread):
         self, function: ByteFunction, arguments: ByteArguments
     ) -> tuple[Definition, Segments, Room | None]:
         """The input as it is: nothing of it is pickled."""
-        with self._functions_lock:
-            definition, _ = self._functions.define(function)
+        definition = self._functions.known(function)
+        if definition is None:
+            with self._functions_lock:
+                definition, _ = self._functions.define(function)
         segments: Segments = [arguments.data]
         if self._config.payload_limit_bytes is not None:
             check_size(segments, self._config.payload_limit_bytes)

@@ -115,9 +115,9 @@ class FunctionCache:
         """
         if not callable(function):
             raise SerializationError(f"{function!r} is not callable", hint="pass a function, then its arguments")
-        known = self._by_id.get(id(function))
-        if known is not None and known[0]() is function:
-            return known[1], False
+        known = self.known(function)
+        if known is not None:
+            return known, False
         if isinstance(function, ByteFunction):
             definition = self._define_bytes(function)
             self._remember(function, definition)
@@ -131,6 +131,11 @@ class FunctionCache:
         definition = Definition(pickled, self._files)
         self._remember(function, definition)
         return definition, False
+
+    def known(self, function: Callable[..., Any]) -> Definition | None:
+        """The definition of a function that has one; needs no lock."""
+        known = self._by_id.get(id(function))
+        return known[1] if known is not None and known[0]() is function else None
 
     def _define_bytes(self, function: ByteFunction) -> Definition:
         if isinstance(function, NativeFunction):

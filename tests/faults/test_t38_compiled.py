@@ -97,6 +97,20 @@ def test_an_endless_function_ends_by_its_time_limit(pool):
     pool.assert_whole("spin", "DeadlineExceeded")
 
 
+@rfaas.raw
+def fill(inp, out):
+    for at in range(0, len(out), 1 << 20):
+        out[at : at + (1 << 20)] = bytes(1 << 20)
+    return 0
+
+
+def test_an_output_counts_as_memory_of_the_function_once_it_is_written_to(pool):
+    assert pool.ex.invoke(fill, out_size=100 << 20).nbytes == 0
+    error = pool.ex.submit(fill, out_size=2 << 30).exception(TIMEOUT_S)
+    assert type(error) is rfaas.FunctionOOM
+    pool.assert_whole("fill", "FunctionOOM")
+
+
 def test_a_jump_into_a_call_that_is_over_is_an_answer_or_a_typed_error(pool):
     """What it does is undefined; whatever that is, no later call feels it."""
     for _ in range(3 * WORKERS):

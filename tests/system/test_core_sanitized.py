@@ -32,3 +32,17 @@ def test_the_core_runs_clean(tmp_path, sanitizers):
     )
     result = subprocess.run([program], capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_compiled_functions_run_clean(tmp_path, sanitizers):
+    program, root = tmp_path / "compiled_test", HERE.parent.parent
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    includes = [f"-I{root / 'executors' / 'compiled'}", f"-I{root / 'transport' / 'include'}"]
+    sources = [HERE / "compiled_test.c", *sorted((root / "executors" / "compiled").glob("*.c"))]
+    compiler = os.environ.get("CC", "cc")
+    checks = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
+    subprocess.run([compiler, *flags, *checks, *includes, "-o", program, *sources], check=True, timeout=120)
+    environment = {**os.environ, "ASAN_OPTIONS": "handle_segv=0:handle_abort=0", "TSAN_OPTIONS": "handle_segv=0"}
+    result = subprocess.run([program], capture_output=True, text=True, timeout=120, env=environment)
+    assert (result.returncode, result.stderr) == (0, "")

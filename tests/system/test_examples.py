@@ -131,6 +131,13 @@ def test_digits_search_finds_what_the_serial_search_finds(tmp_path):
     assert "80 calls " in done.stdout
 
 
+def test_forces_are_computed_in_c(tmp_path):
+    done = run(sys.executable, EXAMPLES / "06_native.py", "--atoms", 500, "--block", 120, "--workers", 2, cwd=tmp_path)
+    assert_succeeded(done)
+    assert "5 calls in C: forces on 500 atoms in " in done.stdout
+    assert "FunctionError, the function returned 1" in done.stdout
+
+
 def test_side_by_side_on_one_machine_draws_a_timeline(tmp_path):
     arguments = ["--local", "--seconds", 2, "--out", "pictures/timeline.svg"]
     done = run(sys.executable, EXAMPLES / "05_side_by_side.py", *arguments, cwd=tmp_path, timeout_s=240)

@@ -304,7 +304,7 @@ def memory_of_libraries():
 
 def test_a_library_comes_to_a_node_once_and_its_workers_share_it(tmp_path):
     library = build(
-        '#include <rfaas_function.h>\nrfaas_function f;\nconst char weight[3 << 20] = "x";\n'
+        '#include <rfaas_function.h>\nrfaas_function_1 f;\nconst char weight[3 << 20] = "x";\n'
         "int32_t f(const void *a, uint64_t b, void *out, uint64_t *n, const rfaas_ctx *c) {\n"
         "    (void)a, (void)b, (void)c;\n    *(char *)out = weight[0];\n    *n = 1;\n    return 0;\n}\n",
         tmp_path,

@@ -270,7 +270,7 @@ def test_what_is_no_whole_library_is_refused(rig, damage, tmp_path):
 
 NUMBERED = """
 #include <rfaas_function.h>
-rfaas_function f;
+rfaas_function_1 f;
 int32_t f(const void *in, uint64_t in_size, void *out, uint64_t *out_size, const rfaas_ctx *ctx) {
     (void)in, (void)in_size, (void)out, (void)out_size, (void)ctx;
     return NUMBER;
@@ -453,6 +453,16 @@ def test_an_output_is_used_again_once_nobody_reads_it():
         assert second is not first
     assert outputs.take(100) in (first, second)
     assert outputs.take(101).capacity_bytes == 101
+
+
+def test_of_large_outputs_only_the_last_is_kept():
+    outputs = Outputs()
+    small, large = outputs.take(100), outputs.take(2 << 20)
+    assert outputs.take(2 << 20) is large
+    larger = outputs.take(3 << 20)
+    assert outputs.take(3 << 20) is larger
+    assert outputs.take(2 << 20) is not large
+    assert outputs.take(100) is small
 
 
 def test_a_large_output_gives_its_memory_back_once_it_is_sent():
