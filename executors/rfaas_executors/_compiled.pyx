@@ -210,6 +210,7 @@ cdef class NativeFunction:
         cdef rfaas_ctx *ctx = &current  # outlives the call: threads that a function leaves may still look at it
         cdef uint64_t asked_bytes = call.out_size
         cdef uint64_t invocation = call.invocation or call.call_id
+        cdef int place  # typed, or the shift is Python's and its result checked against a byte
         cdef Output output = outputs.take(asked_bytes if 0 < asked_bytes < most_bytes else most_bytes)
         cdef Py_buffer view
         cdef timespec now
