@@ -137,7 +137,9 @@ def test_a_thousand_calls_at_a_time_are_answered_once_each(start, nothing_stays)
     start("submit", 20_000 if SOAK else 1000).finish()
 
 
-def test_payloads_of_all_sizes(start):
+@pytest.mark.parametrize("transport", ["shm", "tcp"])
+def test_payloads_of_all_sizes(start, monkeypatch, transport):
+    monkeypatch.setenv("RFAAS_EXECUTOR_TRANSPORT", transport)
     start("sizes").finish()
 
 
