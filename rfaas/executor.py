@@ -78,14 +78,8 @@ class Calls(concurrent.futures.Executor):
             BaseException: what the function raised, or an RfaasError, as for `submit`. A KeyboardInterrupt here takes
                 the call back if it was not sent; one that runs goes on, and its result is dropped.
         """
-        future = self.submit(fn, *args, **kwargs)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-        finally:
-            del future  # an exception's traceback would keep it, and it the exception
+        value: R = self._engine.invoke(fn, args, kwargs, self._settings)
+        return value
 
     def asubmit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
         """Call a function on a worker from a coroutine: `value = await ex.asubmit(fn, 1, 2)`.
@@ -106,7 +100,7 @@ class Calls(concurrent.futures.Executor):
         from rfaas.client.awaiting import awaitable
 
         loop = asyncio.get_running_loop()
-        return awaitable(self.submit(fn, *args, **kwargs), loop)
+        return awaitable(self._engine.submit_to_core(fn, args, kwargs, self._settings), loop)
 
     def map(
         self,

@@ -2,6 +2,8 @@
 
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdio_ext.h>
 #include <time.h>
 
 #include "crash_words.h"
@@ -72,6 +74,7 @@ rfaas_call_result rfaas_native_call(const rfaas_native *function, void *in, uint
     rfaas_call_result result = function->abi == RFAAS_ABI_0
                                    ? call_0(entry.form_0, in, in_size, output)
                                    : call_1(entry.form_1, in, in_size, output, bounded, ctx);
+    if (__fpending(stdout) > 0) fflush(stdout); /* what it printed is its own, not the next call's */
     const bool is_sound = rfaas_output_is_sound(output); /* before: in a child that the function forked it crashes */
     rfaas_crash_leave();
     if (!is_sound)

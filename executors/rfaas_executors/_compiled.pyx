@@ -210,10 +210,11 @@ cdef class NativeFunction:
         cdef rfaas_ctx *ctx = &current  # outlives the call: threads that a function leaves may still look at it
         cdef uint64_t asked_bytes = call.out_size
         cdef uint64_t invocation = call.invocation or call.call_id
-        cdef int place  # typed, or the shift is Python's and its result checked against a byte
         cdef Output output = outputs.take(asked_bytes if 0 < asked_bytes < most_bytes else most_bytes)
         cdef Py_buffer view
         cdef timespec now
+        cdef void *here
+        cdef int place  # typed, or the shift is Python's and its result checked against a byte
         cdef rfaas_call_result result
         if len(holder) != 16:
             raise ValueError("a client's id has 16 bytes")
@@ -228,7 +229,12 @@ cdef class NativeFunction:
             if remaining_ns != 0:
                 clock_gettime(CLOCK_MONOTONIC, &now)
                 ctx.deadline_ns = <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec + remaining_ns
-            result = rfaas_native_call(&self.native, view.buf if view.len else NULL, <uint64_t>view.len,
+            if view.len and <uintptr_t>view.buf % 64 != 0 and view.len <= <Py_ssize_t>sizeof(aligned):
+                memcpy(aligned, view.buf, view.len)  # a small one that came as bytes
+                here = aligned
+            else:
+                here = view.buf if view.len else NULL
+            result = rfaas_native_call(&self.native, here, <uint64_t>view.len,
                                        &output.output, asked_bytes != 0, ctx)
         if segments:
             PyBuffer_Release(&view)
@@ -237,6 +243,12 @@ cdef class NativeFunction:
             return OK, output, 0
         return result.end, None, result.value if result.end == RFAAS_CALL_FUNCTION_ERROR else result.out_bytes
 
+
+cdef extern from *:
+    """
+    static _Alignas(64) unsigned char aligned[65536];
+    """
+    unsigned char aligned[65536]
 
 cdef rfaas_ctx current
 memset(&current, 0, sizeof(current))

@@ -57,11 +57,12 @@ cdef extern from "put_back.h" nogil:
     bint rfaas_is_held(const rfaas_held *held)
     int rfaas_exit_within(int ms, int status)
 
+cdef extern from "fork_mark.h" nogil:
+    int rfaas_mark_process()
+    bint rfaas_is_marked_process()
+
 cdef extern from "orphan_watch.h" nogil:
     int rfaas_orphan_watch(int parent, int last_ms)
-
-cdef extern from "<unistd.h>" nogil:
-    int getpid()
 
 cdef extern from "<errno.h>" nogil:
     int errno
@@ -335,9 +336,19 @@ def line_buffer_c_output():
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ)
 
 
-def current_pid():
-    """What `os.getpid` says, at a quarter of its cost: it is asked after every call."""
-    return getpid()
+def mark_process():
+    """Make this process the one for which `is_marked_process` is true, and no copy of it that anybody forks.
+
+    Raises:
+        OSError: no memory.
+    """
+    if rfaas_mark_process() != 0:
+        raise failed("mmap")
+
+
+def is_marked_process():
+    """False in a process that was forked off the marked one. Asked after every call: it costs no system call."""
+    return bool(rfaas_is_marked_process())
 
 
 def install_quiet_signals():

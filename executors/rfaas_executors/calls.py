@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from rfaas_executors._process import current_pid
+from rfaas_executors._process import is_marked_process
 from rfaas_executors.chains import TRACEBACK, links
 from rfaas_transport.class_copies import dumps as _dumps_by_value
 from rfaas_transport.errors import EnvironmentFailed
@@ -154,9 +154,11 @@ class Functions:
 
     def _is_library(self, defined: Defined, name: bytes) -> bool:
         """True if a blob is a shared library that this worker, or another of this node, has."""
-        return defined.manifest.kind == NATIVE and self._over_bytes().is_here(name)
+        return defined.manifest.kind == NATIVE and self.over_bytes.is_here(name)
 
-    def _over_bytes(self) -> ByteCalls:
+    @property
+    def over_bytes(self) -> ByteCalls:
+        """Calls functions over bytes."""
         if self._byte_calls is None:
             from rfaas_executors.byte_calls import ByteCalls  # only now: not every worker needs it
 
@@ -188,7 +190,7 @@ class Functions:
                 if not callable(function):
                     raise TypeError(f"{type(function).__name__!r} object is not callable")
             else:
-                function = self._over_bytes().load(manifest, self._blobs.get(manifest.blobs[0]))
+                function = self.over_bytes.load(manifest, self._blobs.get(manifest.blobs[0]))
             self._callables[defined.identity] = function, size_bytes
             self._size_bytes += size_bytes
             return function
@@ -235,22 +237,35 @@ class Functions:
             if defined.manifest.kind != PYTHON:
                 assert call is not None
                 stage = Status.EXCEPTION
-                return Outcome(*self._over_bytes().call(function, segments, call, holder, remaining_ns), SAID_BYTES)
+                return Outcome(*self.over_bytes.call(function, segments, call, holder, remaining_ns), SAID_BYTES)
             stage = Status.BAD_ARGUMENTS
             arguments, keywords = _loads(segments[0], buffers=segments[1:])
             stage = Status.EXCEPTION
             value = function(*arguments, **keywords)  # type: ignore[operator]
             stage = Status.BAD_RESULT
             return Outcome(Status.OK, dumps(value))
-        except SystemExit as request:
-            status = _exit_status(request)
-            raise WorkerExit(status, f"the function called sys.exit({_shown(request.code)}): status {status}") from None
         except BaseException as error:
-            if isinstance(error, MemoryError):
-                _say_how_much(error)
-            outcome = failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
-            outcome.least_bytes = 0 if defined.manifest.kind == PYTHON else SAID_BYTES
-            return outcome
+            return failed(stage, error, value, SAID_BYTES if defined.manifest.kind != PYTHON else 0)
+
+
+def failed(stage: int, error: BaseException, value: object = None, least_bytes: int = 0) -> Outcome:
+    """What goes back of a call that ended by an exception.
+
+    Args:
+        stage: how far it had come, as the status of that failure.
+        value: its result, if that is what could not be pickled.
+        least_bytes: what a client's limit leaves to it in any case.
+    Raises:
+        WorkerExit: it called `sys.exit`.
+    """
+    if isinstance(error, SystemExit):
+        status = _exit_status(error)
+        raise WorkerExit(status, f"the function called sys.exit({_shown(error.code)}): status {status}") from None
+    if isinstance(error, MemoryError):
+        _say_how_much(error)
+    outcome = failure(stage, error, *_culprit(value) if stage == Status.BAD_RESULT else ())
+    outcome.least_bytes = least_bytes
+    return outcome
 
 
 def _placed(name: bytes) -> bool:
@@ -347,9 +362,12 @@ def _describe(error: BaseException) -> dict[str, str]:
     return {"type": _qualified_name(type(error)), "message": _message(error)}
 
 
+_OURS: Final = (__file__, "rfaas_executors/_hot_calls.pyx")
+
+
 def _users_part(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of this file at its top."""
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    """The traceback without the frames of this file and of `_hot_calls` at its top."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.endswith(_OURS):
         trace = trace.tb_next
     return trace
 
@@ -383,10 +401,10 @@ def _shown(code: object) -> str:
         return "…"
 
 
-def still_this_process(pid: int) -> None:
-    """End this process at once unless it is the worker itself.
+def still_this_process() -> None:
+    """End this process at once unless it is the worker itself, which has marked it.
 
     A function may fork and let the child return: that child holds the client's channel and would answer the call twice.
     """
-    if current_pid() != pid:
+    if not is_marked_process():
         os._exit(0)

@@ -7,9 +7,14 @@ agent does: `output`) and must cost next to nothing when nothing is. Loaded in t
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
-from typing import TextIO
+import time
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 from rfaas_executors._process import StatePage, line_buffer_c_output
 
@@ -17,8 +22,26 @@ AS_BEFORE, PIPES, DISCARDED = "", "pipes", "discard"
 """Values of `output` in the message `fork` (see `control`)."""
 
 
+TRIES: Final = 16  # of a write to a pipe, to learn what one takes
+
+
+class CountedWriter(io.BufferedWriter):
+    """What Python's own streams write through: says whether anything was written, without a system call."""
+
+    n_writes = 0
+
+    def write(self, data: Buffer, /) -> int:
+        """As of any buffered writer."""
+        self.n_writes += 1
+        return super().write(data)
+
+
 class Streams:
     """The worker's two streams.
+
+    Attributes:
+        writers: what Python's own two streams write through, and those streams; empty: not ours.
+        write_ns: less time than a write to a pipe takes. A function that was faster has printed nothing but by these.
 
     Args:
         page: counts what the agent took from the pipes.
@@ -27,6 +50,9 @@ class Streams:
 
     def __init__(self, page: StatePage, pipes: tuple[int, ...] = ()) -> None:
         self._page = page
+        self.writers: tuple[CountedWriter, ...] = ()
+        self.streams: tuple[object, ...] = ()
+        self.write_ns = 0
         self._out_fd, self._err_fd = pipes or (-1, -1)
 
     @classmethod
@@ -43,10 +69,27 @@ class Streams:
             for descriptor, pipe in zip((1, 2), pipes, strict=True):
                 os.dup2(pipe, descriptor)
             line_buffer_c_output()
-            if sys.stdout is not None:  # a long call is to be followed while it runs
-                with contextlib.suppress(OSError, ValueError, AttributeError):
-                    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        return cls(page, pipes)
+        made = cls(page, pipes)
+        if output == PIPES:
+            made._count()
+        return made
+
+    def _count(self) -> None:
+        """Have Python's streams, where they are its usual ones, write whole lines through writers that count."""
+        writers = []
+        for name, descriptor in (("stdout", 1), ("stderr", 2)):
+            stream = getattr(sys, name)
+            if type(stream) is not io.TextIOWrapper:
+                return
+            writer = CountedWriter(io.FileIO(descriptor, "w", closefd=False))
+            counted = io.TextIOWrapper(
+                writer, stream.encoding, stream.errors, newline="\n", line_buffering=True, write_through=True
+            )
+            setattr(sys, name, counted)
+            setattr(sys, f"__{name}__", counted)
+            writers.append(writer)
+        self.writers, self.streams = tuple(writers), (sys.stdout, sys.stderr)
+        self.write_ns = _shortest_write_ns() // 2
 
     def call_printed(self) -> bool:
         """Write out what Python and C hold back; True if anything was printed since the last time."""
@@ -57,6 +100,19 @@ class Streams:
             _flush(sys.stdout)
             _flush(sys.stderr)
         return self._out_fd >= 0 and self._page.printed(self._out_fd, self._err_fd)
+
+
+def _shortest_write_ns() -> int:
+    """What a write of one byte to a pipe takes here at least."""
+    reader, writer = os.pipe()
+    took_ns = []
+    for _ in range(TRIES):
+        start_ns = time.perf_counter_ns()
+        os.write(writer, b".")
+        took_ns.append(time.perf_counter_ns() - start_ns)
+    os.close(reader)
+    os.close(writer)
+    return min(took_ns)
 
 
 def _flush(stream: TextIO | None) -> None:

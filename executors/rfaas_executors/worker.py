@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import os
 import platform
 import socket
@@ -21,7 +22,14 @@ from typing import Any
 import msgpack
 
 from rfaas_executors import control
-from rfaas_executors._process import HeldDescriptors, StatePage, install_quiet_signals, put_back_surroundings
+from rfaas_executors._hot_calls import HotCalls
+from rfaas_executors._process import (
+    HeldDescriptors,
+    StatePage,
+    install_quiet_signals,
+    mark_process,
+    put_back_surroundings,
+)
 from rfaas_executors.agent_line import AgentLine
 from rfaas_executors.calls import PYTHON, Defined, Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
@@ -59,6 +67,8 @@ class Connection:
     parked: Frame | None = None
     awaited: int = 0  # blobs that it still waits for
     parked_at_ns: int = 0
+    hot: HotCalls | None = None  # of the function that ran here last
+    hot_identity: bytes = b""  # of that function
 
 
 class Worker:
@@ -77,6 +87,7 @@ class Worker:
         self._streams = streams or Streams(page)
         self._identity = identity
         self._pid = os.getpid()
+        mark_process()
         self._functions = Functions(self._line, page)
         self._connections: dict[int, Connection] = {}  # by descriptor
         self._coming: dict[int, control.Message] = {}  # by descriptor: channels whose memory is still to come
@@ -112,11 +123,11 @@ class Worker:
             self._flush()
             return 0
         except WorkerExit as request:
-            still_this_process(self._pid)
+            still_this_process()
             self._page.say_last(request.why)
             return request.status
         except _ANYTHING:
-            still_this_process(self._pid)
+            still_this_process()
             self._page.say_last(_BROKEN_FROM_WITHIN)  # first: what is below may fail likewise
             self._page.say_last(_BROKEN_FROM_WITHIN + traceback.format_exc().strip().rpartition("\n")[2].encode())
             raise
@@ -190,27 +201,50 @@ class Worker:
         if not connection.awake:
             connection.awake = True
             channel.stay_awake(True)
-        start_ns = now_ns = time.monotonic_ns()
-        frame = channel.spin(SOON_S) if self._untidy else None
-        if self._untidy and (frame is None or now_ns - self._tidied_at_ns > TIDY_EVERY_NS):
-            self._tidy_up()
-        while frame is None and now_ns - start_ns < hot_for_s * 1e9:
-            frame = channel.spin(LOOK_S)
+        start_ns = busy_ns = now_ns = time.monotonic_ns()
+        before_ns = self._page.usage()[0]
+        frame = None
+        while frame is None and now_ns - busy_ns < hot_for_s * 1e9:
+            frame = self._next_frame(connection, SOON_S if self._untidy else LOOK_S)
             now_ns = time.monotonic_ns()
-            if frame is None and self._poller.wait(0.0):
+            if connection.hot is not None and connection.hot.n_calls:
+                busy_ns = now_ns
+            if self._untidy and (frame is None or now_ns - self._tidied_at_ns > TIDY_EVERY_NS):
+                self._tidy_up()
+            if frame is None and (self._line.draining or self._poller.wait(0.0)):
                 break
-        self._page.account_hot(now_ns - start_ns)
+        self._page.account_hot(max(0, now_ns - start_ns - (self._page.usage()[0] - before_ns)))
         if frame is None:
             connection.awake = False
             if channel.stay_awake(False):
                 return channel.poll()
         return frame
 
+    def _next_frame(self, connection: Connection, soon_s: float) -> Frame | None:
+        """A frame that comes within `soon_s`, once the calls of the function that ran last are served."""
+        hot = connection.hot
+        if hot is None:
+            return connection.channel.spin(soon_s)
+        if self._untidy and connection.hot_identity != self._last:  # no function meets what another one left
+            self._tidy_up()
+        came = hot.run(soon_s, TIDY_EVERY_NS)
+        if hot.n_calls:
+            self._untidy, self._last = True, connection.hot_identity
+        if not isinstance(came, tuple):
+            return came
+        frame, outcome, printed = came
+        if outcome is None:
+            self._give_up_interrupted(connection, frame)
+        else:
+            self._end_call(connection, frame, outcome, printed)
+        return None
+
     def _handle(self, connection: Connection, frame: Frame) -> None:
         try:
             if frame.kind == Kind.CALL:
                 self._on_call(connection, frame)
             elif frame.kind == Kind.DEFINE:
+                connection.hot = None
                 connection.functions[frame.function] = self._functions.define(frame.segments[0], frame.segments[1:])
             elif frame.kind == Kind.BLOB:
                 self._on_blob(connection, frame)
@@ -272,26 +306,66 @@ class Worker:
             self._told_of_deadlines = True
             self._line.tell({"m": "deadlines"})
         if not self._page.start(connection.page_slot, frame.call_id, remaining_ns):
-            self._line.draining = True  # the agent may be about to kill this process for it: no other call is to be met
-            self._reply(connection, frame, Outcome(Status.NOT_STARTED, []))
+            self._give_up_interrupted(connection, frame)
             return
         self._log("started", connection, frame)
         ends_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + remaining_ns if remaining_ns else 0
-        set_current(lambda: CallContext(self._line, connection.channel, connection.holder, frame, ends_ns, self._pid))
+        set_current(lambda: self._context(connection, frame, ends_ns))
         try:
             outcome = self._functions.run(function, _arguments(frame), frame, connection.holder, remaining_ns)
         finally:
-            still_this_process(self._pid)
+            still_this_process()
             context = end_current()
             if isinstance(context, CallContext):
                 context.close()
+        self._last = function.identity
+        self._end_call(connection, frame, outcome)
+        if self._event_log is None and connection.hot_for_s > 0 and outcome.status == Status.OK:
+            self._expect_more(connection, frame.function, function)
+
+    def _context(self, connection: Connection, frame: Frame, ends_ns: int = 0) -> CallContext:
+        return CallContext(self._line, connection.channel, connection.holder, frame, ends_ns, self._pid)
+
+    def _give_up_interrupted(self, connection: Connection, frame: Frame) -> None:
+        """The agent may be about to kill this process for this call: no other is to be met."""
+        self._line.draining = True
+        self._reply(connection, frame, Outcome(Status.NOT_STARTED, []))
+
+    def _expect_more(self, connection: Connection, index: int, function: Defined) -> None:
+        """Be ready for further calls of a function that has just run."""
+        if connection.hot is not None and connection.hot_identity == function.identity:
+            return
+        connection.hot_identity = function.identity
+        connection.hot = HotCalls(
+            connection.channel,
+            self._page,
+            connection.page_slot,
+            connection.lease_seq,
+            connection.epoch,
+            index,
+            self._functions.load(function),
+            self._streams,
+            functools.partial(self._context, connection),
+            # Over shared memory an answer goes through no descriptor but to wake who sleeps.
+            -1 if connection.channel.medium == "shm" else connection.channel.fileno(),
+            self._held,
+            None if function.manifest.kind == PYTHON else self._functions.over_bytes.call,
+            connection.holder,
+        )
+
+    def _end_call(self, connection: Connection, frame: Frame, outcome: Outcome, printed: bool | None = None) -> None:
+        """After a function: say DONE, send the result, and put in order what it may have changed.
+
+        Args:
+            printed: whether anything was; None: not looked yet.
+        """
+        if printed is None:
             printed = self._streams.call_printed()
         if not self._page.finish(connection.page_slot, frame.call_id, frame.in_size, outcome.size_bytes):
             self._line.draining = True
         if self._event_log is not None:  # it opens its file, for which the function may have left no descriptor
             put_back_surroundings()
         self._log("done", connection, frame)
-        self._last = function.identity
         # What was printed is told on the control socket too, which must be ours for that: then all are compared now.
         self._untidy = connection.awake and not printed and self._held.holds(connection.channel.fileno())
         lost = [] if self._untidy else self._held.lost()

@@ -70,15 +70,15 @@ def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # 
     """
     started: list[Daemon] = []
     try:
-        with _ended_by_signals():
+        with _EndedBySignals() as signals:
             settings = Settings.load(options=_named(options))
             options = _resolved(settings)
             daemons.prepare_state_dir(state_dir)
             if (found := _found(state_dir)) is not None:
-                _start_missing(state_dir, found, started, as_json)
+                _start_missing(state_dir, found, started, signals, as_json)
                 return
             plan = _slurm_plan(options) if slurm else None
-            _start_all(state_dir, started, plan, options, settings.exported())
+            _start_all(state_dir, started, signals, plan, options, settings.exported())
     except BaseException as error:  # Ctrl-C too: without its record nobody could stop a daemon
         for daemon in reversed(started):
             daemons.stop(daemon, 5.0)
@@ -93,24 +93,47 @@ def up(state_dir: Path, as_json: bool, slurm: bool, **options: Any) -> None:  # 
         click.echo("offering this host's cores; see: rfaas status")
 
 
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
+class _EndedBySignals:
     """A closed terminal and `timeout` end this command as Ctrl-C does: nothing half started stays."""
 
-    def leave(number: int, _: object) -> None:
-        sys.exit(128 + number)
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, action in before.items():
+    def __init__(self) -> None:
+        self._holding = False
+        self._came = 0  # while it was holding
+
+    def _leave(self, number: int, _: object) -> None:
+        if self._holding:
+            self._came = number
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            sys.exit(128 + number)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold them back meanwhile: between a daemon's start and its entry nobody would know of it."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            if self._came:
+                self._leave(self._came, None)
+
+    def __enter__(self) -> _EndedBySignals:
+        self._before = {number: signal.signal(number, self._leave) for number in self._SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, action in self._before.items():
             signal.signal(number, action)
 
 
 def _start_all(
     state_dir: Path,
     started: list[Daemon],
+    signals: _EndedBySignals,
     plan: dict[str, Any] | None,
     options: dict[str, Any],
     exported: dict[str, str],
@@ -125,7 +148,8 @@ def _start_all(
     environ = {**os.environ, **exported}
     record: dict[str, object] = {"slurm": None, "alloc_id": "", "daemon_python": python}
     record |= {"commands": commands, "exported": exported}
-    started.append(daemons.spawn("allocator", allocator, state_dir, environ))
+    with signals.held():
+        started.append(daemons.spawn("allocator", allocator, state_dir, environ))
     daemons.save(state_dir, started, record)
     try:
         record["alloc_id"] = _wait_for_allocator(state_dir, started[0]).alloc_id
@@ -134,7 +158,8 @@ def _start_all(
             _harvester(python, state_dir, plan, options) if plan else _local_agent(python, state_dir, options)
         )
         record["slurm"] = plan
-        started.append(daemons.spawn(second, commands[second], state_dir, environ))
+        with signals.held():
+            started.append(daemons.spawn(second, commands[second], state_dir, environ))
         daemons.save(state_dir, started, record)
         _still_alive(started, state_dir)
     except BaseException:
@@ -164,13 +189,16 @@ def _found(state_dir: Path) -> Found | None:
     return alive, found[1]
 
 
-def _start_missing(state_dir: Path, found: Found, started: list[Daemon], as_json: bool) -> None:
+def _start_missing(
+    state_dir: Path, found: Found, started: list[Daemon], signals: _EndedBySignals, as_json: bool
+) -> None:
     """Start those that died with the commands they were started with; leases and calls never stopped."""
     alive, settings = found
     environ = {**os.environ, **settings["exported"]}
     for name, command in settings["commands"].items():
         if name not in {daemon.name for daemon in alive}:
-            started.append(daemons.spawn(name, command, state_dir, environ))
+            with signals.held():
+                started.append(daemons.spawn(name, command, state_dir, environ))
             daemons.save(state_dir, [*alive, *started], settings)
             if name == "allocator":
                 _wait_for_allocator(state_dir, started[-1])

@@ -11,6 +11,7 @@ by itself: what comes from inside is left as a note to the I/O thread.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -31,6 +32,8 @@ from rfaas.client.events import (
     Event,
     Examine,
     Fail,
+    Lent,
+    Recall,
     Requeued,
     SendFailed,
     SendInterrupt,
@@ -42,6 +45,7 @@ from rfaas.client.events import (
 )
 from rfaas.client.futures import Future
 from rfaas.client.history import History
+from rfaas.client.lane import Lane
 from rfaas.client.output_sinks import sink
 from rfaas.client.ports import Ports, Work
 from rfaas.client.printouts import Printouts
@@ -64,9 +68,10 @@ class Books:
         client_id: 16 random bytes.
     """
 
-    _poller: Poller  # these three come with the I/O thread
+    _poller: Poller  # these come with the I/O thread
     _ports: Ports
     _session: SessionLink
+    _lane: Lane  # with the functions
 
     def __init__(self, config: ExecutorConfig, chores: Chores, client_id: bytes) -> None:
         self._config = config
@@ -81,8 +86,10 @@ class Books:
         self._examinations: deque[Examine] = deque()  # exceptions for the I/O thread to look at
         self._interrupts: deque[SendInterrupt] = deque()  # not told yet
         self.reclaims = Reclaims()
+        self._numbers = itertools.count(1)  # of calls
         self._notes: deque[Event] = deque()  # from inside, see above
         self._broke: Broke | None = None  # not looked into yet
+        self._unread: deque[int] = deque()  # tokens of channels whose descriptor may not tell that something came
         self._mid_step = False
         self._suspect = False  # as _mid_step, set without the lock
         self._want: int | None = None  # not told yet
@@ -163,10 +170,20 @@ class Books:
             self._connect = effect
         elif isinstance(effect, Drained):
             self._drained = True
+        elif isinstance(effect, Lent):
+            self._lend(effect)
+        elif isinstance(effect, Recall):
+            self._lane.recall(time.monotonic())  # the I/O thread sees to the rest
+
+    def _lend(self, effect: Lent) -> None:
+        port = self._ports.get(effect.channel)
+        assert port is not None, "a channel that the core knows is open"
+        self._ports.unwatch(port)
+        self._lane.add(port, effect.last_id_before)
 
     def _is_wanted_by_s(self, time_s: float) -> bool:
         """True if the I/O thread has something to do before this time."""
-        if self._endings or self._notes or self._drained or self._broke is not None:
+        if self._endings or self._notes or self._drained or self._broke is not None or self._unread:
             return True
         if self._examinations or self._interrupts or self._want is not None or self._connect is not None:
             return True

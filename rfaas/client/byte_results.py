@@ -54,10 +54,20 @@ class Room:
             raise too_small(needed_bytes, capacity_bytes)
         if status != Status.OK:
             return load_result(status, segments, needed_bytes, limit_bytes)
-        output = segments[0] if segments else memoryview(bytearray())
+        if segments and self.out is None:
+            return segments[0]
+        return self.take(segments[0] if segments else b"")
+
+    def take(self, output: bytes | memoryview) -> memoryview | int:
+        """Put an output that has arrived where it belongs, by a copy; return what the caller gets.
+
+        Raises:
+            PayloadTooLarge: the caller's buffer is too small, and was not written to.
+        """
         if self.out is None:
-            return output
-        if output.nbytes > self.out.nbytes:
-            raise too_small(output.nbytes, self.out.nbytes)
-        self.out[: output.nbytes] = output
-        return output.nbytes
+            return memoryview(bytearray(output))
+        n_bytes = len(output)
+        if n_bytes > self.out.nbytes:
+            raise too_small(n_bytes, self.out.nbytes)
+        self.out[:n_bytes] = output
+        return n_bytes

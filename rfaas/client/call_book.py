@@ -57,6 +57,13 @@ class CallBook:
         self._set_deadline(call)
         self.queue.add(call, front=False)
 
+    def adopt(self, call: Call, now_s: float) -> None:
+        """Take a call that was sent on a channel on loan."""
+        call.submitted_at_s = now_s
+        self._counters["submitted"] += 1
+        self.outstanding += 1
+        self._set_deadline(call)
+
     def waiting(self) -> list[Call]:
         """The calls that wait for a worker, or for the end of a pause."""
         return [call for call in [*self.queue, *self._timers.pending(self.on_pause_over)] if not call.resolved]

@@ -84,6 +84,8 @@ class ChannelEnds:
     def terminate_all(self, out: list[Effect]) -> None:
         """Close every channel; what was sent fails."""
         for channel in list(self._channels):
+            if channel.lent:
+                continue  # once it is back
             self._channels.remove(channel.info.number)
             out.append(CloseChannel(channel.info.number))
             for call in channel.running.values():

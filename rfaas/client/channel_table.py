@@ -27,6 +27,7 @@ class Channel:
         ready: its worker may have the user's calls: it is initialized.
         chore: what the worker does beside the user's calls now (rfaas.client.chores).
         n_calls: calls of the user's that were sent.
+        lent: on loan to who invokes; its credit counts as spent.
         spent: it gets no further call: it had as many as a worker takes.
     """
 
@@ -42,6 +43,7 @@ class Channel:
     ready: bool = True
     chore: Call | None = None
     n_calls: int = 0
+    lent: bool = False
     spent: bool = False
 
 
@@ -116,7 +118,7 @@ class ChannelTable:
                 del channel.running[call_id]
             if channel.chore is not None and channel.chore.call_id not in channel.running:
                 channel.chore = None  # noted, and not sent
-            channel.credits = left
+            channel.credits = 0 if channel.lent else left
         self._idle = [channel for channel in self._by_number.values() if channel.credits and channel.ready]
 
     def any_serving(self) -> bool:

@@ -36,6 +36,7 @@ class Chores:
         self._initializer = initializer
         self._leave = leave
         self._max_calls = max_calls
+        self.counts_calls = max_calls is not None
         self._initialized: dict[tuple[bytes, int], int] = {}  # newest generation by lease and slot
         self._deaths = 0  # of workers in the initializer, since one came through it
 

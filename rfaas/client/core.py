@@ -16,6 +16,7 @@ from rfaas.client.channel_ends import ChannelEnds
 from rfaas.client.channel_table import Channel, ChannelTable
 from rfaas.client.chores import Chores
 from rfaas.client.events import (
+    Borrowed,
     Break,
     Call,
     Cancel,
@@ -35,8 +36,12 @@ from rfaas.client.events import (
     Lease,
     LeaseEnded,
     LeaseGranted,
+    Lend,
+    Lent,
     Notice,
     Queued,
+    Recall,
+    Returned,
     SendFailed,
     SendInterrupt,
     SendWant,
@@ -64,6 +69,8 @@ EXCEPTION: Final = int(Status.EXCEPTION)
 FUNCTION_ERROR: Final = int(Status.FUNCTION_ERROR)
 
 RECONNECT_PAUSE_S: Final = 0.5
+LENT_IDS: Final = 1 << 20  # calls that one loan is good for
+MOST_LENT: Final = 64  # channels at a time
 
 
 class ClientCore:
@@ -97,6 +104,7 @@ class ClientCore:
         self._noticed: set[bytes] = set()  # leases whose notice was passed on
         self._session = "down"  # down, joining, up, pausing (after a failure, while there are leases)
         self._embedded = False
+        self._n_lent = 0  # channels on loan
         self._closing = False
         self._drained = False
         self._handlers = self._all_handlers()
@@ -108,6 +116,9 @@ class ClientCore:
             Shutdown: self._on_shutdown,
             Terminate: self._on_terminate,
             Break: self._on_break,
+            Lend: self._on_lend,
+            Returned: self._on_returned,
+            Borrowed: self._on_borrowed,
             Tick: self._on_tick,
             SessionUp: self._on_session_up,
             SessionLost: self._on_session_lost,
@@ -139,7 +150,9 @@ class ClientCore:
     def _finish_step(self, now_s: float, out: list[Effect]) -> None:
         self._feed_workers(now_s, out)
         self._ask_for_workers(now_s, out)
-        if self._closing and self._calls.outstanding == 0 and not self._drained:
+        if self._n_lent and (self._closing or self._calls.queue):
+            out.append(Recall())
+        if self._closing and self._calls.outstanding == 0 and self._n_lent == 0 and not self._drained:
             self._drained = True
             out.append(Drained())
 
@@ -255,6 +268,37 @@ class ClientCore:
         if chore is not None:
             self._channels.spend(channel)
             self._dispatch(channel, chore, now_s, out)
+
+    def _on_lend(self, event: Lend, now_s: float, out: list[Effect]) -> None:
+        if self._n_lent or self._closing or self._calls.queue or self._chores.counts_calls:
+            return
+        while self._n_lent < MOST_LENT and (channel := self._channels.take_idle()) is not None:
+            channel.lent = True
+            self._n_lent += 1
+            out.append(Lent(channel.info.number, self._last_call_id))
+            self._last_call_id += LENT_IDS
+
+    def _on_borrowed(self, event: Borrowed, now_s: float, out: list[Effect]) -> None:
+        self._target.n_borrowed = event.n_calls
+
+    def _on_returned(self, event: Returned, now_s: float, out: list[Effect]) -> None:
+        channel, call = self._channels.get(event.channel), event.call
+        for counter in ("submitted", "dispatched", "answered"):
+            self.counters[counter] += event.n_calls
+        assert channel is not None, "a channel on loan is not forgotten"
+        channel.lent = False
+        self._n_lent -= 1
+        channel.granted += event.n_calls
+        channel.answered += event.n_calls
+        if call is None:
+            self._channels.give_back(channel)
+        else:
+            self._calls.adopt(call, now_s)
+            self.counters["dispatched"] += 1
+            call.first_call_id, call.channel, call.dispatches = call.call_id, channel.info.number, 1
+            channel.running[call.call_id] = call
+        if self._calls.terminated:
+            self._ends.terminate_all(out)
 
     def _on_channel_opened(self, event: ChannelOpened, now_s: float, out: list[Effect]) -> None:
         self._channels.open(event.info, ready=self._chores.is_ready(event.info))

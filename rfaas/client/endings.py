@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rfaas.client.byte_results import Room
-from rfaas.client.events import Broke, Deliver, Examine, Fail, Withdrawn
+from rfaas.client.events import Broke, Deliver, Examine, Fail, FrameLike, Withdrawn
 from rfaas.client.futures import Future
 from rfaas.client.serial import load_result
 from rfaas_transport.errors import ExecutorBroken, RfaasError
@@ -34,18 +34,21 @@ def resolve(ending: Ending, future: Future[Any], limit_bytes: int = 0, room: Roo
 
 def _deliver(ending: Deliver, future: Future[Any], limit_bytes: int, room: Room | None) -> None:
     """Decode a result and resolve its future."""
+    value, error = outcome(ending.frame, limit_bytes, room)
+    if isinstance(error, RfaasError) and not error.node:
+        error.node, error.attempt = ending.info.node, ending.call.attempt
+        error.checkpoint = ending.call.checkpoint
+    future._end(value, error)
+
+
+def outcome(frame: FrameLike, limit_bytes: int, room: Room | None = None) -> tuple[Any, BaseException | None]:
+    """What a RESULT frame brought: a value, or the error that it stands for; `room` as for `resolve`."""
     try:
-        frame = ending.frame
         load = load_result if room is None else room.load_result
-        value = load(frame.status, frame.segments, frame.out_size, limit_bytes)
+        return load(frame.status, frame.segments, frame.out_size, limit_bytes), None
     except BaseException as error:  # the function's own; a KeyboardInterrupt raised there is a result here
-        if isinstance(error, RfaasError) and not error.node:
-            error.node, error.attempt = ending.info.node, ending.call.attempt
-            error.checkpoint = ending.call.checkpoint
         # Frames of ours tell a user nothing; its class may have a `with_traceback` of its own.
-        future._end(None, BaseException.with_traceback(error, None))
-    else:
-        future._end(value, None)
+        return None, BaseException.with_traceback(error, None)
 
 
 def is_retried(question: Examine) -> bool:

@@ -8,7 +8,6 @@ decoding results, callbacks) happens in the I/O thread. In layers, each of which
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -16,12 +15,14 @@ from concurrent.futures import Future as StandardFuture
 from typing import Any
 
 from rfaas.client import lifetime
+from rfaas.client._borrowing import ELSEWHERE
 from rfaas.client.applying import Initializer, leave
 from rfaas.client.byte_results import Room
 from rfaas.client.chores import Chores
 from rfaas.client.events import Call, Cancel, Shutdown, Submit, Terminate, Withdrawn
 from rfaas.client.futures import Future
 from rfaas.client.io_thread import IoThread
+from rfaas.client.lane import Lane
 from rfaas.client.ports import Work
 from rfaas.client.serial import (
     Definition,
@@ -68,7 +69,7 @@ class Engine(IoThread):
         # What an initializer of the main program sets there, on each worker, is for the functions that come after it.
         self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__", files=files)
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
-        self._numbers = itertools.count(1)  # of calls
+        self._lane = Lane(self._functions, self._functions_lock, config.payload_limit_bytes or 0)
 
     def submit(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
@@ -80,9 +81,33 @@ class Engine(IoThread):
             ExecutorBroken: no worker can be initialized. Nothing was queued.
         """
         self._refuse_if_shut()
+        if settings.call_timeout_s is None and not settings.retry_on:
+            borrowing = self._lane.borrowing
+            borrowed = None if borrowing is None else borrowing.submit(function, args, kwargs, settings)
+            if borrowed is not None:
+                return borrowed
+            return self.submit_to_core(function, args, kwargs, settings, lends=not self._history.enabled)
+        return self.submit_to_core(function, args, kwargs, settings)
+
+    def submit_to_core(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        settings: CallSettings,
+        *,
+        lends: bool = False,
+    ) -> Future[Any]:
+        """Submit a call for whose end somebody wants to be told: not on a channel on loan.
+
+        Args:
+            lends: the next one like it may be.
+        """
         future: Future[Any] = Future()
         try:
             packed = self._packed(function, args, kwargs)
+            if lends:  # an event log tells of each call
+                self._lane.wanted = packed[0]
         except Exception as error:  # as in the standard executors, what can't be pickled is the future's error
             future._end(None, as_serialization_error(error))
             return future
@@ -99,6 +124,27 @@ class Engine(IoThread):
             self._check_books()
             self._apply(Submit(call))
         return future
+
+    def invoke(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
+    ) -> Any:  # noqa: ANN401 - the function's own
+        """Call and wait: on the channel on loan if there is one, else by a future.
+
+        Raises:
+            BaseException: what the function raised, or as `submit`.
+        """
+        if settings.call_timeout_s is None and not settings.retry_on:
+            value = self._lane.invoke(function, args, kwargs, settings)
+            if value is not ELSEWHERE:
+                return value
+        future = self.submit(function, args, kwargs, settings)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            del future  # an exception's traceback would keep it, and it the exception
 
     def _packed(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -204,7 +250,10 @@ class Engine(IoThread):
     def statistics(self) -> dict[str, int]:
         """Counters of calls, workers and sessions since the start."""
         with self._lock:
-            return self._core.statistics()
+            statistics = self._core.statistics()
+            for counter in ("submitted", "dispatched", "answered"):
+                statistics[counter] += self._lane.answered()
+            return statistics
 
     @property
     def session_pid(self) -> int | None:
@@ -219,6 +268,7 @@ class Engine(IoThread):
         self._lock = threading.RLock()
         self.over = StandardFuture()
         self._functions_lock = threading.RLock()
+        lent = self._lane.forget()
         self._shut = lifetime.FORKED
         if self._thread is None:
             return
@@ -226,5 +276,5 @@ class Engine(IoThread):
         lifetime.drop_descriptors(self._ports.descriptors())
         self._session.close_in_forked_child()
         self._poller.close()
-        for future in self._calls:
+        for future in (*self._calls, *lent):
             future._fail_in_forked_child(error)

@@ -174,6 +174,30 @@ class Break:
 
 
 @dataclass(slots=True, eq=False)
+class Lend:
+    """Somebody calls again and again: lend the idle workers' channels, if nobody waits; a Lent for each then."""
+
+
+@dataclass(slots=True, eq=False)
+class Borrowed:
+    """So many calls are under way or wait on the channels on loan: workers are asked for as if they were the core's."""
+
+    n_calls: int
+
+
+@dataclass(slots=True, eq=False)
+class Returned:
+    """A channel on loan comes back after `n_calls` plain results.
+
+    `call`: it was sent there as number `call.call_id`, and its answer is awaited from now on; None: nothing in flight.
+    """
+
+    channel: int
+    n_calls: int
+    call: Call | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Tick:
     """Time has passed."""
 
@@ -295,6 +319,9 @@ Event = (
     | Shutdown
     | Terminate
     | Break
+    | Lend
+    | Borrowed
+    | Returned
     | Tick
     | SessionUp
     | SessionLost
@@ -324,6 +351,19 @@ class Dispatch:
     call: Call
     call_id: int
     remaining_s: float | None
+
+
+@dataclass(slots=True, eq=False)
+class Lent:
+    """This channel is on loan; calls on it are numbered from the one after `last_id_before`."""
+
+    channel: int
+    last_id_before: int
+
+
+@dataclass(slots=True, eq=False)
+class Recall:
+    """Bring the channels on loan back."""
 
 
 @dataclass(slots=True, eq=False)
@@ -440,4 +480,6 @@ Effect = (
     | CloseChannel
     | Connect
     | Drained
+    | Lent
+    | Recall
 )

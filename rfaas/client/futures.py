@@ -1,6 +1,8 @@
 """The future of a call: a real `concurrent.futures.Future`, so that `wait`, `as_completed` and asyncio take it.
 
-Must not decide anything: the core says when a call runs, waits again, or ends.
+Must not decide anything: the core says when a call runs, waits again, or ends. A call on a channel on loan
+(`rfaas.client.lane`) is the borrower's: its future asks for the answer when somebody asks it, and has the I/O thread
+see to the call as soon as anybody wants to be told.
 """
 
 from __future__ import annotations
@@ -8,14 +10,22 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from rfaas.client._borrowing import Borrowing
+    from rfaas_transport._core import Request
 
 R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 _standard_log = logging.getLogger("concurrent.futures")  # whoever silences or watches callbacks looks there
+
+_HANDED_OVER_S: Final = 5.0  # the I/O thread takes a call over within a millisecond
+_LOOK_S: Final = 0.0002
 
 
 class Future(concurrent.futures.Future[R]):
@@ -23,9 +33,82 @@ class Future(concurrent.futures.Future[R]):
 
     Unlike the standard one it can go from running back to pending: when a call is proven not to have started on a
     worker that went away, it waits for another, and may be cancelled again.
+
+    What the standard one makes at once, a condition and two lists, is made here when it is first wanted: that costs as
+    much as a whole call.
     """
 
     _withdraw: Callable[[bool], bool] | None = None  # cancels the call; False if it can't any more
+    _request: Request | None = None  # of a call on a channel on loan
+    _borrowing: Borrowing
+    _own_state = PENDING
+    _told = False  # those who wait know
+    _result: Any = None
+    _exception: BaseException | None = None
+
+    def __init__(self) -> None:  # what the standard one does here is done by `__getattr__`
+        pass
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """Make what is wanted for the first time: somebody wants to wait, or to be told."""
+        if name == "_condition":
+            made: object = threading.Condition()
+        elif name in ("_waiters", "_done_callbacks"):
+            made = []
+        else:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        made = self.__dict__.setdefault(name, made)
+        request = self._request
+        if request is not None and not request.done:
+            self._give_up(request)
+        return made
+
+    @property
+    def _state(self) -> str:
+        request = self._request
+        if request is None:
+            return self._own_state
+        if request.done or request.withdrawn:
+            self.settle()
+            return self._own_state
+        return RUNNING if request.sent else PENDING
+
+    @_state.setter
+    def _state(self, state: str) -> None:
+        self._own_state = state
+
+    # --- what its user asks -------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> R:
+        """As the standard one's, and meanwhile this thread looks after what is on loan."""
+        if self._request is not None:
+            timeout = self._await_answer(timeout)
+        if self._own_state == FINISHED and self._exception is None:
+            return self._result  # type: ignore[no-any-return]
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As the standard one's, and meanwhile this thread looks after what is on loan."""
+        if self._request is not None:
+            timeout = self._await_answer(timeout)
+        return super().exception(timeout)
+
+    def done(self) -> bool:
+        """As the standard one's. Asking again and again is a way to make progress."""
+        request = self._request
+        if request is None:
+            return self._own_state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
+        if not request.done:
+            self._borrowing.look()
+        return self._state in (FINISHED, CANCELLED_AND_NOTIFIED)
+
+    def running(self) -> bool:
+        """As the standard one's."""
+        return self._state == RUNNING
+
+    def cancelled(self) -> bool:
+        """As the standard one's."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def cancel(self, *, interrupt: bool = False) -> bool:
         """Cancel the call if it has not been sent to a worker.
@@ -38,8 +121,64 @@ class Future(concurrent.futures.Future[R]):
             error `Cancelled` with `may_have_run`, unless the result was on its way already, which wins.
             False: it was sent, or is over; nothing has changed.
         """
+        request = self._request
+        if request is not None and not request.done:
+            if self._borrowing.withdraw(request):  # in one step; nobody waits to be told
+                return True
+            if request.sent and not interrupt:
+                return False
+            self._give_up(request)
+            over_s = time.monotonic() + _HANDED_OVER_S
+            while self._request is not None and not request.done and time.monotonic() < over_s:
+                time.sleep(_LOOK_S)
         withdraw = self._withdraw
         return (withdraw is not None and withdraw(interrupt)) or self.cancelled()
+
+    # --- on loan ------------------------------------------------------------------------------------
+
+    def _borrow(self, borrowing: Borrowing, request: Request) -> None:
+        """Belong to a request on a channel on loan."""
+        self._borrowing = borrowing
+        self._request = request
+
+    def _give_up(self, request: Request) -> None:
+        """Have the I/O thread see to the call, and tell whoever waits for it."""
+        request.is_awaited = True
+        self._borrowing.give_up()
+
+    def _await_answer(self, timeout: float | None) -> float | None:
+        """Wait for the answer of a request; if it comes another way, return how long to wait for that."""
+        request = self._request
+        if request is None:
+            return timeout
+        begin_s = 0.0 if timeout is None else time.monotonic()
+        if request.done or self._borrowing.wait(request, timeout):
+            self.settle()
+            return timeout
+        if request.is_on_loan:
+            self._give_up(request)
+        return None if timeout is None else max(0.0, timeout - (time.monotonic() - begin_s))
+
+    def settle(self) -> None:
+        """Take the answer of a request that is done, and tell whoever waits. Harmless if that was done, or half."""
+        request = self._request
+        if request is None:
+            return
+        if request.withdrawn:
+            self.__dict__.update(_own_state=CANCELLED_AND_NOTIFIED, _request=None)
+            return
+        # A KeyboardInterrupt in here leaves all to whoever asks next.
+        value, error = self.__dict__.setdefault("_answer", self._borrowing.outcome_of(request))
+        self._finish(value, error)
+        self.__dict__.pop("_request", None)
+
+    def _taken_over(self, withdraw: Callable[[bool], bool], *, running: bool) -> None:
+        """The call is the core's from now on."""
+        self._withdraw = withdraw
+        self._own_state = RUNNING if running else PENDING
+        self.__dict__.pop("_request", None)
+
+    # --- what the core says -------------------------------------------------------------------------
 
     def _end_cancelled(self) -> None:
         """Mark it cancelled, run the callbacks, tell those who `wait`. Harmless if that was done before, or half."""
@@ -54,13 +193,24 @@ class Future(concurrent.futures.Future[R]):
     def _end(self, value: R | None, error: BaseException | None) -> None:
         """Set result or error, and run the callbacks in this thread."""
         self._withdraw = None
-        try:
-            if error is None:
-                self.set_result(value)  # type: ignore[arg-type]  # None is a result too
-            else:
-                self.set_exception(error)
-        except concurrent.futures.InvalidStateError:
+        if self._own_state not in (PENDING, RUNNING):
             _log.warning("a future was resolved by somebody else; what its call brought is dropped")
+            return
+        self._finish(value, error)
+
+    def _finish(self, value: R | None, error: BaseException | None) -> None:
+        # In one step. Who makes the condition after it sees the end; who made it before is told.
+        self.__dict__.update(_result=value, _exception=error, _own_state=FINISHED)
+        if "_condition" not in self.__dict__:
+            return
+        with self._condition:
+            if self._told:
+                return
+            self._told = True
+            for waiter in self._waiters:
+                (waiter.add_result if error is None else waiter.add_exception)(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
 
     def _invoke_callbacks(self) -> None:
         """Run each callback, whatever the others raise; all is logged by the standard executors' logger.
@@ -68,7 +218,7 @@ class Future(concurrent.futures.Future[R]):
         A KeyboardInterrupt or SystemExit goes on where somebody can see it, in the main thread. Elsewhere it is logged
         too: it would end the thread that serves every other call.
         """
-        for callback in self._done_callbacks:  # type: ignore[attr-defined]  # not in the stubs, but there since 3.2
+        for callback in self._done_callbacks:
             try:
                 callback(self)
             except Exception:
@@ -79,19 +229,18 @@ class Future(concurrent.futures.Future[R]):
                 _standard_log.exception("exception calling callback for %r", self)
 
     def _mark_running(self) -> None:
-        with self._condition:
-            if self._state == PENDING:
-                self._state = RUNNING
+        if self._own_state == PENDING:
+            self._own_state = RUNNING
 
     def _mark_pending(self) -> None:
-        with self._condition:
-            if self._state == RUNNING:
-                self._state = PENDING
+        if self._own_state == RUNNING:
+            self._own_state = PENDING
 
     def _fail_in_forked_child(self, error: BaseException) -> None:
         """Give an error to a future that the parent process will resolve; its callbacks are the parent's."""
+        self.__dict__.pop("_request", None)
         self._condition = threading.Condition()  # the old one may be held by a thread that exists in the parent only
         self._withdraw = None
         if self._state in (PENDING, RUNNING):
-            self._done_callbacks.clear()  # type: ignore[attr-defined]  # not in the stubs, but there since 3.2
+            self._done_callbacks.clear()
             self._exception, self._state = error, FINISHED

@@ -20,6 +20,11 @@ class History:
         self._client = client_id.hex()
         self._open: set[int] = set()  # submitted and not resolved; an interrupted step may come back to say it again
 
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody reads."""
+        return self._log.enabled
+
     def submit(self, call: Call) -> None:
         """A call comes in."""
         if self._log.enabled and call.inv not in self._open:

@@ -12,34 +12,38 @@ from concurrent.futures import Future as StandardFuture
 from concurrent.futures import InvalidStateError
 from typing import Any
 
-from rfaas.client import session_events
+from rfaas.client import events, session_events
 from rfaas.client.books import Books
 from rfaas.client.chores import Chores
 from rfaas.client.endings import is_retried, resolve, why_broken
 from rfaas.client.events import (
+    Borrowed,
     Break,
     Broke,
+    Call,
     ChannelEnded,
     ChannelOpened,
     Event,
     Examine,
     Examined,
     FrameArrived,
+    Lend,
     SessionLost,
     Shutdown,
     Submit,
     Tick,
 )
 from rfaas.client.futures import Future
+from rfaas.client.lane import segments_of
 from rfaas.client.mismatch import Differs, Mismatches
 from rfaas.client.port import Port
-from rfaas.client.ports import SESSION_TOKEN, Ports
+from rfaas.client.ports import SESSION_TOKEN, Ports, Work
 from rfaas.client.printouts import Printed, PrintedAll
 from rfaas.client.safe_log import SafeLogger
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
 from rfaas_transport import shared_memory
-from rfaas_transport._core import Channel, Frame, Poller
+from rfaas_transport._core import Channel, Frame, Poller, Request
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind
 
@@ -64,10 +68,12 @@ class IoThread(Books):
         self._broken: RfaasError | None = None
         self.over: StandardFuture[None] = StandardFuture()  # done when the I/O thread has done its last
         self._shut = ""  # why no call is taken any more
+        self._n_borrowed = 0  # calls on loan that the core was told of
         self._abandoned = False  # the executor was collected: set without the lock
 
     def _start(self) -> None:
         self._poller = Poller()
+        self._lane.open(self._poller)
         self._ports = Ports(self._poller, self._config.payload_limit_bytes or 0)
         self._session = SessionLink(self._config, self._client_id, self._poller)
         self._thread = threading.Thread(target=self._run, name="rfaas-client", daemon=True)
@@ -98,6 +104,9 @@ class IoThread(Books):
             self._step(self._notes.popleft())
         if self._broke is not None:
             self._look_into(self._broke)
+        self._tend_lane()
+        while self._unread:
+            self._serve_channel(self._unread.popleft())
         self._tell_session()
         if self._drained and not self._endings and not self._printouts.held:
             return True
@@ -115,7 +124,8 @@ class IoThread(Books):
         with self._lock:
             if self._mid_step or self._suspect or self._is_wanted_by_s(0.0):
                 return 0.0
-            due_s = min(filter(None, (self._core.next_due_s(), self._printouts.due_s())), default=None)
+            lane_s = self._lane.next_look_s(time.monotonic())
+            due_s = min(filter(None, (self._core.next_due_s(), self._printouts.due_s(), lane_s)), default=None)
             self._wake_by_s = float("inf") if due_s is None else due_s
             self._asleep = True
             return None if due_s is None else max(0.0, due_s - time.monotonic())
@@ -165,6 +175,10 @@ class IoThread(Books):
             port = self._ports.by_token(token)
             if port is not None:
                 self._read(port)
+            if self._lane.may_lend(time.monotonic()):  # before the caller wakes up, and comes back
+                self._lend_idle()
+        if self._lane.waiting():
+            self._bring_lane_back()  # for the worker that has just become idle
         self._resolve()
 
     def _read(self, port: Port) -> None:
@@ -205,6 +219,57 @@ class IoThread(Books):
         if lost is not None:
             self._step(lost)
 
+    def _lend_idle(self) -> None:
+        """Lend the idle channels if somebody calls again and again; under the lock."""
+        self._apply(Lend())
+        self._lane.begin()
+
+    def _tend_lane(self) -> None:
+        """See to what is on loan, as often as that needs it."""
+        awaited = self._lane.awaited()
+        while awaited:
+            awaited.popleft().settle()
+        if self._lane.is_over(time.monotonic()):
+            self._bring_lane_back()
+        elif self._lane.waiting() and self._lane.outstanding() != self._n_borrowed:
+            self._n_borrowed = self._lane.outstanding()
+            self._step(Borrowed(self._n_borrowed))
+
+    def _bring_lane_back(self) -> None:
+        """End the loan, if there is one. Calls that were sent on it and not answered become ones like any other."""
+        returned, waiting = self._lane.end()
+        if not returned:
+            return
+        with self._lock:
+            self._check_books()
+            if self._n_borrowed:
+                self._n_borrowed = 0
+                self._apply(Borrowed(0))
+            for one in returned:
+                call = None if one.request is None else self._adopt(one.request, one.call_id)
+                self._ports.watch(one.port)
+                if one.port.channel.stay_awake(False):
+                    self._unread.append(one.port.token)
+                self._apply(events.Returned(one.port.info.number, one.n_calls, call))
+                if one.frame is not None:
+                    self._take(one.port, one.frame)
+            for request in waiting:
+                self._apply(Submit(self._adopt(request)))
+        self._resolve()
+
+    def _adopt(self, request: Request, call_id: int = 0) -> Call:
+        """The call of a borrower: sent as number `call_id`, or still to be sent."""
+        future: Future[Any] = request.claim(Future())
+        definition, settings, room = request.about
+        work = Work(future, definition, segments_of(request.payload), room)
+        call = Call(next(self._numbers), work, settings, call_id=call_id)
+        future._taken_over(lambda interrupt: self._withdraw(call, interrupt), running=call_id != 0)
+        self._calls[future] = call
+        return call
+
+    def _withdraw(self, call: Call, interrupt: bool) -> bool:
+        raise NotImplementedError  # comes with what any thread may ask
+
     def _serve_session(self) -> None:
         for event, descriptor in self._session.serve():
             if isinstance(event, Printed | PrintedAll):
@@ -212,8 +277,10 @@ class IoThread(Books):
             elif isinstance(event, Differs):
                 self._mismatches.tell(event)
             elif isinstance(event, ChannelOpened) and descriptor is not None:
+                self._bring_lane_back()
                 self._open_channel(event, descriptor)
             else:
+                self._bring_lane_back()  # what is said of channels is said of those that the core has
                 if isinstance(event, SessionLost):
                     self._printouts.lost()
                 self._step(event)
@@ -252,6 +319,7 @@ class IoThread(Books):
         for event in self._notes:  # from the inside of the last step: nobody will do them
             if isinstance(event, Submit):
                 event.call.work.future._end(None, RuntimeError(f"cannot schedule new futures after {self._shut}"))
+        self._lane.close()
         self.reclaims.close()
         self._session.leave()
         self._poller.close()

@@ -85,6 +85,10 @@ class Port:
         self._size_bytes += len(definition.blob)
         return index
 
+    def indices(self) -> dict[bytes, int]:
+        """By identity, the functions that this channel knows."""
+        return {identity: index for identity, (index, _) in self._indices.items()}
+
     def _make_room(self, size_bytes: int) -> None:
         """Forget functions; calls are answered before the next is sent, so nobody refers to the oldest."""
         while self._indices and (

@@ -59,7 +59,15 @@ class Ports:
         port = Port(info, channel, next(self._tokens), self._result_limit_bytes)
         self._by_number[info.number] = port
         self._by_token[port.token] = port
-        self._poller.add(channel.fileno(), port.token)
+        self.watch(port)
+
+    def watch(self, port: Port) -> None:
+        """Have the poller name a channel when something comes."""
+        self._poller.add(port.channel.fileno(), port.token)
+
+    def unwatch(self, port: Port) -> None:
+        """Leave a channel to somebody else's eyes."""
+        self._poller.remove(port.channel.fileno())
 
     def get(self, number: int) -> Port | None:
         """The channel of this number, if it is not closed."""

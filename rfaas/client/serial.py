@@ -348,9 +348,7 @@ def load_result(status: int, segments: Sequence[memoryview], needed_bytes: int =
         try:
             return pickle.loads(segments[0], buffers=segments[1:])
         except Exception as error:  # unpickling runs the user's code
-            raise SerializationError(
-                f"the result can't be unpickled: {_one_line(error)}", may_have_run=True, phase="DONE"
-            ) from error
+            raise unpicklable_result(error) from error
     if status == Status.TOO_LARGE:
         sizes = f" of {needed_bytes} bytes" if needed_bytes else ""
         limit = (
@@ -371,6 +369,11 @@ def load_result(status: int, segments: Sequence[memoryview], needed_bytes: int =
     raise load_failure(status, segments)
 
 
+def unpicklable_result(error: BaseException | None) -> SerializationError:
+    """What is raised where a result arrived and unpickling it failed."""
+    return SerializationError(f"the result can't be unpickled: {_one_line(error)}", may_have_run=True, phase="DONE")
+
+
 def as_serialization_error(error: BaseException) -> RfaasError:
     """An RfaasError as it is, anything else wrapped: what a future gets when a call can't even be packed."""
     if isinstance(error, RfaasError):
@@ -380,5 +383,5 @@ def as_serialization_error(error: BaseException) -> RfaasError:
     return wrapped
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

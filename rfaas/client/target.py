@@ -41,6 +41,7 @@ class Target:
         self._acquire_timeout_s = acquire_timeout_s
         self._channels = channels
         self._timers = timers
+        self.n_borrowed = 0  # calls on channels on loan
         self._calls: CallBook
         self._told = 0
         self._content_until_s = 0.0  # with the workers that serve, if there are any
@@ -54,7 +55,7 @@ class Target:
     def update(self, now_s: float) -> None:
         """Follow the calls after a step."""
         if now_s >= self._content_until_s or not self._channels.any_serving():
-            self.want = max(self.want, min(self._max_workers, self._calls.outstanding))
+            self.want = max(self.want, min(self._max_workers, self._calls.outstanding + self.n_borrowed))
         self._watch_for_quiet(now_s)
         self._watch_for_starving(now_s)
 
@@ -109,7 +110,7 @@ class Target:
     def _on_quiet(self, since_s: float, now_s: float, out: list[Effect]) -> None:
         if self._nothing_waits_since_s == since_s:
             self._nothing_waits_since_s = None
-            self.want = min(self.want, max(1, self._calls.outstanding))
+            self.want = min(self.want, max(1, self._calls.outstanding + self.n_borrowed))
 
     def _watch_for_starving(self, now_s: float) -> None:
         if not self._calls.queue or self._channels.any_serving():

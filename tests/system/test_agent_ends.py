@@ -132,6 +132,12 @@ def test_processes_that_a_function_starts_can_be_terminated(rig):
     assert client.result() == b"ki\n"
 
 
+def catches(pid, signo):
+    """True if the process has a handler for this signal."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:"))
+    return bool(int(line.split()[1], 16) & 1 << (signo - 1))
+
+
 def test_a_handler_that_a_function_installed_is_gone_after_the_call(rig):
     _, [client] = rig.session().start()
 
@@ -144,6 +150,7 @@ def test_a_handler_that_a_function_installed_is_gone_after_the_call(rig):
         return os.getpid()
 
     pid = client.run(own)
+    wait_until(lambda: catches(pid, signal.SIGTERM), 5, "the worker's own handler")  # put back after the result is sent
     os.kill(pid, signal.SIGTERM)
     os.kill(pid, signal.SIGINT)
     assert client.run(os.getpid) == pid

@@ -1,6 +1,7 @@
 /* receiver.c - the states of an arriving frame; see receiver.h. */
 #include "receiver.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,18 +10,33 @@ enum { DISCARD_BYTES = 16384 };
 /* Payloads that nobody will see are read to here. */
 static _Thread_local uint8_t discard[DISCARD_BYTES];
 
+enum { SMALL_BYTES = 4096 }; /* malloc keeps such blocks at hand, posix_memalign searches for one each time */
+
+static void *small_allocate(size_t size_bytes)
+{
+    uint8_t *block = malloc(size_bytes + RFAAS_SEGMENT_ALIGNMENT);
+    if (block == NULL)
+        return NULL;
+    uint8_t skipped = (uint8_t)(RFAAS_SEGMENT_ALIGNMENT - ((uintptr_t)block & (RFAAS_SEGMENT_ALIGNMENT - 1)));
+    block += skipped; /* 1 to 64: room for the byte that says how many */
+    block[-1] = skipped;
+    return block;
+}
+
 static void *default_allocate(void *context, size_t size_bytes)
 {
     (void)context;
     void *buffer;
+    if (size_bytes <= SMALL_BYTES)
+        return small_allocate(size_bytes);
     return posix_memalign(&buffer, RFAAS_SEGMENT_ALIGNMENT, size_bytes) == 0 ? buffer : NULL;
 }
 
 static void default_release(void *context, void *buffer, size_t size_bytes)
 {
     (void)context;
-    (void)size_bytes;
-    free(buffer);
+    uint8_t *block = buffer;
+    free(size_bytes <= SMALL_BYTES ? block - block[-1] : block);
 }
 
 const rfaas_memory rfaas_memory_default = {default_allocate, default_release, NULL};

@@ -8,6 +8,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdlib cimport free, malloc
@@ -100,6 +101,7 @@ cdef enum:
     SMALL_BYTES = 65536     # moved with the GIL held: some 10 us of copying
     TURN_BYTES = 16 << 20   # moved in one turn without it, before other channels are looked at
     INLINE_SEGMENTS = 4
+    BYTES_MAX = 4096        # copied into bytes at less cost than a view of them has
 
 MAX_SEGMENTS = RFAAS_SEGMENTS_MAX
 MAX_TEXT_BYTES = RFAAS_TEXT_BYTES_MAX
@@ -214,6 +216,7 @@ cdef class Frame:
     def __init__(self):
         raise TypeError("frames are received, not made")
 
+
     def __repr__(self):
         return (f"<Frame kind={self.kind} status={self.status} call_id={self.call_id} function={self.function} "
                 f"credits={self.credits} segments={len(self.segments)} in_size={self.in_size} text={self.text!r}>")
@@ -249,6 +252,17 @@ cdef Frame _frame(const rfaas_frame *received):
     frame.invocation = received.header.invocation
     frame.checkpoint = received.header.checkpoint
     return frame
+
+
+cdef object _small(const rfaas_frame *received):
+    """The payload of a frame of one small segment as bytes, its buffer released; None of any other, left as it is."""
+    if received.n_segments != 1 or received.segments[0].iov_len > BYTES_MAX:
+        return None
+    try:
+        return PyBytes_FromStringAndSize(<char *>received.segments[0].iov_base, <Py_ssize_t>received.segments[0].iov_len)
+    finally:
+        if received.buffer != NULL:
+            received.memory.release(received.memory.context, received.buffer, received.buffer_bytes)
 
 
 cdef bytes _text_bytes(str text):
@@ -406,9 +420,6 @@ cdef class Channel:
         cdef rfaas_header header
         cdef rfaas_rc rc
         cdef _Borrowed borrowed = None
-        cdef void *cookie = NULL
-        cdef const iovec *pieces = NULL
-        cdef Py_ssize_t n_pieces = 0
         cdef bytes encoded = None
         cdef const char *text_start = NULL
         cdef size_t text_bytes = 0
@@ -432,24 +443,47 @@ cdef class Channel:
         if segments:
             borrowed = _Borrowed.__new__(_Borrowed)
             borrowed.borrow(segments)
+        rc = self.hand_over(&header, borrowed, text_start, text_bytes)
+        if rc == RFAAS_QUEUED:
+            return False
+        if rc == RFAAS_OK:
+            return True
+        self.refuse(rc)
+
+    cdef rfaas_rc hand_over(self, rfaas_header *header, _Borrowed borrowed, const char *text, size_t text_bytes):
+        """Send; the queue keeps `borrowed` for as long as it needs it."""
+        cdef rfaas_rc rc
+        cdef void *cookie = NULL
+        cdef const iovec *pieces = NULL
+        cdef size_t n_pieces = 0
+        if borrowed is not None:
             pieces = borrowed.pieces
-            n_pieces = borrowed.n
+            n_pieces = <size_t>borrowed.n
             cookie = <PyObject *>borrowed
             Py_INCREF(borrowed)  # the queue's reference; another thread may complete it before we are back
         self.acquire()
         if borrowed is not None and borrowed.size_bytes > SMALL_BYTES:
             with nogil:
-                rc = rfaas_channel_send(self.channel, &header, pieces, n_pieces, text_start, text_bytes, cookie)
+                rc = rfaas_channel_send(self.channel, header, pieces, n_pieces, text, text_bytes, cookie)
         else:
-            rc = rfaas_channel_send(self.channel, &header, pieces, n_pieces, text_start, text_bytes, cookie)
+            rc = rfaas_channel_send(self.channel, header, pieces, n_pieces, text, text_bytes, cookie)
         pthread_mutex_unlock(&self.lock)
-        if rc == RFAAS_QUEUED:
-            return False
-        if cookie != NULL:
-            Py_DECREF(borrowed)
-        if rc == RFAAS_OK:
-            return True
-        self.refuse(rc)
+        if rc != RFAAS_QUEUED and cookie != NULL:
+            Py_DECREF(borrowed)  # the caller has one
+        return rc
+
+    cdef rfaas_rc hand_over_bytes(self, rfaas_header *header, bytes data):
+        """Send one segment of bytes, without a view of them: they don't change, and the queue can keep them."""
+        cdef iovec piece
+        piece.iov_base = <void *><const char *>data
+        piece.iov_len = <size_t>PyBytes_GET_SIZE(data)
+        Py_INCREF(data)
+        self.acquire()
+        cdef rfaas_rc rc = rfaas_channel_send(self.channel, header, &piece, 1, NULL, 0, <PyObject *>data)
+        pthread_mutex_unlock(&self.lock)
+        if rc != RFAAS_QUEUED:
+            Py_DECREF(data)
+        return rc
 
     def poll(self):
         """Send what is queued, read what is there; never blocks.
@@ -468,16 +502,7 @@ cdef class Channel:
             raise RuntimeError("another thread polls this channel")
         self.polling = True
         try:
-            self.acquire()
-            rc = RFAAS_MORE
-            if self.channel.queued_bytes <= SMALL_BYTES:
-                rc = rfaas_channel_poll(self.channel, SMALL_BYTES, &received)
-            if rc == RFAAS_MORE:
-                with nogil:
-                    rc = rfaas_channel_poll(self.channel, TURN_BYTES, &received)
-                    while rc == RFAAS_MORE and not self.channel.medium.polls_out:
-                        rc = rfaas_channel_poll(self.channel, TURN_BYTES, &received)
-            pthread_mutex_unlock(&self.lock)
+            rc = self.take(&received)
             self.let_go()
             if rc == RFAAS_OK:
                 return _frame(&received)
@@ -486,6 +511,20 @@ cdef class Channel:
         if rc == RFAAS_AGAIN or rc == RFAAS_MORE:
             return None
         self.refuse(rc)
+
+    cdef rfaas_rc take(self, rfaas_frame *received):
+        """The C part of `poll`."""
+        cdef rfaas_rc rc = RFAAS_MORE
+        self.acquire()
+        if self.channel.queued_bytes <= SMALL_BYTES:
+            rc = rfaas_channel_poll(self.channel, SMALL_BYTES, received)
+        if rc == RFAAS_MORE:
+            with nogil:
+                rc = rfaas_channel_poll(self.channel, TURN_BYTES, received)
+                while rc == RFAAS_MORE and not self.channel.medium.polls_out:
+                    rc = rfaas_channel_poll(self.channel, TURN_BYTES, received)
+        pthread_mutex_unlock(&self.lock)
+        return rc
 
     def flush(self):
         """Send what is queued, as far as the medium takes it now; never blocks.

@@ -9,6 +9,8 @@ from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError, No
 
 include "_channel.pxi"
 include "_poller.pxi"
+include "_loan.pxi"
+include "_requests.pxi"
 
 
 cdef extern from "crc32c.h" nogil:

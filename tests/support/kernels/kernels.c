@@ -117,6 +117,14 @@ KERNEL(say) {
     return 0;
 }
 
+/* Prints what C keeps in its buffer. */
+KERNEL(mutter) {
+    UNUSED;
+    printf("%.*s", (int)in_size, (const char *)in);
+    *out_size = 0;
+    return 0;
+}
+
 /* Runs for as many milliseconds as its input says (u64). */
 KERNEL(doze) {
     UNUSED;

@@ -170,6 +170,9 @@ def test_the_context_says_who_where_and_how_long(rig):
     frame = rig.native("context", attempt=1, invocation=1, out_size=4096)
     assert output(frame)[16:40] == bytes.fromhex(HOLDER) + (1).to_bytes(8, "big")
     assert output(frame)[40:48] == bytes(8)
+    rig.call_id = 0x1122334455667787
+    frame = rig.native("context", out_size=4096)
+    assert output(frame)[32:40].hex() == "1122334455667788"
 
 
 def test_a_checkpoint_of_an_earlier_attempt_is_no_part_of_the_input(rig):

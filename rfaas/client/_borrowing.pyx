@@ -1,0 +1,191 @@
+"""The way of a call on a channel on loan, without a frame of Python's in it. `_borrowing.pyi` holds the types.
+
+Must not hold policy: what is not a plain call with a plain result goes to whoever it is told.
+"""
+
+import pickle
+
+from cloudpickle import list_registry_pickle_by_value
+
+from rfaas.client.byte_results import Room
+from rfaas.client.futures import Future
+from rfaas.functions import ByteFunction
+from rfaas_transport._core import Request
+
+cdef extern from "Python.h":
+    object PyLong_FromVoidPtr(void *pointer)
+
+cdef object loads = pickle.loads, dumps = pickle.dumps
+cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])  # hold nothing that travels on its own
+
+cdef int SMALL_BYTES = 4096  # bytes are handed over at less cost than a view of them
+
+ELSEWHERE = object()
+"""What `Borrowing.call` returns if the call has to go the ordinary way: nothing was sent."""
+
+
+cdef bint are_plain(values) except -1:
+    for value in values:
+        if type(value) not in PLAIN:
+            return False
+    return True
+
+
+cdef object pack(tuple args, dict kwargs, object limit_bytes):
+    """Payload of the arguments; None if that takes more than the C pickler, or fails: the ordinary way tells."""
+    if are_plain(args) and (not kwargs or are_plain(kwargs.values())):
+        payload = dumps((args, kwargs), 5)
+        return None if limit_bytes and len(payload) > limit_bytes else payload
+    if list_registry_pickle_by_value():
+        return None
+    buffers = []
+    try:
+        payload = dumps((args, kwargs), 5, buffer_callback=buffers.append)
+        if b"__main__" in payload:
+            return None
+        if buffers:
+            payload = [payload, *[buffer.raw() for buffer in buffers]]
+    except Exception:
+        return None
+    if limit_bytes and sum([memoryview(segment).nbytes for segment in
+                            (payload if buffers else (payload,))]) > limit_bytes:
+        return None
+    return payload
+
+
+cdef class Borrowing:
+    """What borrowers need to know of one loan.
+
+    Args:
+        loan: the loan itself (rfaas_transport._core.Loan).
+        generation: names it.
+        look_up: returns the definition of a function that all channels on loan know, or None.
+        load: of an answer that is no small plain result, or of the error that unpickling one gave: value and error.
+        limit_bytes: of arguments; 0: none.
+    """
+
+    cdef readonly object generation
+    cdef object loan, submit_request, wait_for, look_up, load, limit_bytes
+    cdef dict known  # by id of the function
+
+    def __init__(self, loan, generation, look_up, load, limit_bytes):
+        self.loan = loan
+        self.submit_request = loan.submit
+        self.wait_for = loan.wait
+        self.generation = generation
+        self.look_up = look_up
+        self.load = load
+        self.limit_bytes = limit_bytes
+        self.known = {}
+
+    cdef object prepare(self, function, tuple args, dict kwargs, settings):
+        """A request for this call, or None: it has to go the ordinary way."""
+        key = PyLong_FromVoidPtr(<void *>function)
+        known = self.known.get(key)
+        if known is None or (<tuple>known)[0] is not function:
+            definition = self.look_up(function)
+            if definition is None:
+                return None
+            known = self.known[key] = (function, definition, definition.identity)
+        if isinstance(function, ByteFunction):
+            return self.prepare_bytes(<tuple>known, function, args, kwargs, settings)
+        payload = pack(args, kwargs, self.limit_bytes)
+        if payload is None:
+            return None
+        return Request((<tuple>known)[2], payload, ((<tuple>known)[1], settings, None))
+
+    cdef object prepare_bytes(self, tuple known, function, tuple args, dict kwargs, settings):
+        """A request whose payload is the input itself."""
+        try:
+            data, capacity_bytes, out = function.pack(args, kwargs)
+        except Exception:
+            return None  # the ordinary way tells
+        n_bytes = data.nbytes
+        if self.limit_bytes and n_bytes > self.limit_bytes:
+            return None
+        room = Room(capacity_bytes, out)
+        is_bytes = len(args) == 1 and type(args[0]) is bytes
+        payload = args[0] if is_bytes and n_bytes <= SMALL_BYTES else (data,)
+        return Request(known[2], payload, (known[1], settings, room), room.asked_bytes(self.limit_bytes))
+
+    cdef object value_of(self, request):
+        answer = request.answer()
+        if type(answer) is bytes:
+            room = (<tuple>request.about)[2]
+            if room is not None:
+                return room.take(answer)
+            try:
+                return loads(answer)
+            except Exception as error:
+                value, failure = self.load(request, None, error)
+        else:
+            value, failure = self.load(request, answer, None)
+        if failure is None:
+            return value
+        try:
+            raise failure
+        finally:
+            failure = None  # its traceback would keep it
+
+    def outcome_of(self, request):
+        """The result of a request that is answered, and what it ended with instead, or None."""
+        answer = request.answer()
+        if type(answer) is not bytes:
+            return self.load(request, answer, None)
+        room = (<tuple>request.about)[2]
+        try:
+            return (loads(answer) if room is None else room.take(answer)), None
+        except Exception as error:
+            if room is not None:
+                return None, error
+            return self.load(request, None, error)
+
+    def invoke(self, function, tuple args, dict kwargs, settings):
+        """Call a function and return what it returned, or ELSEWHERE: nothing was sent.
+
+        Raises:
+            BaseException: what the function raised, or an RfaasError, as for `Executor.submit`. After a
+                KeyboardInterrupt the call goes on, and its result is dropped.
+        """
+        request = self.prepare(function, args, kwargs, settings)
+        if request is None or not self.submit_request(self.generation, request):
+            return ELSEWHERE
+        if self.wait_for(request):
+            return self.value_of(request)
+        # The I/O thread's affair now. Whoever comes first makes the future.
+        future = request.claim(Future())
+        if request.is_on_loan:
+            request.is_awaited = True
+            self.loan.recall()
+        if request.done:
+            return self.value_of(request)
+        try:
+            return future.result()
+        finally:
+            future = None  # an exception's traceback would keep it, and it the exception
+
+    def submit(self, function, tuple args, dict kwargs, settings):
+        """Call a function and return the future of the call, or None: nothing was sent."""
+        future = Future()
+        request = self.prepare(function, args, kwargs, settings)
+        if request is None:
+            return None
+        request.claim(future)
+        future._borrow(self, request)
+        return future if self.submit_request(self.generation, request) else None
+
+    def wait(self, request, timeout_s):
+        """Wait for an answer; False: it comes another way, or `timeout_s` is over."""
+        return self.wait_for(request, timeout_s)
+
+    def look(self):
+        """Take what answers are there."""
+        self.loan.look()
+
+    def withdraw(self, request):
+        """Take a request back that was not sent; False if it is too late."""
+        return self.loan.withdraw(request)
+
+    def give_up(self):
+        """Have the I/O thread see to all that is on loan: somebody waits in another way."""
+        self.loan.recall()

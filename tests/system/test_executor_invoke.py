@@ -1,0 +1,334 @@
+"""`invoke`: a channel on loan to the thread that waits, and every way in which it goes back."""
+
+import concurrent.futures
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import rfaas
+from support import functions as f
+from support.waiting import wait_until
+
+TIMEOUT_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _no_event_log(monkeypatch):
+    """It tells of each call, and a loan hides them."""
+    monkeypatch.delenv("RFAAS_EVENT_LOG", raising=False)
+
+
+@pytest.fixture
+def ex():
+    with rfaas.Executor(max_workers=1, hot_for_s=0.05) as executor:
+        yield executor
+
+
+def lent(executor):
+    """Whether a channel is on loan."""
+    return executor._engine._lane.lent
+
+
+def warm(executor):
+    """Bring the executor to the point where `invoke` has a channel of its own."""
+
+    def once():
+        executor.invoke(f.add, 1, 1)
+        return lent(executor)
+
+    wait_until(once, TIMEOUT_S)
+
+
+def test_a_thousand_calls_in_a_row(ex):
+    warm(ex)
+    before = ex.statistics()["answered"]
+    assert [ex.invoke(f.add, n, 1) for n in range(1000)] == list(range(1, 1001))
+    ex.submit(f.add, 1, 1).result()  # the loan ends, and what was done on it is counted
+    assert ex.statistics()["answered"] == ex.statistics()["submitted"] == before + 1001
+
+
+def test_what_a_function_raises_comes_as_itself_and_the_next_call_works(ex):
+    warm(ex)
+    for _ in range(3):
+        with pytest.raises(f.CustomError) as raised:
+            ex.invoke(f.raise_custom)
+        assert "in raise_custom" in str(raised.value.__cause__)
+        assert ex.invoke(f.add, 2, 2) == 4
+
+
+def test_calls_that_take_longer_than_anybody_looks(ex):
+    warm(ex)
+    for pause_s in (0.0, 0.0001, 0.001, 0.05):
+        ex.invoke(f.sleep, pause_s)
+        assert ex.invoke(f.add, 1, 2) == 3
+
+
+def test_arrays_of_all_sizes(ex):
+    warm(ex)
+    for size in (0, 10, 100_000, 5_000_000):
+        sent = np.arange(size)
+        assert np.array_equal(ex.invoke(np.negative, sent), -sent)
+
+
+def test_a_call_that_is_submitted_has_the_channel_back(ex):
+    warm(ex)
+    for _ in range(20):
+        assert ex.invoke(f.add, 1, 1) == 2
+        future = ex.submit(f.add, 2, 2)
+        assert ex.invoke(f.add, 3, 3) == 6
+        assert future.result(TIMEOUT_S) == 4
+
+
+def test_several_threads_invoke_and_submit_at_once():
+    with rfaas.Executor(max_workers=2, hot_for_s=0.01) as ex:
+
+        def use(thread):
+            for n in range(150):
+                call = ex.invoke if (n + thread) % 3 else lambda *args: ex.submit(*args).result(TIMEOUT_S)
+                results.append((call(f.add, thread, n), thread + n))
+
+        results = []
+        threads = [threading.Thread(target=use, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(2 * TIMEOUT_S)
+        assert len(results) == 600
+        assert all(got == wanted for got, wanted in results)
+
+
+def test_a_worker_that_dies_while_its_channel_is_on_loan_is_replaced(ex):
+    warm(ex)
+    for _ in range(3):
+        os.kill(ex.invoke(os.getpid), signal.SIGKILL)
+        with_losses(lambda: ex.invoke(f.add, 1, 2), 3)
+
+
+def with_losses(call, wanted):
+    """The worker's death may be known only once the call was sent."""
+    for _ in range(2):
+        try:
+            assert call() == wanted
+        except rfaas.WorkerLost:
+            continue
+        return
+    assert call() == wanted
+
+
+def test_a_call_that_kills_its_worker_is_a_typed_loss(ex):
+    warm(ex)
+    with pytest.raises(rfaas.WorkerLost) as lost:
+        ex.invoke(os._exit, 3)
+    assert lost.value.may_have_run
+    assert ex.invoke(f.add, 1, 2) == 3
+
+
+def test_the_session_process_may_die_meanwhile(ex):
+    warm(ex)
+    os.kill(ex._engine.session_pid, signal.SIGKILL)
+    wait_until(lambda: with_session_back(ex), TIMEOUT_S)
+
+
+def with_session_back(ex):
+    try:
+        return ex.invoke(f.add, 1, 2) == 3
+    except rfaas.RfaasError:
+        return False
+
+
+def test_shutdown_ends_the_loan_and_later_calls_are_refused():
+    with rfaas.Executor(max_workers=1) as ex:
+        warm(ex)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        ex.invoke(f.add, 1, 1)
+    assert not lent(ex)
+
+
+def test_terminated_workers_answer_no_more():
+    with rfaas.Executor(max_workers=1) as ex:
+        warm(ex)
+        ex.terminate_workers()
+        with pytest.raises(RuntimeError):
+            ex.invoke(f.add, 1, 1)
+
+
+def test_a_forked_child_leaves_the_parent_s_channel_alone(ex):
+    warm(ex)
+    child = os.fork()
+    if child == 0:
+        try:
+            ex.invoke(f.add, 1, 1)
+        except RuntimeError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [ex.invoke(f.add, n, 1) for n in range(100)] == list(range(1, 101))
+
+
+def test_a_result_whose_unpickling_submits(ex):
+    warm(ex)
+    again.executor = ex
+    try:
+        assert ex.invoke(Again).result(TIMEOUT_S) == 7
+    finally:
+        del again.executor
+
+
+def again():
+    return again.executor.submit(f.add, 3, 4)
+
+
+class Again:
+    def __reduce__(self):
+        return again, ()
+
+
+def test_ctrl_c_in_a_call_ends_the_waiting_and_the_next_call_works(ex):
+    warm(ex)
+    main = threading.main_thread().ident
+    for delay_s in (0.0, 0.0001, 0.001, 0.02):
+        timer = threading.Timer(0.05 + delay_s, lambda: signal.pthread_kill(main, signal.SIGINT))
+        timer.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                call_for_ever(ex)
+        finally:
+            timer.join()
+        assert ex.invoke(f.add, 2, 3) == 5
+
+
+def call_for_ever(ex):
+    while True:
+        ex.invoke(f.add, 1, 1)
+
+
+def test_calls_with_a_deadline_or_retries_keep_them(ex):
+    warm(ex)
+    with pytest.raises(rfaas.DeadlineExceeded):
+        ex.options(call_timeout_s=0.2).invoke(time.sleep, 30)
+    assert ex.options(idempotent=True, retries=2).invoke(f.add, 1, 1) == 2
+
+
+def test_an_idle_loan_costs_nothing(ex):
+    warm(ex)
+    time.sleep(0.1)  # the worker's hot time is over
+    before_s = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before_s < 0.1
+
+
+# --- submit on loan -----------------------------------------------------------------------------------
+
+
+def test_a_burst_is_answered_in_full_and_counted(ex):
+    warm(ex)
+    before = ex.statistics()["answered"]
+    futures = [ex.submit(f.add, n, 1) for n in range(2000)]
+    assert [future.result(TIMEOUT_S) for future in futures] == list(range(1, 2001))
+    wait_until(lambda: ex.statistics()["answered"] == before + 2000, TIMEOUT_S)
+
+
+def test_who_computes_instead_of_waiting_finds_results_all_the_same(ex):
+    warm(ex)
+    futures = [ex.submit(f.add, n, 1) for n in range(50)]
+    wait_until(lambda: all(future._own_state == "FINISHED" for future in futures), TIMEOUT_S)  # nobody asked them
+    assert [future.result(0) for future in futures] == list(range(1, 51))
+
+
+@pytest.mark.parametrize("way", ["callback", "wait", "as_completed", "result of another thread"])
+def test_whoever_wants_to_be_told_is(ex, way):
+    warm(ex)
+    futures = [ex.submit(f.add, n, 1) for n in range(20)]
+    if way == "callback":
+        told = []
+        for future in futures:
+            future.add_done_callback(lambda ended: told.append(ended.result()))
+        wait_until(lambda: len(told) == 20, TIMEOUT_S)
+        assert sorted(told) == list(range(1, 21))
+    elif way == "wait":
+        assert len(concurrent.futures.wait(futures, TIMEOUT_S).done) == 20
+    elif way == "as_completed":
+        assert sum(future.result() for future in concurrent.futures.as_completed(futures, TIMEOUT_S)) == sum(
+            range(1, 21)
+        )
+    else:
+        results = []
+        threads = [threading.Thread(target=lambda: results.append(futures[-1].result(TIMEOUT_S))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(TIMEOUT_S)
+        assert results == [20] * 4
+    assert all(future.done() and not future.running() and not future.cancelled() for future in futures)
+
+
+def test_a_waiting_call_can_be_cancelled_and_a_running_one_by_force(ex):
+    ex.invoke(f.sleep, 0.0)  # the channel knows it from now on
+    warm(ex)
+    running = ex.submit(f.sleep, 30.0)
+    waiting = [ex.submit(f.add, n, 1) for n in range(3)]
+    assert waiting[1].cancel()
+    assert waiting[1].cancelled()
+    with pytest.raises(concurrent.futures.CancelledError):
+        waiting[1].result(0)
+    assert not running.cancel()
+    assert running.cancel(interrupt=True)
+    with pytest.raises(rfaas.Cancelled):
+        running.result(TIMEOUT_S)
+    assert [waiting[0].result(TIMEOUT_S), waiting[2].result(TIMEOUT_S)] == [1, 3]
+
+
+def test_a_timeout_is_kept_and_the_result_comes_later(ex):
+    warm(ex)
+    future = ex.submit(f.sleep, 0.3)
+    for timeout_s in (0, 0.001, 0.05):
+        with pytest.raises(concurrent.futures.TimeoutError):
+            future.result(timeout_s)
+    assert future.exception(TIMEOUT_S) is None
+
+
+def test_a_burst_asks_for_workers_as_any_queue_does():
+    with rfaas.Executor(max_workers=3, hot_for_s=0.05) as ex:
+        warm(ex)
+        assert ex.statistics()["workers"] == 1
+        pids = {future.result(TIMEOUT_S) for future in [ex.submit(f.sleep_then_pid, 0.02) for _ in range(150)]}
+        assert len(pids) == 3
+
+
+def test_a_worker_that_dies_in_a_burst_costs_one_call(ex):
+    warm(ex)
+    futures = [ex.submit(f.add, n, 1) for n in range(100)]
+    lethal = ex.submit(os._exit, 1)
+    later = [ex.submit(f.add, n, 2) for n in range(100)]
+    assert [future.result(TIMEOUT_S) for future in futures] == list(range(1, 101))
+    assert isinstance(lethal.exception(TIMEOUT_S), rfaas.WorkerLost)
+    assert [future.result(TIMEOUT_S) for future in later] == list(range(2, 102))
+
+
+def test_in_a_forked_child_what_was_on_loan_is_the_parent_s(ex):
+    warm(ex)
+    future = ex.submit(f.sleep, 0.2)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if isinstance(future.exception(5), RuntimeError) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert future.result(TIMEOUT_S) == 0.2
+
+
+def test_shutdown_awaits_what_is_on_loan_and_cancels_what_waits():
+    with rfaas.Executor(max_workers=1, hot_for_s=0.05) as ex:
+        warm(ex)
+        futures = [ex.submit(f.add, n, 1) for n in range(300)]
+    assert [future.result(0) for future in futures] == list(range(1, 301))
+    with rfaas.Executor(max_workers=1, hot_for_s=0.05) as ex:
+        ex.invoke(f.sleep, 0.0)
+        warm(ex)
+        running = ex.submit(f.sleep, 0.3)
+        waiting = [ex.submit(f.add, n, 1) for n in range(10)]
+        ex.shutdown(cancel_futures=True)
+        assert running.result(0) == 0.3
+        assert all(future.cancelled() for future in waiting)

@@ -1,0 +1,455 @@
+# Loan over transport/core/loan.h. Part of _core.pyx.
+#
+# From `rfaas_loan_take` to the end of what a borrower does no object is made that the garbage collector follows, none is
+# freed that could be anybody's, and no Python code runs: neither a KeyboardInterrupt nor a finalizer can come between,
+# and whoever waits for the channels waits for C code only.
+
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+
+from collections import deque
+
+cdef extern from "frame.h" nogil:
+    enum:
+        RFAAS_KIND_RESULT
+
+cdef extern from "loan.h" nogil:
+    enum:
+        RFAAS_LOAN_CHANNELS
+    enum rfaas_loan_state:
+        RFAAS_LOAN_ABSENT
+        RFAAS_LOAN_IDLE
+        RFAAS_LOAN_BUSY
+        RFAAS_LOAN_ASLEEP
+        RFAAS_LOAN_LEFT
+    ctypedef struct rfaas_loan:
+        int recalled
+        int wake_fd
+    int rfaas_loan_open(rfaas_loan *loan)
+    void rfaas_loan_close(rfaas_loan *loan)
+    void rfaas_loan_begin(rfaas_loan *loan)
+    void rfaas_loan_recall(rfaas_loan *loan)
+    bint rfaas_loan_end(rfaas_loan *loan)
+    rfaas_loan_state rfaas_loan_look(const rfaas_loan *loan)
+    bint rfaas_loan_take(rfaas_loan *loan)
+    void rfaas_loan_give_back(rfaas_loan *loan)
+    void rfaas_loan_leave(rfaas_loan *loan)
+    int rfaas_loan_await(rfaas_loan *loan, rfaas_channel **channels, int n, int64_t spin_ns, int64_t sleep_ns)
+
+cdef enum:
+    ANSWERS_MAX = 6  # statuses below end a request: the peer has answered and takes the next (001 section 4)
+    FUNCTION_ERROR = 8  # and this one
+
+cdef int64_t LOOK_NS = 200000        # a hot peer answers within microseconds
+
+MOST_LENT = RFAAS_LOAN_CHANNELS
+
+
+@cython.final
+cdef class Request:
+    """One request on channels on loan, and its answer once there is one.
+
+    Args:
+        identity: of the function, as the channels know it.
+        payload: bytes; or segments, as in `Channel.send`.
+        about: whatever its owner wants to know of it.
+        out_size: of its frame; 0: that of the loan.
+    Raises:
+        TypeError, BufferError, PayloadTooLarge: as `Channel.send`.
+    """
+
+    cdef readonly object identity, payload, about
+    cdef _Borrowed borrowed       # of segments
+    cdef object future            # of whoever waits beyond the loan
+    cdef bytes small              # the answer, if it is one
+    cdef rfaas_frame received     # else it is this
+    cdef bint has_received
+    cdef Frame frame              # made of that
+    cdef readonly bint done       # it is answered
+    cdef readonly bint sent
+    cdef readonly bint withdrawn  # it never will be
+    cdef public bint is_awaited   # by somebody who must be told
+    cdef uint64_t generation      # of the loan that it is on; 0: of none
+    cdef readonly int channel     # where it was sent, as a place among those lent
+    cdef uint64_t out_size
+
+    def __init__(self, identity, payload not None, about, uint64_t out_size=0):
+        self.identity = identity
+        self.payload = payload
+        self.about = about
+        self.out_size = out_size
+        if type(payload) is not bytes:
+            self.borrowed = _Borrowed.__new__(_Borrowed)
+            self.borrowed.borrow(payload)
+
+    def __dealloc__(self):
+        if self.has_received and self.received.buffer != NULL:
+            self.received.memory.release(self.received.memory.context, self.received.buffer, self.received.buffer_bytes)
+
+    def claim(self, future):
+        """The future of this request: the one that was claimed first, by whoever came first."""
+        if self.future is None:
+            self.future = future
+        return self.future
+
+    @property
+    def is_on_loan(self):
+        """True until it is answered or its owner has it."""
+        return self.generation != 0 and not self.done
+
+    def answer(self):
+        """What answered it: bytes of an answer with status 0 and one small segment, else a Frame."""
+        if self.has_received:
+            self.has_received = False
+            self.frame = _frame(&self.received)
+        return self.small if self.frame is None else self.frame
+
+
+@cython.final
+cdef class _Lent:
+    """One channel on loan."""
+
+    cdef Channel channel
+    cdef rfaas_header header    # of the request that was sent last
+    cdef uint64_t last_id
+    cdef dict functions         # index by identity
+    cdef Request request        # sent and not answered
+    cdef uint64_t n_answers
+    cdef rfaas_frame received
+    cdef bint has_received      # came instead of an answer
+
+    def __dealloc__(self):
+        if self.has_received and self.received.buffer != NULL:
+            self.received.memory.release(self.received.memory.context, self.received.buffer, self.received.buffer_bytes)
+
+
+@cython.final
+cdef class Loan:
+    """Channels on loan to whichever thread asks: requests out, answers in, with no other thread's help.
+
+    The owner is the one thread that waits on `poller`; no signal handler may interrupt it. It lends channels and gets
+    them back, with what was sent there and not answered. Any other thread asks. Each channel has one request at a time;
+    those that find none free wait here, in order.
+
+    Args:
+        poller: the owner waits on it, and is woken when something is left to it.
+        sleep_s: for how long a borrower sleeps when nothing comes; for so long a signal may have to wait.
+    """
+
+    cdef rfaas_loan loan
+    cdef Poller poller
+    cdef int64_t sleep_ns
+    cdef list lent               # of _Lent
+    cdef object queue, put, take_first   # requests that wait
+    cdef readonly object awaited  # futures of answered requests, for the owner to tell who waits for them
+    cdef list finished           # answered, to be looked after once nobody has the loan
+    cdef uint64_t generation     # names the loan
+    cdef uint64_t out_size       # of requests that name none
+    cdef rfaas_channel *busy[RFAAS_LOAN_CHANNELS]
+    cdef int n_busy
+    cdef public bint watched     # the owner looks after it every now and then
+    cdef readonly uint64_t activity   # grows with each request and each answer
+
+    def __cinit__(self, Poller poller not None, double sleep_s=0.02):
+        self.loan.wake_fd = -1
+        self.sleep_ns = <int64_t>(sleep_s * 1e9)
+        self.poller = poller
+        self.lent = []
+        self.finished = []
+        self.queue = deque()
+        self.awaited = deque()
+        self.put = self.queue.append
+        self.take_first = self.queue.popleft
+        if rfaas_loan_open(&self.loan) != 0:
+            raise _os_error()
+
+    def __dealloc__(self):
+        rfaas_loan_close(&self.loan)
+
+    # --- the owner ---
+
+    def begin(self, uint64_t generation, channels, uint8_t kind, uint64_t n_ids, uint64_t out_size):
+        """Lend channels, with which the owner does nothing until `end`.
+
+        Args:
+            generation: names the loan to borrowers, who may know of an older one still; not 0.
+            channels: of each the channel, the number before that of its first request, lease_seq, epoch and the
+                indices of its functions by identity; at most MOST_LENT.
+            kind: of the requests, of which there are `n_ids` a channel at most.
+            out_size: of each that names none itself.
+        """
+        cdef _Lent one
+        lent = []
+        for channel, id_before, lease_seq, epoch, functions in channels:
+            one = _Lent.__new__(_Lent)
+            one.channel = channel
+            one.functions = functions
+            one.header.kind = kind
+            one.header.call_id = id_before
+            one.header.lease_seq = lease_seq
+            one.header.epoch = epoch
+            one.last_id = id_before + n_ids
+            lent.append(one)
+            one.channel.stay_awake(True)
+        self.lent = lent
+        self.generation = generation
+        self.out_size = out_size
+        self.n_busy = 0
+        rfaas_loan_begin(&self.loan)
+
+    def recall(self):
+        """Let nobody borrow any more, from any thread, and have the owner see to the rest."""
+        rfaas_loan_recall(&self.loan)
+        self.poller.wake()
+
+    def end(self):
+        """Have the channels back, once nobody uses them any more: a fraction of a millisecond, or a large payload's time.
+
+        Returns:
+            None if there was no loan. Else, of each channel, how many answers came, the request that was sent there and
+            not answered or None, its number, and the frame that came instead of an answer or None; then the requests
+            that were not sent, in order.
+        """
+        cdef _Lent one
+        cdef Request request
+        cdef bint was
+        with nogil:
+            was = rfaas_loan_end(&self.loan)
+        if not was:
+            return None
+        lent, self.lent = self.lent, []
+        waiting = [each for each in self.queue if not (<Request>each).withdrawn]
+        self.queue.clear()
+        for request in waiting:
+            request.generation = 0
+        channels = []
+        for one in lent:
+            if one.request is not None:
+                one.request.generation = 0
+            frame = None
+            if one.has_received:
+                one.has_received = False
+                frame = _frame(&one.received)
+            channels.append((one.n_answers, one.request, one.header.call_id, frame))
+            one.channel.let_go()
+        self.look_after()
+        return channels, waiting
+
+    def close(self):
+        """Give up what it needs of the kernel, once there is no loan any more and never will be; repeatable."""
+        rfaas_loan_close(&self.loan)
+
+    @property
+    def open(self):
+        """True while there is a loan."""
+        return rfaas_loan_look(&self.loan) != RFAAS_LOAN_ABSENT
+
+    @property
+    def unused(self):
+        """True while there is a loan and nobody uses it at this moment."""
+        return rfaas_loan_look(&self.loan) == RFAAS_LOAN_IDLE
+
+    @property
+    def is_over(self):
+        """True once the owner has to end it: it is recalled, or something was left."""
+        return self.loan.recalled != 0 or rfaas_loan_look(&self.loan) == RFAAS_LOAN_LEFT
+
+    @property
+    def outstanding(self):
+        """Requests that were sent and not answered, or wait."""
+        return self.n_busy + len(self.queue)
+
+    @property
+    def waiting(self):
+        """Requests that wait for a channel."""
+        return len(self.queue)
+
+    @property
+    def answers(self):
+        """How many answers came since `begin`."""
+        cdef _Lent one
+        cdef uint64_t n = 0
+        for one in self.lent:
+            n += one.n_answers
+        return n
+
+    def requests(self):
+        """What is outstanding; for a forked child, where nobody will answer it."""
+        cdef _Lent one
+        sent = [one.request for one in self.lent if one.request is not None]
+        return sent + list(self.queue)
+
+    # --- borrowers ---
+
+    def submit(self, uint64_t generation, Request request not None):
+        """Send a request now or, once those before it are answered, then; `generation`: of the loan that is meant.
+
+        Returns:
+            False: there is no such loan, or it is about to end, and the request is nowhere.
+        """
+        cdef rfaas_loan_state state = rfaas_loan_look(&self.loan)
+        if self.generation != generation or self.loan.recalled or state == RFAAS_LOAN_LEFT or state == RFAAS_LOAN_ABSENT:
+            return False
+        request.generation = generation
+        self.put(request)
+        self.activity += 1
+        if rfaas_loan_take(&self.loan):
+            self.use()
+            self.look_after()
+        elif state == RFAAS_LOAN_ASLEEP:  # whoever has it waits for something long, and would be this one's hindrance
+            self.recall()
+        if not self.watched and self.n_busy:
+            self.watched = True
+            self.poller.wake()
+        return True
+
+    def wait(self, Request request not None, timeout_s=None):
+        """Wait for the answer of a request, and meanwhile look after all that is on loan.
+
+        Returns:
+            True: it is answered. False: this is the owner's affair now, `timeout_s` is over, or another thread waits
+            here already.
+        """
+        cdef int64_t sleep_ns = self.sleep_ns
+        if request.done:
+            return True
+        if request.generation == 0 or request.generation != self.generation:
+            return False
+        if timeout_s is not None:
+            sleep_ns = min(self.sleep_ns, max(0, <int64_t>(timeout_s * 1e9)))
+        if not rfaas_loan_take(&self.loan):
+            return False
+        while self.exchange():
+            if request.done:
+                rfaas_loan_give_back(&self.loan)
+                break
+            if not self.await_answers(sleep_ns):
+                self.poller.wake()
+                break
+        else:
+            rfaas_loan_leave(&self.loan)
+            self.poller.wake()
+        self.look_after()
+        return request.done
+
+    def look(self):
+        """Send and take what can be without waiting."""
+        if rfaas_loan_take(&self.loan):
+            self.use()
+            self.look_after()
+
+    def withdraw(self, Request request not None):
+        """Take a request back that was not sent; False if it is too late, or if somebody must be told."""
+        if request.done or request.sent or request.is_awaited or request.generation != self.generation:
+            return False
+        request.withdrawn = True
+        request.generation = 0
+        return True
+
+    # --- with the loan taken ---
+
+    cdef void use(self):
+        """Exchange what can be at once, and let go of the loan."""
+        if self.exchange():
+            rfaas_loan_give_back(&self.loan)
+        else:
+            rfaas_loan_leave(&self.loan)
+            self.poller.wake()
+
+    cdef bint exchange(self):
+        """Take the answers that are there and send what waits; False: the rest is the owner's affair."""
+        cdef _Lent one
+        cdef int i
+        cdef bint going_on = True
+        for i in range(PyList_GET_SIZE(self.lent)):
+            one = <_Lent>PyList_GET_ITEM(self.lent, i)
+            if one.request is not None and not self.take_answer(one):
+                going_on = False
+            if one.request is None and going_on and not self.send_next(one, i):
+                going_on = False
+        return going_on
+
+    cdef bint take_answer(self, _Lent one):
+        """False: what came is no answer, or the channel ended."""
+        cdef rfaas_frame received
+        cdef rfaas_rc rc = one.channel.take(&received)
+        if rc == RFAAS_AGAIN or rc == RFAAS_MORE:
+            return True
+        if rc != RFAAS_OK:
+            return False
+        cdef rfaas_header *header = &received.header
+        cdef bint is_answer = header.status < ANSWERS_MAX or header.status == FUNCTION_ERROR
+        if header.kind != RFAAS_KIND_RESULT or header.call_id != one.header.call_id or not is_answer or header.credits != 1:
+            one.received = received
+            one.has_received = True
+            return False
+        cdef Request request = one.request
+        request.small = <bytes>_small(&received) if header.status == 0 else None
+        if request.small is None:
+            request.received = received
+            request.has_received = True
+        request.done = True
+        self.finished.append(request)  # keeps it, with all that it holds, until nobody has the loan
+        one.request = None
+        one.n_answers += 1
+        self.activity += 1
+        self.n_busy -= 1
+        return True
+
+    cdef bint send_next(self, _Lent one, int place):
+        """Send the request that waited longest on a free channel; False: the channel doesn't take it."""
+        cdef Request request
+        cdef rfaas_rc rc = RFAAS_NO_CREDIT
+        while self.queue:
+            request = <Request>self.take_first()
+            if request.withdrawn:
+                self.finished.append(request)
+                continue
+            if one.header.call_id < one.last_id:
+                one.header.call_id += 1
+                one.header.function = <uint16_t>one.functions[request.identity]
+                one.header.out_size = request.out_size or self.out_size
+                if request.borrowed is None:
+                    rc = one.channel.hand_over_bytes(&one.header, <bytes>request.payload)
+                else:
+                    rc = one.channel.hand_over(&one.header, request.borrowed, NULL, 0)
+            if rc != RFAAS_OK and rc != RFAAS_QUEUED:
+                self.queue.appendleft(request)  # the ordinary way tells what is wrong
+                return False
+            request.sent = True
+            request.channel = place
+            one.request = request
+            self.n_busy += 1
+            return True
+        return True
+
+    cdef bint await_answers(self, int64_t sleep_ns):
+        """Wait for the next answer; False: nothing came, or the loan was recalled, and it is left."""
+        cdef _Lent one
+        cdef int n = 0
+        cdef int ready
+        for i in range(PyList_GET_SIZE(self.lent)):
+            one = <_Lent>PyList_GET_ITEM(self.lent, i)
+            if one.request is not None:
+                self.busy[n] = one.channel.channel
+                n += 1
+        with nogil:
+            ready = rfaas_loan_await(&self.loan, self.busy, n, LOOK_NS, sleep_ns)
+        return ready >= 0
+
+    cdef int look_after(self) except -1:
+        """With the loan given back: free what is over, tell those who wait for it."""
+        cdef Request request
+        cdef _Lent one
+        if not self.finished:
+            return 0
+        finished, self.finished = self.finished, []
+        for one in self.lent:
+            if one.channel.channel.n_completed > 0:
+                one.channel.let_go()
+        for request in finished:
+            if request.is_awaited and request.future is not None:
+                self.awaited.append(request.future)
+                self.poller.wake()
+            request.future = None
+            request.borrowed = None
+        return 0
