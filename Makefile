@@ -38,6 +38,7 @@ check:  ## format, lint, spelling, types, layers, and the tests that start no se
 
 test: check  ## everything: check, real processes, every Python here, a real Slurm (root installs what that needs)
 	@tools/apt-install.sh
+	@tools/setup.sh dev
 	.venv/bin/pytest -m "not slurm" tests/system tests/faults
 	$(PYTHON) tools/test_on_pythons.py
 	.venv/bin/pytest -m slurm tests/cluster tests/faults

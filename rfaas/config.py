@@ -16,9 +16,11 @@ from rfaas.control.address import AllocatorAddress
 from rfaas.host_memory import machine_bytes
 from rfaas.settings import Settings
 from rfaas.units import parse_duration_s, parse_size_bytes
+from rfaas_transport import tls
 from rfaas_transport.errors import AllocatorUnavailable, ConfigError
 
 TRANSPORTS: Final = ("auto", "shm", "tcp")
+SECURITIES: Final = ("trusted", "encrypt")
 """Media that a channel may be asked to use; `auto` takes the best that both ends have."""
 
 PLACEMENTS: Final = ("pack", "spread")
@@ -97,6 +99,7 @@ class ExecutorConfig:
         memory_bytes: of each worker.
         choice: which allocator.
         transport: one of TRANSPORTS.
+        transport_security: one of SECURITIES.
         hot_for_s: seconds that a worker polls after a call before it sleeps.
         acquire_timeout_s: seconds that a call may wait while there is no worker at all; None: for ever.
         daemon_python: interpreter of the session process; None: the one that runs now.
@@ -124,6 +127,7 @@ class ExecutorConfig:
     files_limit_bytes: int = 64 << 20
     check_modules: str = "warn"
     shipped_modules: frozenset[str] = frozenset()
+    transport_security: str = "trusted"
 
 
 DEFAULT_MEMORY_BYTES: Final = 2**30
@@ -150,7 +154,7 @@ def configure(
     names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
     of_output = ("output", "output_limit_bytes", "output_prefix", "output_dir")
-    every = (*names, *of_calls, *of_output, "payload_limit", "files_limit", "check_modules")
+    every = (*names, *of_calls, *of_output, "payload_limit", "files_limit", "check_modules", "transport_security")
     value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in every}
     return make_config(
         **{name: value[name] for name in names},
@@ -161,6 +165,7 @@ def configure(
         payload_limit_bytes=value["payload_limit"],
         files_limit_bytes=value["files_limit"],
         check_modules=value["check_modules"],
+        transport_security=value["transport_security"],
         output=OutputSettings(
             value["output"],
             value["output_limit_bytes"],
@@ -230,12 +235,18 @@ def make_config(
     payload_limit_bytes: int | None = None,
     files_limit_bytes: int = 64 << 20,
     check_modules: str = "warn",
+    transport_security: str = "trusted",
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
 
     Raises:
         ConfigError: a value is wrong; the message says which, and what would be right.
     """
+    if transport_security not in SECURITIES:
+        wrong = f"transport_security={transport_security!r} is not one of {', '.join(SECURITIES)}"
+        raise ConfigError(wrong, hint='leave it at "trusted"')
+    if transport_security == "encrypt":
+        tls.require()
     if transport not in TRANSPORTS:
         raise ConfigError(f"transport={transport!r} is not one of {', '.join(TRANSPORTS)}", hint='leave it at "auto"')
     if placement not in PLACEMENTS:
@@ -259,6 +270,7 @@ def make_config(
         payload_limit_bytes=payload_limit_bytes,
         files_limit_bytes=files_limit_bytes,
         check_modules=check_modules,
+        transport_security=transport_security,
     )
 
 

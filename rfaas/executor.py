@@ -256,6 +256,8 @@ class Executor(Calls):
             own cores: waiting for cores that one's own callers hold would never end.
         transport: medium to the workers. "auto": shared memory to those on this node, TCP to all others. "shm": shared
             memory or nothing. "tcp": never shared memory (on this node a unix socket).
+        transport_security: "trusted": who is at the other end of a connection is proven, and calls go in plain;
+            "encrypt": calls over TCP are encrypted (TLS 1.3), or not made (docs/transport.md).
         hot_for_s: seconds that a worker polls for the next call before it sleeps; 1 ms. Polling is accounted.
         call_timeout_s, idempotent, retries, retry_on: of every call; see `options`.
         acquire_timeout_s: seconds that a call waits while there is no worker at all, then AcquireTimeout; None: for
@@ -295,6 +297,7 @@ class Executor(Calls):
         placement: str | None = None,
         allocator: str | os.PathLike[str] | None = None,
         transport: str | None = None,
+        transport_security: Literal["trusted", "encrypt"] | None = None,
         hot_for_s: float | str | None = None,
         call_timeout_s: float | str | None = None,
         acquire_timeout_s: float | str | None = None,
@@ -320,6 +323,7 @@ class Executor(Calls):
             placement=placement,
             allocator=allocator,
             transport=transport,
+            transport_security=transport_security,
             hot_for_s=hot_for_s,
             call_timeout_s=call_timeout_s,
             acquire_timeout_s=acquire_timeout_s,

@@ -20,7 +20,10 @@ built_from() {
 packages() { find rfaas transport executors allocator slurm_plugin -name __init__.py; }
 
 # The path is part of it because an editable install, like any venv, does not survive being moved.
-fingerprint=$({ pwd; packages | LC_ALL=C sort; built_from | LC_ALL=C sort | xargs sha256sum; } | sha256sum | cut -d' ' -f1)
+# Encryption is built in where OpenSSL's headers are.
+openssl() { cat /usr/include/openssl/opensslv.h /usr/local/include/openssl/opensslv.h 2>/dev/null || true; }
+
+fingerprint=$({ pwd; openssl; packages | LC_ALL=C sort; built_from | LC_ALL=C sort | xargs sha256sum; } | sha256sum | cut -d' ' -f1)
 
 is_current() { [[ -f .venv/.installed-$1 && $(<".venv/.installed-$1") == "$fingerprint" ]]; }
 

@@ -24,6 +24,7 @@ from rfaas_executors.doors import Doors
 from rfaas_executors.template_host import Surroundings, TemplateHost
 from rfaas_executors.watch import Watch
 from rfaas_transport.errors import ReasonCode, RfaasError
+from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Agent:
         secret: 32 bytes shared with the session processes that may attach.
         listener: a listening socket, the agent's from now on.
         on_record: told every event with its fields, as the event log is.
+        options: of the sockets of data connections.
     """
 
     def __init__(
@@ -52,12 +54,13 @@ class Agent:
         listener: socket.socket,
         surroundings: Surroundings,
         on_record: Callable[[str, Mapping[str, object]], None] | None = None,
+        options: SocketOptions = KERNELS_OPTIONS,
     ) -> None:
         self._on_record = on_record
         self.core = AgentCore(config, _now_s())
         self._dial = dial
         self._surroundings = surroundings
-        self._doors = Doors(listener, secret, self._step)
+        self._doors = Doors(listener, secret, self._step, options)
         self._doors.hand_over = self._hand_over
         self._watch = Watch(self._post, surroundings.templates, surroundings.most_tasks)
         self._hosts: dict[int, TemplateHost] = {}
@@ -190,10 +193,10 @@ class Agent:
         elif isinstance(event, on.TemplateGone | on.TemplateFailed):
             self._hosts.pop(event.template, None)
 
-    def _hand_over(self, order: on.HandOver, descriptor: int) -> None:
+    def _hand_over(self, order: on.HandOver, descriptor: int, key: bytes) -> None:
         host = self._host_of.get(order.worker)
         if host is not None:
-            host.hand_over(order, descriptor)
+            host.hand_over(order, descriptor, key)
 
     # --- the allocator --------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ class AgentConfig:
         template_linger_s: how long a template without leases is kept for the next one.
         clean: it is proven that nothing of an earlier agent of this slice lives (002 section 3).
         usage_every_s: how often the allocator is told what leases cost (002 section 9); None: only at their end.
+        encrypted_only: data connections over a network must be encrypted.
+        cannot_encrypt: why none can be here; empty: they can.
     """
 
     slice: Slice
@@ -38,6 +40,8 @@ class AgentConfig:
     template_linger_s: float = 10.0
     clean: bool = True
     usage_every_s: float | None = 5.0
+    encrypted_only: bool = False
+    cannot_encrypt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,9 @@ class DataOffered:
     slot: int
     generation: int
     channel: int
-    medium: str = ""  # "shm": the client sends memory over it; "": frames
+    medium: str = ""  # "shm": the client sends memory over it; "tls": encrypted frames; "": frames
     hot_for_s: float = 0.0  # how long the worker polls for the next frame before it sleeps
+    over_network: bool = False  # it came to a TCP port
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rfaas.control.address import AllocatorAddress, check_private
+from rfaas.control.data_sockets import socket_options
 from rfaas.control.descriptors import raise_limit
 from rfaas.control.dial import dial_agent
 from rfaas.control.incarnation import Incarnation
 from rfaas.control.links import Link
 from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice, SliceId
-from rfaas.control.route import own_address_towards
+from rfaas.control.route import names_no_host, own_address, own_address_towards
 from rfaas.session.daemon import occupy_standard_descriptors
 from rfaas.settings import Settings
 from rfaas_executors import by_hand
@@ -35,6 +36,7 @@ from rfaas_executors.agent_events import AgentConfig
 from rfaas_executors.doors import listen_at, listen_here
 from rfaas_executors.leftovers import sweep
 from rfaas_executors.template_host import Surroundings
+from rfaas_transport import tls
 from rfaas_transport.errors import ConfigError, ReasonCode, RfaasError
 
 EX_UNAVAILABLE, EX_CONFIG = 69, 78
@@ -68,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--listen",
         metavar="HOST",
-        help="TCP address for sessions on other hosts; auto: that of the way to the allocator",
+        help="address, interface or network (CIDR) for sessions on other hosts; auto: the way to the allocator",
     )
     add("--port-range", type=_ports, metavar="LOW-HIGH", help="ports to listen on")
     add("--sched", choices=("idle", "normal"), default="normal", help="idle: functions run when nothing else wants to")
@@ -121,6 +123,10 @@ async def _serve(options: argparse.Namespace) -> int:
         submit_time_s=options.submit_time,
         incarnation=incarnation,
     )
+    settings = Settings.load()
+    encrypted_only = settings.value("agent.transport_security") == "encrypt"
+    if encrypted_only:
+        tls.require()
     config = AgentConfig(
         offered,
         secrets.token_bytes(16),
@@ -128,8 +134,10 @@ async def _serve(options: argparse.Namespace) -> int:
         cpus=cpus_to_pin(options.cores),
         clean=clean,
         abandoned_after_s=options.abandoned_after_s,
+        encrypted_only=encrypted_only,
+        cannot_encrypt="" if address.startswith("unix:") else tls.why_not(),
     )
-    most_tasks = Settings.load().value("agent.tasks_per_worker")
+    most_tasks = settings.value("agent.tasks_per_worker")
     surroundings = Surroundings(node, slice_id, sched=options.sched, descriptors=soft_limit, most_tasks=most_tasks)
     words = by_hand.Announcer(options.say, _about(offered)) if options.say else None
 
@@ -142,7 +150,15 @@ async def _serve(options: argparse.Namespace) -> int:
             raise
 
     on_record = words.happened if words is not None else None
-    agent = Agent(config, dial, secret, listener=listener, surroundings=surroundings, on_record=on_record)
+    agent = Agent(
+        config,
+        dial,
+        secret,
+        listener=listener,
+        surroundings=surroundings,
+        on_record=on_record,
+        options=socket_options(settings),
+    )
     log.info("agent serves node=%s cores=%d address=%s", node, options.cores, address)
     status = await run_until_reclaimed(agent)
     if words is not None:
@@ -186,7 +202,12 @@ def _listen_host(options: argparse.Namespace, where_is: Callable[[], AllocatorAd
     wish: str = options.listen or ""
     if options.by_hand and not wish and where_is().tls:
         wish = "auto"  # programs may run where the allocator's other agents are
-    return way_to_allocator(where_is()) if wish == "auto" else wish
+    setting = Settings.load().value("agent.listen") or ""
+    if wish == "auto" and names_no_host(setting):  # of the slices that Slurm starts, on whichever node
+        return own_address(setting, name="agent.listen")
+    if wish == "auto":
+        return way_to_allocator(where_is())
+    return own_address(wish, name="--listen") if wish else ""
 
 
 def _about(offered: Slice) -> dict[str, object]:

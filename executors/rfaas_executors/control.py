@@ -9,7 +9,7 @@ sockets join processes of one user that start each other; nothing of a client is
 | template to agent | ready | protocol, python [u, u, u], implementation, cloudpickle, pid | |
 | template to agent | forked | worker u, pid, spawned (text: why it was not forked, or "") | pidfd |
 | template to agent | exited | worker u, pid, exit_status, signal, leftovers u, cpu_ns u, hint (if it never ran) | |
-| agent to worker | channel | channel, page_slot, lease_seq, epoch, lease, holder, medium, hot_for_s | the connection |
+| agent to worker | channel | channel, page_slot, lease_seq, epoch, lease, holder, medium, hot_for_s, key | connection |
 | agent to worker | drain | kill_at_s (CLOCK_BOOTTIME; nil: not known) | |
 | worker to agent | closed | channel u64 | |
 | worker to agent | deadlines | | |
@@ -17,6 +17,7 @@ sockets join processes of one user that start each other; nothing of a client is
 
 The descriptors of `fork` are the worker's: control end, state page and, with `output` "pipes" (else "" or "discard"),
 stdout and stderr.
+`key` is of medium "tls", else empty (docs/spec/004-session.md section 5).
 `data_bytes` is what RLIMIT_DATA allows beyond what the worker has at its start (docs/spec/002-lease.md section 10).
 `exited` is proof of death: the worker is reaped, its process group is empty and nothing it left to the template lives.
 """

@@ -17,9 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 from rfaas_executors import agent_events as on
+from rfaas_transport import tls
 from rfaas_transport.errors import AuthenticationFailed, ConfigError, NotFound, RfaasError
 from rfaas_transport.handshake import Accepter, handshake_socket
+from rfaas_transport.handshake_machine import SECURITY_CODES, SecurityRefused
 from rfaas_transport.messages import MessageReader, pack
+from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +77,17 @@ class Doors:
     Args:
         secret: of 004 section 1, shared with every session process that may come in.
         post: takes an event and returns when it is dealt with; its effects have been carried out then.
+        options: of the sockets of data connections.
     """
 
-    def __init__(self, listener: socket.socket, secret: bytes, post: Callable[[on.Event], None]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        secret: bytes,
+        post: Callable[[on.Event], None],
+        options: SocketOptions = KERNELS_OPTIONS,
+    ) -> None:
+        self._options = options
         self._listener = listener
         self._secret = secret
         self._post = post
@@ -85,7 +96,7 @@ class Doors:
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_number = 0
         self._room = asyncio.Semaphore(UNPROVEN_LIMIT)
-        self.hand_over: Callable[[on.HandOver, int], None] = lambda order, descriptor: None
+        self.hand_over: Callable[[on.HandOver, int, bytes], None] = lambda order, descriptor, key: None
 
     async def serve(self) -> None:
         """Accept until cancelled."""
@@ -118,7 +129,7 @@ class Doors:
 
         def authorise(role: str, params: dict[str, Any]) -> None:
             if role == "data":
-                self._ask_for_worker(number, params)
+                self._ask_for_worker(number, params, over_network=sock.family != socket.AF_UNIX)
 
         try:
             if not _same_user(sock):
@@ -132,12 +143,12 @@ class Doors:
         finally:
             self._room.release()
         if machine.role == "data":
-            self._finish_data(number, sock)
+            self._finish_data(number, sock, machine.session_key)
         else:
             await self._serve_session(number, sock, machine.leftover)
 
-    def _ask_for_worker(self, connection: int, params: dict[str, Any]) -> None:
-        """Let the core decide at once; raises NotFound when it turns the connection away."""
+    def _ask_for_worker(self, connection: int, params: dict[str, Any], *, over_network: bool) -> None:
+        """Let the core decide at once; raises NotFound or SecurityRefused when it turns the connection away."""
         try:
             offer = on.DataOffered(
                 connection,
@@ -147,13 +158,18 @@ class Doors:
                 int(params["channel"]),
                 str(params.get("medium", "")),
                 float(params.get("hot_for_s", 0.0)),
+                over_network,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise NotFound(f"params of a data connection: {error!r}") from error
         self._post(offer)
         verdict = self._verdicts[connection]
         if isinstance(verdict, on.TurnAway):
-            raise NotFound(verdict.hint)
+            raise (
+                SecurityRefused.of(verdict.code, verdict.hint)
+                if verdict.code in SECURITY_CODES
+                else NotFound(verdict.hint)
+            )
 
     def decide(self, verdict: on.HandOver | on.TurnAway) -> None:
         """The core's answer about a data connection."""
@@ -165,11 +181,13 @@ class Doors:
         if isinstance(verdict, on.HandOver):
             self._post(on.ChannelEnded(verdict.worker, verdict.channel))
 
-    def _finish_data(self, connection: int, sock: socket.socket) -> None:
+    def _finish_data(self, connection: int, sock: socket.socket, session_key: bytes) -> None:
         verdict = self._verdicts.pop(connection)
         assert isinstance(verdict, on.HandOver)
+        key = tls.channel_key(session_key, verdict.channel) if verdict.medium == "tls" else b""
+        self._options.apply(sock)
         with sock:
-            self.hand_over(verdict, sock.fileno())
+            self.hand_over(verdict, sock.fileno(), key)
 
     # --- sessions -------------------------------------------------------------------------------
 

@@ -266,10 +266,14 @@ class TemplateHost:
         if not self._cancel(number) and number in self.workers:
             self.workers[number].kill()
 
-    def hand_over(self, order: on.HandOver, descriptor: int) -> None:
-        """Pass a connection to a worker; the descriptor stays the caller's. A worker that is gone never gets it."""
+    def hand_over(self, order: on.HandOver, descriptor: int, key: bytes = b"") -> None:
+        """Pass a connection to a worker; the descriptor stays the caller's. A worker that is gone never gets it.
+
+        Args:
+            key: of medium "tls", else empty.
+        """
         if order.worker in self.workers:
-            self.workers[order.worker].hand_over(order, descriptor)
+            self.workers[order.worker].hand_over(order, descriptor, key)
 
     def _cancel(self, number: int) -> bool:
         """Take back an order that the template has not got yet."""

@@ -144,7 +144,18 @@ class Worker:
                 self._coming[descriptor] = message
                 self._poller.add(descriptor, descriptor)
             else:
-                self._adopt(message, Channel.from_fd(descriptor))
+                self._begin(message, descriptor)
+
+    def _begin(self, message: control.Message, descriptor: int) -> None:
+        """Make a channel of a connection; what is to be encrypted never is a plain one."""
+        key = message["key"] if message.get("medium") == "tls" else None
+        try:
+            channel = Channel.from_fd(descriptor, key=key)
+        except (OSError, RfaasError, MemoryError):  # nothing encrypts in this interpreter; the client gets a farewell
+            os.close(descriptor)
+            self._line.tell({"m": "closed", "channel": message["channel"]})
+            return
+        self._adopt(message, channel)
 
     def _accept(self, descriptor: int) -> None:
         """Take the memory of a connection that is to be a channel over it, once the client has sent it."""

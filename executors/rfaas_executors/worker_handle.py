@@ -86,8 +86,8 @@ class WorkerHandle:
         if self._kill_wanted:
             self.kill()
 
-    def hand_over(self, order: on.HandOver, descriptor: int) -> None:
-        """Pass a connection; the descriptor stays the caller's."""
+    def hand_over(self, order: on.HandOver, descriptor: int, key: bytes = b"") -> None:
+        """Pass a connection, and the key of one that is to be encrypted; the descriptor stays the caller's."""
         self._page_slots[order.channel] = order.page_slot
         self._tell(
             {
@@ -100,6 +100,7 @@ class WorkerHandle:
                 "holder": order.holder,
                 "medium": order.medium,
                 "hot_for_s": order.hot_for_s,
+                "key": key,
             },
             (descriptor,),
         )

@@ -36,7 +36,11 @@ from rfaas_transport.errors import ConfigError, RfaasError
 @click.option("--grace", metavar="DURATION", help="From SIGTERM to the kill [5s].")
 @click.option("--drain", metavar="DURATION", help="What running calls get of it [grace - 1s].")
 @click.option("--for", "lasting", metavar="DURATION", help="Leave by itself after this long [never].")
-@click.option("--listen", metavar="HOST", help="Address for programs on other hosts [found, if the allocator has one].")
+@click.option(
+    "--listen",
+    metavar="HOST",
+    help="Address, interface or network (CIDR) for programs on other hosts [found, if the allocator has one].",
+)
 @click.option("--port-range", metavar="LOW-HIGH", help="Ports to listen on [any].")
 @click.option("--name", help="Name of this host for status and placement [its host name].")
 @click.option("--label", help="Tells apart several agents on one host [none].")

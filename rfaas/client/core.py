@@ -106,6 +106,7 @@ class ClientCore:
         self._embedded = False
         self._n_lent = 0  # channels on loan
         self._closing = False
+        self._cancels_queued = False
         self._drained = False
         self._handlers = self._all_handlers()
 
@@ -205,6 +206,8 @@ class ClientCore:
 
     def _on_submit(self, event: Submit, now_s: float, out: list[Effect]) -> None:
         self._calls.admit(event.call, now_s)
+        if self._cancels_queued or self._calls.terminated:  # one that comes back from a loan
+            self._calls.cancel_waiting(out)
 
     def _on_cancel(self, event: Cancel, now_s: float, out: list[Effect]) -> None:
         call = event.call
@@ -221,6 +224,7 @@ class ClientCore:
     def _on_shutdown(self, event: Shutdown, now_s: float, out: list[Effect]) -> None:
         self._closing = True
         if event.cancel_queued:
+            self._cancels_queued = True
             self._calls.cancel_waiting(out)
 
     def _on_terminate(self, event: Terminate, now_s: float, out: list[Effect]) -> None:

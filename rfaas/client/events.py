@@ -6,7 +6,7 @@ effects are made and read once: freezing them would double their cost and add a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rfaas.config import CallSettings
@@ -237,9 +237,13 @@ class LeaseEnded:
 
 @dataclass(slots=True, eq=False)
 class ChannelOpened:
-    """A channel to a worker was handed over; it is usable once the worker's HELLO gave a credit."""
+    """A channel to a worker was handed over; it is usable once the worker's HELLO gave a credit.
+
+    `key`: of medium "tls", for who opens it; the core needs none.
+    """
 
     info: ChannelInfo
+    key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(slots=True, eq=False)

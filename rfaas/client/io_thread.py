@@ -44,7 +44,7 @@ from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
 from rfaas_transport import shared_memory
 from rfaas_transport._core import Channel, Frame, Poller, Request
-from rfaas_transport.errors import ChannelBroken, ChannelClosed, ProtocolError, RfaasError
+from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind
 
 _log = SafeLogger(__name__)
@@ -245,6 +245,8 @@ class IoThread(Books):
             if self._n_borrowed:
                 self._n_borrowed = 0
                 self._apply(Borrowed(0))
+            for request in waiting:  # first: without a call an executor that shuts down would end
+                self._apply(Submit(self._adopt(request)))
             for one in returned:
                 call = None if one.request is None else self._adopt(one.request, one.call_id)
                 self._ports.watch(one.port)
@@ -253,8 +255,6 @@ class IoThread(Books):
                 self._apply(events.Returned(one.port.info.number, one.n_calls, call))
                 if one.frame is not None:
                     self._take(one.port, one.frame)
-            for request in waiting:
-                self._apply(Submit(self._adopt(request)))
         self._resolve()
 
     def _adopt(self, request: Request, call_id: int = 0) -> Call:
@@ -293,7 +293,7 @@ class IoThread(Books):
 
     def _open_channel(self, event: ChannelOpened, descriptor: int) -> None:
         try:
-            channel = shared_memory.offer(descriptor) if event.info.medium == "shm" else Channel.from_fd(descriptor)
+            channel = _channel(event, descriptor, self._config)
         except (OSError, ValueError) as error:  # its calls will wait for another worker
             _log.error("channel %d can't be used: %s", event.info.number, error)
             session_events.close_all([descriptor])
@@ -327,3 +327,19 @@ class IoThread(Books):
     def _say_over(self) -> None:
         with contextlib.suppress(InvalidStateError):
             self.over.set_result(None)
+
+
+def _channel(event: ChannelOpened, descriptor: int, config: ExecutorConfig) -> Channel:
+    """The channel over a connection that was handed over. What is to be encrypted never is a plain one.
+
+    Raises:
+        OSError, ValueError: there can be none; the descriptor stays the caller's.
+    """
+    medium = event.info.medium
+    if medium == "shm":
+        return shared_memory.offer(descriptor)
+    if medium == "tls":
+        return Channel.from_fd(descriptor, key=event.key, is_dialer=True)
+    if medium == "tcp" and config.transport_security == "encrypt":  # a session process of a version that can't
+        raise ConfigError("the session process gave a plain connection where an encrypted one was asked for")
+    return Channel.from_fd(descriptor)

@@ -60,7 +60,7 @@ def _channel(m: Message) -> ChannelOpened:
         node=str(m["node"]),
         medium=str(m.get("medium", "")),
     )
-    return ChannelOpened(info)
+    return ChannelOpened(info, bytes(m.get("key", b"")))
 
 
 def _lease(m: Message) -> LeaseGranted:

@@ -16,6 +16,7 @@ from rfaas.client.ports import SESSION_TOKEN
 from rfaas.client.safe_log import SafeLogger
 from rfaas.config import ExecutorConfig
 from rfaas.session.connection import SessionConnection, SessionEnded
+from rfaas_transport import tls
 from rfaas_transport._core import Poller
 from rfaas_transport.errors import ProtocolError
 
@@ -74,6 +75,7 @@ class SessionLink:
         config = self._config
         per_worker = {"cores": config.cores, "memory_bytes": config.memory_bytes}
         hints = {"placement": config.placement, "transport": config.transport, "hot_for_s": config.hot_for_s}
+        hints |= {"transport_security": config.transport_security, "can_encrypt": tls.is_built()}
         return self._say({"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker, **hints})
 
     def interrupt(self, wish: SendInterrupt) -> Event | None:

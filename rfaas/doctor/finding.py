@@ -32,8 +32,8 @@ def examine(state_dir: Path) -> list[Finding]:
     from rfaas.doctor import cluster, host, state
 
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        *(host.interpreter, host.packages, host.settings, host.limits, host.shared_memory, host.rdma, host.clock),
-        host.cgroup,
+        *(host.interpreter, host.packages, host.settings, host.limits, host.shared_memory, host.rdma, host.encryption),
+        *(host.clock, host.cgroup),
         lambda: state.directory(state_dir),
         lambda: state.locks(state_dir),
         lambda: state.space(state_dir),

@@ -17,6 +17,7 @@ import rfaas
 from rfaas.doctor.finding import Finding
 from rfaas.settings import TABLE, Settings
 from rfaas.settings.table import OTHER_VARIABLES
+from rfaas_transport import tls
 from rfaas_transport.errors import RfaasError
 
 FEW_FILES: Final = 1024  # a session process with 200 workers has 500 descriptors
@@ -161,6 +162,24 @@ def rdma() -> Iterator[Finding]:
         yield Finding("RDMA", "info", text, remedy)
     else:
         yield Finding("RDMA", "info", f"no device; {built}; calls go over TCP and unix sockets", remedy)
+
+
+def encryption() -> Iterator[Finding]:
+    """Whether calls over TCP are encrypted, and what they would be with."""
+    try:
+        loaded = Settings.load()
+        wishes = [loaded.value(f"{section}.transport_security") for section in ("executor", "agent")]
+    except RfaasError:
+        return  # `settings` says it
+    wanted = "encrypt" in wishes
+    state = (
+        'transport_security = "encrypt"' if wanted else 'calls over TCP go in plain (transport_security = "trusted")'
+    )
+    problem = tls.why_not()
+    if problem:
+        yield Finding("encryption", "error" if wanted else "info", f"{state}; {problem}", tls.REMEDY)
+    else:
+        yield Finding("encryption", "ok", f"{state}; TLS 1.3 by {tls.library()}")
 
 
 def clock() -> Iterator[Finding]:

@@ -44,6 +44,11 @@ def _answer(options: argparse.Namespace) -> dict[str, Any]:
     arguments = {name: getattr(options, name) for name in _OF_EXECUTOR}
     without = {name: 0.0 for name in ("acquire_timeout_s", "call_timeout_s") if arguments[name] == 0.0}
     config = configure(**{**arguments, **dict.fromkeys(without)})
+    if config.transport_security == "encrypt":  # never a plain channel where the user wanted another
+        raise ConfigError(
+            "a client in C can't encrypt its data connections, which transport_security asks for",
+            hint="call from Python, or set RFAAS_EXECUTOR_TRANSPORT_SECURITY=trusted for this program",
+        )
     client = (options.client_pid, options.client_start)
     name = serving(config.choice, client, daemon_python=config.daemon_python, timeout_s=options.timeout_s)
     return {"m": "ready", "socket": name.encode(), "env": environment.current(), **_settings(config), **without}

@@ -222,7 +222,12 @@ class SessionCore:
             memory_bytes_per_worker=int(message["memory_bytes"]),
             placement=str(message.get("placement", "")),
         )
-        client.roads[executor] = Road(str(message.get("transport", "auto")), float(message.get("hot_for_s", 0.0)))
+        client.roads[executor] = Road(
+            str(message.get("transport", "auto")),
+            float(message.get("hot_for_s", 0.0)),
+            encrypt=message.get("transport_security") == "encrypt",
+            can_encrypt=bool(message.get("can_encrypt", False)),
+        )
         self._set_want(client, want)
         if want.workers == 0:
             for lease in list(client.leases.values()):

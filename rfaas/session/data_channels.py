@@ -13,6 +13,8 @@ from typing import Final
 from rfaas.control.messages import HolderId, LeaseId
 from rfaas.session.events import CloseData, DataDown, DialData, ToClient
 from rfaas.session.state import Channel, Client, Lease, Outbox, Road
+from rfaas_transport import tls
+from rfaas_transport.handshake_machine import ENCRYPTION_REQUIRED
 from rfaas_transport.messages import Message
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class DataChannels:
             return
         client = self._client_of(lease.client)
         road = client.roads.get(lease.executor, Road()) if client is not None else Road()
-        medium = _medium(lease.address, road.transport)
+        medium = _medium(lease.address, road.transport, encrypt=road.encrypt or lease.encrypted_only)
         if medium is None:
             reason = f'the workers are on {lease.node}, which transport="shm" does not reach'
             hint = 'leave transport at "auto", or run the program on that node'
@@ -71,7 +73,7 @@ class DataChannels:
         lease.channels[number] = Channel(number, slot, generation, medium)
         self._lease_of[number] = lease
         params: Message = {"lease": lease.lease_id, "slot": slot, "generation": generation, "channel": number}
-        if medium == "shm":
+        if medium in ("shm", "tls"):
             params["medium"] = medium
         if road.hot_for_s > 0:
             params["hot_for_s"] = road.hot_for_s
@@ -111,6 +113,9 @@ class DataChannels:
         del self._lease_of[event.channel]
         if event.gone:
             return  # worker-down or `ended` is on its way
+        if event.security:
+            self._on_security(lease, channel, event)
+            return
         tries = self._redials[lease.lease_id] = self._redials.get(lease.lease_id, 0) + 1
         slow = tries > REDIALS_BEFORE_SLOW
         log.warning("data connection failed lease=%s node=%s why=%s", lease.lease_id.hex(), lease.node, event.why)
@@ -118,6 +123,25 @@ class DataChannels:
             reason = f"workers on {lease.node} are there, but no data connection can be made: {event.why}"
             self.tell(lease, {"m": "queued", "executor": lease.executor, "reason": reason, "hint": ""})
         self.dial_again(lease, channel, SLOW_REDIAL_DATA_S if slow else REDIAL_DATA_S)
+
+    def _on_security(self, lease: Lease, channel: Channel, event: DataDown) -> None:
+        """The agent wants encryption: so from now on. Or one side can't encrypt: tell, and try now and then."""
+        client = self._client_of(lease.client)
+        road = client.roads.get(lease.executor, Road()) if client is not None else Road()
+        required = event.security == ENCRYPTION_REQUIRED
+        if required and road.can_encrypt and not lease.encrypted_only:
+            lease.encrypted_only = True
+            self.dial_again(lease, channel)
+            return
+        if required:
+            reason = f"the agent on {lease.node} takes encrypted connections only, and this program can't encrypt"
+            hint = tls.REMEDY
+        else:
+            reason = f"connections to {lease.node} must be encrypted, and its agent can't: {event.why}"
+            hint = f"there: {tls.REMEDY}"
+        log.warning("data connection refused lease=%s node=%s why=%s", lease.lease_id.hex(), lease.node, reason)
+        self.tell(lease, {"m": "queued", "executor": lease.executor, "reason": reason, "hint": hint})
+        self.dial_again(lease, channel, SLOW_REDIAL_DATA_S)
 
     def dial_again(self, lease: Lease, channel: Channel, delay_s: float = REDIAL_DATA_S) -> None:
         """Dial the worker of a channel that is gone, a little later, if it lives then and has none."""
@@ -158,12 +182,15 @@ class DataChannels:
             self._out.emit(ToClient(client.conn, message))
 
 
-def _medium(address: str, wish: str) -> str | None:
+def _medium(address: str, wish: str, *, encrypt: bool) -> str | None:
     """What frames to the workers of an agent go over; None if the client accepts nothing that reaches them.
 
-    An agent that listens on an abstract unix socket is on this node, and its workers share memory with us.
+    An agent that listens on an abstract unix socket is on this node, and its workers share memory with us: nothing of
+    that leaves the kernel, so it is never encrypted.
     """
     way = address.partition(":")[0]
     if way == "unix":
         return way if wish == "tcp" else "shm"
-    return None if wish == "shm" else way
+    if wish == "shm":
+        return None
+    return "tls" if encrypt else way

@@ -14,10 +14,14 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from rfaas.control.route import own_address
 from rfaas.session.events import AgentDown, AgentSaid, AgentUp, DataDown, DataUp, DialData, Event
+from rfaas_transport import tls
 from rfaas_transport.errors import AuthenticationFailed, NotFound, ProtocolError, RfaasError, VersionMismatch
 from rfaas_transport.handshake import Dialer, handshake_socket
+from rfaas_transport.handshake_machine import ENCRYPTION_REQUIRED, ENCRYPTION_UNAVAILABLE, SecurityRefused
 from rfaas_transport.messages import Message, MessageReader, pack
+from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,7 @@ SILENCE_MS: Final = 2000
 """A host that acknowledges nothing for so long has lost its power or its network: its kernel answers whatever the agent
 does. Together with the core's one more try the loss of a node is known within 5 s (docs/spec/004-session.md section 2).
 """
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
 _SILENCE: Final = frozenset([errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN])
 
 
@@ -37,14 +42,24 @@ class AgentConnections:
     Args:
         secret: proves to agents who we are, and to us who they are.
         post: takes an event; called from the loop.
+        interface: address, interface or network that data connections leave by; empty: as the kernel routes.
+        options: of their sockets.
     """
 
-    def __init__(self, secret: bytes, post: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        post: Callable[[Event], None],
+        interface: str = "",
+        options: SocketOptions = KERNELS_OPTIONS,
+    ) -> None:
+        self._options = options
         self._secret = secret
+        self._interface = interface
         self._post = post
         self._tasks: dict[str | int, asyncio.Task[None]] = {}  # by address, or by channel
         self._writers: dict[str, asyncio.StreamWriter] = {}
-        self._data: dict[int, socket.socket] = {}  # open, not taken yet
+        self._data: dict[int, tuple[socket.socket, bytes]] = {}  # open, not taken yet; with the key of those to encrypt
 
     def dial(self, address: str) -> None:
         """Open the session connection; AgentUp or AgentDown follows, unless it is closed before."""
@@ -69,14 +84,14 @@ class AgentConnections:
         """Open a data connection; DataUp or DataDown follows, unless it is closed before."""
         self._spawn(wish.channel, self._open_data(wish))
 
-    def take_data(self, channel: int) -> socket.socket | None:
-        """Return an open data connection, which is the caller's from now on."""
-        return self._data.pop(channel, None)
+    def take_data(self, channel: int) -> tuple[socket.socket | None, bytes]:
+        """Return an open data connection, the caller's from now on, and its key if it is to be encrypted."""
+        return self._data.pop(channel, (None, b""))
 
     def close_data(self, channel: int) -> None:
         """Close a data connection that nobody took, or stop dialling; not reported."""
         self._cancel(channel)
-        sock = self._data.pop(channel, None)
+        sock, _ = self._data.pop(channel, (None, b""))
         if sock is not None:
             sock.close()
 
@@ -96,7 +111,7 @@ class AgentConnections:
     async def _serve(self, address: str) -> None:
         refused, retry, silent, why = False, True, False, "the agent closed the connection"
         try:
-            sock = await self._open(address, "session", {})
+            sock, _ = await self._open(address, "session", {})
             reader, writer = await asyncio.open_connection(sock=sock)
             self._writers[address] = writer
             try:
@@ -125,24 +140,32 @@ class AgentConnections:
 
     async def _open_data(self, wish: DialData) -> None:
         try:
-            self._data[wish.channel] = await self._open(wish.address, "data", wish.params)
+            sock, session_key = await self._open(wish.address, "data", wish.params)
+            self._options.apply(sock)
+            key = tls.channel_key(session_key, wish.channel) if wish.params.get("medium") == "tls" else b""
+            self._data[wish.channel] = sock, key
+        except SecurityRefused as error:
+            code = ENCRYPTION_REQUIRED if error.required else ENCRYPTION_UNAVAILABLE
+            event: Event = DataDown(wish.channel, error.hint or error.message, security=code)
         except (TimeoutError, OSError, RfaasError) as error:
-            event: Event = DataDown(wish.channel, str(error) or "no answer", gone=isinstance(error, NotFound))
+            event = DataDown(wish.channel, str(error) or "no answer", gone=isinstance(error, NotFound))
         else:
             event = DataUp(wish.channel)
         self._tasks.pop(wish.channel, None)
         self._post(event)
 
-    async def _open(self, address: str, role: str, params: Message) -> socket.socket:
-        sock = await asyncio.wait_for(_connect(address), CONNECT_TIMEOUT_S)
+    async def _open(self, address: str, role: str, params: Message) -> tuple[socket.socket, bytes]:
+        """The connection, proven, and its session key."""
+        leave_by = self._interface if role == "data" else ""
+        sock = await asyncio.wait_for(_connect(address, leave_by), CONNECT_TIMEOUT_S)
         try:
             if role == "session" and sock.family != socket.AF_UNIX:
                 _notice_silence(sock)
-            await handshake_socket(sock, Dialer(self._secret, role, params), timeout_s=DIAL_TIMEOUT_S)
+            machine = await handshake_socket(sock, Dialer(self._secret, role, params), timeout_s=DIAL_TIMEOUT_S)
         except BaseException:
             sock.close()
             raise
-        return sock
+        return sock, machine.session_key
 
     # --- tasks ------------------------------------------------------------------------------------------------
 
@@ -156,7 +179,7 @@ class AgentConnections:
             task.cancel()
 
 
-async def _connect(address: str) -> socket.socket:
+async def _connect(address: str, interface: str = "") -> socket.socket:
     family, target = _parse(address)
     loop = asyncio.get_running_loop()
     if family == socket.AF_INET:
@@ -165,6 +188,11 @@ async def _connect(address: str) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
+        if interface and family == socket.AF_INET:
+            sock.setsockopt(
+                socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1
+            )  # or every port would be taken for all peers
+            sock.bind((own_address(interface, name="session.interface"), 0))
         await loop.sock_connect(sock, target)
     except BaseException:
         sock.close()

@@ -98,11 +98,16 @@ class DataUp:
 
 @dataclass(frozen=True, slots=True)
 class DataDown:
-    """The data connection could not be made. `gone`: the agent has no such worker."""
+    """The data connection could not be made.
+
+    `gone`: the agent has no such worker. `security`: why the agent refuses it as it is ("encryption-required",
+    "encryption-unavailable"; 004 section 5).
+    """
 
     channel: int
     why: str
     gone: bool = False
+    security: str = ""
 
 
 @dataclass(frozen=True, slots=True)

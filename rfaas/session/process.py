@@ -42,6 +42,7 @@ from rfaas.session.events import (
     ToClient,
 )
 from rfaas_transport.errors import RfaasError
+from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class SessionProcess:
         dial: makes a link to the allocator.
         secret: shared with the agents (004 section 1).
         snapshot: what to show who asks for it; None: there is nothing here that an allocator elsewhere doesn't show.
+        interface, options: as of AgentConnections.
     """
 
     def __init__(
@@ -76,13 +78,15 @@ class SessionProcess:
         dial: DialHolder,
         secret: bytes,
         snapshot: Callable[[], Snapshot] | None = None,
+        interface: str = "",
+        options: SocketOptions = KERNELS_OPTIONS,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._core = core
         self._dial = dial
         self._link: HolderLink | None = None
         self._clients = ClientSockets(listener, self.post, snapshot)
-        self._agents = AgentConnections(secret, self.post)
+        self._agents = AgentConnections(secret, self.post, interface, options)
         self._events: deque[Event] = deque()
         self._stepping = False
         self._timer: asyncio.TimerHandle | None = None
@@ -152,7 +156,8 @@ class SessionProcess:
     def _apply(self, effect: Effect) -> None:
         match effect:
             case ToClient(conn, message, channel):
-                self._clients.send(conn, message, self._agents.take_data(channel) if channel else None)
+                sock, key = self._agents.take_data(channel) if channel else (None, b"")
+                self._clients.send(conn, {**message, "key": key} if key else message, sock)
             case ToAgent(address, message):
                 self._agents.send(address, message)
             case ToAllocator(message):

@@ -8,7 +8,9 @@ import logging
 import os
 import socket
 
+from rfaas.control.data_sockets import socket_options
 from rfaas.control.descriptors import raise_limit
+from rfaas.control.route import own_address
 from rfaas.session.core import SessionCore
 from rfaas.session.daemon import Status
 from rfaas.session.hosting import EmbeddedGround, Ground, Personal
@@ -32,13 +34,24 @@ def serve(options: argparse.Namespace, listener: socket.socket, status: Status) 
 
 async def _serve(options: argparse.Namespace, listener: socket.socket, status: Status) -> int:
     try:
+        settings = Settings.load()
+        interface = settings.value("session.interface") or ""
+        own_address(interface, name="session.interface")  # a wrong one is said now, not at each dial
         ground = await _ground(options)
     except (RfaasError, OSError, ImportError) as error:
         log.error("session process can't start why=%s", error)
         status.say(str(error))
         return 1
     try:
-        session = SessionProcess(_core(options, ground), listener, ground.dial, ground.secret, ground.snapshot)
+        session = SessionProcess(
+            _core(options, ground),
+            listener,
+            ground.dial,
+            ground.secret,
+            ground.snapshot,
+            interface=interface,
+            options=socket_options(settings),
+        )
         session.stop_on_signals()
         ground.when_over(session.stop)
         if options.embedded:

@@ -45,6 +45,7 @@ class Lease:
     released: bool = False
     living: dict[int, int] = field(default_factory=dict)  # slot -> generation of its worker
     channels: dict[int, Channel] = field(default_factory=dict)
+    encrypted_only: bool = False  # its agent takes no others
 
     def channel_of(self, slot: int, generation: int) -> Channel | None:
         """The channel to this worker, if there is one."""
@@ -62,10 +63,14 @@ class Road:
     Attributes:
         transport: "auto", "shm" or "tcp".
         hot_for_s: how long its workers poll before they sleep.
+        encrypt: nothing may go over a network in plain.
+        can_encrypt: its program has what that takes.
     """
 
     transport: str = "auto"
     hot_for_s: float = 0.0
+    encrypt: bool = False
+    can_encrypt: bool = False
 
 
 @dataclass(slots=True)

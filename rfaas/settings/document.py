@@ -44,6 +44,10 @@ SECTIONS = {
     "": ("Before all sections", "Whom programs and commands ask, and what daemons say."),
     "executor": ("[executor]", "Defaults of `rfaas.Executor`; its arguments have the same names."),
     "session": ("[session]", "The session process beside a user's programs."),
+    "tcp": (
+        "[tcp]",
+        "Sockets of calls to and from other hosts; each side sets its own (docs/transport.md).",
+    ),
     "leases": ("[leases]", "The allocator."),
     "policy": ("[policy]", "What the allocator allows and charges, and the hosts that it knows."),
     "local": ("[local]", "`rfaas up` on one host, and `rfaas agent`."),

@@ -116,6 +116,11 @@ TABLE: Final = (
         why="the best that both ends have",
     ),
     Setting(
+        *("executor", "transport_security", kinds.choice("trusted", "encrypt"), "trusted"),
+        about="Whether calls over TCP are encrypted (TLS 1.3); an agent may insist on it too.",
+        why="a cluster's fabric carries what the user's files there hold too; encryption costs several times the call",
+    ),
+    Setting(
         *("executor", "hot_for_s", kinds.duration(), 0.001, "How long a worker polls before it sleeps."),
         why="the next call of a loop comes within it; longer burns a core for nothing",
     ),
@@ -193,9 +198,31 @@ TABLE: Final = (
         why="the next program of a script finds it warm; embedded ones leave at once",
     ),
     Setting(
+        *("session", "interface", kinds.text(), None, "Address, interface or network (CIDR) that calls leave by."),
+        why="the kernel knows the way to each node; hosts with several fabrics may know better",
+        otherwise="as the kernel routes",
+    ),
+    Setting(
         *("leases", "ttl_s", kinds.duration(minimum_s=0.5), 10.0, "A lease that nobody renews ends after this."),
         why="three heartbeats of TTL/4 may be lost",
         option="--ttl",
+    ),
+    # --- sockets of data connections: read by session processes and agents, each for its own side ------
+    Setting(
+        *("tcp", "priority", kinds.whole_number(0, 6), 0, "SO_PRIORITY of data connections."),
+        why="the kernel's; sites that sort traffic by it know their numbers",
+    ),
+    Setting(
+        *("tcp", "user_timeout_s", kinds.duration(), 0.0, "TCP_USER_TIMEOUT of data connections; 0: the kernel's."),
+        why="it ends connections to workers that compute and read nothing meanwhile; heartbeats find dead hosts",
+    ),
+    Setting(
+        *("tcp", "busy_poll_us", kinds.whole_number(0, 1000), 0, "SO_BUSY_POLL of data connections."),
+        why="untested on a real network card; needs a driver for it, and rights beyond net.core.busy_read",
+    ),
+    Setting(
+        *("tcp", "zerocopy", kinds.boolean(), False, "Send payloads of 64 KiB and more by MSG_ZEROCOPY."),
+        why="untested on a real network card; over loopback the kernel copies all the same",
     ),
     # --- the allocator's policy ----------------------------------------------------------------------
     Setting(
@@ -264,7 +291,7 @@ TABLE: Final = (
         option="--drain",
     ),
     Setting(
-        *("agent", "listen", kinds.text(), None, "Address of this host for programs on other hosts."),
+        *("agent", "listen", kinds.text(), None, "Address, interface or network (CIDR) for programs on other hosts."),
         why="found by the way to the allocator",
         otherwise="found, if the allocator has one",
         option="--listen",
@@ -307,6 +334,11 @@ TABLE: Final = (
         *("agent", "tasks_per_worker", kinds.whole_number(16, 4_000_000, "tasks"), 512),
         "Processes and threads of one worker, which is killed beyond them.",
         why="enough for a parallel build; a fork bomb is over in a moment, and slurmd still forks",
+    ),
+    Setting(
+        *("agent", "transport_security", kinds.choice("trusted", "encrypt"), "trusted"),
+        about="encrypt: data connections from other hosts are encrypted, or turned away.",
+        why="programs say it; here it is for who lends on a network that is nobody's",
     ),
     # --- rfaas up --slurm -------------------------------------------------------------------------------
     Setting(

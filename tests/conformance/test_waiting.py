@@ -38,6 +38,27 @@ def test_the_descriptor_is_readable_exactly_while_poll_has_something(pair):
     wait_until(lambda: is_readable(right), 5)
 
 
+def test_a_side_that_polled_and_falls_asleep_misses_nothing(pair):
+    left, right = pair
+    call_id = 0
+    for n_frames in (1, 2, 5, 40):
+        right.stay_awake(True)
+        wanted = range(call_id + 1, call_id + n_frames + 1)
+        for call_id in wanted:
+            left.send(Kind.RESULT, call_id=call_id, segments=[b"x" * 100])
+        seen = [wait_until(lambda: right.spin(0.001), 5).call_id]
+        told = right.stay_awake(False)
+        assert len(wanted) == 1 or told or is_readable(right)
+        while len(seen) < n_frames:
+            assert told or right.wait(5.0)
+            told = False
+            while (frame := right.poll()) is not None:
+                seen.append(frame.call_id)
+        assert seen == list(wanted)
+        assert right.poll() is None
+        assert not is_readable(right)
+
+
 def test_the_poller_names_who_has_something_to_do(pair, poller):
     left, right = pair
     poller.add(left.fileno(), 1)

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from rfaas_transport import tls
 from rfaas_transport._core import Channel, Frame, shm_segment
 from rfaas_transport.errors import RfaasError
 from support.waiting import wait_until
@@ -34,11 +35,23 @@ def _over_memory(**options: int) -> tuple[Channel, Channel]:
     return left, Channel.from_shm(sockets[1].detach(), copy_fd, 1, **options)
 
 
+def _encrypted(**options: int) -> tuple[Channel, Channel]:
+    """Two ends that have proved the key to each other."""
+    key, (dialled, accepted) = os.urandom(32), tcp_sockets()
+    left = Channel.from_fd(dialled.detach(), key=key, is_dialer=True, **options)
+    right = Channel.from_fd(accepted.detach(), key=key, **options)
+    for channel in (right, left, right):
+        assert channel.wait(TIMEOUT_S)
+        assert channel.poll() is None
+    return left, right
+
+
 MEDIA: dict[str, Callable[..., tuple[Channel, Channel]]] = {
     "inproc": Channel.pair,
     "tcp": lambda **options: _adopted(tcp_sockets(), **options),
     "unix": lambda **options: _adopted(socket.socketpair(), **options),
     "shm": _over_memory,
+    **({"tls": _encrypted} if tls.is_built() else {}),
 }
 STREAMS: dict[str, Callable[[], tuple[socket.socket, socket.socket]]] = {
     "tcp": tcp_sockets,

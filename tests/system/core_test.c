@@ -6,12 +6,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <arpa/inet.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "crc32c.h"
+#include "large_buffer.h"
 #include "poller.h"
 #include "rfaas_channel.h"
+#include "tls_stream.h"
+#include "zerocopy.h"
 
 #define EXPECT(condition)                                                          \
     do {                                                                           \
@@ -30,6 +34,72 @@ static void unix_pair(rfaas_channel **left, rfaas_channel **right)
     EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
     EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
     EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
+}
+
+static void tcp_sockets(int fds[2])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size_bytes = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    EXPECT(bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && listen(listener, 1) == 0);
+    EXPECT(getsockname(listener, (struct sockaddr *)&address, &size_bytes) == 0);
+    fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+    EXPECT(connect(fds[0], (struct sockaddr *)&address, sizeof address) == 0);
+    fds[1] = accept(listener, NULL, NULL);
+    EXPECT(fds[1] >= 0);
+    close(listener);
+}
+
+static void tcp_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    int fds[2];
+    const rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES};
+    tcp_sockets(fds);
+    EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
+    EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
+}
+
+/* Both sides have proved the key when it returns. */
+static void tls_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    int fds[2];
+    static const uint8_t key[RFAAS_SECURE_KEY_BYTES] = "of this test";
+    rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES, .secure = &rfaas_tls, .key = key};
+    tcp_sockets(fds);
+    EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
+    options.is_dialer = true;
+    EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
+    rfaas_channel *const order[] = {*right, *left, *right};
+    for (size_t i = 0; i < 3; i++) {
+        rfaas_frame frame;
+        EXPECT(rfaas_channel_wait(order[i], -1) == RFAAS_OK);
+        EXPECT(rfaas_channel_poll(order[i], BUDGET_BYTES, &frame) == RFAAS_AGAIN);
+    }
+}
+
+static void zerocopy_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    int fds[2], on = 1;
+    const rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES};
+    tcp_sockets(fds);
+    for (int i = 0; i < 2; i++)
+        EXPECT(setsockopt(fds[i], SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on) == 0);
+    EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
+    EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
+}
+
+static void awake_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    tcp_pair(left, right);
+    rfaas_channel_stay_awake(*left, true);
+    rfaas_channel_stay_awake(*right, true);
+}
+
+static void awake_tls_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    tls_pair(left, right);
+    rfaas_channel_stay_awake(*left, true);
+    rfaas_channel_stay_awake(*right, true);
 }
 
 static void inproc_pair(rfaas_channel **left, rfaas_channel **right)
@@ -100,7 +170,8 @@ static void test_exchange(make_pair_f make_pair)
                memcmp(frame.segments[i].iov_base, bytes[i], frame.segments[i].iov_len) == 0);
     }
     release(&frame);
-    EXPECT(rfaas_channel_flush(left, BUDGET_BYTES) == RFAAS_OK);
+    while (left->queued_frames > 0) /* by reference: until the kernel has given it back */
+        EXPECT(rfaas_channel_flush(left, BUDGET_BYTES) == RFAAS_OK);
     EXPECT(rfaas_channel_completed(left) == (rc == RFAAS_QUEUED ? (void *)&cookie : NULL));
     EXPECT(rfaas_channel_completed(left) == NULL);
     rfaas_channel_free(left);
@@ -229,15 +300,166 @@ static void test_two_threads(make_pair_f make_pair)
     rfaas_channel_free(right);
 }
 
+/* Many frames of all sizes at once, read by a side that falls asleep and wakes up between any two of them. */
+static void test_reading_ahead(make_pair_f make_pair)
+{
+    enum { N_FRAMES = 400 };
+    static uint8_t bytes[5000];
+    rfaas_channel *left, *right;
+    make_pair(&left, &right);
+    srand(3);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)rand();
+    int sizes_bytes[N_FRAMES];
+    for (int sent = 0, got = 0; got < N_FRAMES;) {
+        for (int burst = rand() % 8; burst > 0 && sent < N_FRAMES; burst--, sent++) {
+            sizes_bytes[sent] = rand() % (rand() % 4 == 0 ? (int)sizeof bytes : 100);
+            const struct iovec segment = {bytes, (size_t)sizes_bytes[sent]};
+            rfaas_rc rc = send_kind(left, RFAAS_KIND_RESULT, 0, &segment, 1, NULL);
+            EXPECT(rc == RFAAS_OK || rc == RFAAS_QUEUED);
+        }
+        rfaas_channel_flush(left, BUDGET_BYTES);
+        if (rand() % 2)
+            rfaas_channel_stay_awake(right, rand() % 2);
+        rfaas_frame frame;
+        if (rfaas_channel_spin(right, 1000) != RFAAS_OK && got < sent)
+            EXPECT(rfaas_channel_wait(right, -1) == RFAAS_OK); /* of what was sent nothing may be hidden from it */
+        if (rfaas_channel_poll(right, (uint64_t)(1 + rand() % 3000), &frame) != RFAAS_OK)
+            continue;
+        EXPECT(frame.n_segments == 1 && frame.segments[0].iov_len == (size_t)sizes_bytes[got]);
+        EXPECT(sizes_bytes[got] == 0 || memcmp(frame.segments[0].iov_base, bytes, frame.segments[0].iov_len) == 0);
+        got++;
+        release(&frame);
+    }
+    rfaas_channel_free(left);
+    rfaas_channel_free(right);
+}
+
+static void *take_and_give(void *argument)
+{
+    (void)argument;
+    for (int i = 0; i < 300; i++) {
+        size_t size_bytes = RFAAS_LARGE_BUFFER_MIN_BYTES + (size_t)(i % 3) * 1000000;
+        uint8_t *buffer = rfaas_large_buffer_take(size_bytes);
+        EXPECT(buffer != NULL);
+        buffer[0] = buffer[size_bytes - 1] = 1;
+        rfaas_large_buffer_give(buffer, size_bytes);
+    }
+    return NULL;
+}
+
+/* A block is one owner's at a time, used again for sizes alike, and a large one or the third is not kept. */
+static void test_large_buffers(void)
+{
+    const size_t size_bytes = RFAAS_LARGE_BUFFER_MIN_BYTES;
+    void *first = rfaas_large_buffer_take(size_bytes), *second = rfaas_large_buffer_take(size_bytes);
+    EXPECT(first != NULL && second != NULL && first != second);
+    rfaas_large_buffer_give(first, size_bytes);
+    EXPECT(rfaas_large_buffer_take(size_bytes - 1000) == first);
+    rfaas_large_buffer_give(first, size_bytes - 1000);
+    rfaas_large_buffer_give(second, size_bytes);
+    void *again[] = {rfaas_large_buffer_take(size_bytes), rfaas_large_buffer_take(size_bytes)};
+    EXPECT((again[0] == first && again[1] == second) || (again[0] == second && again[1] == first));
+    for (int i = 0; i < 2; i++)
+        rfaas_large_buffer_give(again[i], size_bytes);
+    void *huge = rfaas_large_buffer_take(RFAAS_LARGE_BUFFER_MAX_BYTES + 1);
+    rfaas_large_buffer_give(huge, RFAAS_LARGE_BUFFER_MAX_BYTES + 1);
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++)
+        EXPECT(pthread_create(&threads[i], NULL, take_and_give, NULL) == 0);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+}
+
+/* Payloads sent by reference: each cookie comes back once, in whatever order the kernel says so. */
+static void test_loans(void)
+{
+    rfaas_zerocopy zerocopy = {.on = true};
+    for (uint64_t base = 0; base < 3000; base += 10) {
+        const uint64_t order[][2] = {{3, 5}, {0, 1}, {7, 10}, {5, 7}, {1, 3}}, after[] = {0, 1, 1, 1, 10};
+        for (size_t i = 0; i < 5; i++) {
+            rfaas_zerocopy_note(&zerocopy, base + order[i][0], base + order[i][1]);
+            EXPECT(zerocopy.returned == base + after[i]);
+        }
+    }
+    enum { N_FRAMES = 40 };
+    static uint8_t bytes[200000];
+    static int cookies[N_FRAMES];
+    const struct iovec segments[] = {{bytes, 100000}, {bytes + 100000, 100000}};
+    rfaas_channel *left, *right;
+    zerocopy_pair(&left, &right);
+    for (int i = 0; i < N_FRAMES; i++)
+        EXPECT(send_kind(left, RFAAS_KIND_RESULT, 0, segments, 2, &cookies[i]) == RFAAS_QUEUED);
+    for (int i = 0; i < N_FRAMES; i++) {
+        rfaas_frame frame = next_frame(right, left);
+        EXPECT(frame.n_segments == 2 && frame.segments[1].iov_len == 100000);
+        release(&frame);
+    }
+    int n_back = 0;
+    while (n_back < N_FRAMES) {
+        EXPECT(rfaas_channel_flush(left, BUDGET_BYTES) == RFAAS_OK && !rfaas_channel_wants_write(left));
+        for (int *cookie; (cookie = rfaas_channel_completed(left)) != NULL; n_back++)
+            EXPECT((*cookie)++ == 0);
+    }
+    EXPECT(left->queued_frames == 0);
+    rfaas_channel_free(left);
+    rfaas_channel_free(right);
+}
+
+/* Records of an encrypted channel, damaged, cut or made up, against the other end; and a handshake likewise. */
+static void test_damaged_records(void)
+{
+    srand(4);
+    for (int round = 0; round < 300; round++) {
+        rfaas_channel *left, *right;
+        int fds[2];
+        uint8_t bytes[4096];
+        if (round % 2) {
+            tls_pair(&left, &right);
+        } else {
+            static const uint8_t key[RFAAS_SECURE_KEY_BYTES] = "of this test";
+            const rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES, .secure = &rfaas_tls, .key = key};
+            tcp_sockets(fds);
+            EXPECT(rfaas_tcp_adopt(fds[0], &options, &left) == RFAAS_OK);
+            EXPECT(rfaas_tcp_adopt(fds[1], &options, &right) == RFAAS_OK);
+        }
+        size_t size_bytes = 1 + (size_t)rand() % 300;
+        for (size_t i = 0; i < size_bytes; i++)
+            bytes[i] = (uint8_t)rand();
+        if (rand() % 4) {
+            bytes[0] = (uint8_t)(20 + rand() % 4);
+            bytes[1] = bytes[2] = 3;
+            bytes[3] = 0;
+            bytes[4] = (uint8_t)size_bytes;
+        }
+        EXPECT(write(rfaas_channel_fd(left), bytes, size_bytes) == (ssize_t)size_bytes);
+        shutdown(rfaas_channel_fd(left), SHUT_WR);
+        rfaas_frame frame;
+        rfaas_rc rc;
+        while ((rc = rfaas_channel_poll(right, BUDGET_BYTES, &frame)) == RFAAS_AGAIN || rc == RFAAS_MORE)
+            rfaas_channel_wait(right, -1);
+        EXPECT(rc == RFAAS_BROKEN && strlen(rfaas_channel_why(right)) > 0);
+        rfaas_channel_free(left);
+        rfaas_channel_free(right);
+    }
+}
+
 int main(void)
 {
-    const make_pair_f makers[] = {inproc_pair, unix_pair, shm_pair};
+    const make_pair_f makers[] = {inproc_pair, unix_pair, shm_pair,      tcp_pair,
+                                  awake_pair,  tls_pair,  awake_tls_pair, zerocopy_pair};
     for (size_t i = 0; i < sizeof makers / sizeof *makers; i++) {
         test_exchange(makers[i]);
         test_close_in_the_middle(makers[i]);
         test_two_threads(makers[i]);
     }
+    test_reading_ahead(tcp_pair);
+    test_reading_ahead(tls_pair);
+    test_reading_ahead(shm_pair);
+    test_large_buffers();
+    test_loans();
     test_random_heads();
     test_damaged_streams();
+    test_damaged_records();
     return 0;
 }

@@ -14,7 +14,7 @@ CORE = HERE.parent.parent / "transport" / "core"
 def test_the_core_runs_clean(tmp_path, sanitizers):
     program = tmp_path / "core_test"
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    sources = [HERE / "core_test.c", *sorted(CORE.glob("*.c"))]
+    sources = [HERE / "core_test.c", *sorted(CORE.glob("*.c")), *sorted(CORE.glob("tls/*.c"))]
     compiler = os.environ.get("CC", "cc")
     subprocess.run(
         [
@@ -23,9 +23,12 @@ def test_the_core_runs_clean(tmp_path, sanitizers):
             f"-fsanitize={sanitizers}",
             "-fno-sanitize-recover=all",
             f"-I{CORE}",
+            f"-I{CORE / 'tls'}",
             "-o",
             program,
             *sources,
+            "-lssl",
+            "-lcrypto",
         ],
         check=True,
         timeout=120,

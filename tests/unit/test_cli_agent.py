@@ -35,9 +35,8 @@ def arguments(**options):
 
 def test_every_setting_is_a_line_of_the_table():
     assert set(SETTING_OF.values()) <= set(BY_NAME)
-    of_agents = {name for name in BY_NAME if name.startswith("agent.")} - {
-        "agent.tasks_per_worker"
-    }  # read by the agent
+    read_by_the_agent = {"agent.tasks_per_worker", "agent.transport_security"}
+    of_agents = {name for name in BY_NAME if name.startswith("agent.")} - read_by_the_agent
     assert of_agents <= set(SETTING_OF.values())
 
 

@@ -1,6 +1,9 @@
 """The handshake, sans-IO: against its vector, and against everything a peer may do wrong."""
 
 import contextlib
+import hashlib
+import hmac
+import struct
 
 import pytest
 from hypothesis import given
@@ -15,8 +18,9 @@ from rfaas_transport.errors import (
     RfaasError,
     VersionMismatch,
 )
-from rfaas_transport.handshake_machine import LIMIT_BYTES, Accepter, Dialer
+from rfaas_transport.handshake_machine import LIMIT_BYTES, SECURITY_CODES, Accepter, Dialer, SecurityRefused
 from rfaas_transport.messages import decode, pack
+from rfaas_transport.tls import channel_key
 from support.vectors import load
 
 VECTOR = load("handshake")
@@ -59,6 +63,31 @@ def test_both_sides_say_what_the_vector_says():
     assert left.peer_params == VECTOR["welcome_params"]
     assert right.peer_params == PARAMS
     assert asked == [("data", PARAMS)]
+
+
+def test_the_key_of_the_channel_is_what_the_vector_says():
+    """And what RFC 5869 says, written down once more."""
+    session_key = bytes.fromhex(VECTOR["session_key"])
+    assert channel_key(session_key, PARAMS["channel"]).hex() == VECTOR["channel_key"]
+    extracted = hmac.new(bytes(32), session_key, hashlib.sha256).digest()
+    info = b"rfaas-004 tls" + struct.pack("<Q", PARAMS["channel"])
+    assert hmac.new(extracted, info + b"\x01", hashlib.sha256).hexdigest() == VECTOR["channel_key"]
+    assert channel_key(session_key, PARAMS["channel"] + 1).hex() != VECTOR["channel_key"]
+
+
+@pytest.mark.parametrize("code", SECURITY_CODES)
+def test_an_accepter_says_what_it_wants_of_encryption(code):
+    def refuse(role, params):
+        raise SecurityRefused.of(code, "why")
+
+    left, right = dialer(), accepter(authorise=refuse)
+    left.receive(right.receive(left.start()))
+    with pytest.raises(SecurityRefused):
+        right.receive(PROOF)
+    with pytest.raises(SecurityRefused) as told:
+        left.receive(right.last_words)
+    assert (told.value.required, told.value.hint) == (code == "encryption-required", "why")
+    assert (left.done, right.done) == (False, False)
 
 
 def test_one_byte_at_a_time_with_what_follows_left_over():

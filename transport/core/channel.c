@@ -14,7 +14,7 @@ enum {
     UNREAD_ANSWERS_MAX = 1024,  /* a peer that sends nonsense and reads no answer is given up */
     HEAD_ROOM_BYTES = 512,
     COMPLETED_ROOM = 8,
-    LOOKS_A_CLOCK = 64,      /* some 2 us */
+    LOOKS_A_CLOCK = 64,      /* some 2 us of looks at memory */
     YIELD_AFTER_NS = 20000,  /* a peer that answers at all at once has answered by then */
     TAKEN_AWAY_NS = 200000,  /* a yield that took so long let somebody else run */
 };
@@ -290,8 +290,9 @@ rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns)
     if (channel->rx_end != RFAAS_OK)
         return RFAAS_OK;
     int64_t start_ns = 0;
+    uint32_t looks = channel->medium->looks_a_clock > 0 ? channel->medium->looks_a_clock : LOOKS_A_CLOCK;
     for (;;) {
-        for (int look = 0; look < LOOKS_A_CLOCK; look++) {
+        for (uint32_t look = 0; look < looks; look++) {
             if (channel->medium->ready(channel))
                 return RFAAS_OK;
             relax();
@@ -318,7 +319,10 @@ bool rfaas_channel_stay_awake(rfaas_channel *channel, bool on)
 
 bool rfaas_channel_wants_write(const rfaas_channel *channel)
 {
-    return channel->medium->polls_out && channel->queued_frames > 0 && channel->tx_end == RFAAS_OK;
+    if (!channel->medium->polls_out || channel->closed || channel->rx_end != RFAAS_OK)
+        return false;
+    bool queued = channel->queued_bytes > 0 && channel->tx_end == RFAAS_OK && !channel->tx_waits_for_rx;
+    return queued || channel->rx_waits_for_tx;
 }
 
 int rfaas_channel_fd(const rfaas_channel *channel)

@@ -1,6 +1,8 @@
 /* receiver.c - the states of an arriving frame; see receiver.h. */
 #include "receiver.h"
 
+#include "large_buffer.h"
+
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +31,8 @@ static void *default_allocate(void *context, size_t size_bytes)
     void *buffer;
     if (size_bytes <= SMALL_BYTES)
         return small_allocate(size_bytes);
+    if (size_bytes >= RFAAS_LARGE_BUFFER_MIN_BYTES)
+        return rfaas_large_buffer_take(size_bytes);
     return posix_memalign(&buffer, RFAAS_SEGMENT_ALIGNMENT, size_bytes) == 0 ? buffer : NULL;
 }
 
@@ -36,7 +40,10 @@ static void default_release(void *context, void *buffer, size_t size_bytes)
 {
     (void)context;
     uint8_t *block = buffer;
-    free(size_bytes <= SMALL_BYTES ? block - block[-1] : block);
+    if (size_bytes >= RFAAS_LARGE_BUFFER_MIN_BYTES)
+        rfaas_large_buffer_give(buffer, size_bytes);
+    else
+        free(size_bytes <= SMALL_BYTES ? block - block[-1] : block);
 }
 
 const rfaas_memory rfaas_memory_default = {default_allocate, default_release, NULL};
@@ -252,6 +259,26 @@ void rfaas_receiver_got(rfaas_receiver *receiver, size_t size_bytes)
         on_header(receiver);
     else
         on_head(receiver);
+}
+
+size_t rfaas_receiver_feed(rfaas_receiver *receiver, const uint8_t *bytes, size_t size_bytes)
+{
+    struct iovec pieces[RFAAS_RECEIVER_IOVECS];
+    size_t fed_bytes = 0;
+    while (fed_bytes < size_bytes) {
+        size_t n = rfaas_receiver_want(receiver, pieces), step_bytes = 0;
+        if (n == 0)
+            break;
+        for (size_t i = 0; i < n && fed_bytes + step_bytes < size_bytes; i++) {
+            size_t left_bytes = size_bytes - fed_bytes - step_bytes;
+            size_t piece_bytes = pieces[i].iov_len < left_bytes ? pieces[i].iov_len : left_bytes;
+            memcpy(pieces[i].iov_base, bytes + fed_bytes + step_bytes, piece_bytes);
+            step_bytes += piece_bytes;
+        }
+        rfaas_receiver_got(receiver, step_bytes);
+        fed_bytes += step_bytes;
+    }
+    return fed_bytes;
 }
 
 bool rfaas_receiver_is_between_frames(const rfaas_receiver *receiver)

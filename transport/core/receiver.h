@@ -73,6 +73,9 @@ size_t rfaas_receiver_want(rfaas_receiver *receiver, struct iovec pieces[RFAAS_R
 /* `size_bytes` > 0 of what rfaas_receiver_want() named have been written, in order. */
 void rfaas_receiver_got(rfaas_receiver *receiver, size_t size_bytes);
 
+/* Copies from `bytes` what belongs to the present frame, at most `size_bytes`; returns how many those were. */
+size_t rfaas_receiver_feed(rfaas_receiver *receiver, const uint8_t *bytes, size_t size_bytes);
+
 /* True between two frames: an end of the stream is in order here. */
 bool rfaas_receiver_is_between_frames(const rfaas_receiver *receiver);
 

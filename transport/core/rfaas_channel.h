@@ -65,17 +65,19 @@ typedef struct rfaas_medium {
     rfaas_rc (*wait)(rfaas_channel *channel, int64_t timeout_ns);
 
     /* A descriptor that is readable (epoll, level-triggered) exactly while receive() has something to do. On a medium
-     * without `polls_out` that holds from the moment when receive() answered AGAIN, and it covers flush() too. */
+     * without `polls_out`, or while it `stays awake`, that holds from the moment when receive() answered AGAIN; without
+     * `polls_out` it covers flush() too. */
     int (*fd)(const rfaas_channel *channel);
 
-    /* True if receive() has something to do, or may have; cheap, takes nothing. The thread that polls, beside another
+    /* True if receive() has something to do, or may have; cheap, takes no frame. The thread that polls, beside another
      * that sends. */
     bool (*ready)(const rfaas_channel *channel);
 
-    /* For an owner that polls all the time and needs no descriptor; NULL: makes no difference. Turned off before it
-     * sleeps: true says that there is something to do already. */
+    /* For an owner that polls all the time and needs no descriptor: saves bells (shm), reads ahead (tcp). NULL: makes no
+     * difference. Turned off before it sleeps: true says that there is something to do already. */
     bool (*stay_awake)(rfaas_channel *channel, bool on);
     bool polls_out; /* a full medium shows in the descriptor's writability, which the owner has to watch */
+    uint32_t looks_a_clock; /* calls of ready() that take some 2 us; 0: 64, as memory does */
 
     /* Bytes the peer's kernel does not have yet, without those queued here. */
     uint64_t (*unacknowledged_bytes)(const rfaas_channel *channel);
@@ -97,12 +99,10 @@ typedef struct rfaas_statistics {
     uint64_t payload_bytes_received;
 } rfaas_statistics;
 
-struct rfaas_completion; /* a cookie whose buffers are free again */
-
 /* Common part, first member of every medium's own struct. A medium touches `receiver` and what it is told to. */
 struct rfaas_channel {
     const rfaas_medium *medium;
-    const char *name; /* "tcp", "unix", "inproc", "shm" */
+    const char *name; /* "tcp", "unix", "tls", "inproc", "shm" */
     pid_t owner;      /* the process that opened it */
     uint64_t max_payload_bytes;
     uint32_t tx_credits; /* credited frames that may be sent */
@@ -113,6 +113,9 @@ struct rfaas_channel {
     rfaas_rc rx_end; /* the same of receiving */
     bool closed;
     bool said_bye;
+    bool holds_bytes;     /* of what has left the descriptor something is not in a frame yet: MORE must be followed up */
+    bool tx_waits_for_rx; /* what is queued goes only after something came in: a medium that is still shaking hands */
+    bool rx_waits_for_tx; /* nothing comes in before the medium itself has sent something */
     char why[160]; /* the first thing that went wrong */
     rfaas_receiver receiver;
     rfaas_statistics statistics;
@@ -126,15 +129,23 @@ struct rfaas_channel {
 
 enum { RFAAS_NO_TIMEOUT = 0 };
 
+struct rfaas_secure_ops;
+
 typedef struct rfaas_tcp_options {
     uint64_t max_payload_bytes; /* larger payloads are refused, both ways */
-    /* TCP_USER_TIMEOUT in ms; 0: the kernel's. Beware: it also ends connections whose peer is alive but reads nothing
+    /* TCP_USER_TIMEOUT in ms; 0: as the socket has it. Beware: it also ends connections whose peer is alive but reads nothing
      * for that long, as a worker does that computes. */
     uint32_t user_timeout_ms;
+    const struct rfaas_secure_ops *secure; /* what encrypts; NULL: nothing does */
+    const uint8_t *key;    /* with `secure`: RFAAS_SECURE_KEY_BYTES that both sides have and nobody else; read, not kept */
+    bool is_dialer;        /* with `secure`: who speaks first; one side is */
 } rfaas_tcp_options;
 
 /* Adopts a connected stream socket, TCP or unix, and makes it non-blocking and close-on-exec; the channel owns `fd`
- * from then on. On UNSUITABLE (no connected stream socket) and NO_MEMORY the caller still owns it. Reads no byte. */
+ * from then on. On UNSUITABLE (no connected stream socket) and NO_MEMORY the caller still owns it. Reads no frame. With
+ * `secure` the handshake goes on in poll() and flush(); what is sent before its end is queued, and one that fails is a
+ * channel that BROKE. Other options of the socket stay: SO_PRIORITY, SO_BUSY_POLL; with SO_ZEROCOPY, payloads of 64 KiB and
+ * more are sent by reference, and stay borrowed until the kernel has given them back. */
 rfaas_rc rfaas_tcp_adopt(int fd, const rfaas_tcp_options *options, rfaas_channel **channel);
 
 /* Two ends in this process; each may be used by its own thread. On NO_MEMORY nothing was made. Needs one descriptor
@@ -173,11 +184,12 @@ rfaas_rc rfaas_channel_wait(rfaas_channel *channel, int64_t timeout_ns);
  * that sends; needs no lock. */
 rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns);
 
-/* For an owner that polls without pause: no system call is made for it while `on`. Turn it off before waiting for the
- * descriptor: true says that poll() has something to do already, and the descriptor may not tell. */
+/* For an owner that polls without pause: while `on` the peer makes no system call for it (shm), and more is read at a
+ * time (tcp). Turn it off before waiting for the descriptor: true says that poll() has something to do already, and the
+ * descriptor may not tell; it does once poll() answered AGAIN. */
 bool rfaas_channel_stay_awake(rfaas_channel *channel, bool on);
 
-/* True while frames are queued and the descriptor must be watched for writability too. */
+/* True while something is queued that can go, and the descriptor must be watched for writability too. */
 bool rfaas_channel_wants_write(const rfaas_channel *channel);
 
 /* A cookie of a queued frame whose buffers are free again, sent or not; NULL if there is none. */

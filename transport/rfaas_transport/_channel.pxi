@@ -10,6 +10,7 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -27,6 +28,10 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_trylock(pthread_mutex_t *mutex)
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
     int pthread_mutex_destroy(pthread_mutex_t *mutex)
+
+cdef extern from "secure_stream.h" nogil:
+    ctypedef struct rfaas_secure_ops:
+        pass
 
 cdef extern from "rfaas_channel.h" nogil:
     enum:
@@ -73,10 +78,14 @@ cdef extern from "rfaas_channel.h" nogil:
         size_t queued_frames, n_completed
         rfaas_rc tx_end
         bint closed
+        bint holds_bytes
         rfaas_statistics statistics
     ctypedef struct rfaas_tcp_options:
         uint64_t max_payload_bytes
         uint32_t user_timeout_ms
+        const rfaas_secure_ops *secure
+        const uint8_t *key
+        bint is_dialer
     rfaas_rc rfaas_tcp_adopt(int fd, const rfaas_tcp_options *options, rfaas_channel **channel)
     rfaas_rc rfaas_inproc_pair(uint64_t max_payload_bytes, rfaas_channel **left, rfaas_channel **right)
     int rfaas_shm_create(uint64_t arena_bytes)
@@ -300,22 +309,31 @@ cdef class Channel:
         pthread_mutex_destroy(&self.lock)
 
     @staticmethod
-    def from_fd(int fd, *, uint64_t max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, double user_timeout_s=0.0):
+    def from_fd(int fd, *, uint64_t max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, double user_timeout_s=0.0,
+                bytes key=None, bint is_dialer=False):
         """Adopt a connected stream socket, TCP or unix: it becomes non-blocking, close-on-exec and the channel's own.
 
-        Reads nothing. Args:
+        Reads no frame. Args:
             fd: its descriptor; on any error it stays the caller's.
             max_payload_bytes: larger payloads are refused, sent or received.
-            user_timeout_s: TCP_USER_TIMEOUT; 0: the kernel's. It also ends connections to a living peer that reads
+            user_timeout_s: TCP_USER_TIMEOUT; 0: as the socket has it. It also ends connections to a living peer that reads
                 nothing for that long, so it does not suit peers that compute.
+            key: 32 bytes that the peer has and nobody else: all is encrypted (medium "tls") and who lacks the key is
+                refused, in `poll`. None: plain.
+            is_dialer: with `key`: which side speaks first; one does.
         Raises:
-            ConfigError: `fd` is no connected stream socket.
+            ConfigError: `fd` is no connected stream socket, `key` has another size, or nothing encrypts here.
             MemoryError: no memory for the channel.
         """
         cdef rfaas_tcp_options options
         cdef rfaas_channel *channel = NULL
+        memset(&options, 0, sizeof(options))
         options.max_payload_bytes = max_payload_bytes
         options.user_timeout_ms = <uint32_t>(user_timeout_s * 1000.0)
+        if key is not None:
+            options.secure = _encryption(key)
+            options.key = key
+            options.is_dialer = is_dialer
         cdef rfaas_rc rc = rfaas_tcp_adopt(fd, &options, &channel)
         if rc == RFAAS_NO_MEMORY:
             raise MemoryError
@@ -411,7 +429,8 @@ cdef class Channel:
             Others: as in the specification; integers in the range of their field.
         Returns:
             True: handed over whole, the buffers are free. False: the rest is queued, the buffers are borrowed and must
-            not be changed until `poll` or `flush` has sent them (`wants_write` is true meanwhile).
+            not be changed until `poll` or `flush` has sent them (`wants_write` is true meanwhile), or, over a socket
+            with SO_ZEROCOPY, has found out that the kernel gave them back.
         Raises:
             NoCredit, PayloadTooLarge, ChannelClosed, ChannelBroken, MemoryError: this frame is not sent, nothing is
                 borrowed; after the first two the channel stays usable.
@@ -521,7 +540,7 @@ cdef class Channel:
         if rc == RFAAS_MORE:
             with nogil:
                 rc = rfaas_channel_poll(self.channel, TURN_BYTES, received)
-                while rc == RFAAS_MORE and not self.channel.medium.polls_out:
+                while rc == RFAAS_MORE and (self.channel.holds_bytes or not self.channel.medium.polls_out):
                     rc = rfaas_channel_poll(self.channel, TURN_BYTES, received)
         pthread_mutex_unlock(&self.lock)
         return rc
@@ -581,9 +600,10 @@ cdef class Channel:
         return frame
 
     def stay_awake(self, bint on):
-        """Say that this side polls all the time, and later that it will sleep; only shm makes a difference.
+        """Say that this side polls all the time, and later that it will sleep.
 
-        While `on`, no system call is made for this side and its descriptor tells nothing. Any thread but a sleeping one.
+        While `on`, its descriptor tells nothing: over shm the peer makes no system call to wake this side, over a socket
+        this side reads ahead. Any thread but a sleeping one.
 
         Returns:
             True if `poll` has something to do already: then the descriptor may not tell, and waiting for it would last.
@@ -667,6 +687,16 @@ def shm_segment(uint64_t arena_bytes=DEFAULT_ARENA_BYTES):
     if fd < 0:
         raise _os_error()
     return fd
+
+
+cdef const rfaas_secure_ops *_encryption(bytes key) except NULL:
+    """Loads what encrypts, which nobody else pays for."""
+    from rfaas_transport import tls
+    if len(key) != tls.KEY_BYTES:
+        raise ConfigError(f"the key of a channel has {len(key)} bytes, not {tls.KEY_BYTES}")
+    tls.require()
+    from rfaas_transport import _tls
+    return <const rfaas_secure_ops *>PyCapsule_GetPointer(_tls.operations, "rfaas_transport._tls.operations")
 
 
 cdef Channel _adopt(rfaas_channel *channel):

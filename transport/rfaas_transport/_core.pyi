@@ -50,7 +50,14 @@ class Frame:
 @final
 class Channel:
     @staticmethod
-    def from_fd(fd: int, *, max_payload_bytes: int = ..., user_timeout_s: float = 0.0) -> Channel: ...
+    def from_fd(
+        fd: int,
+        *,
+        max_payload_bytes: int = ...,
+        user_timeout_s: float = 0.0,
+        key: bytes | None = None,
+        is_dialer: bool = False,
+    ) -> Channel: ...
     @staticmethod
     def from_shm(fd: int, memory_fd: int, side: int, *, max_payload_bytes: int = ...) -> Channel: ...
     @staticmethod

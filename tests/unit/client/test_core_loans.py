@@ -17,7 +17,9 @@ from rfaas.client.events import (
     Returned,
     SendWant,
     Shutdown,
+    Submit,
     Terminate,
+    Withdrawn,
 )
 from rfaas.config import CallSettings
 from rfaas_transport.errors import ExecutorBroken
@@ -118,6 +120,29 @@ def test_an_executor_ends_only_once_its_channel_is_back(client):
     only(effects, Recall)
     none(effects, Drained)
     only(client.step(Returned(1, 2)), Drained)
+
+
+def test_calls_that_come_back_after_shutdown_are_cancelled_if_those_that_waited_were(client):
+    lend(client)
+    client.step(Shutdown(cancel_queued=True))
+    call = Call(9, "work", CallSettings())
+    effects = client.step(Submit(call))
+    assert only(effects, Withdrawn).call is call
+    none(effects, Drained)
+    only(client.step(Returned(1, 2)), Drained)
+
+
+def test_calls_that_come_back_after_shutdown_run_if_those_that_waited_did(client):
+    lend(client)
+    client.step(Shutdown())
+    call = Call(9, "work", CallSettings())
+    client.step(Submit(call))
+    effects = client.step(Returned(1, 2))
+    none(effects, Drained)
+    dispatch = only(effects, Dispatch)
+    assert dispatch.call is call
+    effects = client.answer(1, dispatch.call_id)
+    only(effects, Drained)
 
 
 def test_termination_waits_for_the_channel_and_fails_what_is_in_flight(client):

@@ -59,6 +59,30 @@ def test_a_data_connection_is_turned_away_by_another_lease_a_dying_worker_and_a_
     assert isinstance(offer(shell, other, 3, slot=1), on.TurnAway)
 
 
+@pytest.mark.parametrize(
+    ("config", "medium", "over_network", "code"),
+    [
+        ({}, "", True, None),
+        ({}, "tls", True, None),
+        ({"encrypted_only": True}, "tls", True, None),
+        ({"encrypted_only": True}, "", True, "encryption-required"),
+        ({"encrypted_only": True}, "", False, None),  # a unix socket does not leave the kernel
+        ({"encrypted_only": True}, "shm", False, None),
+        ({"cannot_encrypt": "no OpenSSL"}, "tls", True, "encryption-unavailable"),
+        ({"cannot_encrypt": "no OpenSSL"}, "", True, None),
+        ({}, "verbs", True, "not-found"),
+    ],
+)
+def test_a_data_connection_is_encrypted_if_either_side_says_so_or_it_is_turned_away(config, medium, over_network, code):
+    shell = Shell(**config)
+    shell.up()
+    terms = shell.lease()
+    data = on.DataOffered(1, terms.lease_id, 0, 1, 1, medium, over_network=over_network)
+    [answer] = shell.step(data)
+    assert (answer.code if isinstance(answer, on.TurnAway) else None) == code
+    assert code is not None or answer.medium == medium
+
+
 def test_a_worker_takes_no_more_channels_than_its_page_has_slots(shell):
     terms = shell.lease()
     answers = [offer(shell, terms, n) for n in range(PAGE_SLOTS + 1)]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfaas.control.messages import ReleaseLease
-from rfaas.session.data_channels import REDIAL_DATA_S
+from rfaas.session.data_channels import REDIAL_DATA_S, SLOW_REDIAL_DATA_S
 from rfaas.session.events import (
     AgentDown,
     CloseAgent,
@@ -97,6 +97,76 @@ def test_memory_is_shared_where_the_agent_is_on_this_node_and_the_client_wants_i
     h.step(DataUp(wish.channel))
     [told] = h.take(ToClient)
     assert told.message["medium"] == medium
+
+
+FAR = "tcp:n1:9"
+
+
+def far_worker(h, **wishes):
+    """A worker on another node is dialled for the client; the wish."""
+    h.want(4, **wishes)
+    h.grant(address=FAR)
+    h.agent_up(FAR)
+    h.agent_says("attached", 1, FAR, cores=[3], expires_in_s=TTL_S)
+    h.agent_says("worker-up", 1, FAR, slot=3, generation=1, pid=9)
+    [wish] = h.take(DialData)
+    return wish
+
+
+def queued(h):
+    return [effect.message for effect in h.take(ToClient) if effect.message["m"] == "queued"]
+
+
+def test_what_a_client_wants_encrypted_is_asked_for_encrypted(h):
+    wish = far_worker(h, transport_security="encrypt", can_encrypt=True)
+    assert wish.params["medium"] == "tls"
+    h.step(DataUp(wish.channel))
+    [told] = h.take(ToClient)
+    assert told.message["medium"] == "tls"
+
+
+def test_a_connection_that_stays_on_the_node_is_not_encrypted(h):
+    h.want(4, transport="tcp", transport_security="encrypt", can_encrypt=True)
+    h.grant()
+    h.agent_up()
+    h.agent_says("attached", 1, cores=[3], expires_in_s=TTL_S)
+    h.agent_says("worker-up", 1, slot=3, generation=1, pid=9)
+    [wish] = h.take(DialData)
+    assert "medium" not in wish.params
+
+
+def test_an_agent_that_wants_encryption_gets_it_from_then_on(h):
+    wish = far_worker(h, can_encrypt=True)
+    assert "medium" not in wish.params
+    h.step(DataDown(wish.channel, "why", security="encryption-required"))
+    h.advance(REDIAL_DATA_S)
+    [again] = h.take(DialData)
+    assert again.params["medium"] == "tls"
+    assert queued(h) == []
+    h.agent_says("worker-up", 1, FAR, slot=4, generation=1, pid=10)
+    [other] = h.take(DialData)
+    assert other.params["medium"] == "tls"
+
+
+def test_a_client_that_can_t_encrypt_is_told_what_the_agent_wants_and_is_never_given_less(h):
+    wish = far_worker(h)
+    h.step(DataDown(wish.channel, "why", security="encryption-required"))
+    [word] = queued(h)
+    assert "encrypted connections only" in word["reason"]
+    assert "libssl-dev" in word["hint"]
+    h.advance(SLOW_REDIAL_DATA_S)
+    [again] = h.take(DialData)  # the agent may have been started anew
+    assert "medium" not in again.params
+
+
+def test_a_client_that_wants_encryption_is_told_of_an_agent_that_can_t(h):
+    wish = far_worker(h, transport_security="encrypt", can_encrypt=True)
+    h.step(DataDown(wish.channel, "no OpenSSL", security="encryption-unavailable"))
+    [word] = queued(h)
+    assert "its agent can't: no OpenSSL" in word["reason"]
+    h.advance(SLOW_REDIAL_DATA_S)
+    [again] = h.take(DialData)
+    assert again.params["medium"] == "tls"
 
 
 def test_where_memory_can_t_be_shared_though_nothing_else_will_do_the_client_is_told_why(h):

@@ -1,0 +1,48 @@
+/* shm_channel.h - one end of a shared-memory channel, for the files that are its medium: shm.c (the bell, sleeping, the
+ * two ends), shm_send.c, shm_receive.c.
+ */
+#ifndef RFAAS_SHM_CHANNEL_H
+#define RFAAS_SHM_CHANNEL_H
+
+#include "frame_queue.h"
+#include "shm_segment.h"
+
+typedef struct shm_channel {
+    rfaas_channel base;
+    int fd;
+    dev_t socket_device; /* which socket it is: code that we don't know may close or replace the descriptor */
+    ino_t socket_inode;
+    bool stays_awake;  /* its owner polls: no bell, and the socket is asked now and then only */
+    bool peer_gone;    /* the socket has ended */
+    uint32_t looks;    /* empty ones since the socket was asked */
+    rfaas_shm_segment *segment;
+    rfaas_shm_writer writer;
+    rfaas_shm_reader reader;
+    uint32_t entry_got_bytes; /* of the entry that is being read */
+    bool entry_begun;         /* its header has been taken */
+    rfaas_shm_lent *placed;   /* the block in which the payload of the present frame lies, NULL: none */
+    uint8_t *place;
+    uint64_t place_bytes;
+    rfaas_frame_queue queue;
+} shm_channel;
+
+enum {
+    /* Empty looks at the ring, while awake, until the socket is asked whether the peer lives. */
+    RFAAS_SHM_LOOKS_A_SYSCALL = 64,
+};
+
+/* Wakes the peer, or learns that it is gone. */
+void rfaas_shm_ring_bell(shm_channel *channel);
+
+/* Takes the bells that were rung, and learns whether the peer is gone. True: there were some. */
+bool rfaas_shm_ask_socket(shm_channel *channel);
+
+/* Makes sure that the descriptor becomes readable when an entry comes. True: there is something to do already. */
+bool rfaas_shm_go_to_sleep(shm_channel *channel);
+
+/* Entries of the medium's table. */
+rfaas_rc rfaas_shm_send(rfaas_channel *channel, const rfaas_outgoing *out);
+rfaas_rc rfaas_shm_flush(rfaas_channel *channel, uint64_t budget_bytes);
+rfaas_rc rfaas_shm_receive(rfaas_channel *channel, uint64_t budget_bytes);
+
+#endif

@@ -1,0 +1,115 @@
+/* shm_send.c - frames into shared memory: through the ring in pieces, large payloads as blocks of the arena. */
+#include <errno.h>
+#include <string.h>
+
+#include "shm_channel.h"
+
+/* A reader that sleeps is woken before anything is published: what fails then was not sent. False: it is gone. */
+static bool wake_reader(shm_channel *channel)
+{
+    bool is_gone;
+    if (rfaas_shm_must_wake(&channel->writer, &is_gone))
+        rfaas_shm_ring_bell(channel);
+    return !is_gone && !channel->peer_gone;
+}
+
+static size_t aligned(size_t size_bytes)
+{
+    return (size_bytes + RFAAS_SEGMENT_ALIGNMENT - 1) & ~(size_t)(RFAAS_SEGMENT_ALIGNMENT - 1);
+}
+
+/* All segments into a block, each on a line of its own as the receiver lays them out, and the entry that says so. False:
+ * no block is free, and the payload goes through the rings. */
+static bool put_block(shm_channel *channel, rfaas_cursor *frame)
+{
+    uint64_t size_bytes = 0;
+    for (size_t i = 0; i < frame->n_segments; i++)
+        size_bytes += aligned(frame->segments[i].iov_len);
+    rfaas_shm_block block;
+    uint8_t *at = rfaas_shm_block_take(&channel->writer, size_bytes, &block);
+    if (at == NULL)
+        return false;
+    for (size_t i = 0; i < frame->n_segments; i++) {
+        size_t segment_bytes = frame->segments[i].iov_len;
+        if (segment_bytes > 0)
+            memcpy(at, frame->segments[i].iov_base, segment_bytes);
+        at += aligned(segment_bytes);
+    }
+    rfaas_shm_entry *entry = rfaas_shm_entry_to_write(&channel->writer);
+    entry->kind = RFAAS_SHM_BLOCK;
+    entry->size_bytes = 0;
+    entry->at = block.offset_bytes;
+    entry->block_bytes = size_bytes;
+    entry->block = block.slot;
+    entry->generation = block.generation;
+    frame->n_segments = 0;
+    return true;
+}
+
+/* One entry with what comes next of the frame; there is room for it. */
+static void put_piece(shm_channel *channel, rfaas_cursor *frame)
+{
+    rfaas_shm_entry *entry = rfaas_shm_entry_to_write(&channel->writer);
+    bool is_first = rfaas_cursor_is_at_start(frame);
+    entry->kind = is_first ? RFAAS_SHM_FRAME : RFAAS_SHM_MORE;
+    if (is_first)
+        rfaas_cursor_copy(frame, entry->header, RFAAS_HEADER_BYTES);
+    uint64_t left_bytes = rfaas_cursor_left_bytes(frame);
+    size_t size_bytes = left_bytes < RFAAS_SHM_PIECE_BYTES ? (size_t)left_bytes : RFAAS_SHM_PIECE_BYTES;
+    uint8_t *to = entry->bytes;
+    if (size_bytes > RFAAS_SHM_INLINE_BYTES)
+        to = rfaas_shm_data_to_write(&channel->writer, size_bytes, &size_bytes, &entry->at);
+    entry->size_bytes = (uint32_t)size_bytes;
+    rfaas_cursor_copy(frame, to, size_bytes);
+}
+
+/* OK: all of it is with the peer. AGAIN: the rings are full. MORE: the budget is spent. BROKEN: the peer is gone. */
+static rfaas_rc put_some(shm_channel *channel, rfaas_cursor *frame, uint64_t budget_bytes, uint64_t *put_bytes)
+{
+    uint64_t start_bytes = rfaas_cursor_left_bytes(frame), left_bytes = start_bytes;
+    bool to_arena = rfaas_cursor_is_at_start(frame) && start_bytes - frame->head_bytes >= RFAAS_SHM_ARENA_MIN_BYTES;
+    rfaas_rc rc = RFAAS_OK;
+    while (left_bytes > 0 && rc == RFAAS_OK) {
+        if (start_bytes - left_bytes >= budget_bytes) {
+            rc = RFAAS_MORE;
+        } else if (!rfaas_shm_has_room(&channel->writer, left_bytes > RFAAS_SHM_INLINE_BYTES ? 1 : 0)) {
+            rc = RFAAS_AGAIN;
+        } else if (!wake_reader(channel)) {
+            rc = rfaas_channel_broken(&channel->base, "sending failed", EPIPE);
+        } else {
+            if (!(to_arena && put_block(channel, frame)))
+                put_piece(channel, frame);
+            to_arena = false;
+            left_bytes = rfaas_cursor_left_bytes(frame);
+            if (rfaas_shm_publish(&channel->writer))
+                rfaas_shm_ring_bell(channel);
+        }
+    }
+    *put_bytes = start_bytes - left_bytes;
+    return rc;
+}
+
+static rfaas_rc put_until_full(rfaas_channel *base, rfaas_cursor *frame, uint64_t budget_bytes, uint64_t *put_bytes)
+{
+    shm_channel *channel = (shm_channel *)base;
+    uint64_t total_bytes = 0;
+    for (;;) {
+        rfaas_rc rc = put_some(channel, frame, budget_bytes - total_bytes, put_bytes);
+        total_bytes += *put_bytes;
+        *put_bytes = total_bytes;
+        if (rc != RFAAS_AGAIN || rfaas_shm_wait_for_room(&channel->writer))
+            return rc;
+    }
+}
+
+rfaas_rc rfaas_shm_send(rfaas_channel *base, const rfaas_outgoing *out)
+{
+    return rfaas_frame_queue_send(base, &((shm_channel *)base)->queue, out, UINT64_MAX, put_until_full);
+}
+
+/* Until the rings are full, whatever the budget: only then the peer's bell tells when to go on. */
+rfaas_rc rfaas_shm_flush(rfaas_channel *base, uint64_t budget_bytes)
+{
+    (void)budget_bytes;
+    return rfaas_frame_queue_flush(base, &((shm_channel *)base)->queue, UINT64_MAX, put_until_full);
+}

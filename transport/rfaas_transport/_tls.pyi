@@ -1,0 +1,6 @@
+from typing import Final
+
+operations: Final[object]
+
+def library() -> str: ...
+def _change_keys_after(records: int) -> None: ...
