@@ -14,7 +14,7 @@ extras=${extras// /,}
 
 built_from() {
     echo pyproject.toml CMakeLists.txt
-    find transport executors slurm_plugin -name '*.c' -o -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi'
+    find rfaas transport executors slurm_plugin -name '*.c' -o -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.f90' -o -name '*.pc.in'
 }
 
 packages() { find rfaas transport executors allocator slurm_plugin -name __init__.py; }

@@ -214,7 +214,7 @@ cdef class NativeFunction:
         cdef Py_buffer view
         cdef timespec now
         cdef void *here
-        cdef int place
+        cdef int place  # typed, or the shift is Python's and its result checked against a byte
         cdef rfaas_call_result result
         if len(holder) != 16:
             raise ValueError("a client's id has 16 bytes")

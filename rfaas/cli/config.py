@@ -12,9 +12,14 @@ from rfaas.settings.document import default_text
 from rfaas_transport.errors import ConfigError, RfaasError
 
 
-@click.group("config")
-def config() -> None:
-    """Show and check settings: values, where they come from, files.
+@click.group("config", invoke_without_command=True)
+@click.option("--cflags", is_flag=True, help="Print what compilers of C need to find rfaas.h.")
+@click.option("--fortran", is_flag=True, help="Print the path of rfaas.f90, to be compiled with the program.")
+@click.option("--libs", is_flag=True, help="Print what the linker needs for librfaas.")
+@click.option("--pkgconfigdir", is_flag=True, help="Print the directory of rfaas.pc, for PKG_CONFIG_PATH.")
+@click.pass_context
+def config(context: click.Context, cflags: bool, fortran: bool, libs: bool, pkgconfigdir: bool) -> None:
+    """Show and check settings: values, where they come from, files; and what builds programs in C and Fortran.
 
     \b
     An argument in the program goes before the command line, then RFAAS_* variables, then rfaas.toml: nearest
@@ -24,7 +29,20 @@ def config() -> None:
     rfaas config show                       every value and its source
     RFAAS_EXECUTOR_CORES=2 rfaas config show --set
     rfaas config check rfaas.toml           before you commit it
+    cc program.c $(rfaas config --cflags --libs)
     """
+    if context.invoked_subcommand is not None:
+        return
+    if not (cflags or fortran or libs or pkgconfigdir):
+        click.echo(context.get_help())
+        return
+    from rfaas.librfaas import building
+
+    try:
+        found = building.words(cflags=cflags, fortran=fortran, libs=libs, pkgconfigdir=pkgconfigdir)
+    except RfaasError as error:
+        fail(error, as_json=False)
+    click.echo(" ".join(found))
 
 
 @config.command("show")

@@ -23,7 +23,7 @@ from rfaas.control.address import AllocatorAddress
 from rfaas.session import packets
 from rfaas.session.connection import SessionConnection
 from rfaas.session.environment import without_launcher
-from rfaas.session.names import embedded_key, personal_key, process_start, socket_name
+from rfaas.session.names import embedded_key, is_listed, personal_key, process_start, socket_name
 from rfaas.settings import Settings
 from rfaas_transport.errors import (
     AllocatorUnavailable,
@@ -116,11 +116,33 @@ def connect(
         time.sleep(_AGAIN_S)  # it was leaving; the next try starts another one
 
 
-def _target(choice: AllocatorChoice) -> _Target:
+def serving(
+    choice: AllocatorChoice, client: tuple[int, int], *, daemon_python: str | None = None, timeout_s: float = 10.0
+) -> str:
+    """Name of the socket of another program's session process, after starting one if nobody serves it. Blocks.
+
+    For clients that join by themselves, as those in C do. It may leave again before they come.
+
+    Args:
+        choice, daemon_python, timeout_s: as for `connect`.
+        client: pid of the program, and its start time (rfaas.session.names).
+
+    Raises: as `connect`.
+    """
+    target = _target(choice, client)
+    deadline_s = time.monotonic() + timeout_s
+    starts = 0
+    # Not by connecting: who joins nothing and leaves is an embedded session process's last client.
+    while not is_listed(target.name):
+        starts += 1
+        _start(target, daemon_python, deadline_s, may_be_silent=starts < STARTS)
+    return target.name
+
+
+def _target(choice: AllocatorChoice, client: tuple[int, int] | None = None) -> _Target:
     uid = os.getuid()
     if isinstance(choice, Embedded):
-        pid = os.getpid()
-        start = process_start(pid)
+        pid, start = client or (os.getpid(), process_start(os.getpid()))
         of_me = ("--embedded", "--client-pid", str(pid), "--client-start", str(start))
         return _Target(socket_name(uid, embedded_key(pid, start)), of_me, None)
     key = personal_key(AllocatorAddress.load(choice.path).alloc_id)

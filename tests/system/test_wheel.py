@@ -64,6 +64,12 @@ def test_the_wheel_holds_the_headers_that_programs_include(wheel):
     assert {f"rfaas/include/{name}" for name in public} <= members(wheel)
 
 
+def test_the_wheel_holds_what_programs_in_c_and_fortran_are_built_with(wheel):
+    parts = {"rfaas/include/rfaas.f90", "rfaas/lib/librfaas.so", "rfaas/lib/pkgconfig/rfaas.pc"}
+    assert parts <= members(wheel)
+    assert [name for name in members(wheel) if name.endswith(".f90") and name not in parts] == []
+
+
 def test_the_sdist_builds_the_same_wheel(wheel, sdist_wheel):
     assert members(sdist_wheel) == members(wheel)
 

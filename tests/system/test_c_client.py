@@ -1,0 +1,293 @@
+"""Programs in C, compiled and run as their authors would: what comes back, what goes wrong, what is killed under them.
+
+Each runs with the library under the address and undefined-behaviour sanitizers, which also see what it leaves.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rfaas.librfaas import building
+from support.leftovers import abstract_sockets, alive, children
+from support.personal import Personal
+from support.soak import SOAK
+from support.waiting import wait_until
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+STRICT = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+SANITIZED = ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-pthread"]
+INCLUDES = [f"-I{ROOT / part}" for part in ("transport/include", "transport/core", "rfaas/librfaas")]
+TIMEOUT_S = 60
+
+
+def compile_c(output, *words):
+    command = [os.environ.get("CC", "cc"), *map(str, words), "-o", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    source = ROOT / "tests/support/kernels/kernels.c"
+    library = tmp_path_factory.mktemp("kernels") / "libkernels.so"
+    own = HERE / "c_client/functions.c"
+    return compile_c(library, *STRICT, "-O1", "-fPIC", "-shared", INCLUDES[0], source, own, "-pthread")
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory):
+    """The test program with all of the client in it, sanitized."""
+    sources = [*(ROOT / "rfaas/librfaas").glob("*.c"), *(ROOT / "transport/core").glob("*.c")]
+    flags = [flag for flag in STRICT if flag != "-Wpedantic"]
+    place = tmp_path_factory.mktemp("c_client") / "program"
+    return compile_c(place, *flags, *SANITIZED, *INCLUDES, HERE / "c_client/program.c", *sources, *ssl(), "-ldl")
+
+
+def ssl():
+    """What the core needs beyond the C library, as its build has it."""
+    return ["-lssl", "-lcrypto"] if "OpenSSL" in (ROOT / "CMakeLists.txt").read_text() else []
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    monkeypatch.setenv("RFAAS_PYTHON", sys.executable)
+
+
+class Running:
+    """The program in one of its commands, read line by line."""
+
+    def __init__(self, program, kernels, *words):
+        command = [program, kernels, *map(str, words)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def line(self):
+        text = self.process.stdout.readline()
+        assert text, self.process.communicate(timeout=TIMEOUT_S)[1]
+        return text.strip()
+
+    def finish(self):
+        output, errors = self.process.communicate(timeout=TIMEOUT_S)
+        assert (self.process.returncode, errors) == (0, ""), output
+        return output
+
+
+@pytest.fixture
+def start(program, kernels, environment):
+    started = []
+
+    def begin(*words):
+        running = Running(program, kernels, *words)
+        started.append(running.process)
+        return running
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def start_long(start, tmp_path):
+    """Have a call run that takes so long; returns the program, and its worker's pid."""
+
+    def begin(ms, command="long"):
+        witness = tmp_path / f"runs-{command}-{ms}"
+        running = start(command, ms, witness)
+        worker = int(running.line().removeprefix("worker="))
+        wait_until(witness.exists, TIMEOUT_S, "the call to run")
+        return running, worker
+
+    return begin
+
+
+@pytest.fixture
+def personal(tmp_path, monkeypatch):
+    cluster = Personal(tmp_path)
+    cluster.start_allocator()
+    cluster.start_agent(cores=2, grace_s=0.3)
+    monkeypatch.setenv("RFAAS_ALLOCATOR", str(cluster.state_dir))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def nothing_stays():
+    """An embedded session process leaves with its program."""
+    before = abstract_sockets("rfaas-session")
+    yield
+    wait_until(lambda: abstract_sockets("rfaas-session") <= before, 10, "the end of session processes")
+
+
+# --- on this machine alone ----------------------------------------------------------------------------------------
+
+
+def test_a_thousand_calls_one_after_the_other(start, nothing_stays):
+    start("invoke", 100_000 if SOAK else 1000).finish()
+
+
+def test_a_thousand_calls_at_a_time_are_answered_once_each(start, nothing_stays):
+    start("submit", 20_000 if SOAK else 1000).finish()
+
+
+@pytest.mark.parametrize("transport", ["shm", "tcp"])
+def test_payloads_of_all_sizes(start, monkeypatch, transport):
+    monkeypatch.setenv("RFAAS_EXECUTOR_TRANSPORT", transport)
+    start("sizes").finish()
+
+
+def test_wrong_calls_get_clear_errors_and_lose_nothing(start):
+    output = start("wrong").finish()
+    for words in (
+        r"code=bad-function .*has no symbol 'no_such'",
+        r"code=function-error .*value=-42 .*the function returned -42",
+        r"code=payload-too-large .*the output would have 9 bytes, there is room for 4",
+        r"code=payload-too-large .*may_have_run=0 .*the input has 1099511627776 bytes, a call takes 4294967296",
+        r"code=config .*/no/such.so can't be used as a library of functions: No such file or directory",
+        r"code=config .*/etc/passwd can't be used .*it is no ELF file",
+        r"code=config .*the interpreter /no/such/python can't be started: No such file or directory",
+        r"code=allocator-unavailable .*ended without an answer",
+        r"code=config .*transport='pigeon'",
+    ):
+        assert re.search(words, output), (words, output)
+
+
+def test_a_function_that_crashes_its_worker(start):
+    output = start("crash", "crash").finish()
+    assert "code=worker-lost reason=14 may_have_run=1 phase=4" in output
+    assert "retriable=1" in output
+
+
+def test_time_outs_and_cancelling(start, nothing_stays):
+    output = start("time-outs").finish()
+    assert re.search(r"code=deadline-exceeded reason=17 may_have_run=1 phase=4 .*call_timeout_s=0.3 passed", output)
+    assert re.search(r"code=cancelled reason=18 may_have_run=1", output)
+
+
+def test_a_forked_child_is_refused_and_its_parent_goes_on(start):
+    assert "code=forked" in start("fork").finish()
+
+
+def test_threads_share_a_client(start):
+    start("threads").finish()
+
+
+def test_signals_of_the_program_disturb_nothing(start):
+    start("signals").finish()
+
+
+def test_the_embedded_session_process_is_killed_in_a_call(start_long):
+    running, worker = start_long(60_000)
+    session = session_of(running.process.pid)
+    os.kill(session, signal.SIGKILL)
+    text = running.line()
+    assert text.startswith("code=agent-lost reason=16 may_have_run=1"), text
+    assert "sessions_lost=1" in running.finish()
+    wait_until(lambda: not alive(worker), 10, "the end of the worker")
+
+
+def session_of(pid):
+    """The embedded session process of a program."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            named = words.index(b"--client-pid") + 1 if b"--client-pid" in words else 0
+            if b"rfaas.session" in words and named and words[named] == str(pid).encode():
+                return int(entry)
+    raise AssertionError("it has none")
+
+
+# --- with an allocator --------------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_fails_a_call_typed_or_costs_a_retry(start_long, personal):
+    running, worker = start_long(60_000)
+    os.kill(worker, signal.SIGKILL)
+    assert running.line().startswith("code=worker-lost reason=14 may_have_run=1 phase=4")
+    running.finish()
+
+    running, worker = start_long(60_000, "long-idempotent")
+    os.kill(worker, signal.SIGKILL)
+    assert running.line().startswith("code=success")
+    assert "retried=1 failed=0" in running.finish()
+
+
+def test_a_killed_agent_fails_a_call_typed_and_the_next_goes_elsewhere(start_long, personal):
+    running, _ = start_long(60_000)
+    personal.start_agent(cores=1)
+    personal.agents[0].kill()
+    assert re.match(r"code=agent-lost reason=16 may_have_run=1 phase=2 .*the agent on \S+ died", running.line())
+    running.finish()
+
+
+def test_a_reclaim_fails_a_call_typed_or_costs_it_nothing(start_long, personal):
+    personal.start_agent(1, 0.3)
+    for command, means in (("long", "code=reclaimed reason=6"), ("long-idempotent", "code=success")):
+        running, worker = start_long(60_000, command)
+        (its,) = (agent for agent in personal.agents if worker in children(agent.pid))
+        its.terminate()
+        personal.start_agent(1, 0.3)
+        text = running.line()
+        assert text.startswith(means), text
+        assert "may_have_run=1 phase=4" in text or command != "long"
+        assert "retried=0 failed=" in running.finish()
+
+
+def test_calls_do_not_notice_the_death_of_the_session_process(start_long, personal):
+    running, _ = start_long(2000)
+    for pid in personal.session_pids():
+        os.kill(pid, signal.SIGKILL)
+    assert running.line().startswith("code=success")
+    assert "sessions_lost=1 retried=0 failed=0" in running.finish()
+
+
+def test_a_program_that_computes_for_longer_than_a_ttl_keeps_its_worker(start, personal):
+    start("away", int(1.5 * personal.ttl_s)).finish()
+
+
+def test_without_workers_a_call_fails_in_time(start, personal):
+    personal.agents[0].terminate()
+    personal.agents[0].wait(20)
+    assert re.search(
+        r"code=acquire-timeout .*no worker came within acquire_timeout_s=0.5", start("no-workers").finish()
+    )
+
+
+def test_a_client_that_is_killed_leaves_nothing(start_long, personal):
+    running, worker = start_long(60_000)
+    running.process.kill()
+    wait_until(lambda: not alive(worker), 10, "the end of its worker")
+
+
+# --- as it is installed -------------------------------------------------------------------------------------------
+
+
+def test_the_installed_library_is_found_by_compilers(tmp_path, kernels, monkeypatch):
+    monkeypatch.delenv("RFAAS_PYTHON", raising=False)  # it knows the interpreter that it was installed with
+    words = building.words(cflags=True, libs=True)
+    place = compile_c(tmp_path / "program", *STRICT, "-O2", HERE / "c_client/program.c", "-pthread", *words)
+    done = subprocess.run([place, kernels, "invoke", "100"], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_library_exports_what_its_header_declares_and_nothing_else():
+    declared = set(re.findall(r"RFAAS_API [^;]*?(rfaas_\w+)\(", (ROOT / "transport/include/rfaas.h").read_text()))
+    library = building.place("lib/librfaas.so")
+    names = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
+    assert {line.split()[-1] for line in names.splitlines()} == declared
+
+
+def test_the_header_is_valid_cpp(tmp_path):
+    source = tmp_path / "program.cpp"
+    source.write_text("#include <rfaas.h>\nint main() { rfaas_error error = RFAAS_ERROR_INIT; return error.code; }\n")
+    compile_c(tmp_path / "program", "-x", "c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", INCLUDES[0], source, "-c")
