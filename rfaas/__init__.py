@@ -39,6 +39,7 @@ from rfaas_transport.errors import (
 )
 
 if TYPE_CHECKING:
+    from rfaas.arrays import empty, empty_like, from_dlpack
     from rfaas.client.futures import Future
     from rfaas.client.mismatch import EnvironmentWarning
     from rfaas.client.reclaims import ReclaimNotice
@@ -82,6 +83,9 @@ __all__ = [
     "WorkerLost",
     "__version__",
     "current",
+    "empty",
+    "empty_like",
+    "from_dlpack",
     "progress",
     "shipped",
 ]
@@ -91,6 +95,9 @@ _LAZY = {
     "Executor": "rfaas.executor",
     "Future": "rfaas.client.futures",
     "ReclaimNotice": "rfaas.client.reclaims",
+    "empty": "rfaas.arrays",
+    "empty_like": "rfaas.arrays",
+    "from_dlpack": "rfaas.arrays",
     "progress": "rfaas.progress_bar",
     "shipped": "rfaas.shipped_files",
 }

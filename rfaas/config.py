@@ -107,6 +107,8 @@ class ExecutorConfig:
         files_limit_bytes: of all files that come along.
         check_modules: "warn", "error" or "ignore": what a node with other modules than this program's means.
         shipped_modules: those that come along.
+        arena_bytes: for large payloads of each worker on this node, each way.
+        array_memory_bytes: what all arrays of `rfaas.empty` may take; None: the machine's memory.
     """
 
     max_workers: int
@@ -124,6 +126,8 @@ class ExecutorConfig:
     files_limit_bytes: int = 64 << 20
     check_modules: str = "warn"
     shipped_modules: frozenset[str] = frozenset()
+    arena_bytes: int = 256 << 20
+    array_memory_bytes: int | None = None
 
 
 DEFAULT_MEMORY_BYTES: Final = 2**30
@@ -150,7 +154,8 @@ def configure(
     names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
     of_output = ("output", "output_limit_bytes", "output_prefix", "output_dir")
-    every = (*names, *of_calls, *of_output, "payload_limit", "files_limit", "check_modules")
+    of_memory = ("payload_limit", "files_limit", "arena", "array_memory")
+    every = (*names, *of_calls, *of_output, *of_memory, "check_modules")
     value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in every}
     return make_config(
         **{name: value[name] for name in names},
@@ -161,6 +166,8 @@ def configure(
         payload_limit_bytes=value["payload_limit"],
         files_limit_bytes=value["files_limit"],
         check_modules=value["check_modules"],
+        arena_bytes=value["arena"],
+        array_memory_bytes=value["array_memory"],
         output=OutputSettings(
             value["output"],
             value["output_limit_bytes"],
@@ -230,6 +237,8 @@ def make_config(
     payload_limit_bytes: int | None = None,
     files_limit_bytes: int = 64 << 20,
     check_modules: str = "warn",
+    arena_bytes: int = 256 << 20,
+    array_memory_bytes: int | None = None,
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
 
@@ -259,6 +268,8 @@ def make_config(
         payload_limit_bytes=payload_limit_bytes,
         files_limit_bytes=files_limit_bytes,
         check_modules=check_modules,
+        arena_bytes=arena_bytes // 4096 * 4096,
+        array_memory_bytes=array_memory_bytes,
     )
 
 

@@ -22,6 +22,7 @@ import msgpack
 
 from rfaas_executors._process import current_pid
 from rfaas_executors.chains import TRACEBACK, links
+from rfaas_transport import array_memory
 from rfaas_transport.class_copies import dumps as _dumps_by_value
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, decode_manifest, digest
@@ -34,7 +35,7 @@ MOST_FUNCTIONS: Final = 256  # unpickled at a time: as many as a client announce
 MOST_BYTES: Final = 64 << 20  # of the blobs that they came from
 
 # Bound now: a function may replace what the modules hold, and the next one is to be none the wiser.
-_loads, _dumps = pickle.loads, pickle.dumps
+_loads, _dumps = pickle.loads, array_memory.dumps
 
 
 class WorkerExit(BaseException):
@@ -58,7 +59,7 @@ class Outcome:
     """What goes back: a status of 001 section 4 and the segments, which borrow from the function's own result."""
 
     status: int
-    segments: Sequence[Buffer]
+    segments: list[Buffer]
 
     @property
     def size_bytes(self) -> int:
@@ -220,8 +221,9 @@ def dumps(value: object) -> list[Buffer]:
             return True
         return False
 
+    value = array_memory.stand_in(value)
     try:
-        head = _dumps(value, protocol=5, buffer_callback=out_of_band)
+        head = _dumps(value, out_of_band)
     except Exception:
         buffers.clear()
         head = _dumps_by_value(value, out_of_band)

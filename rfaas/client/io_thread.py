@@ -39,7 +39,7 @@ from rfaas.client.safe_log import SafeLogger
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
 from rfaas_transport import shared_memory
-from rfaas_transport._core import Channel, Frame, Poller
+from rfaas_transport._core import Channel, Frame, Poller, set_pool_size
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind
 
@@ -225,7 +225,11 @@ class IoThread(Books):
 
     def _open_channel(self, event: ChannelOpened, descriptor: int) -> None:
         try:
-            channel = shared_memory.offer(descriptor) if event.info.medium == "shm" else Channel.from_fd(descriptor)
+            if event.info.medium == "shm":
+                set_pool_size(self._config.array_memory_bytes or 0)
+                channel = shared_memory.offer(descriptor, self._config.arena_bytes)
+            else:
+                channel = Channel.from_fd(descriptor)
         except (OSError, ValueError) as error:  # its calls will wait for another worker
             _log.error("channel %d can't be used: %s", event.info.number, error)
             session_events.close_all([descriptor])
