@@ -107,7 +107,8 @@ void rfaas_shm_lent_release(void *context, void *buffer, size_t size_bytes)
     (void)buffer;
     (void)size_bytes;
     const rfaas_shm_lent *lent = context;
-    rfaas_shm_block_release(rfaas_shm_rx(lent->segment), lent->slot, lent->generation);
+    if (!lent->segment->guarded.inherited) /* a child's letting go is not its parent's */
+        rfaas_shm_block_release(rfaas_shm_rx(lent->segment), lent->slot, lent->generation);
     rfaas_shm_unuse(lent->segment);
 }
 
