@@ -59,7 +59,7 @@ class Outcome:
     """What goes back: a status of 001 section 4 and the segments, which borrow from the function's own result."""
 
     status: int
-    segments: list[Buffer]
+    segments: Sequence[Buffer]
 
     @property
     def size_bytes(self) -> int:

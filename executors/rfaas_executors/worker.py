@@ -311,6 +311,8 @@ class Worker:
 
     def _settled(self, connection: Connection, frame: Frame, outcome: Outcome) -> Outcome:
         """What is sent, now that neither it nor what the function keeps depends on the client's own memory."""
+        if not isinstance(outcome.segments, list):
+            outcome.segments = list(outcome.segments)
         try:
             connection.channel.settle(frame, outcome.segments)
         except MemoryError as error:  # what it keeps may change under it: this process must not go on

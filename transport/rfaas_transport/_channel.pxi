@@ -324,7 +324,7 @@ cdef class Channel:
     cdef rfaas_channel *channel
     cdef pthread_mutex_t lock
     cdef bint polling
-    cdef bint has_arrays  # some were taken here
+    cdef readonly bint has_arrays  # some were taken here: `settle` has something to do
     cdef readonly str medium
 
     def __cinit__(self):
@@ -598,11 +598,11 @@ cdef class Channel:
         pthread_mutex_unlock(&self.lock)
         return found
 
-    def settle(self, Frame frame not None, list segments not None):
+    def settle(self, Frame frame, list segments not None):
         """End a call: make what is sent back, and what is kept, independent of the memory that the peer will write to.
 
         Args:
-            frame: the CALL; it lets go of its segments.
+            frame: the CALL, which lets go of its segments; None: nothing of it was placed, and nobody holds it.
             segments: of the RESULT, with nothing else that refers to what they show. Those that nobody else looks at and
                 that lie in `array` memory are handed over by the next send; those that lie in the peer's own memory
                 are copied.
@@ -611,12 +611,14 @@ cdef class Channel:
         """
         cdef rfaas_rc rc = RFAAS_OK
         cdef Py_ssize_t i
-        if not (frame.is_placed or self.has_arrays):
+        cdef bint is_placed = frame is not None and frame.is_placed
+        if not (is_placed or self.has_arrays):
             return
         for i in range(len(segments)):
             segments[i] = self.settled(segments, i)
-        frame.segments = ()
-        if frame.is_placed:
+        if frame is not None:
+            frame.segments = ()
+        if is_placed:
             self.acquire()
             rc = rfaas_channel_detach(self.channel)
             pthread_mutex_unlock(&self.lock)
