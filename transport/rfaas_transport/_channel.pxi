@@ -262,10 +262,6 @@ cdef class Frame:
     def __init__(self):
         raise TypeError("frames are received, not made")
 
-    def let_go(self):
-        """Forget the segments; their memory lives as long as views that others made of it."""
-        self.segments = ()
-
     def __repr__(self):
         return (f"<Frame kind={self.kind} status={self.status} call_id={self.call_id} function={self.function} "
                 f"credits={self.credits} segments={len(self.segments)} in_size={self.in_size} text={self.text!r}>")
