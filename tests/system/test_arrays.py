@@ -4,6 +4,7 @@ import array
 import gc
 import mmap
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -266,6 +267,24 @@ def test_arrays_and_results_outlive_their_executor_and_killed_workers():
         results.append(executor.submit(in_place, N).result())
     assert [float(result.sum()) for result in results] == [4.0 * N] * 2
     assert float(x.sum()) == 3.0 * N
+
+
+def test_a_function_that_keeps_more_than_it_has_memory_for_fails_and_its_worker_leaves(ex):
+    x = rfaas.empty(4_000_000)
+    x.fill(1.0)
+    pid = ex.submit(os.getpid).result()
+    with pytest.raises(MemoryError, match="arguments that the function keeps"):
+        ex.submit(_keep_without_memory, x).result()
+    assert ex.submit(os.getpid).result() != pid
+    assert ex.submit(describe, x).result()[-1] == 4_000_000
+
+
+def _keep_without_memory(x):
+    kept.append(x)
+    with open("/proc/self/status") as status:
+        data_kib = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, ((data_kib << 10) + (8 << 20), hard))
 
 
 def _slow_sum(x, first_pid):
