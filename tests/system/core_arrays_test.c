@@ -107,6 +107,46 @@ static void test_pool(void)
     EXPECT(rfaas_array_pool_usage().n_used == 0);
 }
 
+/* Thousands of arrays that are kept need no thousands of mappings of the whole pool, and go one by one. */
+static void test_many_kept(void)
+{
+    enum { KEPT = 200, SIZE_BYTES = 40000 };
+    static rfaas_frame frames[KEPT];
+    rfaas_channel *left, *right;
+    rfaas_array_pool *pool;
+    make_pair(&left, &right, true);
+    uint8_t *array = rfaas_array_pool_take(3 * SIZE_BYTES, &pool);
+    for (int i = 0; i < KEPT; i++) {
+        memset(array, i, 3 * SIZE_BYTES);
+        const struct iovec pieces[] = {{array + 1, SIZE_BYTES}, {array + SIZE_BYTES / 2, SIZE_BYTES}};
+        EXPECT(send_pieces(left, pieces, 2) == RFAAS_OK);
+        frames[i] = receive(right);
+        EXPECT(frames[i].n_placed == 2);
+        frames[i].segments = memcpy(malloc(2 * sizeof(struct iovec)), frames[i].segments, 2 * sizeof(struct iovec));
+        EXPECT(rfaas_channel_detach(right) == RFAAS_OK);
+    }
+    FILE *maps = fopen("/proc/self/maps", "r");
+    unsigned long begin, end;
+    char line[512];
+    uint64_t mapped_bytes = 0;
+    EXPECT(maps != NULL);
+    while (fgets(line, sizeof line, maps) != NULL)
+        if (strstr(line, "rfaas-arrays") != NULL && sscanf(line, "%lx-%lx", &begin, &end) == 2)
+            mapped_bytes += end - begin;
+    fclose(maps);
+    EXPECT(mapped_bytes <= 2 * POOL_BYTES); /* ours, and the peer's present one */
+    for (int i = 0; i < KEPT; i++) {
+        for (int j = 0; j < 2; j++) {
+            const uint8_t *bytes = frames[i].segments[j].iov_base;
+            EXPECT(bytes[0] == (uint8_t)i && bytes[SIZE_BYTES - 1] == (uint8_t)i);
+        }
+        free((void *)frames[i].segments);
+        release(&frames[i]);
+    }
+    rfaas_array_pool_give_back(pool, array);
+    free_pair(left, right);
+}
+
 /* A block that was taken is handed over, or comes back unsent; whatever the peer says of it meanwhile. */
 static void test_blocks(void)
 {
@@ -290,6 +330,7 @@ void test_arrays(void)
 {
     rfaas_array_pool_set_size(POOL_BYTES);
     test_pool();
+    test_many_kept();
     test_blocks();
     test_lies();
     test_fork();

@@ -9,12 +9,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+typedef struct range {
+    uint8_t *begin, *end;
+} range;
+
 struct rfaas_shm_pool {
     _Atomic uint32_t users; /* the channel, and every frame that borrows */
     pthread_mutex_t mutex;  /* of the list */
     rfaas_shm_borrow *first;
     uint8_t *base;
     size_t size_bytes;
+    range *kept; /* all that is left of the mapping, NULL: it is whole */
+    uint32_t n_kept;
 };
 
 typedef struct part {
@@ -64,7 +70,11 @@ void rfaas_shm_pool_unuse(struct rfaas_shm_pool *pool)
 {
     if (pool == NULL || atomic_fetch_sub(&pool->users, 1) > 1)
         return;
-    munmap(pool->base, pool->size_bytes);
+    if (pool->kept == NULL)
+        munmap(pool->base, pool->size_bytes);
+    for (uint32_t i = 0; i < pool->n_kept; i++)
+        munmap(pool->kept[i].begin, (size_t)(pool->kept[i].end - pool->kept[i].begin));
+    free(pool->kept);
     pthread_mutex_destroy(&pool->mutex);
     free(pool);
 }
@@ -101,22 +111,74 @@ static void delist(rfaas_shm_borrow *borrow)
     rfaas_shm_pool_unuse(pool);
 }
 
+/* The pages on which these bytes lie. */
+static range pages_of(uint8_t *at, size_t size_bytes)
+{
+    uintptr_t step_bytes = (uintptr_t)sysconf(_SC_PAGESIZE), end = (uintptr_t)at + size_bytes;
+    uint8_t *begin = at - ((uintptr_t)at & (step_bytes - 1));
+    return (range){begin, at + size_bytes + (step_bytes - (end & (step_bytes - 1))) % step_bytes};
+}
+
 /* Puts a copy in the place of the pages of these bytes, at one stroke for all other threads. */
 static bool make_private(const part *one)
 {
-    uintptr_t step_bytes = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = (uintptr_t)one->at & ~(step_bytes - 1);
-    uintptr_t end = ((uintptr_t)one->at + one->size_bytes + step_bytes - 1) & ~(step_bytes - 1);
-    size_t size_bytes = end - begin;
+    range pages = pages_of(one->at, one->size_bytes);
+    size_t size_bytes = (size_t)(pages.end - pages.begin);
     void *copy = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (copy == MAP_FAILED)
         return false;
-    memcpy(copy, (const void *)begin, size_bytes);
+    memcpy(copy, pages.begin, size_bytes);
     mprotect(copy, size_bytes, PROT_READ);
-    if (mremap(copy, size_bytes, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)begin) != MAP_FAILED)
+    if (mremap(copy, size_bytes, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, pages.begin) != MAP_FAILED)
         return true;
     munmap(copy, size_bytes);
     return false;
+}
+
+static int by_begin(const void *left, const void *right)
+{
+    const uint8_t *a = ((const range *)left)->begin, *b = ((const range *)right)->begin;
+    return a < b ? -1 : a > b;
+}
+
+/* Sorts and joins what overlaps; returns how many are left. */
+static uint32_t join(range *ranges, uint32_t n)
+{
+    uint32_t n_joined = 0;
+    qsort(ranges, n, sizeof *ranges, by_begin);
+    for (uint32_t i = 0; i < n; i++) {
+        if (n_joined == 0 || ranges[i].begin > ranges[n_joined - 1].end)
+            ranges[n_joined++] = ranges[i];
+        else if (ranges[i].end > ranges[n_joined - 1].end)
+            ranges[n_joined - 1].end = ranges[i].end;
+    }
+    return n_joined;
+}
+
+/* Unmaps all but what frames still look at: mappings of whole pools would use up the address space. */
+static void keep_only_borrowed(struct rfaas_shm_pool *pool)
+{
+    uint32_t n = 0;
+    for (const rfaas_shm_borrow *borrow = pool->first; borrow != NULL; borrow = borrow->next)
+        n += borrow->n_parts;
+    range *ranges = malloc(n * sizeof *ranges);
+    if (ranges == NULL)
+        return;
+    n = 0;
+    for (const rfaas_shm_borrow *borrow = pool->first; borrow != NULL; borrow = borrow->next)
+        for (uint32_t i = 0; i < borrow->n_parts; i++)
+            if (borrow->parts[i].lent == NULL)
+                ranges[n++] = pages_of(borrow->parts[i].at, borrow->parts[i].size_bytes);
+    pool->n_kept = join(ranges, n);
+    pool->kept = ranges;
+    uint8_t *at = pool->base, *end = pages_of(pool->base, pool->size_bytes).end;
+    for (uint32_t i = 0; i < pool->n_kept; i++) {
+        if (ranges[i].begin > at)
+            munmap(at, (size_t)(ranges[i].begin - at));
+        at = ranges[i].end;
+    }
+    if (end > at)
+        munmap(at, (size_t)(end - at));
 }
 
 bool rfaas_shm_pool_detach(struct rfaas_shm_pool **pool)
@@ -136,6 +198,7 @@ bool rfaas_shm_pool_detach(struct rfaas_shm_pool **pool)
         for (uint32_t i = 0; i < borrow->n_parts; i++)
             if (borrow->parts[i].lent == NULL)
                 whole &= make_private(&borrow->parts[i]);
+    keep_only_borrowed(old);
     pthread_mutex_unlock(&old->mutex);
     rfaas_shm_pool_unuse(old);
     return whole;
