@@ -40,6 +40,7 @@ from rfaas_transport.errors import (
 )
 
 if TYPE_CHECKING:
+    from rfaas.arrays import empty, empty_like, from_dlpack
     from rfaas.client.futures import Future
     from rfaas.client.mismatch import EnvironmentWarning
     from rfaas.client.reclaims import ReclaimNotice
@@ -87,6 +88,9 @@ __all__ = [
     "WorkerLost",
     "__version__",
     "current",
+    "empty",
+    "empty_like",
+    "from_dlpack",
     "get_include",
     "native",
     "progress",
@@ -104,6 +108,9 @@ _LAZY = {
     "native": "rfaas.functions",
     "raw": "rfaas.functions",
     "ReclaimNotice": "rfaas.client.reclaims",
+    "empty": "rfaas.arrays",
+    "empty_like": "rfaas.arrays",
+    "from_dlpack": "rfaas.arrays",
     "progress": "rfaas.progress_bar",
     "shipped": "rfaas.shipped_files",
 }

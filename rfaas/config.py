@@ -110,6 +110,8 @@ class ExecutorConfig:
         files_limit_bytes: of all files that come along.
         check_modules: "warn", "error" or "ignore": what a node with other modules than this program's means.
         shipped_modules: those that come along.
+        arena_bytes: for large payloads of each worker on this node, each way.
+        array_memory_bytes: what all arrays of `rfaas.empty` may take; None: the machine's memory.
     """
 
     max_workers: int
@@ -128,6 +130,8 @@ class ExecutorConfig:
     check_modules: str = "warn"
     shipped_modules: frozenset[str] = frozenset()
     transport_security: str = "trusted"
+    arena_bytes: int = 256 << 20
+    array_memory_bytes: int | None = None
 
 
 DEFAULT_MEMORY_BYTES: Final = 2**30
@@ -154,7 +158,8 @@ def configure(
     names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
     of_output = ("output", "output_limit_bytes", "output_prefix", "output_dir")
-    every = (*names, *of_calls, *of_output, "payload_limit", "files_limit", "check_modules", "transport_security")
+    of_memory = ("payload_limit", "files_limit", "arena", "array_memory")
+    every = (*names, *of_calls, *of_output, *of_memory, "check_modules", "transport_security")
     value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in every}
     return make_config(
         **{name: value[name] for name in names},
@@ -166,6 +171,8 @@ def configure(
         files_limit_bytes=value["files_limit"],
         check_modules=value["check_modules"],
         transport_security=value["transport_security"],
+        arena_bytes=value["arena"],
+        array_memory_bytes=value["array_memory"],
         output=OutputSettings(
             value["output"],
             value["output_limit_bytes"],
@@ -236,6 +243,8 @@ def make_config(
     files_limit_bytes: int = 64 << 20,
     check_modules: str = "warn",
     transport_security: str = "trusted",
+    arena_bytes: int = 256 << 20,
+    array_memory_bytes: int | None = None,
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
 
@@ -271,6 +280,8 @@ def make_config(
         files_limit_bytes=files_limit_bytes,
         check_modules=check_modules,
         transport_security=transport_security,
+        arena_bytes=arena_bytes // 4096 * 4096,
+        array_memory_bytes=array_memory_bytes,
     )
 
 

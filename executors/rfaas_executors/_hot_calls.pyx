@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint64_t
 import pickle
 
 from rfaas_executors.calls import SAID_BYTES, Outcome, dumps as dump_anything, failed, still_this_process
-from rfaas_transport import current_call
+from rfaas_transport import array_memory, current_call
 from rfaas_transport._core import Frame, Requests
 from rfaas_transport.frame import Kind, Status
 
@@ -59,7 +59,7 @@ cdef class HotCalls:
         holder: the client's id, for that.
     """
 
-    cdef object over_bytes, holder
+    cdef object channel, over_bytes, holder
     cdef object requests, next_request, answer, start, finish, call_printed, function, make_context, holds
     cdef object out, err, out_writer, err_writer
     cdef int64_t write_ns
@@ -71,6 +71,7 @@ cdef class HotCalls:
 
     def __init__(self, channel, page, int page_slot, uint64_t lease_seq, uint64_t epoch, int index, function, streams,
                  make_context, int watched, held, over_bytes=None, holder=""):
+        self.channel = channel
         self.over_bytes = over_bytes
         self.holder = holder
         self.requests = Requests(channel, CALL, RESULT, index, lease_seq, epoch)
@@ -120,7 +121,8 @@ cdef class HotCalls:
 
         Returns:
             None; or a frame that is no plain call, untouched; or, of a call that was run and whose end is not plain,
-            its frame without the payload, its outcome (None: it must not run, it was interrupted) and whether it printed (None: unknown).
+            its frame without the payload, its outcome (None: it must not run, it was interrupted) and whether it
+            printed (None: unknown).
         Raises:
             WorkerExit: the function called `sys.exit`.
         """
@@ -130,6 +132,7 @@ cdef class HotCalls:
         cdef object requests = self.requests
         self.n_calls = 0
         current["_make"], current["_call"] = self, None
+        array_memory.serve(self.channel)
         try:
             while now_ns() < until_ns:
                 payload = self.next_request(soon_s)
@@ -171,7 +174,9 @@ cdef class HotCalls:
                     return requests.frame(), failed(stage, error, value, SAID_BYTES if self.over_bytes else 0), None
                 still_this_process()
                 self.end_context()
-                arguments = keywords = None
+                payload = arguments = keywords = value = None
+                if self.over_bytes is None and type(pickled) is list:  # arrays made where they can be handed over
+                    self.channel.settle(None, pickled)
                 if type(pickled) is bytes:
                     size_bytes = len(pickled)
                 else:
@@ -189,4 +194,5 @@ cdef class HotCalls:
                 payload = value = pickled = None
         finally:
             current["_make"] = current["_call"] = None
+            array_memory.serve(None)
         return None

@@ -23,6 +23,7 @@ import msgpack
 
 from rfaas_executors._process import is_marked_process
 from rfaas_executors.chains import TRACEBACK, links
+from rfaas_transport import array_memory
 from rfaas_transport.class_copies import dumps as _dumps_by_value
 from rfaas_transport.errors import EnvironmentFailed
 from rfaas_transport.frame import Status
@@ -47,7 +48,7 @@ RAW: Final = "raw"
 NATIVE: Final = "native"
 
 # Bound now: a function may replace what the modules hold, and the next one is to be none the wiser.
-_loads, _dumps = pickle.loads, pickle.dumps
+_loads, _dumps = pickle.loads, array_memory.dumps
 
 
 class WorkerExit(BaseException):
@@ -292,8 +293,9 @@ def dumps(value: object) -> list[bytes | memoryview]:
             return True
         return False
 
+    value = array_memory.stand_in(value)
     try:
-        head = _dumps(value, protocol=5, buffer_callback=out_of_band)
+        head = _dumps(value, out_of_band)
     except Exception:
         buffers.clear()
         head = _dumps_by_value(value, out_of_band)

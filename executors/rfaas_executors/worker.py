@@ -35,7 +35,7 @@ from rfaas_executors.calls import PYTHON, Defined, Functions, Outcome, WorkerExi
 from rfaas_executors.context import CallContext, is_delivered
 from rfaas_executors.family import reap_adopted
 from rfaas_executors.streams import Streams
-from rfaas_transport import shared_memory
+from rfaas_transport import array_memory, shared_memory
 from rfaas_transport._core import Channel, Frame, Poller
 from rfaas_transport.current_call import end_current, set_current
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError, RfaasError
@@ -322,10 +322,12 @@ class Worker:
         self._log("started", connection, frame)
         ends_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + remaining_ns if remaining_ns else 0
         set_current(lambda: self._context(connection, frame, ends_ns))
+        array_memory.serve(connection.channel, frame.is_placed)
         try:
             outcome = self._functions.run(function, _arguments(frame), frame, connection.holder, remaining_ns)
         finally:
             still_this_process()
+            array_memory.serve(None)
             context = end_current()
             if isinstance(context, CallContext):
                 context.close()
@@ -372,6 +374,7 @@ class Worker:
         """
         if printed is None:
             printed = self._streams.call_printed()
+        outcome = self._settled(connection, frame, outcome)
         if not self._page.finish(connection.page_slot, frame.call_id, frame.in_size, outcome.size_bytes):
             self._line.draining = True
         if self._event_log is not None:  # it opens its file, for which the function may have left no descriptor
@@ -390,6 +393,17 @@ class Worker:
         self._reply(connection, frame, outcome)
         if not self._untidy:
             self._tidy(lost)
+
+    def _settled(self, connection: Connection, frame: Frame, outcome: Outcome) -> Outcome:
+        """What is sent, now that neither it nor what the function keeps depends on the client's own memory."""
+        if not isinstance(outcome.segments, list):
+            outcome.segments = list(outcome.segments)
+        try:
+            connection.channel.settle(frame, outcome.segments)
+        except MemoryError as error:  # what it keeps may change under it: this process must not go on
+            self._line.draining = True
+            return failure(Status.EXCEPTION, error)
+        return outcome
 
     def _tidy_up(self) -> None:
         """What was put off while calls of one function came one upon the other, so that none of them waited for it.

@@ -43,7 +43,7 @@ from rfaas.client.safe_log import SafeLogger
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
 from rfaas_transport import shared_memory
-from rfaas_transport._core import Channel, Frame, Poller, Request
+from rfaas_transport._core import Channel, Frame, Poller, Request, set_pool_size
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind
 
@@ -337,7 +337,8 @@ def _channel(event: ChannelOpened, descriptor: int, config: ExecutorConfig) -> C
     """
     medium = event.info.medium
     if medium == "shm":
-        return shared_memory.offer(descriptor)
+        set_pool_size(config.array_memory_bytes or 0)
+        return shared_memory.offer(descriptor, config.arena_bytes)
     if medium == "tls":
         return Channel.from_fd(descriptor, key=event.key, is_dialer=True)
     if medium == "tcp" and config.transport_security == "encrypt":  # a session process of a version that can't

@@ -24,6 +24,7 @@ from rfaas.client.shipping import Bundle
 from rfaas.functions import ByteFunction, NativeFunction, RawFunction
 from rfaas_transport import class_copies
 from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
+from rfaas_transport.array_memory import stand_in, stand_ins
 from rfaas_transport.errors import PayloadTooLarge, RfaasError, SerializationError
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, digest, encode_manifest
@@ -263,13 +264,14 @@ def _dump_function(function: object) -> bytes:
 def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Segments:
     """Pickle a call's arguments: first the pickle, then its buffers, which are views of the caller's own memory.
 
-    Contiguous arrays are not copied: the caller must leave them alone until the call was sent. What the C pickler can't
-    do, or would only name as part of `__main__`, which workers don't have, cloudpickle ships by value.
+    Contiguous arrays, large bytes, memoryviews and mmaps are not copied: the caller must leave them alone until the
+    call was sent, and those in memory of `rfaas.empty` until it is done. What the C pickler can't do, or would only
+    name as part of `__main__`, which workers don't have, cloudpickle ships by value.
 
     Raises:
         SerializationError: nothing was kept.
     """
-    value = (args, kwargs)
+    value = (stand_ins(args), {name: stand_in(one) for name, one in kwargs.items()})
     buffers: list[pickle.PickleBuffer] = []
     try:
         data = _dump_plain(value, buffers)

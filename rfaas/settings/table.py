@@ -165,6 +165,16 @@ TABLE: Final = (
         why="each node gets a copy; large data belongs where the nodes see it",
     ),
     Setting(
+        *("executor", "arena", kinds.size(zero=True, maximum_bytes=1 << 30), 256 << 20),
+        about="Shared memory for large payloads of each worker on this node, each way; what does not fit is copied.",
+        why="a few arrays of tens of MiB in flight; only what was used takes memory, charged to the program",
+    ),
+    Setting(
+        *("executor", "array_memory", kinds.size(), None, "The most that all arrays of `rfaas.empty` may take."),
+        why="as for any array, memory is taken by what is written; arrays beyond it are made elsewhere and copied",
+        otherwise="the machine's memory",
+    ),
+    Setting(
         *("executor", "check_modules", kinds.choice("warn", "error", "ignore"), "warn"),
         about="What it means that a node lacks modules of the program, or has other versions.",
         why="a function may need none of them; who is not told searches for days",

@@ -133,11 +133,17 @@ static void check(rfaas_frame *frame, uint64_t number)
         frame->memory.release(frame->memory.context, frame->buffer, frame->buffer_bytes);
 }
 
-static void open_pair(rfaas_channel **left, rfaas_channel **right)
+static int open_descriptors(int fds[2])
 {
-    int fds[2], memory_fd = rfaas_shm_create(ARENA_BYTES);
+    int memory_fd = rfaas_shm_create(ARENA_BYTES);
     EXPECT(memory_fd >= 0 && ftruncate(memory_fd, 0) != 0);
     EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+    return memory_fd;
+}
+
+static void open_pair(rfaas_channel **left, rfaas_channel **right)
+{
+    int fds[2], memory_fd = open_descriptors(fds);
     EXPECT(rfaas_shm_adopt(fds[0], dup(memory_fd), 0, LIMIT_BYTES, left) == RFAAS_OK);
     EXPECT(rfaas_shm_adopt(fds[1], memory_fd, 1, LIMIT_BYTES, right) == RFAAS_OK);
 }
@@ -206,18 +212,17 @@ static void sleep_not(rfaas_channel *channel)
 static void kill_round(uint64_t *state, _Atomic uint64_t *n_whole)
 {
     enum { FRAMES = 120 };
-    rfaas_channel *left, *right;
+    rfaas_channel *ours, *theirs;
+    int fds[2], memory_fd = open_descriptors(fds);
     bool child_sends = draw(state) % 2, parent_is_left = draw(state) % 2, awake = draw(state) % 2;
     uint64_t after = 1 + draw(state) % 700;
-    open_pair(&left, &right);
-    rfaas_channel *ours = parent_is_left ? left : right, *theirs = parent_is_left ? right : left;
+    int side = parent_is_left ? 0 : 1;
     *n_whole = 0;
     pid_t child = fork();
     EXPECT(child >= 0);
     if (child == 0) {
-        rfaas_channel_close(ours); /* a copy */
-        /* Channels belong to the process that opened them; this one is handed over, as a descriptor would be. */
-        theirs->owner = getpid();
+        close(fds[side]);
+        EXPECT(rfaas_shm_adopt(fds[1 - side], memory_fd, 1 - side, LIMIT_BYTES, &theirs) == RFAAS_OK);
         kill_after = after;
         rfaas_channel_stay_awake(theirs, awake);
         if (child_sends)
@@ -226,8 +231,8 @@ static void kill_round(uint64_t *state, _Atomic uint64_t *n_whole)
             receive_frames(theirs, FRAMES, awake ? sleep_not : sleep_in_kernel);
         raise(SIGKILL);
     }
-    theirs->owner = child;
-    rfaas_channel_free(theirs); /* the parent's copy: it must not hold the socket open */
+    close(fds[1 - side]); /* it must not hold the socket open */
+    EXPECT(rfaas_shm_adopt(fds[side], memory_fd, side, LIMIT_BYTES, &ours) == RFAAS_OK);
     if (child_sends) {
         uint64_t n_got = receive_frames(ours, FRAMES + 1, sleep_in_kernel);
         EXPECT(waitpid(child, NULL, 0) == child);
@@ -319,7 +324,7 @@ static void scribble_round(uint64_t *state)
         for (int i = 0; i < RFAAS_SHM_ENTRIES; i++) {
             rfaas_shm_entry *entry = &theirs->entries[i];
             fill((uint8_t *)entry, sizeof *entry, draw(state));
-            entry->kind = (uint32_t)(draw(state) % 4);
+            entry->kind = (uint32_t)(draw(state) % 5);
             if (draw(state) % 2)
                 entry->size_bytes = (uint32_t)(draw(state) % 100);
             if (draw(state) % 2)

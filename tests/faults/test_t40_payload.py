@@ -4,13 +4,13 @@ Channels of every medium, then results of a real worker. Spec: docs/spec/001-inv
 """
 
 import hashlib
-import pickle
 import socket
 
 import pytest
 
 import rfaas
 from rfaas.client.serial import dump_arguments
+from rfaas_executors.calls import dumps
 from rfaas_transport._core import Channel
 from rfaas_transport.errors import ChannelBroken, PayloadTooLarge, ProtocolError
 from rfaas_transport.frame import Kind, Status
@@ -95,7 +95,7 @@ def client():
 
 def result_bytes(size_bytes):
     """What a result of so many bytes of the user's takes."""
-    return len(pickle.dumps(bytes(size_bytes), protocol=5))
+    return sum(memoryview(part).nbytes for part in dumps(bytes(size_bytes)))
 
 
 @pytest.mark.parametrize("size_bytes", SIZES)

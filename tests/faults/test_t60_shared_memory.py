@@ -40,7 +40,7 @@ MUTANTS = {
     "waits for room without a last look": ("return !rfaas_shm_has_room(writer, 1);", "return true;"),
     "rings no bell for an entry": ("return ours;", "return false;"),
     "rings no bell for room": ("atomic_exchange(&lines->writer_waits, 0) != 0;", "false;"),
-    "a block that is still read": ("if (released == block->generation)", "if (released != block->generation)"),
+    "a block that is still read": ("released == block->generation))", "released != block->generation))"),
     "any gap will do": ("gap_end_bytes - end_bytes >= size_bytes)", "true)"),
 }
 

@@ -56,7 +56,7 @@ class Residue:
         assert not files, f"temporary files left: {files}"
         gc.collect()  # gRPC's channels are in cycles, and the last of them closes what all shared
         new = {fd: target for fd, target in descriptors().items() if fd not in self._descriptors_before}
-        new = {fd: target for fd, target in new.items() if not _is_of_grpc(target)}
+        new = {fd: target for fd, target in new.items() if not _stays(target)}
         assert not new, f"descriptors of this process left: {new}"
 
 
@@ -90,9 +90,9 @@ def descriptors(pid="self"):
     return found
 
 
-def _is_of_grpc(target):
-    """gRPC keeps an event descriptor or two for the life of the process that used it."""
-    return re.fullmatch(r"anon_inode:\[event(fd|poll)\]", target) is not None
+def _stays(target):
+    """What a process keeps for its life: gRPC an event descriptor or two, a client its memory for arrays."""
+    return re.fullmatch(r"anon_inode:\[event(fd|poll)\]|/memfd:rfaas-arrays \(deleted\)", target) is not None
 
 
 def _pids():

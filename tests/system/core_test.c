@@ -25,6 +25,8 @@
         }                                                                          \
     } while (0)
 
+void test_arrays(void); /* core_arrays_test.c */
+
 enum { BUDGET_BYTES = 1 << 20, LIMIT_BYTES = 1 << 24 };
 
 static void unix_pair(rfaas_channel **left, rfaas_channel **right)
@@ -461,5 +463,6 @@ int main(void)
     test_random_heads();
     test_damaged_streams();
     test_damaged_records();
+    test_arrays();
     return 0;
 }

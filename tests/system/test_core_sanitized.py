@@ -14,7 +14,12 @@ CORE = HERE.parent.parent / "transport" / "core"
 def test_the_core_runs_clean(tmp_path, sanitizers):
     program = tmp_path / "core_test"
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    sources = [HERE / "core_test.c", *sorted(CORE.glob("*.c")), *sorted(CORE.glob("tls/*.c"))]
+    sources = [
+        HERE / "core_test.c",
+        HERE / "core_arrays_test.c",
+        *sorted(CORE.glob("*.c")),
+        *sorted(CORE.glob("tls/*.c")),
+    ]
     compiler = os.environ.get("CC", "cc")
     subprocess.run(
         [

@@ -514,12 +514,14 @@ def test_arguments_and_closures_that_can_t_be_pickled_name_the_part(ex):
 @pytest.mark.parametrize("over_bytes", [-1, 0, 1])
 def test_t40_payloads_up_to_the_limit_pass_and_one_byte_more_does_not(ex, over_bytes):
     """T40: at 0, 1, limit - 1, limit, limit + 1 bytes, both ways; the worker stays."""
-    import pickle
+    from rfaas.client.serial import dump_arguments
+    from rfaas_executors.calls import dumps
 
     limit_bytes = 1 << 20
     pid = ex.submit(f.pid).result(TIMEOUT_S)
-    overhead_in = len(pickle.dumps(((b"x" * limit_bytes,), {}), 5)) - limit_bytes
-    overhead_out = len(pickle.dumps(b"x" * limit_bytes, 5)) - limit_bytes
+    data = b"x" * limit_bytes
+    overhead_in = sum(memoryview(part).nbytes for part in dump_arguments((data,), {})) - limit_bytes
+    overhead_out = sum(memoryview(part).nbytes for part in dumps(data)) - limit_bytes
     arguments = b"x" * (limit_bytes - overhead_in + over_bytes)
     n_out = limit_bytes - overhead_out + over_bytes
     there, back = ex.submit(len, arguments), ex.submit(bytes, n_out)

@@ -59,8 +59,33 @@ static void begin(rfaas_receiver *receiver)
     receiver->state = RFAAS_RECEIVER_HEADER;
     receiver->head_bytes = RFAAS_HEADER_BYTES;
     receiver->head_got_bytes = 0;
+    receiver->n_placed = 0;
     receiver->frame.buffer = NULL;
     receiver->frame.buffer_bytes = 0;
+}
+
+/* Where segment `index` lies already, NULL if it is yet to be moved. */
+static const rfaas_placed *placed_at(const rfaas_receiver *receiver, uint32_t index)
+{
+    for (uint32_t i = 0; i < receiver->n_placed; i++)
+        if (receiver->placed[i].segment == index)
+            return &receiver->placed[i];
+    return NULL;
+}
+
+/* False: what the medium placed are no segments of this frame. `*size_bytes` is their sum. */
+static bool placed_fit(const rfaas_receiver *receiver, const rfaas_head *head, uint64_t *size_bytes)
+{
+    *size_bytes = 0;
+    for (uint32_t i = 0; i < receiver->n_placed; i++) {
+        const rfaas_placed *placed = &receiver->placed[i];
+        bool rises = i == 0 || placed->segment > receiver->placed[i - 1].segment;
+        if (!rises || placed->segment >= head->n_segments ||
+            rfaas_head_segment_size(head, placed->segment) != placed->where.iov_len)
+            return false;
+        *size_bytes += placed->where.iov_len;
+    }
+    return true;
 }
 
 bool rfaas_receiver_init(rfaas_receiver *receiver, uint64_t max_payload_bytes)
@@ -116,7 +141,8 @@ static bool allocate_payload(rfaas_receiver *receiver, const rfaas_head *head)
     }
     size_t size_bytes = 0;
     for (uint32_t i = 0; i < head->n_segments; i++)
-        size_bytes += aligned(rfaas_head_segment_size(head, i));
+        if (placed_at(receiver, i) == NULL)
+            size_bytes += aligned(rfaas_head_segment_size(head, i));
     frame->memory = receiver->memory;
     if (size_bytes > 0) {
         frame->buffer = frame->memory.allocate(frame->memory.context, size_bytes);
@@ -127,6 +153,11 @@ static bool allocate_payload(rfaas_receiver *receiver, const rfaas_head *head)
     uint8_t *at = frame->buffer;
     for (uint32_t i = 0; i < head->n_segments; i++) {
         uint64_t segment_bytes = rfaas_head_segment_size(head, i);
+        const rfaas_placed *placed = placed_at(receiver, i);
+        if (placed != NULL) {
+            receiver->segments[i] = placed->where;
+            continue;
+        }
         receiver->segments[i] = (struct iovec){at, (size_t)segment_bytes};
         at = at == NULL ? NULL : at + aligned(segment_bytes);
     }
@@ -136,7 +167,8 @@ static bool allocate_payload(rfaas_receiver *receiver, const rfaas_head *head)
 static void skip_full_segments(rfaas_receiver *receiver)
 {
     while (receiver->segment < receiver->frame.n_segments &&
-           receiver->segment_got_bytes == receiver->segments[receiver->segment].iov_len) {
+           (receiver->segment_got_bytes == receiver->segments[receiver->segment].iov_len ||
+            placed_at(receiver, receiver->segment) != NULL)) {
         receiver->segment++;
         receiver->segment_got_bytes = 0;
     }
@@ -155,6 +187,11 @@ static void on_head(rfaas_receiver *receiver)
         fail(receiver, "the payload is larger than max_payload_bytes");
         return;
     }
+    uint64_t placed_bytes;
+    if (!placed_fit(receiver, &head, &placed_bytes)) {
+        fail(receiver, "a segment was placed where the frame has none");
+        return;
+    }
     rfaas_frame *frame = &receiver->frame;
     frame->header = head.header;
     frame->text = head.text;
@@ -167,9 +204,11 @@ static void on_head(rfaas_receiver *receiver)
         return;
     }
     frame->segments = receiver->segments;
+    frame->placed = receiver->placed;
+    frame->n_placed = frame->dropped ? 0 : receiver->n_placed;
     receiver->segment = 0;
     receiver->segment_got_bytes = 0;
-    receiver->payload_left_bytes = head.header.in_size;
+    receiver->payload_left_bytes = head.header.in_size - placed_bytes;
     skip_full_segments(receiver);
     receiver->state = receiver->payload_left_bytes > 0 ? RFAAS_RECEIVER_PAYLOAD : RFAAS_RECEIVER_WHOLE;
 }
@@ -208,7 +247,7 @@ static size_t want_payload(rfaas_receiver *receiver, struct iovec *pieces)
     uint64_t got_bytes = receiver->segment_got_bytes;
     for (uint32_t i = receiver->segment; i < receiver->frame.n_segments && n < RFAAS_RECEIVER_IOVECS; i++) {
         const struct iovec *segment = &receiver->segments[i];
-        if (segment->iov_len > got_bytes)
+        if (segment->iov_len > got_bytes && placed_at(receiver, i) == NULL)
             pieces[n++] = (struct iovec){(uint8_t *)segment->iov_base + got_bytes, segment->iov_len - got_bytes};
         got_bytes = 0;
     }

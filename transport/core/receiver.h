@@ -11,7 +11,15 @@
 enum {
     RFAAS_SEGMENT_ALIGNMENT = 64, /* every segment begins on a cache line, so that arrays over it are aligned */
     RFAAS_RECEIVER_IOVECS = 32,   /* most pieces asked for at once */
+    RFAAS_PLACED_MAX = 8,         /* segments of one frame that a medium need not move */
 };
+
+/* A segment that lies where it will be read before its frame begins. */
+typedef struct rfaas_placed {
+    uint32_t segment; /* its number in the frame */
+    bool read_only;   /* memory that may be read only */
+    struct iovec where;
+} rfaas_placed;
 
 /* Where payloads go. The default is malloc's memory; a medium with registered memory brings its own. */
 typedef struct rfaas_memory {
@@ -23,7 +31,8 @@ typedef struct rfaas_memory {
 extern const rfaas_memory rfaas_memory_default;
 
 /* A frame that arrived. `buffer` (NULL if the payload is empty) belongs to whoever took the frame and is given back by
- * `memory.release`; segments lie in it in order. The other pointers are valid until the next frame is begun. */
+ * `memory.release`, and with it all segments: they lie in it in order, but for those that are `placed`. The other
+ * pointers are valid until the next frame is begun. */
 typedef struct rfaas_frame {
     rfaas_header header;
     const uint8_t *text;
@@ -32,6 +41,8 @@ typedef struct rfaas_frame {
     bool dropped; /* its payload was read and thrown away: a kind or an extension that is not understood */
     const struct iovec *segments;
     uint32_t n_segments;
+    const rfaas_placed *placed; /* by rising number */
+    uint32_t n_placed;
     void *buffer;
     size_t buffer_bytes;
     rfaas_memory memory;
@@ -49,6 +60,8 @@ typedef struct rfaas_receiver {
     rfaas_receiver_state state;
     uint64_t max_payload_bytes;
     rfaas_memory memory;
+    rfaas_placed placed[RFAAS_PLACED_MAX]; /* of the frame that begins next: the medium's to fill in between two */
+    uint32_t n_placed;
     uint8_t *head; /* grows to RFAAS_HEAD_BYTES_MAX when extensions need it */
     size_t head_room_bytes, head_bytes, head_got_bytes;
     rfaas_frame frame;

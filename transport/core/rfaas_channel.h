@@ -161,6 +161,36 @@ int rfaas_shm_create(uint64_t arena_bytes);
  * On UNSUITABLE (no unix stream socket; no sealed segment of a right size) and NO_MEMORY the caller still owns them. */
 rfaas_rc rfaas_shm_adopt(int fd, int memory_fd, int side, uint64_t max_payload_bytes, rfaas_channel **channel);
 
+/* The two ends may have more in common than the segment: `pool_fd` is what rfaas_array_pool_export() gave on side 0. Side
+ * 1 maps it for reading, and what lies in it is then not copied; if it can't be mapped, nothing changes. The descriptor
+ * stays the caller's. Before anything is received. */
+void rfaas_shm_adopt_pool(rfaas_channel *channel, int pool_fd);
+
+/* Memory in this side's arena for an array that is to be sent. */
+typedef struct rfaas_channel_array {
+    void *at; /* a page's beginning */
+    uint32_t slot, generation;
+    void *owner; /* the taker's to set, before it takes */
+} rfaas_channel_array;
+
+/* False if there is none: another medium; the arena is full, or too little of it ready. Whoever takes it gives it back,
+ * sent or not; what was sent is the peer's, and giving it back changes nothing. */
+bool rfaas_channel_array_take(rfaas_channel *channel, size_t size_bytes, rfaas_channel_array *array);
+void rfaas_channel_array_give_back(rfaas_channel *channel, const rfaas_channel_array *array);
+
+/* `owner` of the array in which these bytes lie, NULL if they lie in none that is still its taker's. */
+void *rfaas_channel_array_owner(const rfaas_channel *channel, const void *bytes, size_t size_bytes);
+
+/* From here on, sending bytes of it hands it over instead of copying: nobody here may look at it any more. */
+void rfaas_channel_array_hand_over(rfaas_channel *channel, const rfaas_channel_array *array);
+
+/* Replaces what frames that were received still hold of the peer's pool by private copies; before the peer is told that
+ * it may write there again. NO_MEMORY: some of it is not. */
+rfaas_rc rfaas_channel_detach(rfaas_channel *channel);
+
+/* True if these bytes are the peer's, in its pool. */
+bool rfaas_channel_is_borrowed(const rfaas_channel *channel, const void *bytes, size_t size_bytes);
+
 /* Sends one frame; words and in_size of `header` are set here. Never blocks. OK: handed over whole, all buffers are free.
  * QUEUED: the segments' bytes stay borrowed until rfaas_channel_completed() returned `cookie`. NO_CREDIT, TOO_LARGE,
  * NO_MEMORY, CLOSED, BROKEN: this frame is not sent, nothing is borrowed. */

@@ -132,6 +132,7 @@ static void shm_close(rfaas_channel *base)
     if (ours)
         close(channel->fd);
     channel->fd = -1;
+    rfaas_shm_retire(channel->segment);
 }
 
 static void shm_free(rfaas_channel *base)
@@ -139,6 +140,9 @@ static void shm_free(rfaas_channel *base)
     shm_channel *channel = (shm_channel *)base;
     if (channel->placed != NULL)
         rfaas_shm_lent_release(channel->placed, NULL, 0);
+    if (channel->borrow != NULL)
+        rfaas_shm_borrow_release(channel->borrow, NULL, 0);
+    rfaas_shm_pool_unuse(channel->pool);
     rfaas_channel_fini(base);
     rfaas_shm_unuse(channel->segment);
     free(channel);

@@ -5,6 +5,7 @@
 #define RFAAS_SHM_CHANNEL_H
 
 #include "frame_queue.h"
+#include "shm_borrow.h"
 #include "shm_segment.h"
 
 typedef struct shm_channel {
@@ -23,6 +24,8 @@ typedef struct shm_channel {
     rfaas_shm_lent *placed;   /* the block in which the payload of the present frame lies, NULL: none */
     uint8_t *place;
     uint64_t place_bytes;
+    rfaas_shm_borrow *borrow;    /* segments of the frame that begins next that lie where they were made, NULL: none */
+    struct rfaas_shm_pool *pool; /* the peer's, NULL: none */
     rfaas_frame_queue queue;
 } shm_channel;
 

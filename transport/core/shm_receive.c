@@ -28,7 +28,7 @@ static void consume(shm_channel *channel, uint64_t at, uint32_t size_bytes)
 static rfaas_rc take_block(shm_channel *channel, const rfaas_shm_entry *entry)
 {
     uint64_t at = entry->at, size_bytes = entry->block_bytes;
-    rfaas_shm_lent *lent = channel->placed != NULL
+    rfaas_shm_lent *lent = channel->placed != NULL || at % RFAAS_SHM_ARENA_STEP_BYTES != 0
                                ? NULL
                                : rfaas_shm_lend(channel->segment, at, size_bytes, entry->block, entry->generation);
     if (lent == NULL)
@@ -56,6 +56,16 @@ static void place_payload(shm_channel *channel)
         rfaas_receiver_got(receiver, (size_t)receiver->payload_left_bytes);
 }
 
+/* The head of a frame has come, of which something lies in memory already. */
+static void settle(shm_channel *channel)
+{
+    if (channel->placed != NULL)
+        place_payload(channel);
+    if (channel->borrow != NULL)
+        rfaas_shm_borrow_settle(channel->borrow, &channel->base.receiver);
+    channel->borrow = NULL;
+}
+
 static rfaas_rc take_entry(shm_channel *channel, const rfaas_shm_entry *entry, uint64_t budget_bytes)
 {
     rfaas_receiver *receiver = &channel->base.receiver;
@@ -66,6 +76,11 @@ static rfaas_rc take_entry(shm_channel *channel, const rfaas_shm_entry *entry, u
         rfaas_rc rc = take_block(channel, entry);
         consume(channel, 0, 0);
         return rc;
+    }
+    if (kind == RFAAS_SHM_PLACED && between) {
+        bool possible = rfaas_shm_borrow_add(&channel->borrow, channel->segment, channel->pool, entry, receiver);
+        consume(channel, 0, 0);
+        return possible ? RFAAS_OK : malformed(channel);
     }
     const uint8_t *bytes = rfaas_shm_data_to_read(&channel->reader, entry, at, size_bytes);
     if (bytes == NULL || (kind != RFAAS_SHM_FRAME && kind != RFAAS_SHM_MORE))
@@ -81,8 +96,8 @@ static rfaas_rc take_entry(shm_channel *channel, const rfaas_shm_entry *entry, u
     size_t step_bytes = left_bytes < budget_bytes ? (size_t)left_bytes : (size_t)budget_bytes;
     size_t fed_bytes = rfaas_receiver_feed(receiver, bytes + channel->entry_got_bytes, step_bytes);
     channel->entry_got_bytes += (uint32_t)fed_bytes;
-    if (channel->placed != NULL && receiver->state >= RFAAS_RECEIVER_PAYLOAD)
-        place_payload(channel);
+    if ((channel->placed != NULL || channel->borrow != NULL) && receiver->state >= RFAAS_RECEIVER_PAYLOAD)
+        settle(channel);
     if (receiver->state == RFAAS_RECEIVER_FAILED)
         return rfaas_channel_broken(&channel->base, receiver->problem, 0);
     if (fed_bytes < step_bytes)
@@ -117,7 +132,7 @@ static void help_peer(shm_channel *channel)
 {
     const rfaas_frame *frame = &channel->base.receiver.frame;
     if (channel->segment->side == 0 && frame->buffer_bytes >= RFAAS_SHM_ARENA_MIN_BYTES &&
-        frame->memory.release != rfaas_shm_lent_release)
+        rfaas_shm_borrow_came_by_ring(frame))
         rfaas_shm_grow_peers_arena(channel->segment, frame->buffer_bytes);
 }
 

@@ -106,7 +106,7 @@ static void reap_blocks(rfaas_shm_writer *writer)
     for (uint32_t i = 0; i < writer->n_blocks; i++) {
         const rfaas_shm_block *block = &writer->blocks[i];
         uint32_t released = atomic_load_explicit(&writer->shared->released[block->slot], memory_order_acquire);
-        if (released == block->generation)
+        if (!block->held && (block->given_back || released == block->generation))
             writer->slot_used[block->slot] = false;
         else
             writer->blocks[kept++] = *block;
@@ -147,6 +147,8 @@ uint8_t *rfaas_shm_block_take(rfaas_shm_writer *writer, uint64_t size_bytes, rfa
         slot++;
     if (slot == RFAAS_SHM_BLOCKS || !find_gap(writer, size_bytes, limit_bytes, &block->offset_bytes, &index))
         return NULL;
+    block->held = block->handed = block->given_back = false;
+    block->owner = NULL;
     block->size_bytes = size_bytes;
     block->slot = slot;
     block->generation = ++writer->generation[slot];
@@ -155,6 +157,27 @@ uint8_t *rfaas_shm_block_take(rfaas_shm_writer *writer, uint64_t size_bytes, rfa
     writer->blocks[index] = *block;
     writer->n_blocks++;
     return writer->arena + block->offset_bytes;
+}
+
+rfaas_shm_block *rfaas_shm_block_find(rfaas_shm_writer *writer, const void *bytes, size_t size_bytes)
+{
+    uintptr_t arena = (uintptr_t)writer->arena, at = (uintptr_t)bytes;
+    if (at < arena || at - arena >= writer->arena_bytes)
+        return NULL;
+    uint64_t offset_bytes = at - arena;
+    for (uint32_t i = 0; i < writer->n_blocks; i++) {
+        rfaas_shm_block *block = &writer->blocks[i];
+        if (offset_bytes >= block->offset_bytes && offset_bytes - block->offset_bytes < block->size_bytes)
+            return size_bytes <= block->size_bytes - (offset_bytes - block->offset_bytes) ? block : NULL;
+    }
+    return NULL;
+}
+
+bool rfaas_shm_has_entries(rfaas_shm_writer *writer, uint32_t n)
+{
+    if (RFAAS_SHM_ENTRIES - (writer->next - writer->consumed) < n)
+        look_again(writer);
+    return RFAAS_SHM_ENTRIES - (writer->next - writer->consumed) >= n;
 }
 
 const rfaas_shm_entry *rfaas_shm_entry_to_read(const rfaas_shm_reader *reader)

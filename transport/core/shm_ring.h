@@ -29,8 +29,15 @@ enum {
 typedef enum rfaas_shm_kind {
     RFAAS_SHM_FRAME = 1, /* a frame begins: its header is in the entry, bytes that follow may be too */
     RFAAS_SHM_MORE = 2,  /* goes on with the frame before */
-    RFAAS_SHM_BLOCK = 3, /* goes on with it, all that is left of it lying in the arena */
+    RFAAS_SHM_BLOCK = 3, /* before a FRAME: its payload, but for what is placed, lies in the arena */
+    RFAAS_SHM_PLACED = 4, /* before a FRAME: one segment of it lies where it was made */
 } rfaas_shm_kind;
+
+/* Where a placed segment lies: `at` counts from its beginning. */
+typedef enum rfaas_shm_space {
+    RFAAS_SHM_ARENA = 0, /* of this direction, inside of `block`, which becomes the reader's */
+    RFAAS_SHM_POOL = 1,  /* the maker's memory for arrays (array_pool.h), which stays the maker's */
+} rfaas_shm_space;
 
 /* Two lines: the header, then what says where the rest is. */
 typedef struct rfaas_shm_entry {
@@ -45,6 +52,8 @@ typedef struct rfaas_shm_entry {
             uint64_t block_bytes;
             uint32_t block;
             uint32_t generation;
+            uint32_t segment; /* PLACED */
+            uint32_t space;   /* PLACED: a rfaas_shm_space */
         };
     };
 } rfaas_shm_entry;
@@ -60,6 +69,7 @@ typedef struct rfaas_shm_lines {
     _Alignas(RFAAS_SHM_LINE_BYTES) _Atomic uint32_t reader;  /* ASLEEP, AWAKE, GONE */
     _Alignas(RFAAS_SHM_LINE_BYTES) _Atomic uint32_t writer_waits; /* 1: it wants a bell when there is room */
     _Alignas(RFAAS_SHM_LINE_BYTES) _Atomic uint64_t arena_ready_bytes; /* what the segment's maker has touched */
+    _Atomic uint32_t pool_mapped; /* by the reader, direction 0: 1 while it can read the maker's pool */
 } rfaas_shm_lines;
 
 typedef struct rfaas_shm_shared {
@@ -74,6 +84,10 @@ typedef struct rfaas_shm_shared {
 typedef struct rfaas_shm_block {
     uint64_t offset_bytes, size_bytes;
     uint32_t slot, generation;
+    bool held;       /* by whoever took it to write an array into it: no word of the reader's frees it */
+    bool handed;     /* sending it hands it over, instead of copying; then it is not held any more */
+    bool given_back; /* unsent */
+    void *owner;     /* the holder's word */
 } rfaas_shm_block;
 
 typedef struct rfaas_shm_writer {
@@ -91,6 +105,12 @@ typedef struct rfaas_shm_writer {
 } rfaas_shm_writer;
 
 void rfaas_shm_writer_init(rfaas_shm_writer *writer, rfaas_shm_shared *shared, uint8_t *arena, uint64_t arena_bytes);
+
+/* The block of this writer in which these bytes lie, NULL if they do not lie in one. */
+rfaas_shm_block *rfaas_shm_block_find(rfaas_shm_writer *writer, const void *bytes, size_t size_bytes);
+
+/* True if `n` entries can be written. */
+bool rfaas_shm_has_entries(rfaas_shm_writer *writer, uint32_t n);
 
 /* Asks for a bell when the reader has read something; false if it has meanwhile, and there is room. */
 bool rfaas_shm_wait_for_room(rfaas_shm_writer *writer);
@@ -112,7 +132,7 @@ bool rfaas_shm_must_wake(rfaas_shm_writer *writer, bool *is_gone);
 bool rfaas_shm_publish(rfaas_shm_writer *writer);
 
 /* A block of the arena of `size_bytes`, NULL if none is free; it is the reader's from publish() on, until it releases
- * it. */
+ * it. The writer may release one that was not sent. */
 uint8_t *rfaas_shm_block_take(rfaas_shm_writer *writer, uint64_t size_bytes, rfaas_shm_block *block);
 
 /* ---- the reader's side ---- */

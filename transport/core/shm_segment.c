@@ -64,16 +64,28 @@ rfaas_shm_segment *rfaas_shm_map(int memory_fd, int side)
     segment->size_bytes = size_bytes;
     segment->arena_bytes = (size_bytes - rings_bytes()) / 2;
     segment->directions = at;
+    madvise(at, size_bytes, MADV_DONTDUMP); /* a core dump would touch all of it */
+    rfaas_guard_begin(&segment->guarded, at, size_bytes, fcntl(memory_fd, F_DUPFD_CLOEXEC, 3));
     segment->arenas = (uint8_t *)at + rings_bytes();
     if (side == 0) /* its own writing is its touching */
         atomic_store(&rfaas_shm_tx(segment)->lines.arena_ready_bytes, segment->arena_bytes);
     return segment;
 }
 
+void rfaas_shm_retire(rfaas_shm_segment *segment)
+{
+    atomic_store(&segment->retired, true);
+    if (atomic_load(&segment->users) == 1)
+        rfaas_guard_end(&segment->guarded);
+}
+
 void rfaas_shm_unuse(rfaas_shm_segment *segment)
 {
+    if (atomic_load(&segment->retired) && atomic_load(&segment->users) == 2) /* this, and the channel that has ended */
+        rfaas_guard_end(&segment->guarded);
     if (atomic_fetch_sub(&segment->users, 1) > 1)
         return;
+    rfaas_guard_end(&segment->guarded);
     munmap(segment->directions, segment->size_bytes);
     free(segment);
 }
@@ -81,8 +93,8 @@ void rfaas_shm_unuse(rfaas_shm_segment *segment)
 rfaas_shm_lent *rfaas_shm_lend(rfaas_shm_segment *segment, uint64_t at, uint64_t size_bytes, uint32_t slot,
                                uint32_t generation)
 {
-    if (slot >= RFAAS_SHM_BLOCKS || at % RFAAS_SHM_ARENA_STEP_BYTES != 0 || size_bytes == 0 ||
-        at > segment->arena_bytes || size_bytes > segment->arena_bytes - at)
+    if (slot >= RFAAS_SHM_BLOCKS || size_bytes == 0 || at > segment->arena_bytes ||
+        size_bytes > segment->arena_bytes - at)
         return NULL;
     rfaas_shm_lent *lent = &segment->lent[slot];
     *lent = (rfaas_shm_lent){segment, slot, generation};
@@ -95,7 +107,8 @@ void rfaas_shm_lent_release(void *context, void *buffer, size_t size_bytes)
     (void)buffer;
     (void)size_bytes;
     const rfaas_shm_lent *lent = context;
-    rfaas_shm_block_release(rfaas_shm_rx(lent->segment), lent->slot, lent->generation);
+    if (!lent->segment->guarded.inherited) /* a child's letting go is not its parent's */
+        rfaas_shm_block_release(rfaas_shm_rx(lent->segment), lent->slot, lent->generation);
     rfaas_shm_unuse(lent->segment);
 }
 

@@ -6,6 +6,7 @@
 #ifndef RFAAS_SHM_SEGMENT_H
 #define RFAAS_SHM_SEGMENT_H
 
+#include "fork_guard.h"
 #include "shm_ring.h"
 
 struct rfaas_shm_segment;
@@ -21,6 +22,8 @@ typedef struct rfaas_shm_segment {
     int side;               /* 0: made it. It writes direction 0 and reads direction 1 */
     size_t size_bytes;
     uint64_t arena_bytes; /* of each direction */
+    rfaas_guarded guarded;
+    _Atomic bool retired;
     rfaas_shm_shared *directions;
     uint8_t *arenas;
     rfaas_shm_lent lent[RFAAS_SHM_BLOCKS];
@@ -29,6 +32,9 @@ typedef struct rfaas_shm_segment {
 /* Maps the segment behind `memory_fd`, whose descriptor stays the caller's; NULL if it is none: memory that is not
  * sealed against shrinking would kill its readers by SIGBUS. */
 rfaas_shm_segment *rfaas_shm_map(int memory_fd, int side);
+
+/* The channel has ended: no descriptor is kept longer than something that was read in place. */
+void rfaas_shm_retire(rfaas_shm_segment *segment);
 
 /* Gives one use up; the last one unmaps. Any thread. */
 void rfaas_shm_unuse(rfaas_shm_segment *segment);

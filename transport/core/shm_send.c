@@ -2,7 +2,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "array_pool.h"
 #include "shm_channel.h"
+
+enum { RFAAS_SHM_PLACEABLE_SEGMENTS = 64 }; /* frames with more are moved whole */
 
 /* A reader that sleeps is woken before anything is published: what fails then was not sent. False: it is gone. */
 static bool wake_reader(shm_channel *channel)
@@ -102,9 +105,78 @@ static rfaas_rc put_until_full(rfaas_channel *base, rfaas_cursor *frame, uint64_
     }
 }
 
+/* Where a segment lies that need not be moved, as its entry says it; false: it must be. */
+static bool find_place(shm_channel *channel, const struct iovec *segment, rfaas_shm_entry *place)
+{
+    rfaas_shm_lines *lines = &channel->segment->directions[0].lines;
+    uint64_t at;
+    if (segment->iov_len < RFAAS_SHM_ARENA_MIN_BYTES)
+        return false;
+    rfaas_shm_block *block = rfaas_shm_block_find(&channel->writer, segment->iov_base, segment->iov_len);
+    if (block != NULL && block->held && block->handed) {
+        block->held = false;
+        *place = (rfaas_shm_entry){.space = RFAAS_SHM_ARENA, .block = block->slot, .generation = block->generation};
+        place->at = (uint64_t)((uint8_t *)segment->iov_base - channel->writer.arena);
+        return true;
+    }
+    if (channel->segment->side != 0 || atomic_load(&lines->pool_mapped) != 1 ||
+        !rfaas_array_pool_find(segment->iov_base, segment->iov_len, &at))
+        return false;
+    *place = (rfaas_shm_entry){.space = RFAAS_SHM_POOL, .at = at};
+    return true;
+}
+
+/* Says of segments that lie where the peer can read them where that is, and makes them empty in `rest`. How many. */
+static uint32_t place_segments(shm_channel *channel, const rfaas_outgoing *out, struct iovec *rest)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < out->n_segments && n < RFAAS_PLACED_MAX; i++) {
+        rfaas_shm_entry place;
+        if (!find_place(channel, &out->segments[i], &place))
+            continue;
+        rfaas_shm_entry *entry = rfaas_shm_entry_to_write(&channel->writer);
+        entry->kind = RFAAS_SHM_PLACED;
+        entry->size_bytes = 0;
+        entry->at = place.at;
+        entry->block_bytes = out->segments[i].iov_len;
+        entry->block = place.block;
+        entry->generation = place.generation;
+        entry->segment = (uint32_t)i;
+        entry->space = place.space;
+        if (rfaas_shm_publish(&channel->writer))
+            rfaas_shm_ring_bell(channel);
+        rest[i].iov_len = 0;
+        n++;
+    }
+    return n;
+}
+
+/* A frame some of whose segments may stay where they are. There are entries enough for all that is said of them, or they
+ * are moved like any: nothing waits for room between those entries and the frame. */
+static rfaas_rc send_placed(shm_channel *channel, const rfaas_outgoing *out)
+{
+    struct iovec rest[RFAAS_SHM_PLACEABLE_SEGMENTS];
+    rfaas_outgoing left = *out;
+    memcpy(rest, out->segments, out->n_segments * sizeof *rest);
+    if (!wake_reader(channel))
+        return rfaas_channel_broken(&channel->base, "sending failed", EPIPE);
+    uint32_t n = place_segments(channel, out, rest);
+    left.segments = rest;
+    for (size_t i = 0; i < out->n_segments; i++)
+        left.in_size -= out->segments[i].iov_len - rest[i].iov_len;
+    rfaas_rc rc = rfaas_frame_queue_send(&channel->base, &channel->queue, &left, UINT64_MAX, put_until_full);
+    if (rc == RFAAS_NO_MEMORY && n > 0) /* the next frame would be taken for the one whose segments were placed */
+        return rfaas_channel_broken(&channel->base, "no memory for a frame", 0);
+    return rc;
+}
+
 rfaas_rc rfaas_shm_send(rfaas_channel *base, const rfaas_outgoing *out)
 {
-    return rfaas_frame_queue_send(base, &((shm_channel *)base)->queue, out, UINT64_MAX, put_until_full);
+    shm_channel *channel = (shm_channel *)base;
+    if (out->in_size >= RFAAS_SHM_ARENA_MIN_BYTES && out->n_segments <= RFAAS_SHM_PLACEABLE_SEGMENTS &&
+        channel->queue.first == NULL && rfaas_shm_has_entries(&channel->writer, RFAAS_PLACED_MAX + 2))
+        return send_placed(channel, out);
+    return rfaas_frame_queue_send(base, &channel->queue, out, UINT64_MAX, put_until_full);
 }
 
 /* Until the rings are full, whatever the budget: only then the peer's bell tells when to go on. */

@@ -11,9 +11,9 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT, PyObject
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
@@ -56,12 +56,20 @@ cdef extern from "rfaas_channel.h" nogil:
         void *(*allocate)(void *context, size_t size_bytes)
         void (*release)(void *context, void *buffer, size_t size_bytes)
         void *context
+    ctypedef struct rfaas_placed:
+        uint32_t segment
+        bint read_only
+    ctypedef struct rfaas_channel_array:
+        void *at
+        void *owner
     ctypedef struct rfaas_frame:
         rfaas_header header
         const uint8_t *text
         uint32_t text_bytes
         const iovec *segments
         uint32_t n_segments
+        const rfaas_placed *placed
+        uint32_t n_placed
         void *buffer
         size_t buffer_bytes
         rfaas_memory memory
@@ -90,6 +98,13 @@ cdef extern from "rfaas_channel.h" nogil:
     rfaas_rc rfaas_inproc_pair(uint64_t max_payload_bytes, rfaas_channel **left, rfaas_channel **right)
     int rfaas_shm_create(uint64_t arena_bytes)
     rfaas_rc rfaas_shm_adopt(int fd, int memory_fd, int side, uint64_t max_payload_bytes, rfaas_channel **channel)
+    void rfaas_shm_adopt_pool(rfaas_channel *channel, int pool_fd)
+    bint rfaas_channel_array_take(rfaas_channel *channel, size_t size_bytes, rfaas_channel_array *array)
+    void rfaas_channel_array_give_back(rfaas_channel *channel, const rfaas_channel_array *array)
+    void rfaas_channel_array_hand_over(rfaas_channel *channel, const rfaas_channel_array *array)
+    void *rfaas_channel_array_owner(const rfaas_channel *channel, const void *bytes, size_t size_bytes)
+    bint rfaas_channel_is_borrowed(const rfaas_channel *channel, const void *bytes, size_t size_bytes)
+    rfaas_rc rfaas_channel_detach(rfaas_channel *channel)
     rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns)
     bint rfaas_channel_stay_awake(rfaas_channel *channel, bint on)
     bint rfaas_channel_wants_write(const rfaas_channel *channel)
@@ -178,12 +193,41 @@ cdef class _Payload:
             self.memory.release(self.memory.context, self.data, self.size_bytes)
 
 
+@cython.final
+cdef class _Window:
+    """One segment of a frame some of whose segments lie elsewhere."""
+
+    cdef _Payload payload
+    cdef iovec piece
+    cdef bint read_only
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.piece.iov_base, <Py_ssize_t>self.piece.iov_len, self.read_only, flags)
+
+
+cdef tuple _placed_views(_Payload payload, const rfaas_frame *received):
+    cdef uint32_t i, j = 0
+    cdef _Window window
+    views = []
+    for i in range(received.n_segments):
+        window = _Window.__new__(_Window)
+        window.payload = payload
+        window.piece = received.segments[i]
+        if j < received.n_placed and received.placed[j].segment == i:
+            window.read_only = received.placed[j].read_only
+            j += 1
+        views.append(PyMemoryView_FromObject(window))
+    return tuple(views)
+
+
 cdef tuple _views(_Payload payload, const rfaas_frame *received):
-    """One writable memoryview a segment, each keeping `payload` alive."""
+    """One memoryview a segment, each keeping `payload` alive; writable but for the peer's own memory."""
     cdef uint32_t i
     cdef size_t offset_bytes
     if received.n_segments == 0:
         return ()
+    if received.n_placed > 0:
+        return _placed_views(payload, received)
     if received.n_segments == 1:
         payload.view_bytes = <Py_ssize_t>received.segments[0].iov_len
         return (PyMemoryView_FromObject(payload),)
@@ -202,7 +246,9 @@ cdef class Frame:
     """A received frame; see docs/spec/001-invocation.md for its fields.
 
     `segments` are writable memoryviews of bytes, each beginning on a 64-byte boundary; together they own the receive
-    buffer, which lives as long as one of them does.
+    buffer, which lives as long as one of them does. Segments that the peer did not have to move lie where it made them:
+    aligned as there, and read-only if the memory stays the peer's (docs/spec/006-shared-memory.md section 7). Then
+    `is_placed` is true.
     """
 
     cdef readonly uint8_t kind
@@ -221,6 +267,8 @@ cdef class Frame:
     cdef readonly uint64_t checkpoint
     cdef readonly tuple segments
     cdef readonly str text
+
+    cdef readonly bint is_placed
 
     def __init__(self):
         raise TypeError("frames are received, not made")
@@ -245,6 +293,7 @@ cdef Frame _frame(const rfaas_frame *received):
     payload.size_bytes = received.buffer_bytes
     cdef Frame frame = Frame.__new__(Frame)
     frame.segments = _views(payload, received)
+    frame.is_placed = received.n_placed > 0
     frame.text = "" if received.text_bytes == 0 else received.text[:received.text_bytes].decode("utf-8", "replace")
     frame.kind = received.header.kind
     frame.flags = received.header.flags
@@ -294,6 +343,7 @@ cdef class Channel:
     cdef rfaas_channel *channel
     cdef pthread_mutex_t lock
     cdef bint polling
+    cdef readonly bint has_arrays  # some were taken here: `settle` has something to do
     cdef readonly str medium
 
     def __cinit__(self):
@@ -359,8 +409,9 @@ cdef class Channel:
         return _adopt(left), _adopt(right)
 
     @staticmethod
-    def from_shm(int fd, int memory_fd, int side, *, uint64_t max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES):
-        """Make one end of a channel over shared memory; both descriptors become the channel's own.
+    def from_shm(int fd, int memory_fd, int side, *, uint64_t max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES,
+                 int pool_fd=-1):
+        """Make one end of a channel over shared memory; the first two descriptors become the channel's own.
 
         Args:
             fd: a connected unix stream socket with nothing in it, whose ends the two sides hold; it wakes a side that
@@ -368,6 +419,7 @@ cdef class Channel:
             memory_fd: what `shm_segment` made, or a copy of it.
             side: 0 for whoever made the segment, 1 for the peer.
             max_payload_bytes: larger payloads are refused, sent or received.
+            pool_fd: side 1: the peer's `pool_descriptor`, which stays the caller's; -1: it sent none.
         Raises:
             ConfigError: no such socket, or no sealed segment; both stay the caller's.
             MemoryError: no memory for the channel; both stay the caller's.
@@ -378,6 +430,8 @@ cdef class Channel:
             raise MemoryError
         if rc != RFAAS_OK:
             raise ConfigError(f"descriptors {fd} and {memory_fd} are no unix stream socket and sealed segment of a channel")
+        if pool_fd >= 0:
+            rfaas_shm_adopt_pool(channel, pool_fd)
         return _adopt(channel)
 
     cdef void acquire(self):
@@ -424,7 +478,8 @@ cdef class Channel:
 
         Args:
             text: for people; cut at 4096 bytes of UTF-8.
-            segments: contiguous buffers, borrowed; at most MAX_SEGMENTS.
+            segments: contiguous buffers, borrowed; at most MAX_SEGMENTS. On shm the peer may read what lies in
+                `pool_memory` in place, whatever is returned, until it says that it does no longer (its RESULT).
             checkpoint: number of the segment that is one; 0: none is.
             Others: as in the specification; integers in the range of their field.
         Returns:
@@ -565,6 +620,105 @@ cdef class Channel:
             return False
         self.refuse(rc)
 
+    def array(self, Py_ssize_t size_bytes):
+        """Memory for an array that will be sent here: sending it after `settle` moves nothing.
+
+        Returns:
+            A writable buffer of `size_bytes`, its content undefined, its beginning aligned to 4096; None if there is
+            none: another medium, the arena is full, or less of it ready (it grows by what is sent).
+        """
+        cdef ArenaMemory made = ArenaMemory.__new__(ArenaMemory)
+        cdef bint taken
+        made.array.owner = <void *><PyObject *>made
+        if size_bytes <= 0 or rfaas_channel_is_inherited(self.channel):
+            return None
+        self.acquire()
+        taken = rfaas_channel_array_take(self.channel, <size_t>size_bytes, &made.array)
+        pthread_mutex_unlock(&self.lock)
+        if not taken:
+            return None
+        self.has_arrays = True
+        made.channel = self
+        made.view_bytes = size_bytes
+        return made
+
+    def borrows(self, const uint8_t[::1] data not None):
+        """True if these bytes lie in the peer's pool."""
+        cdef size_t size_bytes = <size_t>data.shape[0]
+        if size_bytes == 0:
+            return False
+        self.acquire()
+        cdef bint found = rfaas_channel_is_borrowed(self.channel, &data[0], size_bytes)
+        pthread_mutex_unlock(&self.lock)
+        return found
+
+    def settle(self, Frame frame, list segments not None):
+        """End a call: make what is sent back, and what is kept, independent of the memory that the peer will write to.
+
+        Args:
+            frame: the CALL, which lets go of its segments; None: nothing of it was placed, and nobody holds it.
+            segments: of the RESULT, with nothing else that refers to what they show. Those that nobody else looks at and
+                that lie in `array` memory are handed over by the next send; those that lie in the peer's own memory
+                are copied.
+        Raises:
+            MemoryError: none was left for copies; what was kept may still change under its keeper.
+        """
+        cdef rfaas_rc rc = RFAAS_OK
+        cdef Py_ssize_t i
+        cdef bint is_placed = frame is not None and frame.is_placed
+        if not (is_placed or self.has_arrays):
+            return
+        for i in range(len(segments)):
+            segments[i] = self.settled(segments, i)
+        if frame is not None:
+            frame.segments = ()
+        if is_placed:
+            self.acquire()
+            rc = rfaas_channel_detach(self.channel)
+            pthread_mutex_unlock(&self.lock)
+        if rc != RFAAS_OK:
+            raise MemoryError("no memory for a copy of the arguments that the function keeps")
+
+    cdef object settled(self, list segments, Py_ssize_t i):
+        """What goes in the place of a segment; takes it out of the list."""
+        cdef Py_buffer view
+        cdef ArenaMemory owner
+        cdef void *found
+        cdef size_t offset_bytes, size_bytes
+        cdef bint borrowed
+        segment, segments[i] = segments[i], None
+        PyObject_GetBuffer(segment, &view, PyBUF_SIMPLE)
+        size_bytes = <size_t>view.len
+        self.acquire()
+        found = rfaas_channel_array_owner(self.channel, view.buf, size_bytes)
+        borrowed = found == NULL and rfaas_channel_is_borrowed(self.channel, view.buf, size_bytes)
+        pthread_mutex_unlock(&self.lock)
+        if found == NULL or size_bytes == 0:
+            try:
+                return self.copied(segment, size_bytes, view.buf) if borrowed and size_bytes > 0 else segment
+            finally:
+                PyBuffer_Release(&view)
+        owner = <ArenaMemory><object><PyObject *>found
+        offset_bytes = <uint8_t *>view.buf - <uint8_t *>owner.array.at
+        PyBuffer_Release(&view)
+        segment = None
+        if Py_REFCNT(owner) == 1:  # ours: nobody else can look at it, or will
+            self.acquire()
+            rfaas_channel_array_hand_over(self.channel, &owner.array)
+            pthread_mutex_unlock(&self.lock)
+        return PyMemoryView_FromObject(owner)[offset_bytes:offset_bytes + size_bytes]
+
+    cdef object copied(self, segment, size_t size_bytes, const void *bytes):
+        cdef ArenaMemory copy = self.array(<Py_ssize_t>size_bytes)
+        if copy is None:
+            return bytearray(segment)
+        with nogil:
+            memcpy(copy.array.at, bytes, size_bytes)
+        self.acquire()
+        rfaas_channel_array_hand_over(self.channel, &copy.array)
+        pthread_mutex_unlock(&self.lock)
+        return copy
+
     def wait(self, timeout_s=None):
         """Block, without the GIL, until `poll` has something to do; None waits for ever.
 
@@ -671,6 +825,29 @@ cdef class Channel:
     def __repr__(self):
         state = "closed" if self.channel.closed else f"fd {rfaas_channel_fd(self.channel)}"
         return f"<Channel {self.medium} {state} tx_credits={self.channel.tx_credits}>"
+
+
+@cython.final
+@cython.no_gc
+cdef class ArenaMemory:
+    """What `Channel.array` gives; keeps the channel's memory mapped."""
+
+    cdef rfaas_channel_array array
+    cdef Channel channel
+    cdef Py_ssize_t view_bytes
+
+    def __init__(self):
+        raise TypeError("use Channel.array")
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.array.at, self.view_bytes, 0, flags)
+
+    def __dealloc__(self):
+        if self.channel is None or rfaas_channel_is_inherited(self.channel.channel):
+            return
+        self.channel.acquire()
+        rfaas_channel_array_give_back(self.channel.channel, &self.array)
+        pthread_mutex_unlock(&self.channel.lock)
 
 
 def shm_segment(uint64_t arena_bytes=DEFAULT_ARENA_BYTES):

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError, NoCredit, PayloadTooLarge
 
+include "_arrays.pxi"
 include "_channel.pxi"
 include "_poller.pxi"
 include "_loan.pxi"

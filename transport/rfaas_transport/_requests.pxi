@@ -78,7 +78,7 @@ cdef class Requests:
             return None
         if rc != RFAAS_OK:
             channel.refuse(rc)
-        if not self.is_plain(&received.header) or received.n_segments == 0:
+        if not self.is_plain(&received.header) or received.n_segments == 0 or received.n_placed > 0:
             return _frame(&received)
         self.header = received.header
         small = _small(&received)

@@ -4,7 +4,7 @@ Cloudpickle finds a class again that it has sent or built before, but sets its s
 came back would reset its class to what the other process had. Here the receiver's copy stays as it is.
 
 Both ends import this module: pickles name `build` and `fill`, so these names and their arguments are part of what
-travels. Must not import anything but cloudpickle. Spec: docs/spec/001-invocation.md section 2.
+travels. Must import cloudpickle alone and what is below. Spec: docs/spec/001-invocation.md section 2.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import cloudpickle
+
+from rfaas_transport.array_memory import reduce_lent, reduce_memoryview
 
 _lock = threading.Lock()
 _names: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
@@ -89,10 +91,14 @@ def _open_file(file: io.TextIOWrapper) -> tuple[Any, ...]:
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
     """Cloudpickle's, whose classes don't overwrite those of the receiver, and which refuses open files."""
 
-    dispatch_table: ClassVar[Any] = ChainMap({io.TextIOWrapper: _open_file}, cloudpickle.Pickler.dispatch_table)
+    dispatch_table: ClassVar[Any] = ChainMap(
+        {io.TextIOWrapper: _open_file, memoryview: reduce_memoryview}, cloudpickle.Pickler.dispatch_table
+    )
 
     def reducer_override(self, obj: Any) -> Any:  # noqa: ANN401
         """Called by pickle for each object."""
+        if (lent := reduce_lent(obj)) is not None:
+            return lent
         reduced = super().reducer_override(obj)
         if isinstance(reduced, tuple) and len(reduced) == 6 and isinstance(obj, type):
             return _keeping(obj, reduced)

@@ -10,7 +10,7 @@ import os
 import socket
 from typing import Final
 
-from rfaas_transport._core import DEFAULT_ARENA_BYTES, Channel, shm_segment
+from rfaas_transport._core import DEFAULT_ARENA_BYTES, Channel, pool_descriptor, shm_segment
 from rfaas_transport.errors import ProtocolError
 
 _HERE: Final = b"M"
@@ -28,14 +28,18 @@ def offer(descriptor: int, arena_bytes: int = DEFAULT_ARENA_BYTES) -> Channel:
         MemoryError: no memory for the channel.
     """
     memory = shm_segment(arena_bytes)
+    pool = pool_descriptor()  # the peer may read this process's arrays in place
     try:
         with socket.socket(fileno=os.dup(descriptor)) as sock:
             sock.setblocking(False)
-            socket.send_fds(sock, [_HERE], [memory])
+            socket.send_fds(sock, [_HERE], [memory] if pool < 0 else [memory, pool])
         return Channel.from_shm(descriptor, memory, 0)
     except BaseException:
         os.close(memory)
         raise
+    finally:
+        if pool >= 0:
+            os.close(pool)
 
 
 def accept(descriptor: int) -> Channel | None:
@@ -53,17 +57,21 @@ def accept(descriptor: int) -> Channel | None:
     """
     with socket.socket(fileno=os.dup(descriptor)) as sock:
         try:
-            data, descriptors, _, _ = socket.recv_fds(sock, 1, 1, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, _, _ = socket.recv_fds(sock, 1, 2, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
     if data == b"":
         raise ConnectionResetError("the client left before it had sent its memory")
-    if data != _HERE or len(descriptors) != 1:
+    if data != _HERE or len(descriptors) not in (1, 2):
         for received in descriptors:
             os.close(received)
         raise ProtocolError("the client sent no memory for the channel")
+    memory, *pools = descriptors
     try:
-        return Channel.from_shm(descriptor, descriptors[0], 1)
+        return Channel.from_shm(descriptor, memory, 1, pool_fd=pools[0] if pools else -1)
     except BaseException:
-        os.close(descriptors[0])
+        os.close(memory)
         raise
+    finally:
+        for pool in pools:
+            os.close(pool)
