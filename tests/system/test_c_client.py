@@ -291,3 +291,11 @@ def test_the_header_is_valid_cpp(tmp_path):
     source = tmp_path / "program.cpp"
     source.write_text("#include <rfaas.h>\nint main() { rfaas_error error = RFAAS_ERROR_INIT; return error.code; }\n")
     compile_c(tmp_path / "program", "-x", "c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", INCLUDES[0], source, "-c")
+
+
+def test_a_program_that_asks_for_encryption_is_not_served_in_plain(program, kernels, environment, monkeypatch):
+    monkeypatch.setenv("RFAAS_EXECUTOR_TRANSPORT_SECURITY", "encrypt")
+    done = subprocess.run([program, kernels, "invoke", "1"], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "code=config" in done.stdout
+    assert "can't encrypt" in done.stdout
