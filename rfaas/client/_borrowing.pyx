@@ -129,6 +129,7 @@ cdef class Borrowing:
 
     def outcome_of(self, request):
         """The result of a request that is answered, and what it ended with instead, or None."""
+        self.loan.look()  # who takes a thousand results would not come to send what waits
         answer = request.answer()
         if type(answer) is not bytes:
             return self.load(request, answer, None)

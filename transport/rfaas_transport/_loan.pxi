@@ -333,6 +333,8 @@ cdef class Loan:
 
     def look(self):
         """Send and take what can be without waiting."""
+        if self.n_busy == 0:
+            return
         if rfaas_loan_take(&self.loan):
             self.use()
             self.look_after()
