@@ -1,5 +1,6 @@
 """Quiet signals, children, control messages, environments, addresses: the small pieces, each with a real process."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -248,6 +249,8 @@ def test_a_tree_is_killed_whole_and_a_tracker_is_spared():
     assert alive(tracker.pid)
     wait_until(lambda: (family.kill_trees({tracker.pid}), not alive(tracker.pid))[1], 5, "the end of the tracker")
     for process in tree, tracker:
+        with contextlib.suppress(ChildProcessError):  # whoever killed it may have reaped it too
+            os.waitpid(process.pid, 0)
         process.returncode = -9
 
 
