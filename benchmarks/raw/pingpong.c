@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,8 +59,10 @@ typedef struct setup {
     uint8_t *payload, *answer;
     int64_t *took_ns;
     void *memory; /* of raw-shm and raw-futex */
-    int fds[2][2]; /* of streams: where each side reads and writes */
-    rfaas_channel *channels[2];
+    int fds[2][2]; /* of streams: where each side reads and writes; of channels: what each side has */
+    bool is_channel;
+    int memory_fd;          /* of a channel over shared memory, else -1 */
+    rfaas_channel *channel; /* of this process, made after the fork */
 } setup;
 
 static uint8_t *touched(size_t size_bytes)
@@ -96,19 +99,27 @@ static void stream_pair(const char *medium, int fds[2])
         fail("socketpair");
 }
 
-static void open_channels(setup *made, const char *medium)
+static void open_links(setup *made, const char *medium)
 {
-    int fds[2];
-    stream_pair(medium, fds);
-    int memory_fd = strncmp(medium, "shm", 3) == 0 ? rfaas_shm_create(ARENA_BYTES) : -1;
-    for (int i = 0; i < 2; i++) {
-        const rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES};
-        rfaas_rc rc = memory_fd >= 0 ? rfaas_shm_adopt(fds[i], dup(memory_fd), i, LIMIT_BYTES, &made->channels[i])
-                                     : rfaas_tcp_adopt(fds[i], &options, &made->channels[i]);
-        if (rc != RFAAS_OK)
-            fail(medium);
-        rfaas_channel_stay_awake(made->channels[i], !made->series.sleeps);
-    }
+    int pair[2];
+    stream_pair(medium, pair);
+    made->is_channel = true;
+    made->memory_fd = strncmp(medium, "shm", 3) == 0 ? rfaas_shm_create(ARENA_BYTES) : -1;
+    for (int i = 0; i < 2; i++)
+        made->fds[i][0] = pair[i];
+}
+
+/* After the fork: what a channel maps is not shared with a child. */
+static void adopt(setup *made, int side)
+{
+    const rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES};
+    int fd = made->fds[side][0];
+    rfaas_rc rc = made->memory_fd >= 0 ? rfaas_shm_adopt(fd, made->memory_fd, side, LIMIT_BYTES, &made->channel)
+                                       : rfaas_tcp_adopt(fd, &options, &made->channel);
+    if (rc != RFAAS_OK)
+        fail("adopt");
+    close(made->fds[1 - side][0]);
+    rfaas_channel_stay_awake(made->channel, !made->series.sleeps);
 }
 
 static void open_streams(setup *made, const char *medium)
@@ -133,26 +144,26 @@ static void open_streams(setup *made, const char *medium)
     }
 }
 
-static void channel_send(const setup *made, int side)
+static void channel_send(const setup *made)
 {
     rfaas_header header = {.kind = RFAAS_KIND_RESULT, .call_id = 1};
     const struct iovec segment = {made->payload, made->series.size_bytes};
-    rfaas_rc rc = rfaas_channel_send(made->channels[side], &header, &segment, 1, NULL, 0, NULL);
+    rfaas_rc rc = rfaas_channel_send(made->channel, &header, &segment, 1, NULL, 0, NULL);
     while (rc == RFAAS_QUEUED || rc == RFAAS_AGAIN || rc == RFAAS_MORE)
-        rc = rfaas_channel_flush(made->channels[side], BUDGET_BYTES);
+        rc = rfaas_channel_flush(made->channel, BUDGET_BYTES);
     if (rc != RFAAS_OK)
         exit(1);
 }
 
-static void channel_receive(const setup *made, int side)
+static void channel_receive(const setup *made)
 {
     rfaas_frame frame;
     rfaas_rc rc;
-    while ((rc = rfaas_channel_poll(made->channels[side], BUDGET_BYTES, &frame)) != RFAAS_OK) {
+    while ((rc = rfaas_channel_poll(made->channel, BUDGET_BYTES, &frame)) != RFAAS_OK) {
         if (rc != RFAAS_AGAIN && rc != RFAAS_MORE)
             exit(1);
         if (made->series.sleeps)
-            rfaas_channel_wait(made->channels[side], -1);
+            rfaas_channel_wait(made->channel, -1);
     }
     if (frame.buffer != NULL)
         frame.memory.release(frame.memory.context, frame.buffer, frame.buffer_bytes);
@@ -162,12 +173,11 @@ static int64_t serve(setup *made)
 {
     if (made->memory != NULL)
         return raw_memory_serve(made->memory, raw_memory_bytes(made->series.size_bytes), &made->series);
-    if (made->channels[1] == NULL)
+    if (!made->is_channel)
         return raw_stream_serve(made->fds[1][0], made->fds[1][1], &made->series, made->answer);
-    made->channels[1]->owner = getpid();
     for (size_t i = 0; i < made->rounds + made->warm_up; i++) {
-        channel_receive(made, 1);
-        channel_send(made, 1);
+        channel_receive(made);
+        channel_send(made);
     }
     return 0;
 }
@@ -176,8 +186,8 @@ static int64_t ping_channel(setup *made, size_t rounds)
 {
     for (size_t i = 0; i < rounds; i++) {
         uint64_t begun_ns = now_ns();
-        channel_send(made, 0);
-        channel_receive(made, 0);
+        channel_send(made);
+        channel_receive(made);
         made->took_ns[i] = (int64_t)(now_ns() - begun_ns);
     }
     return (int64_t)rounds;
@@ -188,7 +198,7 @@ static int64_t ping(setup *made, size_t rounds, uint32_t *turn, bool last)
     if (made->memory != NULL)
         return raw_memory_ping(made->memory, raw_memory_bytes(made->series.size_bytes), &made->series, made->payload,
                                made->answer, made->took_ns, rounds, turn, last);
-    if (made->channels[0] == NULL)
+    if (!made->is_channel)
         return raw_stream_ping(made->fds[0][0], made->fds[0][1], &made->series, made->payload, made->answer, made->took_ns,
                                rounds, last);
     return ping_channel(made, rounds);
@@ -221,7 +231,7 @@ static void open_medium(setup *made, const char *medium)
     } else if (strncmp(medium, "raw-", 4) == 0) {
         open_streams(made, medium);
     } else {
-        open_channels(made, medium);
+        open_links(made, medium);
     }
 }
 
@@ -243,6 +253,8 @@ int main(int argc, char **argv)
     made.took_ns = (int64_t *)(void *)touched((made.rounds + made.warm_up) * sizeof *made.took_ns);
     open_medium(&made, argv[1]);
     pid_t child = fork();
+    if (made.is_channel)
+        adopt(&made, child == 0 ? 1 : 0);
     if (child == 0) {
         pin(atoi(argv[5]));
         _exit(serve(&made) < 0);
@@ -257,8 +269,7 @@ int main(int argc, char **argv)
         fail("the other side failed");
     qsort(made.took_ns, made.rounds, sizeof *made.took_ns, by_size);
     print(argv[1], &made);
-    for (int i = 0; i < 2; i++)
-        rfaas_channel_free(made.channels[i]);
+    rfaas_channel_free(made.channel);
     free(made.payload);
     free(made.answer);
     free(made.took_ns);

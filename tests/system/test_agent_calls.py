@@ -343,7 +343,7 @@ def test_agent_and_worker_write_what_they_did_to_the_event_log(tmp_path):
     lines = [json.loads(line) for path in tmp_path.glob("*.jsonl") for line in path.read_text().splitlines()]
     by_role = {role: [line for line in lines if line["role"] == role] for role in ("agent", "worker")}
     assert [line["ev"] for line in by_role["agent"]] == [
-        *("epoch", "grant_accepted", "fence", "proof_of_death", "free", "reclaim_sig"),
+        *("epoch", "grant_accepted", "forked", "fence", "proof_of_death", "free", "reclaim_sig"),
     ]
     assert [(line["ev"], line["call_id"]) for line in by_role["worker"]] == [("started", call_id), ("done", call_id)]
     lease = terms.lease_id.hex()
