@@ -5,10 +5,9 @@ Must not hold policy: what is not a plain call with a plain result goes to whoev
 
 import pickle
 
-from cloudpickle import list_registry_pickle_by_value
-
 from rfaas.client.byte_results import Room
 from rfaas.client.futures import Future
+from rfaas.client.serial import dump_arguments
 from rfaas.functions import ByteFunction
 from rfaas_transport._core import Request
 
@@ -16,7 +15,7 @@ cdef extern from "Python.h":
     object PyLong_FromVoidPtr(void *pointer)
 
 cdef object loads = pickle.loads, dumps = pickle.dumps
-cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])  # hold nothing that travels on its own
+cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str])  # hold nothing that travels on its own
 
 cdef int SMALL_BYTES = 4096  # bytes are handed over at less cost than a view of them
 
@@ -26,31 +25,27 @@ ELSEWHERE = object()
 
 cdef bint are_plain(values) except -1:
     for value in values:
-        if type(value) not in PLAIN:
+        kind = type(value)
+        if kind is bytes:
+            if len(<bytes>value) > SMALL_BYTES:
+                return False
+        elif kind not in PLAIN:
             return False
     return True
 
 
 cdef object pack(tuple args, dict kwargs, object limit_bytes):
-    """Payload of the arguments; None if that takes more than the C pickler, or fails: the ordinary way tells."""
+    """Payload of the arguments; None if they can't be pickled or are too large: the ordinary way tells."""
     if are_plain(args) and (not kwargs or are_plain(kwargs.values())):
         payload = dumps((args, kwargs), 5)
         return None if limit_bytes and len(payload) > limit_bytes else payload
-    if list_registry_pickle_by_value():
-        return None
-    buffers = []
     try:
-        payload = dumps((args, kwargs), 5, buffer_callback=buffers.append)
-        if b"__main__" in payload:
-            return None
-        if buffers:
-            payload = [payload, *[buffer.raw() for buffer in buffers]]
+        segments = dump_arguments(args, kwargs)
     except Exception:
         return None
-    if limit_bytes and sum([memoryview(segment).nbytes for segment in
-                            (payload if buffers else (payload,))]) > limit_bytes:
+    if limit_bytes and sum([memoryview(segment).nbytes for segment in segments]) > limit_bytes:
         return None
-    return payload
+    return segments if len(segments) > 1 else segments[0]
 
 
 cdef class Borrowing:
