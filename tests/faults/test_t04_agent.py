@@ -24,7 +24,7 @@ from support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.timeout(timeout_s())]
 
-KILLS = scaled(10, 100)
+KILLS = scaled(6, 100)
 GONE_GOAL_S = 1.0
 TYPED_GOAL_S = 2.0
 

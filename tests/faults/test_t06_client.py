@@ -20,7 +20,7 @@ from support.witness import Witness
 
 pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.timeout(timeout_s())]
 
-KILLS = scaled(9, 100)
+KILLS = scaled(6, 100)
 LEASES = 8
 OTHERS = 2  # workers of the program that goes on
 GOAL_S = TTL_S + 1.0

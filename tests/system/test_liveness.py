@@ -17,6 +17,7 @@ from support.fault_ring import CORES, TTL_S, WORKERS, long_ttl, pause, seeded
 from support.fault_ring import alone as alone  # fixtures: pytest finds them by name
 from support.fault_ring import ring as ring
 from support.leftovers import children
+from support.soak import scaled
 from support.stream import Stream
 from support.waiting import wait_until
 from support.witness import Witness, answer, witnessed
@@ -184,7 +185,7 @@ def test_two_processes_killed_at_once(ring):
     source.shuffle(pairs)
     with ring.executor(WORKERS) as executor:
         stream = Stream(executor, ring.witness, source.random(), some_s=0.5)
-        for one, two in pairs:
+        for one, two in pairs[: scaled(9, len(pairs))]:
             ring.wait_workers(executor, WORKERS)
             wait_until(lambda: len(ring.session_daemons()) == 1, 10, "a session process")
             pause(source, 0.0)
