@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.figures]
 
 SOURCES = Path(__file__).parents[2] / "examples" / "c"
 RANKS = 4
-STEPS, CHUNKS = 150, 8
+STEPS, CHUNKS = 700, 8
 RUN_S = 120.0
 LAST_LINE = re.compile(
     r"rank (\d): \d+ steps of \d+ bodies: (\d+) calls, (\d+) answers, each once; energy .*; "
