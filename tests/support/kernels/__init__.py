@@ -5,9 +5,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import rfaas
+
 HERE = Path(__file__).parent
-INCLUDE = HERE.parents[2] / "transport" / "include"
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", f"-I{INCLUDE}"]
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared"]
 
 
 def build(source, directory, *flags, name="libkernels.so"):
@@ -16,7 +17,7 @@ def build(source, directory, *flags, name="libkernels.so"):
         text, source = source, Path(directory) / f"{name}.c"
         source.write_text(text)
     library = Path(directory) / name
-    command = ["cc", *FLAGS, "-o", library, source, *flags]
+    command = ["cc", *FLAGS, f"-I{rfaas.get_include()}", "-o", library, source, *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return library
