@@ -93,7 +93,7 @@ class Worker:
         self._coming: dict[int, control.Message] = {}  # by descriptor: channels whose memory is still to come
         self._poller = Poller()
         self._held = HeldDescriptors()
-        self._n_calls = 0
+        self._n_calls = 0  # since what detached itself was reaped
         self._untidy = False  # what is to be done after a call is still to be done
         self._tidied_at_ns = 0
         self._last = b""  # identity of the function that ran last
@@ -241,6 +241,7 @@ class Worker:
         came = hot.run(soon_s, TIDY_EVERY_NS)
         if hot.n_calls:
             self._untidy, self._last = True, connection.hot_identity
+            self._n_calls += hot.n_calls - 1  # the tidying up counts one
         if not isinstance(came, tuple):
             return came
         frame, outcome, printed = came
@@ -428,7 +429,8 @@ class Worker:
             self._flush()
             raise WorkerExit(os.EX_IOERR, _lost_text(lost))
         self._n_calls += 1
-        if self._n_calls % REAP_EVERY_CALLS == 0:
+        if self._n_calls >= REAP_EVERY_CALLS:
+            self._n_calls = 0
             reap_adopted()
         install_quiet_signals()  # the function may have put its own in place
         if not (put_back_surroundings() and _is_sound()):

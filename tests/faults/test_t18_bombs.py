@@ -119,6 +119,9 @@ def test_daemons_that_are_over_are_no_tasks_and_are_reaped(ex):
         future.result(TIMEOUT_S) for future in [ex.submit(hostile.leave_short_daemon) for _ in range(9 * LIMIT // 4)]
     }
     assert len(pids) <= 2, "a worker was ended"
+    wait_until(lambda: not any(children(pid) for pid in pids), TIMEOUT_S, "the last daemon to be over")
+    for future in [ex.submit(hostile.rest, 0.002) for _ in range(4 * REAP_EVERY_CALLS)]:  # reaps what died since
+        future.result(TIMEOUT_S)
     for pid in pids:
         n_zombies = len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
         assert n_zombies <= MOST_ZOMBIES + 2 * REAP_EVERY_CALLS
