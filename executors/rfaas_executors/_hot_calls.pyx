@@ -66,8 +66,7 @@ cdef class HotCalls:
     cdef int n_writes  # when it was last looked whether anything was printed
     cdef bint running
     cdef readonly int n_calls  # of the last `run`
-    cdef uint64_t lease_seq, epoch
-    cdef int page_slot, index, watched
+    cdef int page_slot, watched
 
     def __init__(self, channel, page, int page_slot, uint64_t lease_seq, uint64_t epoch, int index, function, streams,
                  make_context, int watched, held, over_bytes=None, holder=""):
@@ -88,9 +87,6 @@ cdef class HotCalls:
         self.function = function
         self.make_context = make_context
         self.page_slot = page_slot
-        self.lease_seq = lease_seq
-        self.epoch = epoch
-        self.index = index
         self.watched = watched
 
     def __call__(self):

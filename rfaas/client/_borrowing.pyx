@@ -103,18 +103,18 @@ cdef class Borrowing:
         payload = args[0] if is_bytes and n_bytes <= SMALL_BYTES else (data,)
         return Request(known[2], payload, (known[1], settings, room), room.asked_bytes(self.limit_bytes))
 
-    cdef object value_of(self, request):
+    cdef tuple decode(self, request):
         answer = request.answer()
-        if type(answer) is bytes:
-            room = (<tuple>request.about)[2]
-            if room is not None:
-                return room.take(answer)
-            try:
-                return loads(answer)
-            except Exception as error:
-                value, failure = self.load(request, None, error)
-        else:
-            value, failure = self.load(request, answer, None)
+        if type(answer) is not bytes:
+            return self.load(request, answer, None)
+        room = (<tuple>request.about)[2]
+        try:
+            return (loads(answer) if room is None else room.take(answer)), None
+        except Exception as error:
+            return (None, error) if room is not None else self.load(request, None, error)
+
+    cdef object value_of(self, request):
+        value, failure = self.decode(request)
         if failure is None:
             return value
         try:
@@ -125,16 +125,7 @@ cdef class Borrowing:
     def outcome_of(self, request):
         """The result of a request that is answered, and what it ended with instead, or None."""
         self.loan.look()  # who takes a thousand results would not come to send what waits
-        answer = request.answer()
-        if type(answer) is not bytes:
-            return self.load(request, answer, None)
-        room = (<tuple>request.about)[2]
-        try:
-            return (loads(answer) if room is None else room.take(answer)), None
-        except Exception as error:
-            if room is not None:
-                return None, error
-            return self.load(request, None, error)
+        return self.decode(request)
 
     def invoke(self, function, tuple args, dict kwargs, settings):
         """Call a function and return what it returned, or ELSEWHERE: nothing was sent.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from abc import ABC, abstractmethod
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import InvalidStateError
 from typing import Any
@@ -50,7 +51,7 @@ from rfaas_transport.frame import Kind
 _log = SafeLogger(__name__)
 
 
-class IoThread(Books):
+class IoThread(Books, ABC):
     """The thread with what hangs on it: poller, channels, session connection.
 
     Args:
@@ -267,8 +268,9 @@ class IoThread(Books):
         self._calls[future] = call
         return call
 
+    @abstractmethod
     def _withdraw(self, call: Call, interrupt: bool) -> bool:
-        raise NotImplementedError  # comes with what any thread may ask
+        """Cancel a call; with what any thread may ask (`Engine`)."""
 
     def _serve_session(self) -> None:
         for event, descriptor in self._session.serve():

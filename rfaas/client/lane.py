@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rfaas.client._borrowing import ELSEWHERE, Borrowing
+from rfaas.client.core import LENT_IDS
 from rfaas.client.endings import outcome
 from rfaas.client.futures import Future
 from rfaas.client.port import Port
@@ -26,9 +27,6 @@ from rfaas.config import CallSettings
 from rfaas_transport._core import Channel, Frame, Loan, Poller, Request
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, RfaasError
 from rfaas_transport.frame import Kind
-
-IDS: Final = 1 << 20
-"""Calls that one loan of a channel is good for: their numbers are set aside when it is made."""
 
 IDLE_S: Final = 0.1
 """A loan that nobody used for so long ends: the I/O thread sees what comes on the channels again."""
@@ -134,7 +132,7 @@ class Lane:
         self._seen = (loan.activity, time.monotonic())
         channels = [self._terms(port, id_before) for port, id_before in coming]
         known_to_all = frozenset.intersection(*(frozenset(indices) for *_, indices in channels))
-        loan.begin(self._generation, channels, _CALL, IDS, self._limit_bytes)
+        loan.begin(self._generation, channels, _CALL, LENT_IDS, self._limit_bytes)
         look_up = functools.partial(self._look_up, known_to_all)
         self.borrowing = Borrowing(loan, self._generation, look_up, self._load, self._limit_bytes)
 
