@@ -344,8 +344,8 @@ def main() -> None:
         f"{host['cpu']}, {host['cpus']} CPUs, Linux {host['kernel']}, Python {host['python']}, rfaas {host['rfaas']}."
     )
     warning = ["Measured with --quick: no figure below is one to quote.", ""] if asked.quick else []
-    noise = sorted(
-        {one["text"] for found in rounds.values() for part in found.values() for one in part.get("noise", ())}
+    noise = records.shortened(
+        one["text"] for found in rounds.values() for part in found.values() for one in part.get("noise", ())
     )
     page = [f"# Goals, {about['date']}", "", head, f"Command: `{about['command']}`.", "", *warning, *made, ""]
     page += ["What disturbed it:", "", *(f"- {one}" for one in noise), ""] if noise else ["No noise was seen.", ""]

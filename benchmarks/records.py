@@ -6,8 +6,9 @@ import datetime
 import json
 import os
 import platform
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,23 @@ def add(path: Path, row: dict[str, Any], show: Callable[[str], object] = print) 
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
     show(row.get("error") or f"{row['took_s']} s")
+
+
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def shortened(texts: Iterable[str]) -> list[str]:
+    """Lines that say the same but for their first number as one: how often, the least and the most of it."""
+    by_kind: dict[str, list[str]] = {}
+    for text in texts:
+        by_kind.setdefault(NUMBER.sub("#", text, count=1), []).append(text)
+    lines = []
+    for kind, alike in sorted(by_kind.items()):
+        numbers = sorted((found[0] for found in map(NUMBER.search, alike) if found), key=float)
+        span = f"{numbers[0]} to {numbers[-1]}" if numbers and numbers[0] != numbers[-1] else "".join(numbers[:1])
+        times = f" ({len(alike)} times)" if len(alike) > 1 else ""
+        lines.append(kind.replace("#", span, 1) + times)
+    return lines
 
 
 def about(command: str) -> dict[str, Any]:

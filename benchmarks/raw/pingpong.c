@@ -27,7 +27,7 @@
 #include "raw_link.h"
 #include "rfaas_channel.h"
 
-enum { ARENA_BYTES = 1 << 28, WARM_UP = 200, WARM_UP_LARGE = 2, LARGE_BYTES = 1 << 20 };
+enum { SPIN_NS = 200000, ARENA_BYTES = 1 << 28, WARM_UP = 200, WARM_UP_LARGE = 2, LARGE_BYTES = 1 << 20 };
 static const uint64_t LIMIT_BYTES = 1ull << 32, BUDGET_BYTES = UINT64_MAX, PATIENCE_NS = 20000000000u;
 
 static void fail(const char *what)
@@ -164,6 +164,8 @@ static void channel_receive(const setup *made)
             exit(1);
         if (made->series.sleeps)
             rfaas_channel_wait(made->channel, -1);
+        else
+            rfaas_channel_spin(made->channel, SPIN_NS);
     }
     if (frame.buffer != NULL)
         frame.memory.release(frame.memory.context, frame.buffer, frame.buffer_bytes);

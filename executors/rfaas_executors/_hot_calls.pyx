@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 import pickle
 
+from rfaas_executors._process import is_marked_process
 from rfaas_executors.calls import SAID_BYTES, Outcome, dumps as dump_anything, failed, still_this_process
 from rfaas_transport import array_memory, current_call
 from rfaas_transport._core import Frame, Requests
@@ -32,6 +33,8 @@ cdef int CALL = Kind.CALL, RESULT = Kind.RESULT
 cdef int OK = Status.OK, BAD_ARGUMENTS = Status.BAD_ARGUMENTS, EXCEPTION = Status.EXCEPTION, BAD_RESULT = Status.BAD_RESULT
 cdef object MOST_BYTES = 1 << 30  # a larger result may be too large for a channel
 cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str])  # hold nothing that travels on its own
+cdef bytes NO_ARGUMENTS = pickle.dumps(((), {}), 5), NOTHING = pickle.dumps(None, 5)  # what many calls bring and return
+cdef object is_marked = is_marked_process
 
 
 cdef int64_t now_ns() noexcept:
@@ -154,7 +157,10 @@ cdef class HotCalls:
                             self.end_context()
                             return requests.frame(), Outcome(status, pickled, needed_bytes, SAID_BYTES), None
                     elif type(payload) is bytes:
-                        arguments, keywords = loads(payload)
+                        if payload == NO_ARGUMENTS:
+                            arguments, keywords = (), None
+                        else:
+                            arguments, keywords = loads(payload)
                     else:
                         arguments, keywords = loads(payload[0], buffers=payload[1:])
                     if self.over_bytes is None:
@@ -163,12 +169,16 @@ cdef class HotCalls:
                         value = self.function(*arguments, **keywords) if keywords else self.function(*arguments)
                         took_ns = now_ns() - start_ns
                         stage = BAD_RESULT
-                        pickled = dumps(value, 5) if type(value) in PLAIN else dump_anything(value)
+                        if value is None:
+                            pickled = NOTHING
+                        else:
+                            pickled = dumps(value, 5) if type(value) in PLAIN else dump_anything(value)
                 except BaseException as error:
                     still_this_process()
                     self.end_context()
                     return requests.frame(), failed(stage, error, value, SAID_BYTES if self.over_bytes else 0), None
-                still_this_process()
+                if not is_marked():
+                    still_this_process()
                 self.end_context()
                 payload = arguments = keywords = value = None
                 if self.over_bytes is None and type(pickled) is list:  # arrays made where they can be handed over

@@ -42,7 +42,7 @@ from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge
 from rfaas_transport.frame import Kind, Status
 
 CREDITS = 1  # calls that a channel may have here at once
-SOON_S = 0.00002  # who calls again and again calls within it
+SOON_S = 0.0001  # who calls again and again calls within it, over a network too
 TIDY_EVERY_NS = 1_000_000  # it does no longer wait for what is to be done after each call
 LOOK_S = 0.0002  # how long one channel is polled before the agent and the others are looked at
 FLUSH_S = 5.0  # for the last result to reach the peer's kernel; the agent's drain_s usually ends sooner

@@ -15,6 +15,7 @@ cdef extern from "Python.h":
     object PyLong_FromVoidPtr(void *pointer)
 
 cdef object loads = pickle.loads, dumps = pickle.dumps
+cdef bytes NO_ARGUMENTS = pickle.dumps(((), {}), 5), NOTHING = pickle.dumps(None, 5)  # of many calls, and their results
 cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str])  # hold nothing that travels on its own
 
 cdef int SMALL_BYTES = 4096  # bytes are handed over at less cost than a view of them
@@ -37,7 +38,7 @@ cdef bint are_plain(values) except -1:
 cdef object pack(tuple args, dict kwargs, object limit_bytes):
     """Payload of the arguments; None if they can't be pickled or are too large: the ordinary way tells."""
     if are_plain(args) and (not kwargs or are_plain(kwargs.values())):
-        payload = dumps((args, kwargs), 5)
+        payload = dumps((args, kwargs), 5) if args or kwargs else NO_ARGUMENTS
         return None if limit_bytes and len(payload) > limit_bytes else payload
     try:
         segments = dump_arguments(args, kwargs)
@@ -109,7 +110,9 @@ cdef class Borrowing:
             return self.load(request, answer, None)
         room = (<tuple>request.about)[2]
         try:
-            return (loads(answer) if room is None else room.take(answer)), None
+            if room is not None:
+                return room.take(answer), None
+            return (None if answer == NOTHING else loads(answer)), None
         except Exception as error:
             return (None, error) if room is not None else self.load(request, None, error)
 

@@ -283,20 +283,28 @@ static void relax(void)
 #endif
 }
 
-rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns)
+rfaas_rc rfaas_channel_look(const rfaas_channel *channel)
 {
     if (channel->closed)
         return RFAAS_CLOSED;
     if (channel->rx_end != RFAAS_OK)
         return RFAAS_OK;
-    int64_t start_ns = 0;
     uint32_t looks = channel->medium->looks_a_clock > 0 ? channel->medium->looks_a_clock : LOOKS_A_CLOCK;
+    for (uint32_t look = 0; look < looks; look++) {
+        if (channel->medium->ready(channel))
+            return RFAAS_OK;
+        relax();
+    }
+    return RFAAS_AGAIN;
+}
+
+rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns)
+{
+    int64_t start_ns = 0;
     for (;;) {
-        for (uint32_t look = 0; look < looks; look++) {
-            if (channel->medium->ready(channel))
-                return RFAAS_OK;
-            relax();
-        }
+        rfaas_rc rc = rfaas_channel_look(channel);
+        if (rc != RFAAS_AGAIN)
+            return rc;
         int64_t at_ns = now_ns();
         if (start_ns == 0)
             start_ns = at_ns;

@@ -214,6 +214,9 @@ rfaas_rc rfaas_channel_wait(rfaas_channel *channel, int64_t timeout_ns);
  * that sends; needs no lock. */
 rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns);
 
+/* The first 2 us or so of that, without a clock. */
+rfaas_rc rfaas_channel_look(const rfaas_channel *channel);
+
 /* For an owner that polls without pause: while `on` the peer makes no system call for it (shm), and more is read at a
  * time (tcp). Turn it off before waiting for the descriptor: true says that poll() has something to do already, and the
  * descriptor may not tell; it does once poll() answered AGAIN. */

@@ -16,6 +16,7 @@ typedef struct shm_channel {
     bool stays_awake;  /* its owner polls: no bell, and the socket is asked now and then only */
     bool peer_gone;    /* the socket has ended */
     uint32_t looks;    /* empty ones since the socket was asked */
+    uint32_t spins;    /* empty looks of whoever spins */
     rfaas_shm_segment *segment;
     rfaas_shm_writer writer;
     rfaas_shm_reader reader;
@@ -32,6 +33,8 @@ typedef struct shm_channel {
 enum {
     /* Empty looks at the ring, while awake, until the socket is asked whether the peer lives. */
     RFAAS_SHM_LOOKS_A_SYSCALL = 64,
+    /* The same for looks without a pause between: some 50 us of them; the system call costs as much as ten. */
+    RFAAS_SHM_SPINS_A_SYSCALL = 2048,
 };
 
 /* Wakes the peer, or learns that it is gone. */

@@ -106,6 +106,7 @@ cdef extern from "rfaas_channel.h" nogil:
     bint rfaas_channel_is_borrowed(const rfaas_channel *channel, const void *bytes, size_t size_bytes)
     rfaas_rc rfaas_channel_detach(rfaas_channel *channel)
     rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns)
+    rfaas_rc rfaas_channel_look(const rfaas_channel *channel)
     bint rfaas_channel_stay_awake(rfaas_channel *channel, bint on)
     bint rfaas_channel_wants_write(const rfaas_channel *channel)
     rfaas_rc rfaas_channel_send(rfaas_channel *channel, rfaas_header *header, const iovec *segments, size_t n_segments,

@@ -318,6 +318,10 @@ cdef class Loan:
             sleep_ns = min(self.sleep_ns, max(0, <int64_t>(timeout_s * 1e9)))
         if not rfaas_loan_take(&self.loan):
             return False
+        if request.sent and len(self.queue) == 0 and not self.await_answers(sleep_ns):  # it was looked at just now
+            self.poller.wake()
+            self.look_after()
+            return request.done
         while self.exchange():
             if request.done:
                 rfaas_loan_give_back(&self.loan)
@@ -434,6 +438,8 @@ cdef class Loan:
             if one.request is not None:
                 self.busy[n] = one.channel.channel
                 n += 1
+        if n == 1 and rfaas_channel_look(self.busy[0]) != RFAAS_AGAIN:
+            return True
         with nogil:
             ready = rfaas_loan_await(&self.loan, self.busy, n, LOOK_NS, sleep_ns)
         return ready >= 0

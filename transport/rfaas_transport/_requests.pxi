@@ -65,12 +65,13 @@ cdef class Requests:
         if channel.polling:
             raise RuntimeError("another thread polls this channel")
         channel.polling = True
-        cdef rfaas_rc rc = channel.take(&received)
-        if rc == RFAAS_AGAIN or rc == RFAAS_MORE:
+        # First for as long as a hot client needs, which is less than giving up the GIL and getting it back takes.
+        cdef rfaas_rc rc = rfaas_channel_look(channel.channel)
+        if rc == RFAAS_AGAIN:
             with nogil:
                 rc = rfaas_channel_spin(channel.channel, spin_ns)
-            if rc != RFAAS_AGAIN:
-                rc = channel.take(&received)
+        if rc != RFAAS_AGAIN:
+            rc = channel.take(&received)
         channel.polling = False
         if channel.channel.n_completed > 0:
             channel.let_go()

@@ -130,3 +130,11 @@ def test_a_goal_is_met_by_the_median_of_the_rounds_that_have_it():
     assert "| <= 2600 ns | 2,500 ns | 2,000 to 90,000 | 3 | yes |" in text
     assert "| <= 1.5 | 3 | 3 to 3 | 3 | NO |" in text
     assert "| >= 150 | - | - | 0 | not measured |" in text
+
+
+def test_noise_that_differs_by_its_number_is_told_once():
+    assert records.shortened(["took 9.5 % of CPU 1", "2 others", "took 0.1 % of CPU 1", "took 10 % of CPU 1"]) == [
+        "2 others",
+        "took 0.1 to 10 % of CPU 1 (3 times)",
+    ]
+    assert records.shortened(["a quota stopped it"]) == ["a quota stopped it"]
