@@ -10,6 +10,7 @@ import functools
 import operator
 import os
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -131,9 +132,14 @@ def _bytes_of(buffer: Buffer) -> memoryview:
     """The bytes of a buffer of any type and shape.
 
     Raises:
-        TypeError, BufferError: it is none, or not contiguous.
+        TypeError, BufferError: it is none, not contiguous, or its elements are Python objects.
     """
-    return memoryview(buffer) if type(buffer) in (bytes, bytearray) else pickle.PickleBuffer(buffer).raw()
+    if type(buffer) in (bytes, bytearray):
+        return memoryview(buffer)
+    view = memoryview(buffer)
+    if "O" in view.format and "O" in re.sub(":[^:]*:", "", view.format):  # names of fields stand between colons
+        raise TypeError("its elements are Python objects, whose addresses mean nothing elsewhere")
+    return pickle.PickleBuffer(view).raw()
 
 
 def check_out_size(out_size: int) -> int:
