@@ -362,8 +362,8 @@ def native(
         raise ConfigError(f"rfaas.native: {symbol!r} is no name of a function")
     if about.symbols is not None and symbol not in about.symbols:
         raise ConfigError(
-            f"rfaas.native: {path} has no symbol {symbol!r}",
-            hint=f'look with nm -D {path}: it may be static, hidden, or C++ without extern "C"',
+            f"rfaas.native: {path} has no symbol {symbol!r} of a function",
+            hint=f'look with nm -D {path}: it may be static, hidden, a variable, or C++ without extern "C"',
         )
     size = None if out_size is None else check_out_size(out_size)
     return NativeFunction(data, symbol, abi, isa or about.isa, size, f"{path.name} {digest(data).hex()[:8]}")
