@@ -92,7 +92,8 @@ def _defined(table: bytes, names: bytes, order: str) -> Iterator[str]:
     for entry in range(0, min(len(table) // _SYMBOL, _MAX_SYMBOLS) * _SYMBOL, _SYMBOL):
         name_at, info, _, section = struct.unpack_from(order + "IBBH", table, entry)
         binding, kind = info >> 4, info & 15
-        if section != 0 and binding in (1, 2, 10) and kind in (0, 2, 10):  # global, weak, unique; assembly's, code, ifunc
+        # Global, weak, unique; and of assembly, code, chosen when it is loaded.
+        if section != 0 and binding in (1, 2, 10) and kind in (0, 2, 10):
             yield names[name_at : name_at + _MAX_NAME].partition(b"\0")[0].decode(errors="replace")
 
 
