@@ -15,6 +15,7 @@ Must import numpy only where an array is asked for. Rules and what is proven: do
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -65,11 +66,12 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = float, order: Literal["
     kind = numpy.dtype(dtype)
     if kind.hasobject:
         raise ValueError(f"rfaas.empty can't hold elements of type {kind}: Python objects are pickled one by one")
-    sizes = tuple(map(index, shape if isinstance(shape, Iterable) else (shape,)))
+    sizes = _sizes(shape)
+    size_bytes = math.prod(sizes) * kind.itemsize
     memory = None
-    if all(size > 0 for size in sizes):  # numpy says what is wrong with others
-        memory = _memory(math.prod(sizes) * kind.itemsize)
-    if memory is None:
+    if all(size > 0 for size in sizes) and size_bytes <= sys.maxsize and order in ("C", "F"):
+        memory = _memory(size_bytes)
+    if memory is None:  # numpy says what is wrong with a shape or an order
         return numpy.empty(shape, kind, order)  # type: ignore[no-any-return]
     return numpy.ndarray(sizes, kind, buffer=memory, order=order)  # type: ignore[no-any-return]
 
@@ -105,6 +107,13 @@ def from_dlpack(producer: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401 - whatev
     if int(device[0]) != _CPU:
         raise ValueError(f"the array lies on a device (DLPack type {int(device[0])}): move it to the host first")
     return numpy.from_dlpack(producer)  # type: ignore[no-any-return]
+
+
+def _sizes(shape: int | Sequence[int]) -> tuple[int, ...]:
+    try:
+        return (index(shape),)  # type: ignore[arg-type]  # also of an array without dimensions
+    except TypeError:
+        return tuple(map(index, shape if isinstance(shape, Iterable) else (shape,)))
 
 
 def _memory(size_bytes: int) -> Any:  # noqa: ANN401 - a buffer

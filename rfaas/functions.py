@@ -10,6 +10,7 @@ import functools
 import operator
 import os
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -131,9 +132,14 @@ def _bytes_of(buffer: Buffer) -> memoryview:
     """The bytes of a buffer of any type and shape.
 
     Raises:
-        TypeError, BufferError: it is none, or not contiguous.
+        TypeError, BufferError: it is none, not contiguous, or its elements are Python objects.
     """
-    return memoryview(buffer) if type(buffer) in (bytes, bytearray) else pickle.PickleBuffer(buffer).raw()
+    if type(buffer) in (bytes, bytearray):
+        return memoryview(buffer)
+    view = memoryview(buffer)
+    if "O" in view.format and "O" in re.sub(":[^:]*:", "", view.format):  # names of fields stand between colons
+        raise TypeError("its elements are Python objects, whose addresses mean nothing elsewhere")
+    return pickle.PickleBuffer(view).raw()
 
 
 def check_out_size(out_size: int) -> int:
@@ -356,8 +362,8 @@ def native(
         raise ConfigError(f"rfaas.native: {symbol!r} is no name of a function")
     if about.symbols is not None and symbol not in about.symbols:
         raise ConfigError(
-            f"rfaas.native: {path} has no symbol {symbol!r}",
-            hint=f'look with nm -D {path}: it may be static, hidden, or C++ without extern "C"',
+            f"rfaas.native: {path} has no symbol {symbol!r} of a function",
+            hint=f'look with nm -D {path}: it may be static, hidden, a variable, or C++ without extern "C"',
         )
     size = None if out_size is None else check_out_size(out_size)
     return NativeFunction(data, symbol, abi, isa or about.isa, size, f"{path.name} {digest(data).hex()[:8]}")

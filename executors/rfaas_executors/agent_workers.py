@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MEDIA = ("", "shm", "tls")  # what a data connection may say of itself (004 section 1)
 PAGE_SLOTS = 64  # of a state page: channels that a worker may have at once
 FAILURE_KEPT_S = 1.0  # an environment that just failed is not tried again for so long
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
 TEMPLATE_TRIES = 3  # of an environment whose templates are killed while they start, by memory pressure or by chance
 
 
@@ -386,13 +387,21 @@ def _worker_up(worker: Worker) -> dict[str, Any]:
 
 def _reason(worker: Worker, held: Held, death: on.WorkerDead) -> int:
     """Why a worker ended: what the agent killed it for, its lease's end if it left in order, else its own doing."""
-    if worker.killed_for:
+    if worker.killed_for and not _had_crashed(worker, death):
         return worker.killed_for
     if held.ending and death.signal == 0 and death.exit_status == 0:
         return held.lease.reason_code
     if death.reason_code:
         return death.reason_code
     return ReasonCode.WORKER_CRASHED if death.signal else ReasonCode.WORKER_EXITED
+
+
+def _had_crashed(worker: Worker, death: on.WorkerDead) -> bool:
+    """True if a worker was interrupted because its connection had ended, and that because it was crashing already.
+
+    A crash with gigabytes to be freed closes its connections long before it is over.
+    """
+    return worker.killed_for == ReasonCode.CALL_INTERRUPTED and death.signal in _CRASHES
 
 
 def _describe(reason_code: int, death: on.WorkerDead) -> str:

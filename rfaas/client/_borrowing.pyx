@@ -56,7 +56,7 @@ cdef class Borrowing:
         loan: the loan itself (rfaas_transport._core.Loan).
         generation: names it.
         look_up: returns the definition of a function that all channels on loan know, or None.
-        load: of an answer that is no small plain result, or of the error that unpickling one gave: value and error.
+        load: of an answer that is no small plain result, or of the error that taking one gave: value and error.
         limit_bytes: of arguments; 0: none.
     """
 
@@ -114,7 +114,7 @@ cdef class Borrowing:
                 return room.take(answer), None
             return (None if answer == NOTHING else loads(answer)), None
         except Exception as error:
-            return (None, error) if room is not None else self.load(request, None, error)
+            return self.load(request, None, error)
 
     cdef object value_of(self, request):
         value, failure = self.decode(request)
@@ -142,13 +142,11 @@ cdef class Borrowing:
             return ELSEWHERE
         if self.wait_for(request):
             return self.value_of(request)
-        # The I/O thread's affair now. Whoever comes first makes the future.
-        future = request.claim(Future())
-        if request.is_on_loan:
-            request.is_awaited = True
-            self.loan.recall()
-        if request.done:
-            return self.value_of(request)
+        # Somebody else's affair now: of another borrower, who may answer it still, or of the I/O thread, which then has
+        # taken it over with a future of its own. Whoever comes first makes the future, and any of them can end it.
+        future = Future()
+        future._borrow(self, request)
+        future = request.claim(future)
         try:
             return future.result()
         finally:

@@ -35,10 +35,19 @@ def resolve(ending: Ending, future: Future[Any], limit_bytes: int = 0, room: Roo
 def _deliver(ending: Deliver, future: Future[Any], limit_bytes: int, room: Room | None) -> None:
     """Decode a result and resolve its future."""
     value, error = outcome(ending.frame, limit_bytes, room)
-    if isinstance(error, RfaasError) and not error.node:
-        error.node, error.attempt = ending.info.node, ending.call.attempt
-        error.checkpoint = ending.call.checkpoint
+    locate(error, ending.info.node, ending.call.attempt, ending.call.checkpoint)
     future._end(value, error)
+
+
+def locate(error: BaseException | None, node: str, attempt: int = 0, checkpoint: bytes | None = None) -> None:
+    """Say in an error of ours, made of what a worker answered, where it came about; others stay as they are.
+
+    Args:
+        attempt: of the call, from 0.
+        checkpoint: that the call has left.
+    """
+    if isinstance(error, RfaasError) and not error.node:
+        error.node, error.attempt, error.checkpoint = node, attempt, checkpoint
 
 
 def outcome(frame: FrameLike, limit_bytes: int, room: Room | None = None) -> tuple[Any, BaseException | None]:

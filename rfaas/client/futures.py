@@ -76,6 +76,8 @@ class Future(concurrent.futures.Future[R]):
     @_state.setter
     def _state(self, state: str) -> None:
         self._own_state = state
+        if state == FINISHED:  # by somebody else: what its call brings is dropped
+            self.__dict__.pop("_request", None)
 
     # --- what its user asks -------------------------------------------------------------------------
 
@@ -175,7 +177,8 @@ class Future(concurrent.futures.Future[R]):
     def _taken_over(self, withdraw: Callable[[bool], bool], *, running: bool) -> None:
         """The call is the core's from now on."""
         self._withdraw = withdraw
-        self._own_state = RUNNING if running else PENDING
+        if self._own_state in (PENDING, RUNNING):  # else somebody else has resolved it
+            self._own_state = RUNNING if running else PENDING
         self.__dict__.pop("_request", None)
 
     # --- what the core says -------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from rfaas.client._borrowing import ELSEWHERE, Borrowing
 from rfaas.client.core import LENT_IDS
-from rfaas.client.endings import outcome
+from rfaas.client.endings import locate, outcome
 from rfaas.client.futures import Future
 from rfaas.client.port import Port
 from rfaas.client.serial import Definition, FunctionCache, unpicklable_result
@@ -134,7 +134,8 @@ class Lane:
         known_to_all = frozenset.intersection(*(frozenset(indices) for *_, indices in channels))
         loan.begin(self._generation, channels, _CALL, LENT_IDS, self._limit_bytes)
         look_up = functools.partial(self._look_up, known_to_all)
-        self.borrowing = Borrowing(loan, self._generation, look_up, self._load, self._limit_bytes)
+        load = functools.partial(self._load, tuple(port.info.node for port, _ in coming))
+        self.borrowing = Borrowing(loan, self._generation, look_up, load, self._limit_bytes)
 
     def _terms(self, port: Port, id_before: int) -> tuple[Channel, int, int, int, dict[bytes, int]]:
         if self._wanted is not None:
@@ -212,12 +213,20 @@ class Lane:
         return ELSEWHERE if borrowing is None else borrowing.invoke(function, args, kwargs, settings)
 
     def _load(
-        self, request: Request, frame: Frame | None, error: BaseException | None
+        self, nodes: Sequence[str], request: Request, frame: Frame | None, error: BaseException | None
     ) -> tuple[object, BaseException | None]:
-        """Of an answer that is no small plain result, or of the error that unpickling one gave: value and error."""
-        if frame is None:
-            return None, unpicklable_result(error)
-        return outcome(frame, self._limit_bytes, request.about[2])
+        """Of an answer that is no small plain result, or of the error that taking one gave: value and error.
+
+        Args:
+            nodes: of the channels on loan.
+        """
+        value, room = None, request.about[2]
+        if frame is not None:
+            value, error = outcome(frame, self._limit_bytes, room)
+        elif room is None:  # else it is of those that its room raises
+            error = unpicklable_result(error)
+        locate(error, nodes[request.channel])
+        return value, error
 
     def _look_up(self, known: frozenset[bytes], function: Callable[..., Any]) -> Definition | None:
         """A function that all channels on loan know; None if they don't, or if it travels as an argument."""

@@ -373,7 +373,9 @@ def load_result(status: int, segments: Sequence[memoryview], needed_bytes: int =
 
 def unpicklable_result(error: BaseException | None) -> SerializationError:
     """What is raised where a result arrived and unpickling it failed."""
-    return SerializationError(f"the result can't be unpickled: {_one_line(error)}", may_have_run=True, phase="DONE")
+    told = SerializationError(f"the result can't be unpickled: {_one_line(error)}", may_have_run=True, phase="DONE")
+    told.__cause__ = error
+    return told
 
 
 def as_serialization_error(error: BaseException) -> RfaasError:

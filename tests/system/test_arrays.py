@@ -411,3 +411,23 @@ def test_without_numpy_the_error_says_so_and_rfaas_imports():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout == "True True\n" * 3
+
+
+@pytest.mark.parametrize("shape", [-1, (2, -1), 1 << 62, 1 << 70, (1 << 32, 1 << 32), (N,) * 65, 2.5, "ten"], ids=str)
+def test_a_shape_that_numpy_refuses_is_refused_as_numpy_does(shape):
+    with pytest.raises((ValueError, TypeError)) as told:
+        np.empty(shape)
+    with pytest.raises(told.type):
+        rfaas.empty(shape)
+
+
+@pytest.mark.parametrize("order", ["K", "A", "X", 3])
+def test_an_order_is_refused_of_large_arrays_as_of_small_ones(order):
+    for n in 1, N:
+        with pytest.raises((ValueError, TypeError)):
+            rfaas.empty((n, 2), order=order)
+
+
+def test_a_shape_may_be_all_that_numpy_takes_for_one():
+    for shape in np.int64(N), np.array(N), [N, 2], np.array([N, 2]), (), 0, (0, N):
+        assert rfaas.empty(shape).shape == np.empty(shape).shape

@@ -355,6 +355,7 @@ def test_a_library_that_does_not_load_is_told_with_the_remedy(ex, tmp_path, path
         (__file__, "f", {}, "no ELF file"),
         (sys.executable, "f", {}, "can't be used|no symbol"),
         (None, "no_such_function", {}, "has no symbol 'no_such_function'"),
+        (None, "a_variable", {}, "has no symbol 'a_variable' of a function"),
         (None, "", {}, "no name of a function"),
         (None, "echo", {"abi": "rfaas-7"}, "there is no ABI 'rfaas-7'"),
     ],

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import rfaas
+from rfaas.client import lane
 from support import functions as f
 from support.waiting import wait_until
 
@@ -338,3 +340,101 @@ def test_shutdown_awaits_what_is_on_loan_and_cancels_what_waits():
         ex.shutdown(cancel_futures=True)
         assert running.result(0) == 0.3
         assert all(future.cancelled() for future in waiting)
+
+
+class Contended:
+    """A loan. Once it is `taken`, another thread takes the answer, after the call's own has gone to sleep."""
+
+    def __init__(self, loan):
+        self.loan = loan
+        self.taken = False
+
+    def __getattr__(self, name):
+        return getattr(self.loan, name)
+
+    def wait(self, request, timeout_s=None):
+        if not self.taken:
+            return self.loan.wait(request, timeout_s)
+        self.sleeper, self.request = threading.get_ident(), request
+        return False
+
+    def recall(self):
+        if not self.taken:
+            self.loan.recall()
+        else:  # its borrower has just looked whether it was
+            self.taken = False
+            threading.Thread(target=self.answer).start()
+
+    def answer(self):
+        wait_until(lambda: sys._current_frames()[self.sleeper].f_code is threading.Condition.wait.__code__, TIMEOUT_S)
+        self.loan.wait(self.request)
+
+
+def test_an_answer_that_another_thread_takes_ends_the_invoke_that_sleeps(monkeypatch):
+    loans = []
+
+    def contended(loan, *others):
+        loans.append(Contended(loan))
+        return Borrowing(loans[-1], *others)
+
+    Borrowing = lane.Borrowing
+    monkeypatch.setattr(lane, "Borrowing", contended)
+    monkeypatch.setattr(lane, "TEND_S", 10.0)  # the I/O thread would save it
+    monkeypatch.setattr(lane, "IDLE_S", 10.0)
+    with rfaas.Executor(max_workers=1, hot_for_s=0.05) as ex:
+        warm(ex)
+        loans[-1].taken = True
+        results = []
+        caller = threading.Thread(target=lambda: results.append(ex.invoke(f.add, 1, 2)), daemon=True)
+        caller.start()
+        caller.join(TIMEOUT_S / 3)
+        hung = caller.is_alive()
+        if hung:
+            loans[-1].loan.recall()
+            ex.terminate_workers()
+    assert not hung
+    assert results == [3]
+    assert not loans[-1].taken
+
+
+def picky():
+    """Return what can't be unpickled."""
+    return f.PickyError(1, 2)
+
+
+@rfaas.raw
+def much(inp, out):
+    return len(out) + 1
+
+
+CALLS_THAT_FAIL_HERE = [
+    (picky, rfaas.SerializationError, {}),
+    (bytes, rfaas.PayloadTooLarge, {"args": (100_000,)}),
+    (much, rfaas.PayloadTooLarge, {"args": (b"",), "kwargs": {"out": bytearray(8)}}),
+]
+
+
+@pytest.mark.parametrize(("function", "kind", "given"), CALLS_THAT_FAIL_HERE, ids=["unpicklable", "large", "room"])
+def test_errors_of_ours_name_the_node_on_a_loan_too(function, kind, given):
+    args, kwargs = given.get("args", ()), given.get("kwargs", {})
+    with rfaas.Executor(max_workers=1, hot_for_s=0.05, payload_limit=10_000) as ex:
+        ordinary = ex.options(call_timeout_s=TIMEOUT_S).submit(function, *args, **kwargs).exception(TIMEOUT_S)
+        warm(ex)
+        with pytest.raises(kind) as invoked:
+            ex.invoke(function, *args, **kwargs)
+        warm(ex)
+        submitted = ex.submit(function, *args, **kwargs).exception(TIMEOUT_S)
+        assert ordinary.node
+        for error in invoked.value, submitted:
+            assert (str(error), error.node, error.may_have_run) == (str(ordinary), ordinary.node, True)
+            assert type(error.__cause__) is type(ordinary.__cause__)
+
+
+def test_a_future_that_somebody_else_resolves_keeps_that_end(ex):
+    warm(ex)
+    future = ex.submit(f.sleep, 0.05)
+    told = []
+    future.set_result("mine")
+    future.add_done_callback(told.append)
+    assert ex.invoke(f.add, 1, 2) == 3  # the worker has answered
+    assert (future.result(), future.done(), told) == ("mine", True, [future])

@@ -6,6 +6,7 @@ import sys
 import types
 
 import cloudpickle
+import numpy as np
 import pytest
 
 import rfaas
@@ -42,6 +43,20 @@ def test_a_raw_function_looks_like_the_one_it_was_made_of_and_runs_here():
         rfaas.raw(lambda inp, out: 5)(out_size=4)
     with pytest.raises(rfaas.ConfigError, match="is no function"):
         rfaas.raw(3)
+
+
+@pytest.mark.parametrize("dtype", [object, [("n", "i4"), ("kept", object)], (object, 2)], ids=["plain", "field", "sub"])
+def test_arrays_of_python_objects_are_no_buffers(path, dtype):
+    objects = np.zeros(3, dtype)
+    for function in reverse, rfaas.native(path, "echo"):
+        for arguments in ((objects,), {}), ((b"abc",), {"out": objects}):
+            with pytest.raises(rfaas.SerializationError, match="are Python objects"):
+                function.pack(*arguments)
+
+
+def test_a_field_may_have_any_name(path):
+    named = np.zeros(3, [("OO", "i4"), ("O", "f8")])
+    assert rfaas.native(path, "echo")(named) == named.tobytes()
 
 
 def test_a_room_of_gigabytes_takes_what_is_written_to():

@@ -32,7 +32,7 @@ class Library:
 
     Args:
         isa: the instruction set, as in manifests; "elf-N" for one without a name here.
-        symbols: names that it defines for others; None: it has no table of them.
+        symbols: names that it defines for others, not of variables; None: it has no table of them.
     """
 
     isa: str
@@ -88,10 +88,12 @@ def _describe(data: bytes, order: str) -> Library:
 
 
 def _defined(table: bytes, names: bytes, order: str) -> Iterator[str]:
-    """Names of the symbols that a table defines for others."""
+    """Names of what a table defines for others and can be called."""
     for entry in range(0, min(len(table) // _SYMBOL, _MAX_SYMBOLS) * _SYMBOL, _SYMBOL):
         name_at, info, _, section = struct.unpack_from(order + "IBBH", table, entry)
-        if section != 0 and info >> 4 in (1, 2, 10):  # global, weak, unique
+        binding, kind = info >> 4, info & 15
+        # Global, weak, unique; and of assembly, code, chosen when it is loaded.
+        if section != 0 and binding in (1, 2, 10) and kind in (0, 2, 10):
             yield names[name_at : name_at + _MAX_NAME].partition(b"\0")[0].decode(errors="replace")
 
 

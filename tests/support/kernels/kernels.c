@@ -225,3 +225,5 @@ uint32_t old_boast(void *args, uint32_t size, void *res) {
     (void)args, (void)res;
     return size + 1000000;
 }
+
+int32_t a_variable = 1;

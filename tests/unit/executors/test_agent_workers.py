@@ -291,6 +291,17 @@ def test_a_call_that_runs_is_killed_with_its_own_reason_and_the_worker_replaced(
     assert shell.step(on.CallInterrupted(worker)) == []
 
 
+def test_a_worker_that_was_crashing_when_its_call_was_interrupted_died_of_the_crash(shell):
+    terms = shell.lease()
+    [worker] = shell.living
+    offer(shell, terms, 5)
+    shell.step(on.CallInterrupted(worker))  # its connection ended, and then it took long to die
+    shell.die(worker, 0, 11, calls={5: (9, 8)})
+    [farewell] = shell.words("farewell")
+    assert farewell["reason_code"] == ReasonCode.WORKER_CRASHED
+    assert "SIGSEGV" in farewell["hint"]
+
+
 def test_a_channel_that_ends_alone_has_a_farewell_and_its_worker_goes_on(shell):
     terms = shell.lease()
     [worker] = shell.living
