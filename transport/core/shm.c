@@ -97,11 +97,14 @@ static bool shm_stay_awake(rfaas_channel *base, bool on)
 /* Asks the socket now and then, which alone tells that the peer is gone. */
 static bool shm_ready(const rfaas_channel *base)
 {
-    const shm_channel *channel = (const shm_channel *)base;
-    static _Thread_local uint32_t looks;
-    if (rfaas_shm_entry_to_read(&channel->reader) != NULL || channel->peer_gone)
+    shm_channel *channel = (shm_channel *)base;
+    const rfaas_shm_entry *entry = rfaas_shm_entry_to_read(&channel->reader);
+    if (entry != NULL)
+        rfaas_shm_fetch_ahead(&channel->reader, entry);
+    if (entry != NULL || channel->peer_gone)
         return true;
-    if (++looks % RFAAS_SHM_LOOKS_A_SYSCALL != 0)
+    uint32_t spins_a_syscall = channel->queue.first != NULL ? RFAAS_SHM_LOOKS_A_SYSCALL : RFAAS_SHM_SPINS_A_SYSCALL;
+    if (++channel->spins % spins_a_syscall != 0)
         return false;
     char bell;
     ssize_t n = recv(channel->fd, &bell, 1, MSG_PEEK | MSG_DONTWAIT);

@@ -205,6 +205,9 @@ static rfaas_rc put_whole(shm_channel *channel, const rfaas_outgoing *out)
         memcpy(to, out->segments[0].iov_base, size_bytes);
     if (rfaas_shm_publish(&channel->writer))
         rfaas_shm_ring_bell(channel);
+    /* While the peer is busy with this one. */
+    rfaas_shm_fetch_to_write(rfaas_shm_entry_to_write(&channel->writer)->header);
+    rfaas_shm_fetch_to_write(channel->writer.shared->data + channel->writer.data_at % RFAAS_SHM_DATA_BYTES);
     return RFAAS_OK;
 }
 
