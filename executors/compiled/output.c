@@ -45,6 +45,16 @@ int rfaas_output_map(uint64_t capacity_bytes, rfaas_output *output) {
     return 0;
 }
 
+bool rfaas_output_fit(rfaas_output *output, uint64_t capacity_bytes) {
+    const uint64_t data_bytes = (uint64_t)(output->guard - (const uint8_t *)output->map);
+    const uint64_t aligned_bytes = rounded(capacity_bytes ? capacity_bytes : 1, ALIGNMENT);
+    if (capacity_bytes > data_bytes || aligned_bytes > data_bytes) return false;
+    output->start = (uint8_t *)output->map + (data_bytes - aligned_bytes);
+    output->capacity_bytes = capacity_bytes;
+    memset(output->start + capacity_bytes, MARK, marked_bytes(output));
+    return true;
+}
+
 void rfaas_output_unmap(rfaas_output *output) {
     if (output->map != NULL) munmap(output->map, output->map_bytes);
     output->map = NULL;

@@ -25,6 +25,10 @@ int rfaas_output_map(uint64_t capacity_bytes, rfaas_output *output);
 /* Unmap; repeatable. */
 void rfaas_output_unmap(rfaas_output *output);
 
+/* Let the output have another capacity in the same memory, which is still followed by the page. What it holds is not
+ * specified. False: that memory is too small, and nothing has changed. */
+bool rfaas_output_fit(rfaas_output *output, uint64_t capacity_bytes);
+
 /* False if something was written between the capacity and the page behind it; marks it anew then. */
 bool rfaas_output_is_sound(rfaas_output *output);
 

@@ -8,6 +8,7 @@ import os
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.pycapsule cimport PyCapsule_New
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
@@ -27,6 +28,7 @@ cdef extern from "output.h" nogil:
         uint8_t *start
         uint64_t capacity_bytes
     int rfaas_output_map(uint64_t capacity_bytes, rfaas_output *output)
+    bint rfaas_output_fit(rfaas_output *output, uint64_t capacity_bytes)
     void rfaas_output_unmap(rfaas_output *output)
     void rfaas_output_shrink(rfaas_output *output, uint64_t keep_bytes)
 
@@ -52,6 +54,45 @@ cdef extern from "native_call.h" nogil:
     rfaas_call_result rfaas_native_call(const rfaas_native *function, void *input, uint64_t in_size,
                                         rfaas_output *output, bint bounded, rfaas_ctx *ctx)
     void rfaas_on_reclaimed(int (*look)() noexcept)
+
+cdef extern from "state_page.h" nogil:
+    ctypedef struct rfaas_page_slot:
+        pass
+    ctypedef struct rfaas_page_usage:
+        pass
+    ctypedef struct rfaas_page_output:
+        pass
+
+cdef extern from "native_server.h" nogil:
+    ctypedef struct rfaas_header:
+        pass
+    ctypedef struct iovec:
+        pass
+    ctypedef bint (*serve_f)(void *context, const rfaas_header *request, const iovec *input, iovec *answer)
+    ctypedef struct rfaas_server:
+        serve_f serve
+        void *context
+    ctypedef enum rfaas_native_left:
+        RFAAS_LEFT_INTERRUPTED
+        RFAAS_LEFT_ENDED
+        RFAAS_LEFT_AT_END
+    ctypedef bint (*rfaas_process_check)()
+    ctypedef struct rfaas_native_server:
+        const rfaas_native *function
+        rfaas_output *output
+        uint64_t capacity_bytes_max, out_bytes_max
+        uint8_t *holder_id
+        rfaas_ctx *ctx
+        rfaas_page_slot *slot
+        rfaas_page_usage *usage
+        rfaas_process_check is_this_process
+        uint64_t write_ns
+        int out_fd, err_fd
+        const rfaas_page_output *taken
+        const uint64_t *known_takes
+        rfaas_native_left left
+        rfaas_call_result result
+    bint rfaas_native_serve(void *context, const rfaas_header *request, const iovec *input, iovec *answer)
 
 cdef extern from "crash_words.h" nogil:
     int rfaas_crash_watch(void *words, uint32_t room_bytes)
@@ -242,6 +283,80 @@ cdef class NativeFunction:
             output.show(<Py_ssize_t>result.out_bytes)
             return OK, output, 0
         return result.end, None, result.value if result.end == RFAAS_CALL_FUNCTION_ERROR else result.out_bytes
+
+
+@cython.final
+cdef class NativeServer:
+    """One compiled function as what `rfaas_transport._core.Serving` gives plain requests to.
+
+    Args:
+        function: what is called.
+        holder: the client's id, 16 bytes.
+        places: of the channel's slot in the state page (`StatePage.places`), which outlives this.
+        check: address of what tells this process from a copy of it (`marked_process_check`).
+        out_fd, err_fd: pipes that prints go to; -1: nobody takes them.
+    """
+
+    cdef rfaas_native_server native
+    cdef rfaas_server server
+    cdef readonly object capsule
+    cdef NativeFunction function
+    cdef Output output
+
+    def __cinit__(self, NativeFunction function not None, bytes holder not None, tuple places not None,
+                  uintptr_t check, int out_fd, int err_fd):
+        if len(holder) != 16:
+            raise ValueError("a client's id has 16 bytes")
+        slot, usage, taken, known_takes = places
+        self.function = function
+        self.native.function = &function.native
+        self.native.capacity_bytes_max = most_bytes
+        self.native.out_bytes_max = SMALL_BYTES
+        memcpy(self.native.holder_id, <const char *>holder, 16)
+        self.native.ctx = &current
+        self.native.slot = <rfaas_page_slot *><uintptr_t>slot
+        self.native.usage = <rfaas_page_usage *><uintptr_t>usage
+        self.native.taken = <const rfaas_page_output *><uintptr_t>taken
+        self.native.known_takes = <const uint64_t *><uintptr_t>known_takes
+        self.native.is_this_process = <rfaas_process_check><void *>check
+        self.native.out_fd, self.native.err_fd = out_fd, err_fd
+        self.server.serve = rfaas_native_serve
+        self.server.context = &self.native
+        self.capsule = PyCapsule_New(&self.server, "rfaas_transport.server", NULL)
+
+    def begin(self, Output output not None, uint64_t write_ns):
+        """Be ready for requests.
+
+        Args:
+            output: of CAPACITY_BYTES_MAX, for their outputs, one after the other; nobody else uses it.
+            write_ns: a function that was faster has printed nothing.
+        Raises:
+            ValueError: the output is smaller.
+        """
+        if not rfaas_output_fit(&output.output, most_bytes):
+            raise ValueError("this output is not of CAPACITY_BYTES_MAX")
+        self.output = output
+        self.native.output = &output.output
+        self.native.write_ns = write_ns
+
+    def end(self):
+        """Of the call that was left: (end, output, n) as `NativeFunction.answer`, or None: it must not run.
+
+        Raises:
+            ValueError: as `Output.show`.
+        """
+        cdef rfaas_call_result result = self.native.result
+        if self.native.left == RFAAS_LEFT_INTERRUPTED:
+            return None
+        if result.end == RFAAS_CALL_OK:
+            self.output.show(<Py_ssize_t>result.out_bytes)
+            return OK, self.output, 0
+        return result.end, None, result.value if result.end == RFAAS_CALL_FUNCTION_ERROR else result.out_bytes
+
+    @property
+    def looked(self):
+        """True if the call that was left printed nothing."""
+        return self.native.left == RFAAS_LEFT_AT_END
 
 
 cdef extern from *:

@@ -299,6 +299,13 @@ cdef class StatePage:
             return 0, 0
         return <uintptr_t>self.slots + RFAAS_PAGE_WORDS_OFFSET, RFAAS_PAGE_WORDS_BYTES + sizeof(uint32_t)
 
+    def places(self, int slot):
+        """(slot, usage, output, known takes): addresses, for C code that serves calls; valid until the page is closed.
+
+        The last is where `printed` keeps how often the agent had taken something. 0: an older agent made the page.
+        """
+        return (<uintptr_t>self.at(slot), <uintptr_t>self.costs, <uintptr_t>self.output, <uintptr_t>&self.known_takes)
+
     def last_words(self):
         """What the worker, or a function of its, left there: bytes of anybody's making; b"" if nothing."""
         cdef uint32_t n_bytes = 0
@@ -349,6 +356,11 @@ def mark_process():
 def is_marked_process():
     """False in a process that was forked off the marked one. Asked after every call: it costs no system call."""
     return bool(rfaas_is_marked_process())
+
+
+def marked_process_check():
+    """Address of the C function behind `is_marked_process`: `bool (void)`."""
+    return <uintptr_t><void *>&rfaas_is_marked_process
 
 
 def install_quiet_signals():

@@ -148,14 +148,18 @@ class ByteCalls:
             return _call_raw(function, segments[0] if segments else memoryview(b""), output)
         if holder != self._holder:
             self._holder, self._holder_id = holder, bytes.fromhex(holder).rjust(16, b"\0")
-        end, written, n = function.answer(call, segments, self._outputs, self._holder_id, remaining_ns)
-        if end == OK:
-            return 0, (written,), 0
-        if end == FUNCTION_ERROR:
-            return Status.FUNCTION_ERROR, (n.to_bytes(4, "little", signed=True),), 0
-        if end == TOO_LARGE:
-            return Status.TOO_LARGE, (), n
-        return _wrong(*_WRONG[end])
+        return told(*function.answer(call, segments, self._outputs, self._holder_id, remaining_ns))
+
+
+def told(end: int, output: Output | None, n: int) -> tuple[int, Sequence[Any], int]:
+    """What `ByteCalls.call` returns of a compiled function's end (see `NativeFunction.answer`)."""
+    if end == OK:
+        return 0, (output,), 0
+    if end == FUNCTION_ERROR:
+        return Status.FUNCTION_ERROR, (n.to_bytes(4, "little", signed=True),), 0
+    if end == TOO_LARGE:
+        return Status.TOO_LARGE, (), n
+    return _wrong(*_WRONG[end])
 
 
 def _call_raw(function: Callable[..., Any], given: memoryview, output: Output) -> tuple[int, Sequence[Any], int]:

@@ -74,6 +74,16 @@ class Streams:
             made._count()
         return made
 
+    @property
+    def pipes(self) -> tuple[int, int]:
+        """Descriptors of standard output and error that the agent reads; (-1, -1): nobody does."""
+        return self._out_fd, self._err_fd
+
+    @property
+    def unseen_ns(self) -> int:
+        """A function that took less has printed nothing, unless it did through Python; 0: that can't be known."""
+        return self.write_ns if self.streams and (sys.stdout, sys.stderr) == self.streams else 0
+
     def _count(self) -> None:
         """Have Python's streams, where they are its usual ones, write whole lines through writers that count."""
         writers = []

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgpack
 
@@ -31,7 +31,7 @@ from rfaas_executors._process import (
     put_back_surroundings,
 )
 from rfaas_executors.agent_line import AgentLine
-from rfaas_executors.calls import PYTHON, Defined, Functions, Outcome, WorkerExit, failure, still_this_process
+from rfaas_executors.calls import NATIVE, PYTHON, Defined, Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
 from rfaas_executors.family import reap_adopted
 from rfaas_executors.streams import Streams
@@ -40,6 +40,10 @@ from rfaas_transport._core import Channel, Frame, Poller
 from rfaas_transport.current_call import end_current, set_current
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind, Status
+
+if TYPE_CHECKING:
+    from rfaas_executors._compiled import NativeFunction
+    from rfaas_executors.native_calls import NativeCalls
 
 CREDITS = 1  # calls that a channel may have here at once
 SOON_S = 0.0001  # who calls again and again calls within it, over a network too
@@ -67,7 +71,7 @@ class Connection:
     parked: Frame | None = None
     awaited: int = 0  # blobs that it still waits for
     parked_at_ns: int = 0
-    hot: HotCalls | None = None  # of the function that ran here last
+    hot: HotCalls | NativeCalls | None = None  # of the function that ran here last
     hot_identity: bytes = b""  # of that function
 
 
@@ -350,6 +354,9 @@ class Worker:
         if connection.hot is not None and connection.hot_identity == function.identity:
             return
         connection.hot_identity = function.identity
+        if function.manifest.kind == NATIVE and connection.channel.medium == "shm":
+            connection.hot = self._native_calls(connection, index, function)
+            return
         connection.hot = HotCalls(
             connection.channel,
             self._page,
@@ -364,6 +371,21 @@ class Worker:
             -1 if connection.channel.medium == "shm" else connection.channel.fileno(),
             self._held,
             None if function.manifest.kind == PYTHON else self._functions.over_bytes.call,
+            connection.holder,
+        )
+
+    def _native_calls(self, connection: Connection, index: int, function: Defined) -> NativeCalls:
+        from rfaas_executors.native_calls import NativeCalls  # others need none of it
+
+        return NativeCalls(
+            connection.channel,
+            self._page,
+            connection.page_slot,
+            connection.lease_seq,
+            connection.epoch,
+            index,
+            cast("NativeFunction", self._functions.load(function)),
+            self._streams,
             connection.holder,
         )
 

@@ -18,6 +18,7 @@ cdef object loads = pickle.loads, dumps = pickle.dumps
 cdef bytes NO_ARGUMENTS = pickle.dumps(((), {}), 5), NOTHING = pickle.dumps(None, 5)  # of many calls, and their results
 cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str])  # hold nothing that travels on its own
 
+cdef object ANY_ROOM = Room(0, None)  # of calls that name no capacity
 cdef int SMALL_BYTES = 4096  # bytes are handed over at less cost than a view of them
 
 ELSEWHERE = object()
@@ -82,8 +83,9 @@ cdef class Borrowing:
             definition = self.look_up(function)
             if definition is None:
                 return None
-            known = self.known[key] = (function, definition, definition.identity)
-        if isinstance(function, ByteFunction):
+            known = (function, definition, definition.identity, isinstance(function, ByteFunction))
+            self.known[key] = known
+        if (<tuple>known)[3]:
             return self.prepare_bytes(<tuple>known, function, args, kwargs, settings)
         payload = pack(args, kwargs, self.limit_bytes)
         if payload is None:
@@ -92,6 +94,12 @@ cdef class Borrowing:
 
     cdef object prepare_bytes(self, tuple known, function, tuple args, dict kwargs, settings):
         """A request whose payload is the input itself."""
+        if not kwargs and len(args) == 1 and type(args[0]) is bytes and len(<bytes>args[0]) <= SMALL_BYTES:
+            if not self.limit_bytes or len(<bytes>args[0]) <= self.limit_bytes:
+                if function.out_size is None and not self.limit_bytes:
+                    return Request(known[2], args[0], (known[1], settings, ANY_ROOM))
+                room = Room(function.out_size or 0, None)
+                return Request(known[2], args[0], (known[1], settings, room), room.asked_bytes(self.limit_bytes))
         try:
             data, capacity_bytes, out = function.pack(args, kwargs)
         except Exception:
@@ -100,9 +108,7 @@ cdef class Borrowing:
         if self.limit_bytes and n_bytes > self.limit_bytes:
             return None
         room = Room(capacity_bytes, out)
-        is_bytes = len(args) == 1 and type(args[0]) is bytes
-        payload = args[0] if is_bytes and n_bytes <= SMALL_BYTES else (data,)
-        return Request(known[2], payload, (known[1], settings, room), room.asked_bytes(self.limit_bytes))
+        return Request(known[2], (data,), (known[1], settings, room), room.asked_bytes(self.limit_bytes))
 
     cdef tuple decode(self, request):
         answer = request.answer()

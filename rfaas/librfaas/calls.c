@@ -90,7 +90,7 @@ static int refuse_size(rfaas_error *error, uint64_t in_size)
 }
 
 /* With the lock held; NULL: no memory. */
-static rfaas_call *submit(rfaas_client *client, const rfaas_function *function, const void *in, uint64_t in_size,
+static rfaas_call *make_call(rfaas_client *client, const rfaas_function *function, const void *in, uint64_t in_size,
                           void *out, uint64_t out_capacity, const call_settings *settings)
 {
     rfaas_call *call = take_call(client);
@@ -102,10 +102,26 @@ static rfaas_call *submit(rfaas_client *client, const rfaas_function *function, 
     call->out = out;
     call->out_capacity = out_capacity;
     call->settings = *settings;
-    bool at_once = settings->timeout_ns == 0 && core_has_idle(&client->core);
+    return call;
+}
+
+static void submit(rfaas_client *client, rfaas_call *call)
+{
+    bool at_once = call->settings.timeout_ns == 0 && core_has_idle(&client->core);
     core_submit(&client->core, call, at_once ? 0 : client_now_ns());
     client_do_effects(client);
-    return call;
+}
+
+/* Until it is over: by the shortest way if its worker idles and nobody else is about. */
+static void run(rfaas_client *client, rfaas_call *call)
+{
+    core_channel *channel = client->driving || client->spin_ns == 0 ? NULL : core_submit_at_once(&client->core, call);
+    if (channel != NULL)
+        await_at_once(client, channel, call);
+    else
+        submit(client, call);
+    if (call->state != CALL_DONE)
+        await(client, is_done, call, -1);
 }
 
 int rfaas_invoke(rfaas_client *client, const rfaas_function *function, const void *in, uint64_t in_size, void *out,
@@ -120,11 +136,11 @@ int rfaas_invoke(rfaas_client *client, const rfaas_function *function, const voi
         return refuse_size(error, in_size);
     entry_lock(client);
     int code;
-    rfaas_call *call = submit(client, function, in, in_size, out, out_capacity, &client->settings);
+    rfaas_call *call = make_call(client, function, in, in_size, out, out_capacity, &client->settings);
     if (call == NULL) {
         code = say_error(error, RFAAS_ERROR_NO_MEMORY, "", "no memory for a call");
     } else {
-        await(client, is_done, call, -1);
+        run(client, call);
         code = finish(call, out_size, error);
     }
     entry_unlock(client);
@@ -158,7 +174,9 @@ int rfaas_submit(rfaas_client *client, const rfaas_function *function, const voi
         return refuse_size(error, in_size);
     entry_lock(client);
     call_settings settings = settings_of(client, options);
-    *call = submit(client, function, in, in_size, out, out_capacity, &settings);
+    *call = make_call(client, function, in, in_size, out, out_capacity, &settings);
+    if (*call != NULL)
+        submit(client, *call);
     tell_others(client);
     entry_unlock(client);
     return *call == NULL ? say_error(error, RFAAS_ERROR_NO_MEMORY, "", "no memory for a call") : entry_succeeded(error);

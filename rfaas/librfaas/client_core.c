@@ -150,9 +150,9 @@ static void fail_with(client_core *core, rfaas_call *call, int code, int phase, 
 
 /* ---- dispatching ---- */
 
-static void dispatch(client_core *core, core_channel *channel, rfaas_call *call)
+/* This channel's from here on. */
+static void bind(client_core *core, core_channel *channel, rfaas_call *call)
 {
-    queue_remove(core, call);
     channel_make_busy(core, channel);
     channel->credits--;
     channel->call = call;
@@ -164,6 +164,12 @@ static void dispatch(client_core *core, core_channel *channel, rfaas_call *call)
     call->dispatches++;
     core->n_busy++;
     core->counters.dispatched++;
+}
+
+static void dispatch(client_core *core, core_channel *channel, rfaas_call *call)
+{
+    queue_remove(core, call);
+    bind(core, channel, call);
     if (call->timer.place != 0 || call->deadline_ns != 0)
         set_call_timer(core, call);
     if (core->to_send_last != NULL)
@@ -246,6 +252,19 @@ void core_submit(client_core *core, rfaas_call *call, int64_t now_ns)
     if (call->deadline_ns != 0)
         set_call_timer(core, call);
     step_end(core, now_ns);
+}
+
+core_channel *core_submit_at_once(client_core *core, rfaas_call *call)
+{
+    core_channel *channel = core->idle;
+    bool nothing_else = core->queue == NULL && core->to_send == NULL && core->gone == NULL && core->outstanding == 0 &&
+                        core->session == SESSION_UP && core->want > 0 && core->want == core->told;
+    if (channel == NULL || !nothing_else || call->settings.timeout_ns != 0)
+        return NULL;
+    core->counters.submitted++;
+    core->outstanding++;
+    bind(core, channel, call);
+    return channel;
 }
 
 bool core_cancel(client_core *core, rfaas_call *call, bool interrupt, int64_t now_ns)

@@ -148,6 +148,10 @@ void core_tick(client_core *core, int64_t now_ns);
 void core_submit(client_core *core, rfaas_call *call, int64_t now_ns);
 bool core_has_idle(const client_core *core);
 
+/* core_submit() of the only call while a worker idles and there is nothing else to do: the channel on which it is to be sent
+ * now, as if an effect said so. NULL: nothing was done. */
+core_channel *core_submit_at_once(client_core *core, rfaas_call *call);
+
 /* True: it ends, or is to be ended (see rfaas_cancel). */
 bool core_cancel(client_core *core, rfaas_call *call, bool interrupt, int64_t now_ns);
 

@@ -8,6 +8,7 @@
 enum {
     TOKENS = 64,
     LOOKS_A_CLOCK = 64,
+    SLICES_AT_ONCE = 8,
     TURNS_A_GLANCE = 256, /* of a thread that is never without results: then it asks all descriptors too */
 };
 
@@ -256,6 +257,42 @@ static void drive(rfaas_client *client, int64_t until_ns)
         glance(client);
     bury(client);
     if (client->followers > 0 && n_ended(client) != ended)
+        pthread_cond_broadcast(&client->moved);
+}
+
+/* Looks at one channel until its call is over, in slices between which others get the lock. */
+static bool look_at_one(rfaas_client *client, port *one, const rfaas_call *call)
+{
+    for (int slice = 0; slice < SLICES_AT_ONCE; slice++) {
+        for (int i = 0; i < LOOKS_A_CLOCK; i++) {
+            if (port_is_ready(one)) {
+                port_serve(one);
+                client_do_effects(client);
+                return call->state == CALL_DONE;
+            }
+            relax();
+        }
+        let_others_in(client);
+        if (call->state != CALL_SENT || client->hot != one) /* cancelled, say: the channel may be gone */
+            return false;
+    }
+    return false;
+}
+
+void await_at_once(rfaas_client *client, core_channel *channel, rfaas_call *call)
+{
+    port *one = (port *)channel;
+    client->driving = true;
+    port_stay_awake(one);
+    port_send(one, call);
+    client_do_effects(client);
+    if (call->state == CALL_SENT && client->hot == one && look_at_one(client, one, call) &&
+        ++client->turns >= TURNS_A_GLANCE)
+        glance(client);
+    if (client->dead != NULL)
+        bury(client);
+    client->driving = false;
+    if (client->followers > 0)
         pthread_cond_broadcast(&client->moved);
 }
 

@@ -25,6 +25,10 @@ typedef bool (*await_test)(void *context);
  * is given up while it sleeps. */
 bool await(rfaas_client *client, await_test is_done, void *context, double timeout_s);
 
+/* Sends a call on a channel (core_submit_at_once()) and polls that channel alone, for as long as a worker takes that answers
+ * at once; await() does the rest. Only while nobody drives. */
+void await_at_once(rfaas_client *client, core_channel *channel, rfaas_call *call);
+
 void function_free(rfaas_function *function);
 
 #endif

@@ -103,6 +103,21 @@ static void every_size_is_exact(void) {
     CHECK(rfaas_output_map((uint64_t)1 << 62, &none) != 0);
 }
 
+static void one_output_serves_all_capacities(void) {
+    rfaas_output output;
+    CHECK(rfaas_output_map(sizes[N_SIZES - 1], &output) == 0);
+    for (int i = N_SIZES - 1; i >= 0; i--) {
+        const uint64_t capacity = sizes[(i * 7) % N_SIZES];
+        CHECK(rfaas_output_fit(&output, capacity) && output.capacity_bytes == capacity);
+        CHECK((uintptr_t)output.start % 64 == 0 && output.start + capacity <= output.guard);
+        CHECK(output.guard - (output.start + capacity) < 64 && output.start >= (uint8_t *)output.map);
+        memset(output.start, 'x', capacity);
+        CHECK(rfaas_output_is_sound(&output));
+    }
+    CHECK(!rfaas_output_fit(&output, sizes[N_SIZES - 1] + 65536) && !rfaas_output_fit(&output, UINT64_MAX));
+    rfaas_output_unmap(&output);
+}
+
 static void what_lies_behind_is_found_out(void) {
     static char given[64];
     rfaas_ctx ctx = {0};
@@ -210,6 +225,7 @@ static void a_crash_leaves_words(void) {
 
 int main(void) {
     every_size_is_exact();
+    one_output_serves_all_capacities();
     what_lies_behind_is_found_out();
     threads_may_ask_for_the_notice();
     a_crash_leaves_words();

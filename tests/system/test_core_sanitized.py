@@ -46,8 +46,10 @@ def test_the_core_runs_clean(tmp_path, sanitizers):
 def test_compiled_functions_run_clean(tmp_path, sanitizers):
     program, root = tmp_path / "compiled_test", HERE.parent.parent
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    includes = [f"-I{root / 'executors' / 'compiled'}", f"-I{root / 'transport' / 'include'}"]
-    sources = [HERE / "compiled_test.c", *sorted((root / "executors" / "compiled").glob("*.c"))]
+    folders = ("executors/compiled", "executors/core", "transport/include", "transport/core")
+    includes = [f"-I{root / folder}" for folder in folders]
+    page = root / "executors" / "core" / "state_page.c"
+    sources = [HERE / "compiled_test.c", page, *sorted((root / "executors" / "compiled").glob("*.c"))]
     compiler = os.environ.get("CC", "cc")
     checks = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
     subprocess.run([compiler, *flags, *checks, *includes, "-o", program, *sources], check=True, timeout=120)

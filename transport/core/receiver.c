@@ -300,8 +300,27 @@ void rfaas_receiver_got(rfaas_receiver *receiver, size_t size_bytes)
         on_head(receiver);
 }
 
+/* True: these bytes are all that is missing of the only segment, as of most frames. */
+static bool is_rest_of_one_segment(const rfaas_receiver *receiver, size_t size_bytes)
+{
+    return receiver->state == RFAAS_RECEIVER_PAYLOAD && receiver->payload_left_bytes == size_bytes &&
+           receiver->frame.n_segments == 1 && receiver->n_placed == 0 && !receiver->frame.dropped;
+}
+
 size_t rfaas_receiver_feed(rfaas_receiver *receiver, const uint8_t *bytes, size_t size_bytes)
 {
+    if (size_bytes == RFAAS_HEADER_BYTES && rfaas_receiver_is_between_frames(receiver)) {
+        memcpy(receiver->head, bytes, RFAAS_HEADER_BYTES);
+        receiver->head_got_bytes = RFAAS_HEADER_BYTES;
+        on_header(receiver);
+        return size_bytes;
+    }
+    if (is_rest_of_one_segment(receiver, size_bytes)) {
+        memcpy((uint8_t *)receiver->segments[0].iov_base + receiver->segment_got_bytes, bytes, size_bytes);
+        receiver->payload_left_bytes = 0;
+        receiver->state = RFAAS_RECEIVER_WHOLE;
+        return size_bytes;
+    }
     struct iovec pieces[RFAAS_RECEIVER_IOVECS];
     size_t fed_bytes = 0;
     while (fed_bytes < size_bytes) {

@@ -98,7 +98,10 @@ static bool shm_stay_awake(rfaas_channel *base, bool on)
 static bool shm_ready(const rfaas_channel *base)
 {
     shm_channel *channel = (shm_channel *)base;
-    if (rfaas_shm_entry_to_read(&channel->reader) != NULL || channel->peer_gone)
+    const rfaas_shm_entry *entry = rfaas_shm_entry_to_read(&channel->reader);
+    if (entry != NULL)
+        rfaas_shm_fetch_ahead(&channel->reader, entry);
+    if (entry != NULL || channel->peer_gone)
         return true;
     uint32_t spins_a_syscall = channel->queue.first != NULL ? RFAAS_SHM_LOOKS_A_SYSCALL : RFAAS_SHM_SPINS_A_SYSCALL;
     if (++channel->spins % spins_a_syscall != 0)

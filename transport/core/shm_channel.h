@@ -37,6 +37,23 @@ enum {
     RFAAS_SHM_SPINS_A_SYSCALL = 2048,
 };
 
+/* The other lines of an entry that has come, and of its bytes, are the writer's still: ask for all of them at once. */
+static inline void rfaas_shm_fetch_ahead(const rfaas_shm_reader *reader, const rfaas_shm_entry *entry)
+{
+    __builtin_prefetch(entry->header);
+    __builtin_prefetch(reader->shared->data + reader->data_at % RFAAS_SHM_DATA_BYTES);
+}
+
+/* For writing: a line that the peer has read is taken from it, which otherwise the store would wait for. */
+static inline void rfaas_shm_fetch_to_write(const void *line)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)line)); /* does nothing on CPUs that lack it */
+#else
+    __builtin_prefetch(line, 1);
+#endif
+}
+
 /* Wakes the peer, or learns that it is gone. */
 void rfaas_shm_ring_bell(shm_channel *channel);
 

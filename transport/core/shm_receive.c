@@ -148,6 +148,7 @@ rfaas_rc rfaas_shm_receive(rfaas_channel *base, uint64_t budget_bytes)
                 return rc;
             continue;
         }
+        rfaas_shm_fetch_ahead(&channel->reader, entry);
         if (total_bytes >= budget_bytes)
             return RFAAS_MORE;
         uint32_t before_bytes = channel->entry_got_bytes;

@@ -5,7 +5,10 @@
 #include "array_pool.h"
 #include "shm_channel.h"
 
-enum { RFAAS_SHM_PLACEABLE_SEGMENTS = 64 }; /* frames with more are moved whole */
+enum {
+    RFAAS_SHM_PLACEABLE_SEGMENTS = 64, /* frames with more are moved whole */
+    RFAAS_SHM_SMALL_BYTES = 4096,
+};
 
 /* A reader that sleeps is woken before anything is published: what fails then was not sent. False: it is gone. */
 static bool wake_reader(shm_channel *channel)
@@ -170,9 +173,49 @@ static rfaas_rc send_placed(shm_channel *channel, const rfaas_outgoing *out)
     return rc;
 }
 
+/* True: one entry takes all of the frame, and the bytes that do not fit into it lie in the ring without a break. */
+static bool fits_one_entry(shm_channel *channel, const rfaas_outgoing *out)
+{
+    const rfaas_shm_writer *writer = &channel->writer;
+    if (out->head_bytes != RFAAS_HEADER_BYTES || out->n_segments > 1 || out->in_size > RFAAS_SHM_SMALL_BYTES ||
+        channel->queue.first != NULL)
+        return false;
+    if (out->in_size <= RFAAS_SHM_INLINE_BYTES)
+        return rfaas_shm_has_room(&channel->writer, 0);
+    uint64_t used_bytes = writer->data_at - writer->consumed_bytes;
+    uint64_t to_end_bytes = RFAAS_SHM_DATA_BYTES - writer->data_at % RFAAS_SHM_DATA_BYTES;
+    return rfaas_shm_has_room(&channel->writer, 1) && RFAAS_SHM_DATA_BYTES - used_bytes >= out->in_size &&
+           to_end_bytes >= out->in_size;
+}
+
+/* What put_until_full() does to most frames, in one step. */
+static rfaas_rc put_whole(shm_channel *channel, const rfaas_outgoing *out)
+{
+    if (!wake_reader(channel))
+        return rfaas_channel_broken(&channel->base, "sending failed", EPIPE);
+    rfaas_shm_entry *entry = rfaas_shm_entry_to_write(&channel->writer);
+    size_t size_bytes = (size_t)out->in_size;
+    uint8_t *to = entry->bytes;
+    entry->kind = RFAAS_SHM_FRAME;
+    memcpy(entry->header, out->head, RFAAS_HEADER_BYTES);
+    if (size_bytes > RFAAS_SHM_INLINE_BYTES)
+        to = rfaas_shm_data_to_write(&channel->writer, size_bytes, &size_bytes, &entry->at);
+    entry->size_bytes = (uint32_t)size_bytes;
+    if (size_bytes > 0)
+        memcpy(to, out->segments[0].iov_base, size_bytes);
+    if (rfaas_shm_publish(&channel->writer))
+        rfaas_shm_ring_bell(channel);
+    /* While the peer is busy with this one. */
+    rfaas_shm_fetch_to_write(rfaas_shm_entry_to_write(&channel->writer)->header);
+    rfaas_shm_fetch_to_write(channel->writer.shared->data + channel->writer.data_at % RFAAS_SHM_DATA_BYTES);
+    return RFAAS_OK;
+}
+
 rfaas_rc rfaas_shm_send(rfaas_channel *base, const rfaas_outgoing *out)
 {
     shm_channel *channel = (shm_channel *)base;
+    if (fits_one_entry(channel, out))
+        return put_whole(channel, out);
     if (out->in_size >= RFAAS_SHM_ARENA_MIN_BYTES && out->n_segments <= RFAAS_SHM_PLACEABLE_SEGMENTS &&
         channel->queue.first == NULL && rfaas_shm_has_entries(&channel->writer, RFAAS_PLACED_MAX + 2))
         return send_placed(channel, out);

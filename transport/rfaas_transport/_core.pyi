@@ -224,3 +224,19 @@ class Requests:
     def next(self, spin_s: float) -> bytes | tuple[memoryview, ...] | Frame | None: ...
     def frame(self) -> Frame: ...
     def answer(self, payload: bytes | Sequence[Buffer]) -> bool: ...
+
+@final
+class Serving:
+    def __init__(
+        self,
+        channel: Channel,
+        kind: int,
+        answer_kind: int,
+        function: int,
+        lease_seq: int,
+        epoch: int,
+        in_bytes_max: int,
+    ) -> None: ...
+    @property
+    def n_served(self) -> int: ...
+    def run(self, server: object, keeper: object, spin_s: float, for_ns: int) -> Frame | tuple[Frame] | None: ...
