@@ -3,8 +3,9 @@
 usage: python tools/rings.py [RING...]     default: all, in the order of `RINGS`; exit status 1 when any failed
 
 Within a ring every test runs, also after one failed; after a ring that failed the others do not begin. Tests of a ring
-run beside each other in pytest-xdist's workers, a file's tests in one worker and in their order; those marked `serial`
-have a ring of their own, in which one runs at a time. Must run on the standard library alone.
+run beside each other in pytest-xdist's workers, each of which takes a stretch of them, and from another what is left at
+the end; those marked `serial` have a ring of their own, in which one runs at a time. Must run on
+the standard library alone.
 """
 
 import argparse
@@ -34,8 +35,7 @@ RINGS = {
     "processes": (*PYTEST, *beside(CPUS + 1), "-m", "not slurm and not serial", "tests/system", "tests/faults"),
     "serial": (*PYTEST, "-m", "serial and not slurm", "tests/system", "tests/faults"),
     "pythons": (sys.executable, "tools/test_on_pythons.py"),
-    "slurm": (*PYTEST, *beside(CLUSTERS), "-m", "slurm and not serial", "tests/cluster", "tests/faults"),
-    "slurm-serial": (*PYTEST, "-m", "slurm and serial", "tests/cluster", "tests/faults"),
+    "slurm": (*PYTEST, *beside(CLUSTERS), "-m", "slurm", "tests/cluster", "tests/faults"),
 }
 
 
@@ -88,7 +88,7 @@ def main() -> int:
             break
     print("\n== rings")
     for name in asked:
-        print(f"{name:13} {ran.get(name, 'not run')}")
+        print(f"{name:9} {ran.get(name, 'not run')}")
     return int(any(result.status != 0 for result in ran.values()))
 
 
