@@ -11,6 +11,7 @@ the standard library alone.
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -66,10 +67,14 @@ def run(command: tuple[str, ...]) -> Ran:
         errors="replace",
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            if found := LAST_LINE.match(line):
-                last_line = found.group(1)
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                if found := LAST_LINE.match(line):
+                    last_line = found.group(1)
+        except SystemExit:  # we are told to go: pytest's fixtures end what they started, then we do
+            process.send_signal(signal.SIGINT)
+            raise
     return Ran(process.returncode, last_line, time.monotonic() - began_s)
 
 
@@ -80,6 +85,7 @@ def main() -> int:
     asked = parser.parse_args().rings or list(RINGS)
     if unknown := [name for name in asked if name not in RINGS]:
         parser.error(f"no such ring: {', '.join(unknown)}; there are {', '.join(RINGS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     ran: dict[str, Ran] = {}
     for name in asked:
         print(f"\n== ring {name}", flush=True)
