@@ -37,12 +37,10 @@ check:  ## format, lint, spelling, types, layers, and the tests that start no se
 	$(PYTHON) tools/check_docs.py
 	.venv/bin/pytest -q $(QUICK_TESTS)
 
-test: check  ## everything: check, real processes, every Python here, a real Slurm (root installs what that needs)
+test: check  ## everything: real processes, every Python, a real Slurm (root installs what that needs); half an hour; RING=slurm: that one
 	@tools/apt-install.sh
 	@tools/setup.sh dev
-	.venv/bin/pytest -m "not slurm" tests/system tests/faults
-	$(PYTHON) tools/test_on_pythons.py
-	.venv/bin/pytest -m slurm tests/cluster tests/faults
+	$(PYTHON) tools/rings.py $(RING)
 
 soak:  ## the fault tests with full counts; goes on after what is done at this commit; PART=T01: that one
 	@tools/setup.sh dev

@@ -1,6 +1,8 @@
 """Rules that hold in every ring of tests."""
 
 import os
+import tempfile
+from pathlib import Path
 
 from hypothesis import settings
 
@@ -16,8 +18,19 @@ settings.load_profile("rfaas")
 
 def pytest_configure(config):
     config.pluginmanager.register(cluster.fixtures, "cluster-fixtures")
+    if hasattr(config, "workerinput"):
+        _separate_temporary_files(config.option.basetemp)
+        return  # what follows reads reports, and those of pytest-xdist's workers all come to the process that reports
     config.pluginmanager.register(FiguresAreShown(), "figures-are-shown")
     if os.environ.get("RFAAS_TEST_REPORT"):
         config.pluginmanager.register(ResultsAreWritten(os.environ["RFAAS_TEST_REPORT"]), "results-are-written")
     if os.environ.get("CI") == "true":
         config.pluginmanager.register(SkipsAreFailures(), "skips-are-failures")
+
+
+def _separate_temporary_files(base):
+    """Each of pytest-xdist's workers has a temporary directory of its own, so that tests may look at what is left."""
+    directory = Path(f"{base}-tmp")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ["TMPDIR"] = str(directory)
+    tempfile.tempdir = None  # it is looked up again

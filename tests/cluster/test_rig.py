@@ -47,8 +47,9 @@ def test_users_exist_on_every_node_and_not_on_the_machine(cluster, alice, bob):
             result = user.run(node.name, ["sh", "-c", "id -un; id -gn; id -u; pwd; hostname"], RUN_S)
             expected = [user.name, user.name, str(user.account.uid), f"/home/{user.name}", node.name]
             assert result.stdout.split() == expected
+    entries = tuple(f"{user.name}:x:{user.account.uid}" for user in (alice, bob))
     with open("/etc/passwd") as passwd:
-        assert not [line for line in passwd if line.startswith((f"{alice.name}:x:20001", f"{bob.name}:x:20002"))]
+        assert not [line for line in passwd if line.startswith(entries)]
 
 
 def test_tasks_run_as_the_user_who_submitted_them(alice):
@@ -66,10 +67,10 @@ def test_homes_are_private_and_the_same_on_all_nodes(alice, bob):
 
 
 def test_the_login_node_alone_has_a_runtime_directory(alice):
-    assert alice.run(HEAD, ["stat", "-c", "%a %U", "/run/user/20001"], RUN_S).stdout.split() == ["700", "alice"]
+    assert alice.run(HEAD, ["stat", "-c", "%a %U", alice.account.runtime_dir], RUN_S).stdout.split() == ["700", "alice"]
     # srun carries the variable along, as on sites where only a login makes the folder
     lines = alice.run(HEAD, ["srun", "sh", "-c", 'echo $XDG_RUNTIME_DIR; ls -d "$XDG_RUNTIME_DIR" || :'], RUN_S)
-    assert lines.stdout.split() == ["/run/user/20001"]
+    assert lines.stdout.split() == [alice.account.runtime_dir]
 
 
 def test_users_run_the_built_wheel_and_not_the_checkout(cluster, alice):

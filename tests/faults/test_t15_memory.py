@@ -122,7 +122,7 @@ def memory_group():
         pytest.fail("needs root: it makes a memory control group")
     v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
     root, file = (v1, "memory.limit_in_bytes") if v1.is_dir() else (v2, "memory.max")
-    group = root / f"rfaas-test-{os.getpid()}"
+    group = root / f"of-tests-{os.getpid()}"
     group.mkdir()
     try:
         (group / file).write_text(str(400 << 20))

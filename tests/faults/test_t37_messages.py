@@ -114,6 +114,7 @@ def test_what_a_session_process_says_twice_is_done_once(kind):
 # --- many calls on one connection -----------------------------------------------------------------------
 
 
+@pytest.mark.serial
 def test_more_calls_than_16_bits_number_on_one_connection_each_get_their_own_answer():
     with rfaas.Executor(1, allocator="embedded") as ex:
         pid = ex.submit(f.pid).result(TIMEOUT_S)

@@ -7,8 +7,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 SEED = re.compile(r"RFAAS_TEST_SEED=(\d+)")
 
 
@@ -18,12 +16,9 @@ class FiguresAreShown:
     def __init__(self):
         self._shown = []
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item, call):
-        report = yield
-        if report.when == "call" and report.passed and item.get_closest_marker("figures") and report.capstdout:
-            self._shown.append((item.name, report.capstdout.strip()))
-        return report
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and report.passed and "figures" in report.keywords and report.capstdout:
+            self._shown.append((report.nodeid.rpartition("::")[2], report.capstdout.strip()))
 
     def pytest_terminal_summary(self, terminalreporter):
         if self._shown:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+OF_TESTS = "of-tests-"
+
 
 def alive(pid):
     """True while the process runs; a zombie is dead."""
@@ -44,8 +46,13 @@ def parent(pid):
 
 
 def shared_memory():
-    """Names in /dev/shm."""
-    return set(os.listdir("/dev/shm"))
+    """Names in /dev/shm, but for those that tests made themselves: other tests run beside this one."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(OF_TESTS)}
+
+
+def name_in_shared_memory(word):
+    """A name for what a test makes in /dev/shm itself, that no other test takes for something left behind."""
+    return f"{OF_TESTS}{word}-{os.getpid()}"
 
 
 def abstract_sockets(part=""):

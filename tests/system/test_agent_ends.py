@@ -13,6 +13,7 @@ from rfaas.control.messages import Ending, SliceEmpty
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ReasonCode
 from rfaas_transport.frame import Kind
 from support.agent_rig import AgentRig, environment, marked
+from support.leftovers import name_in_shared_memory
 from support.waiting import wait_until
 
 
@@ -247,14 +248,14 @@ def test_shared_memory_that_multiprocessing_tracks_is_unlinked_when_its_worker_i
     session = rig.session()
     _, [client] = session.start()
 
-    def share():
+    def share(name):
         from multiprocessing import shared_memory
 
         global kept
-        kept = shared_memory.SharedMemory(create=True, size=4096)
-        return kept.name
+        kept = shared_memory.SharedMemory(name, create=True, size=4096)
 
-    name = client.run(share)
+    name = name_in_shared_memory("tracked")
+    client.run(share, name)
     assert os.path.exists(f"/dev/shm/{name}")
     client.call(lambda: os.kill(os.getpid(), signal.SIGKILL))
     farewell_of(session, client)

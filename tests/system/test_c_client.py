@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from rfaas.librfaas import building
-from support.leftovers import abstract_sockets, alive, children
+from support import residue
+from support.leftovers import alive, children
 from support.personal import Personal
 from support.soak import SOAK
 from support.waiting import wait_until
@@ -119,11 +120,14 @@ def personal(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def nothing_stays():
+def nothing_stays(event_log):
     """An embedded session process leaves with its program."""
-    before = abstract_sockets("rfaas-session")
     yield
-    wait_until(lambda: abstract_sockets("rfaas-session") <= before, 10, "the end of session processes")
+    wait_until(lambda: not session_processes(event_log), 10, "the end of session processes")
+
+
+def session_processes(events):
+    return [pid for pid in residue.marked_processes(events) if "rfaas.session" in residue.command(pid)]
 
 
 # --- on this machine alone ----------------------------------------------------------------------------------------

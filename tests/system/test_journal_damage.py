@@ -1,7 +1,6 @@
 """A journal torn or flipped at any byte of its tail gives back a prefix of what was committed, or is refused."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from rfaas_allocator import reserve
 from rfaas_allocator.events import AccountIs, CounterIs, HostsAre, LeaseIs, SliceIs
 from rfaas_allocator.journal_sqlite import SqliteJournal
 from rfaas_transport.errors import ConfigError
+from support.leftovers import name_in_shared_memory
 
 TAIL_BYTES = 4096
 SLICE = m.SliceId(b"s" * 16)
@@ -79,7 +79,8 @@ def outcome(path):
 @pytest.fixture
 def quick_dir():
     """A directory in memory: thousands of journals are opened here, each with its fsyncs."""
-    directory = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="rfaas-test-journal-"))
+    directory = Path("/dev/shm", name_in_shared_memory("journal"))
+    directory.mkdir(mode=0o700)
     yield directory
     shutil.rmtree(directory)
 

@@ -1,5 +1,6 @@
 """The tools that guard the repository find what is wrong and nothing else."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,51 @@ def test_ends_of_files_and_lines_are_tidied_once(tmp_path):
     assert subprocess.run(command, timeout=60).returncode == 1
     assert file.read_text() == "a\n\tb\n"
     assert subprocess.run(command, timeout=60).returncode == 0
+
+
+# --- tools/rings.py ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rings(monkeypatch, capfd):
+    """Runs `tools/rings.py` on rings of one small program each; returns exit status and output."""
+    monkeypatch.syspath_prepend(TOOLS)
+    module = importlib.import_module("rings")
+
+    def run(programs, *asked):
+        monkeypatch.setattr(module, "RINGS", {name: (sys.executable, "-c", text) for name, text in programs.items()})
+        monkeypatch.setattr(sys, "argv", ["rings.py", *asked])
+        return module.main(), capfd.readouterr().out
+
+    return run
+
+
+GOOD = "print('== 3 passed, 1 deselected in 2.50s ==')"
+BAD = "import sys; print('1 failed, 2 passed in 0.10s', file=sys.stderr); sys.exit(1)"
+
+
+def test_rings_run_in_their_order_and_each_is_summed_up(rings):
+    status, output = rings({"one": GOOD, "two": "print('not pytest')"})
+    assert status == 0
+    assert "== ring one\n== 3 passed, 1 deselected in 2.50s ==\n\n== ring two\nnot pytest\n" in output
+    assert [line.split() for line in output.rpartition("== rings\n")[2].splitlines()] == [
+        ["one", "passed", "0", "min", "00", "s", "3", "passed,", "1", "deselected"],
+        ["two", "passed", "0", "min", "00", "s"],
+    ]
+
+
+def test_after_a_ring_that_failed_the_others_do_not_begin(rings):
+    status, output = rings({"one": GOOD, "two": BAD, "three": GOOD})
+    assert status == 1
+    one, two, three = output.rpartition("== rings\n")[2].splitlines()
+    assert "passed" in one
+    assert "FAILED" in two
+    assert "1 failed, 2 passed" in two
+    assert three.split() == ["three", "not", "run"]
+
+
+def test_rings_can_be_asked_for_by_name(rings):
+    status, output = rings({"one": BAD, "two": GOOD}, "two")
+    assert (status, "one" in output.rpartition("== rings\n")[2]) == (0, False)
+    with pytest.raises(SystemExit):
+        rings({"one": GOOD}, "four")

@@ -21,11 +21,11 @@ def pytest_configure(config):
 def session(tmp_path):
     """Run pytest on one file of tests with the rule switched on; returns the finished process."""
 
-    def run(tests):
+    def run(tests, *options):
         (tmp_path / "conftest.py").write_text(CONFTEST)
         (tmp_path / "test_it.py").write_text(f"import pytest\n{tests}\ndef test_that_passes(): pass\n")
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "."],
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, "."],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(TESTS)},
             capture_output=True,
@@ -53,6 +53,11 @@ def test_a_skip_fails_and_is_named(session, skipped):
     assert done.returncode == 1
     assert "felt like it" in done.stdout
     assert "which CI counts as failed" in done.stdout
+
+
+def test_a_file_that_workers_skip_fails_and_is_named(session):
+    done = session("pytest.skip('felt like it', allow_module_level=True)", "-n1")
+    assert (done.returncode, "which CI counts as failed" in done.stdout) == (1, True), done.stdout
 
 
 def test_an_allowed_reason_and_an_expected_failure_pass(session):

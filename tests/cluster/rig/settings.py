@@ -35,7 +35,9 @@ class Account:
         return f"/run/user/{self.uid}"
 
 
-USERS = (Account("alice", 20001), Account("bob", 20002))
+# Each of pytest-xdist's workers has a cluster of its own, and users of its own: the machine's kernel counts by uid.
+FIRST_UID = 20001 + 10 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+USERS = (Account("alice", FIRST_UID), Account("bob", FIRST_UID + 1))
 
 
 class RigError(Exception):

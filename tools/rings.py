@@ -1,0 +1,102 @@
+"""Runs the rings of tests that start real processes, one after the other, and says at the end what each came to.
+
+usage: python tools/rings.py [RING...]     default: all, in the order of `RINGS`; exit status 1 when any failed
+
+Within a ring every test runs, also after one failed; after a ring that failed the others do not begin. Tests of a ring
+run beside each other in pytest-xdist's workers, each of which takes a stretch of them, and from another what is left at
+the end; those marked `serial` have a ring of their own, in which one runs at a time. Must run on
+the standard library alone.
+"""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CPUS = len(os.sched_getaffinity(0))
+MOST_WORKERS = 8  # each may start an allocator, agents and their workers
+PYTEST = (str(Path(sys.executable).with_name("pytest")),)
+CLUSTERS = 2  # of four nodes each; what their tests wait for is mostly Slurm's clock
+
+LAST_LINE = re.compile(r"^=* ?(\d+ (?:passed|failed|skipped|error|deselected|xfailed|no tests ran).*?) in [\d.]+s")
+
+
+def beside(workers: int) -> tuple[str, ...]:
+    """Options for so many tests at a time; one that waits for its own processes leaves its CPU to another."""
+    return ("-n", str(min(workers, MOST_WORKERS)), "--dist", "worksteal")
+
+
+RINGS = {
+    "processes": (*PYTEST, *beside(CPUS + 1), "-m", "not slurm and not serial", "tests/system", "tests/faults"),
+    "serial": (*PYTEST, "-m", "serial and not slurm", "tests/system", "tests/faults"),
+    "pythons": (sys.executable, "tools/test_on_pythons.py"),
+    "slurm": (*PYTEST, *beside(CLUSTERS), "-m", "slurm", "tests/cluster", "tests/faults"),
+}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a ring came to; `last_line` is pytest's count of outcomes, empty for what is not pytest."""
+
+    status: int
+    last_line: str
+    seconds: float
+
+    def __str__(self) -> str:
+        minutes, seconds = divmod(round(self.seconds), 60)
+        return f"{'passed' if self.status == 0 else 'FAILED'}  {minutes:2} min {seconds:02} s  {self.last_line}"
+
+
+def run(command: tuple[str, ...]) -> Ran:
+    """Run one ring to its end, showing what it prints."""
+    began_s, last_line = time.monotonic(), ""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                if found := LAST_LINE.match(line):
+                    last_line = found.group(1)
+        except SystemExit:  # we are told to go: pytest's fixtures end what they started, then we do
+            process.send_signal(signal.SIGINT)
+            raise
+    return Ran(process.returncode, last_line, time.monotonic() - began_s)
+
+
+def main() -> int:
+    """Run the rings that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rings", nargs="*", metavar="RING", help=f"of {', '.join(RINGS)}")
+    asked = parser.parse_args().rings or list(RINGS)
+    if unknown := [name for name in asked if name not in RINGS]:
+        parser.error(f"no such ring: {', '.join(unknown)}; there are {', '.join(RINGS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    ran: dict[str, Ran] = {}
+    for name in asked:
+        print(f"\n== ring {name}", flush=True)
+        ran[name] = run(RINGS[name])
+        if ran[name].status != 0:
+            break
+    print("\n== rings")
+    for name in asked:
+        print(f"{name:9} {ran.get(name, 'not run')}")
+    return int(any(result.status != 0 for result in ran.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
