@@ -26,6 +26,7 @@ _standard_log = logging.getLogger("concurrent.futures")  # whoever silences or w
 
 _HANDED_OVER_S: Final = 5.0  # the I/O thread takes a call over within a millisecond
 _LOOK_S: Final = 0.0002
+_ENDED: Final = object()  # as `Future._first`: it ended before anybody made its condition
 
 
 class Future(concurrent.futures.Future[R]):
@@ -43,6 +44,7 @@ class Future(concurrent.futures.Future[R]):
     _borrowing: Borrowing
     _own_state = PENDING
     _told = False  # those who wait know
+    _first: object  # what came first: the condition, or _ENDED
     _result: Any = None
     _exception: BaseException | None = None
 
@@ -53,6 +55,8 @@ class Future(concurrent.futures.Future[R]):
         """Make what is wanted for the first time: somebody wants to wait, or to be told."""
         if name == "_condition":
             made: object = threading.Condition()
+            first = self.__dict__.setdefault("_first", made)
+            made = made if first is _ENDED else first
         elif name in ("_waiters", "_done_callbacks"):
             made = []
         else:
@@ -67,7 +71,7 @@ class Future(concurrent.futures.Future[R]):
     def _state(self) -> str:
         request = self._request
         if request is None:
-            return self._own_state
+            return FINISHED if self.__dict__.get("_first") is _ENDED else self._own_state
         if request.done or request.withdrawn:
             self.settle()
             return self._own_state
@@ -202,14 +206,17 @@ class Future(concurrent.futures.Future[R]):
         self._finish(value, error)
 
     def _finish(self, value: R | None, error: BaseException | None) -> None:
-        # In one step. Who makes the condition after it sees the end; who made it before is told.
-        self.__dict__.update(_result=value, _exception=error, _own_state=FINISHED)
-        if "_condition" not in self.__dict__:
+        # What comes first, this end or a condition, is found out in one step: who makes a condition after it sees the
+        # end. Who made one before must not see it but with that condition held: `wait` counts what it is to be told of.
+        self.__dict__.update(_result=value, _exception=error)
+        first = self.__dict__.setdefault("_first", _ENDED)
+        if first is _ENDED:
+            self._own_state = FINISHED
             return
-        with self._condition:
+        with first:
             if self._told:
                 return
-            self._told = True
+            self._own_state, self._told = FINISHED, True
             for waiter in self._waiters:
                 (waiter.add_result if error is None else waiter.add_exception)(self)
             self._condition.notify_all()
@@ -242,7 +249,8 @@ class Future(concurrent.futures.Future[R]):
     def _fail_in_forked_child(self, error: BaseException) -> None:
         """Give an error to a future that the parent process will resolve; its callbacks are the parent's."""
         self.__dict__.pop("_request", None)
-        self._condition = threading.Condition()  # the old one may be held by a thread that exists in the parent only
+        if self.__dict__.get("_first") is not _ENDED:
+            self._condition = self._first = threading.Condition()  # a thread of the parent's may hold the old one
         self._withdraw = None
         if self._state in (PENDING, RUNNING):
             self._done_callbacks.clear()
