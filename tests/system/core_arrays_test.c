@@ -181,6 +181,55 @@ static void test_blocks(void)
     free_pair(left, right);
 }
 
+/* What is said of places comes right before their frame, or not at all: never over entries that were not read, never before
+ * a frame that waits. */
+static void test_places_in_turn(void)
+{
+    rfaas_channel *left, *right;
+    rfaas_array_pool *pool;
+    make_pair(&left, &right, true);
+    uint8_t *array = rfaas_array_pool_take(100000, &pool);
+    EXPECT(array != NULL);
+    memset(array, 5, 100000);
+    const struct iovec small = {"12345", 5}, large = {array, 100000};
+    struct iovec many[RFAAS_PLACED_MAX];
+    int n_sent = 0, n_got = 0;
+    for (int i = 0; i < RFAAS_PLACED_MAX; i++)
+        many[i] = (struct iovec){array + i, 90000};
+    for (; n_sent < RFAAS_SHM_ENTRIES - 4; n_sent++)
+        EXPECT(send_pieces(left, &small, 1) == RFAAS_OK);
+    EXPECT(send_pieces(left, many, RFAAS_PLACED_MAX) >= RFAAS_OK); /* there is no room to say of each where it lies */
+    for (; n_got <= n_sent; n_got++) {
+        rfaas_frame frame;
+        while (rfaas_channel_poll(right, BUDGET_BYTES, &frame) != RFAAS_OK)
+            rfaas_channel_flush(left, BUDGET_BYTES);
+        EXPECT(frame.n_segments == (n_got < n_sent ? 1 : RFAAS_PLACED_MAX) && frame.n_placed == 0);
+        release(&frame);
+    }
+    n_sent = n_got = 0;
+    while (send_pieces(left, &small, 1) == RFAAS_OK)
+        n_sent++;
+    EXPECT(n_sent >= RFAAS_SHM_ENTRIES); /* and one more waits */
+    EXPECT(send_pieces(left, &large, 1) == RFAAS_QUEUED);
+    for (; n_got < RFAAS_SHM_ENTRIES / 2; n_got++) {
+        rfaas_frame frame = receive(right);
+        EXPECT(frame.header.in_size == 5);
+        release(&frame);
+    }
+    EXPECT(send_pieces(left, &large, 1) == RFAAS_QUEUED); /* there is room in the rings, but others wait */
+    for (; n_got < n_sent + 3; n_got++) {
+        rfaas_frame frame;
+        while (rfaas_channel_poll(right, BUDGET_BYTES, &frame) != RFAAS_OK)
+            rfaas_channel_flush(left, BUDGET_BYTES);
+        bool is_large = n_got > n_sent;
+        EXPECT(frame.n_segments == 1 && frame.segments[0].iov_len == (is_large ? large : small).iov_len);
+        EXPECT(memcmp(frame.segments[0].iov_base, (is_large ? large : small).iov_base, frame.segments[0].iov_len) == 0);
+        release(&frame);
+    }
+    rfaas_array_pool_give_back(pool, array);
+    free_pair(left, right);
+}
+
 static void tell_lie(rfaas_shm_entry *entry, unsigned *random)
 {
     const uint64_t wide[] = {0, 1, 4096, 40000, ARENA_BYTES - 1, ARENA_BYTES, POOL_BYTES, UINT64_MAX, UINT64_MAX - 4095};
@@ -332,6 +381,7 @@ void test_arrays(void)
     test_pool();
     test_many_kept();
     test_blocks();
+    test_places_in_turn();
     test_lies();
     test_fork();
     test_pool_at_random();
