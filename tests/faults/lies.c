@@ -405,6 +405,24 @@ static void tell(const telling *telling, int pool_fd)
     end(&one);
 }
 
+/* An entry that becomes smaller while it is read, in turns of a budget. */
+static void piece_that_shrinks(void)
+{
+    liar one;
+    rfaas_frame frame;
+    rfaas_rc rc;
+    lie_told = "a piece that shrinks";
+    begin(&one);
+    rfaas_shm_entry *entry = first_piece(&one, LIMIT_BYTES, RFAAS_SHM_PIECE_BYTES); /* so much would be read */
+    publish(&one);
+    EXPECT(rfaas_channel_poll(one.ours, 1000, &frame) == RFAAS_MORE);
+    entry->size_bytes = 100;
+    while ((rc = rfaas_channel_poll(one.ours, BUDGET_BYTES, &frame)) == RFAAS_MORE)
+        ;
+    EXPECT(rc == RFAAS_BROKEN);
+    end(&one);
+}
+
 /* ---- lies of a reader, and of a sequence number ---- */
 
 static rfaas_shm_shared *shared_page(void)
@@ -510,6 +528,7 @@ void tell_lies(void)
     for (size_t i = 0; i < sizeof tellings / sizeof *tellings; i++)
         tell(&tellings[i], pool_fd);
     close(pool_fd);
+    piece_that_shrinks();
     lies_of_a_reader();
     lies_of_a_maker();
     lies_of_a_descriptor();

@@ -50,6 +50,7 @@ MUTANTS = {
         "shm_receive.c", "lies", "(kind != RFAAS_SHM_FRAME && kind != RFAAS_SHM_MORE)", "false"
     ),
     "more bytes than the frame has": Mutant("shm_receive.c", "lies", "if (fed_bytes < step_bytes)", "if (false)"),
+    "a piece that shrinks": Mutant("shm_receive.c", "lies", "size_bytes < channel->entry_got_bytes", "false"),
     "two blocks for a frame": Mutant("shm_receive.c", "lies", "channel->placed != NULL || at %", "at %"),
     "a block anywhere": Mutant("shm_receive.c", "lies", "|| at % RFAAS_SHM_ARENA_STEP_BYTES != 0", ""),
     "a block of any size": Mutant(

@@ -70,6 +70,17 @@ static rfaas_frame receive(rfaas_channel *channel)
     return frame;
 }
 
+/* The next frame, while the other side sends what it has queued. */
+static rfaas_frame receive_while_flushing(rfaas_channel *channel, rfaas_channel *sender)
+{
+    rfaas_frame frame;
+    for (int turns = 0; rfaas_channel_poll(channel, BUDGET_BYTES, &frame) != RFAAS_OK; turns++) {
+        EXPECT(turns < ROUNDS);
+        rfaas_channel_flush(sender, BUDGET_BYTES);
+    }
+    return frame;
+}
+
 /* What lies in the pool is read where it is; what is kept of it beyond the call is a copy. */
 static void test_pool(void)
 {
@@ -200,9 +211,7 @@ static void test_places_in_turn(void)
         EXPECT(send_pieces(left, &small, 1) == RFAAS_OK);
     EXPECT(send_pieces(left, many, RFAAS_PLACED_MAX) >= RFAAS_OK); /* there is no room to say of each where it lies */
     for (; n_got <= n_sent; n_got++) {
-        rfaas_frame frame;
-        while (rfaas_channel_poll(right, BUDGET_BYTES, &frame) != RFAAS_OK)
-            rfaas_channel_flush(left, BUDGET_BYTES);
+        rfaas_frame frame = receive_while_flushing(right, left);
         EXPECT(frame.n_segments == (n_got < n_sent ? 1 : RFAAS_PLACED_MAX) && frame.n_placed == 0);
         release(&frame);
     }
@@ -218,9 +227,7 @@ static void test_places_in_turn(void)
     }
     EXPECT(send_pieces(left, &large, 1) == RFAAS_QUEUED); /* there is room in the rings, but others wait */
     for (; n_got < n_sent + 3; n_got++) {
-        rfaas_frame frame;
-        while (rfaas_channel_poll(right, BUDGET_BYTES, &frame) != RFAAS_OK)
-            rfaas_channel_flush(left, BUDGET_BYTES);
+        rfaas_frame frame = receive_while_flushing(right, left);
         bool is_large = n_got > n_sent;
         EXPECT(frame.n_segments == 1 && frame.segments[0].iov_len == (is_large ? large : small).iov_len);
         EXPECT(memcmp(frame.segments[0].iov_base, (is_large ? large : small).iov_base, frame.segments[0].iov_len) == 0);
