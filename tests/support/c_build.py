@@ -59,9 +59,9 @@ class CBuild:
         self._run([self._compiler, *self._flags, *flags, *includes, "-c", "-o", target, what])
         return target
 
-    def link(self, name: str, replaced: Mapping[Path, str] | None = None) -> Path:
-        """The program; with `replaced`, the texts of sources that are compiled in the place of those."""
-        program, objects = self._folder / name, dict(self._objects)
+    def link(self, name: str, replaced: Mapping[Path, str] | None = None, of: Iterable[Path] = ()) -> Path:
+        """The program, `of` some of the sources or all; with `replaced`, the texts that take the place of theirs."""
+        program, objects = self._folder / name, {source: self._objects[source] for source in of or self._objects}
         for source, text in (replaced or {}).items():
             objects[source] = self._compile(source, text, "-Wno-error")
         self._run([self._compiler, *self._flags, "-o", program, *objects.values(), *self._libraries])
