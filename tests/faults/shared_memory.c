@@ -25,7 +25,7 @@
 #include "shm_ring.h"
 
 void tell_lies(void);             /* lies.c */
-void test_arrays(void);           /* ../system/core_arrays_test.c */
+void test_arrays(bool maps_twice); /* ../system/core_arrays_test.c */
 void test_loan(uint64_t n_calls); /* ../system/core_loan_test.c */
 
 enum {
@@ -470,7 +470,7 @@ int main(int argc, char **argv)
         tell_lies();
         rounds = 0;
     } else if (strcmp(argv[1], "arrays") == 0) {
-        test_arrays();
+        test_arrays(true);
         rounds = 0;
     } else if (strcmp(argv[1], "loan") == 0) {
         test_loan(rounds);
