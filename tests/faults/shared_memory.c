@@ -1,10 +1,12 @@
 /* shared_memory.c - the shared-memory medium when a side dies, sleeps or goes mad; test_t60_shared_memory.py builds and runs it.
  *
- * Built with RFAAS_FAILPOINTS: after every store of a ring the medium calls rfaas_shm_failpoint(), which here kills the
- * process at a chosen step, or lets the other side run. Usage: shared_memory MODE ROUNDS SEED, where MODE is
+ * Built with RFAAS_FAILPOINTS: after every store that the other side sees, the medium calls rfaas_failpoint(), which here
+ * kills the process at a chosen step, or lets the other side run. Usage: shared_memory MODE ROUNDS SEED, where MODE is
  *   kill       one side is killed at a random step; what it had sent whole arrives, in order and intact, then the end
  *   schedules  both sides in one thread, switched at random steps; nothing is lost and nobody sleeps for ever
  *   scribble   one side writes garbage over all that is shared; the other ends or goes on, but never crashes
+ *   lies       one side says one thing that can't be, in turn each that there is; the other does not believe it (lies.c)
+ *   arrays, loan  what is tried of these under sanitizers (tests/system)
  * Prints how often each step was passed. Exits 0 when all held; otherwise says where it did not.
  */
 #include <poll.h>
@@ -18,14 +20,23 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "array_pool.h"
 #include "rfaas_channel.h"
 #include "shm_ring.h"
+
+void tell_lies(void);             /* lies.c */
+void test_arrays(bool maps_twice); /* ../system/core_arrays_test.c */
+void test_loan(uint64_t n_calls); /* ../system/core_loan_test.c */
 
 enum {
     ARENA_BYTES = 1 << 20,
     LIMIT_BYTES = 1 << 24,
     BUDGET_BYTES = 1 << 16,
-    STEPS_MAX = 16,
+    STEPS_MAX = 32,
+    POOL_BYTES = 16 << 20,
+    POOL_ARRAYS = 4,
+    ARRAY_BYTES = 40000, /* from there on some payloads are arrays */
+    HELD = 3,            /* frames that a receiver keeps for a while */
     STACK_BYTES = 1 << 18,
     IDLE_MAX = 1000, /* turns without progress of either side, in which both only sleep */
 };
@@ -69,8 +80,12 @@ static void switch_side(void)
     swapcontext(&sides[1 - running], &sides[running]);
 }
 
-void rfaas_shm_failpoint(const char *name)
+void (*rfaas_at_failpoint)(const char *name); /* another part's */
+
+void rfaas_failpoint(const char *name)
 {
+    if (rfaas_at_failpoint != NULL)
+        rfaas_at_failpoint(name);
     for (int i = 0; i < STEPS_MAX; i++) {
         if (steps[i].name[0] == '\0')
             snprintf(steps[i].name, sizeof steps[i].name, "%s", name);
@@ -115,22 +130,76 @@ static void fill(uint8_t *bytes, size_t size_bytes, uint64_t number)
     }
 }
 
-static void check(rfaas_frame *frame, uint64_t number)
+/* How the payload of a frame is sent: from anywhere, from the pool for arrays, or from a block of the arena, which is
+ * handed over or not. */
+typedef enum way { COPIED, POOLED, FROM_ARENA, HANDED_OVER, N_WAYS } way;
+
+static way way_of(uint64_t number)
+{
+    uint64_t state = seed + number * 0x9e3779b97f4a7c15u + 1;
+    draw(&state);
+    return size_of(number) < ARRAY_BYTES ? COPIED : (way)(draw(&state) % N_WAYS);
+}
+
+static uint8_t *pool_arrays[POOL_ARRAYS]; /* never written to again */
+
+static void make_pool(void)
+{
+    rfaas_array_pool *pool;
+    rfaas_array_pool_set_size(POOL_BYTES);
+    for (int i = 0; i < POOL_ARRAYS; i++) {
+        pool_arrays[i] = rfaas_array_pool_take(900000, &pool);
+        EXPECT(pool_arrays[i] != NULL);
+        fill(pool_arrays[i], 900000, ~(uint64_t)i);
+    }
+}
+
+static uint64_t content_of(uint64_t number)
+{
+    return way_of(number) == POOLED ? ~(number % POOL_ARRAYS) : number;
+}
+
+typedef struct held_frame {
+    uint64_t number; /* 0: none */
+    struct iovec segments[2];
+    uint32_t n_segments;
+    void *buffer;
+    size_t buffer_bytes;
+    rfaas_memory memory;
+} held_frame;
+
+static void check(const held_frame *held)
 {
     static uint8_t wanted[LIMIT_BYTES];
-    size_t size_bytes = size_of(number);
-    EXPECT(frame->header.call_id == number);
-    EXPECT(frame->header.in_size == size_bytes);
-    fill(wanted, size_bytes, number);
-    size_t at = 0;
-    for (uint32_t i = 0; i < frame->n_segments; i++) {
-        EXPECT(at + frame->segments[i].iov_len <= size_bytes);
-        EXPECT(memcmp(frame->segments[i].iov_base, wanted + at, frame->segments[i].iov_len) == 0);
-        at += frame->segments[i].iov_len;
+    size_t size_bytes = size_of(held->number), at = 0;
+    fill(wanted, size_bytes, content_of(held->number));
+    for (uint32_t i = 0; i < held->n_segments; i++) {
+        EXPECT(at + held->segments[i].iov_len <= size_bytes);
+        EXPECT(memcmp(held->segments[i].iov_base, wanted + at, held->segments[i].iov_len) == 0);
+        at += held->segments[i].iov_len;
     }
     EXPECT(at == size_bytes);
-    if (frame->buffer != NULL)
-        frame->memory.release(frame->memory.context, frame->buffer, frame->buffer_bytes);
+}
+
+static void let_go(held_frame *held)
+{
+    if (held->number == 0)
+        return;
+    check(held); /* as it was when it came, whatever was sent since */
+    if (held->buffer != NULL)
+        held->memory.release(held->memory.context, held->buffer, held->buffer_bytes);
+    held->number = 0;
+}
+
+static void keep(held_frame *held, const rfaas_frame *frame, uint64_t number)
+{
+    EXPECT(frame->header.call_id == number);
+    EXPECT(frame->header.in_size == size_of(number));
+    EXPECT(frame->n_segments <= 2);
+    let_go(held);
+    *held = (held_frame){number, {{0}}, frame->n_segments, frame->buffer, frame->buffer_bytes, frame->memory};
+    memcpy(held->segments, frame->segments, frame->n_segments * sizeof *held->segments);
+    check(held);
 }
 
 static int open_descriptors(int fds[2])
@@ -141,23 +210,41 @@ static int open_descriptors(int fds[2])
     return memory_fd;
 }
 
+/* Side 1 may read what this process has in its pool. */
+static void adopt_pool(rfaas_channel *right)
+{
+    int pool_fd = rfaas_array_pool_export();
+    EXPECT(pool_fd >= 0);
+    rfaas_shm_adopt_pool(right, pool_fd);
+    close(pool_fd);
+}
+
 static void open_pair(rfaas_channel **left, rfaas_channel **right)
 {
     int fds[2], memory_fd = open_descriptors(fds);
     EXPECT(rfaas_shm_adopt(fds[0], dup(memory_fd), 0, LIMIT_BYTES, left) == RFAAS_OK);
     EXPECT(rfaas_shm_adopt(fds[1], memory_fd, 1, LIMIT_BYTES, right) == RFAAS_OK);
+    if (seed % 4 != 0)
+        adopt_pool(*right);
 }
 
 /* ---- one side sends, one receives; `sleep` returns when there may be something to do ---- */
 
 static void send_frames(rfaas_channel *channel, uint64_t n_frames, _Atomic uint64_t *n_whole, void (*sleep)(rfaas_channel *channel))
 {
-    static uint8_t payload[LIMIT_BYTES];
+    static uint8_t buffer[LIMIT_BYTES];
     rfaas_frame unexpected;
     for (uint64_t i = 1; i <= n_frames; i++) {
         size_t size_bytes = size_of(i);
-        fill(payload, size_bytes, i);
-        size_t first_bytes = size_bytes / 3; /* two segments, so that the larger frames need extensions */
+        rfaas_channel_array array = {0};
+        way how = way_of(i);
+        bool taken = how >= FROM_ARENA && rfaas_channel_array_take(channel, size_bytes, &array);
+        uint8_t *payload = how == POOLED ? pool_arrays[i % POOL_ARRAYS] : taken ? array.at : buffer;
+        if (how != POOLED)
+            fill(payload, size_bytes, i);
+        if (taken && how == HANDED_OVER)
+            rfaas_channel_array_hand_over(channel, &array);
+        size_t first_bytes = i % 2 ? 0 : size_bytes / 3; /* two segments, so that the larger frames need extensions */
         struct iovec segments[2] = {{payload, first_bytes}, {payload + first_bytes, size_bytes - first_bytes}};
         rfaas_header header = {.kind = RFAAS_KIND_RESULT, .call_id = i};
         rfaas_rc rc = size_bytes < 64 ? rfaas_channel_send(channel, &header, &(struct iovec){payload, size_bytes}, 1, NULL, 0, NULL)
@@ -175,6 +262,8 @@ static void send_frames(rfaas_channel *channel, uint64_t n_frames, _Atomic uint6
         }
         if (rc == RFAAS_BROKEN || rc == RFAAS_CLOSED)
             return;
+        if (taken)
+            rfaas_channel_array_give_back(channel, &array);
         if (n_whole != NULL)
             *n_whole = i;
     }
@@ -183,16 +272,23 @@ static void send_frames(rfaas_channel *channel, uint64_t n_frames, _Atomic uint6
 static uint64_t receive_frames(rfaas_channel *channel, uint64_t n_frames, void (*sleep)(rfaas_channel *channel))
 {
     rfaas_frame frame;
-    uint64_t n_got = 0;
+    held_frame held[HELD] = {0};
+    uint64_t n_got = 0, random = seed | 1;
     while (n_got < n_frames) {
         rfaas_rc rc = rfaas_channel_poll(channel, BUDGET_BYTES, &frame);
-        if (rc == RFAAS_OK)
-            check(&frame, ++n_got);
-        else if (rc == RFAAS_AGAIN)
+        if (rc == RFAAS_OK) {
+            n_got++;
+            keep(&held[draw(&random) % HELD], &frame, n_got); /* let go in any order */
+            if (draw(&random) % 8 == 0)
+                EXPECT(rfaas_channel_detach(channel) == RFAAS_OK);
+        } else if (rc == RFAAS_AGAIN) {
             sleep(channel);
-        else if (rc != RFAAS_MORE)
+        } else if (rc != RFAAS_MORE) {
             break;
+        }
     }
+    for (int i = 0; i < HELD; i++)
+        let_go(&held[i]);
     return n_got;
 }
 
@@ -213,7 +309,8 @@ static void kill_round(uint64_t *state, _Atomic uint64_t *n_whole)
 {
     enum { FRAMES = 120 };
     rfaas_channel *ours, *theirs;
-    int fds[2], memory_fd = open_descriptors(fds);
+    int fds[2], memory_fd = open_descriptors(fds), pool_fd = rfaas_array_pool_export();
+    EXPECT(pool_fd >= 0);
     bool child_sends = draw(state) % 2, parent_is_left = draw(state) % 2, awake = draw(state) % 2;
     uint64_t after = 1 + draw(state) % 700;
     int side = parent_is_left ? 0 : 1;
@@ -224,14 +321,18 @@ static void kill_round(uint64_t *state, _Atomic uint64_t *n_whole)
         close(fds[side]);
         EXPECT(rfaas_shm_adopt(fds[1 - side], memory_fd, 1 - side, LIMIT_BYTES, &theirs) == RFAAS_OK);
         kill_after = after;
+        if (side == 0)
+            rfaas_shm_adopt_pool(theirs, pool_fd);
         rfaas_channel_stay_awake(theirs, awake);
         if (child_sends)
             send_frames(theirs, FRAMES, n_whole, awake ? sleep_not : sleep_in_kernel);
         else
             receive_frames(theirs, FRAMES, awake ? sleep_not : sleep_in_kernel);
+        rfaas_channel_close(theirs); /* in order, if it was not killed before */
         raise(SIGKILL);
     }
     close(fds[1 - side]); /* it must not hold the socket open */
+    close(pool_fd);
     EXPECT(rfaas_shm_adopt(fds[side], memory_fd, side, LIMIT_BYTES, &ours) == RFAAS_OK);
     if (child_sends) {
         uint64_t n_got = receive_frames(ours, FRAMES + 1, sleep_in_kernel);
@@ -365,6 +466,18 @@ int main(int argc, char **argv)
     uint64_t rounds = strtoull(argv[2], NULL, 10), state = strtoull(argv[3], NULL, 10) | 1;
     _Atomic uint64_t *n_whole = shared_page(4096);
     steps = shared_page(STEPS_MAX * sizeof *steps);
+    if (strcmp(argv[1], "lies") == 0) {
+        tell_lies();
+        rounds = 0;
+    } else if (strcmp(argv[1], "arrays") == 0) {
+        test_arrays(true);
+        rounds = 0;
+    } else if (strcmp(argv[1], "loan") == 0) {
+        test_loan(rounds);
+        rounds = 0;
+    } else {
+        make_pool();
+    }
     for (uint64_t i = 0; i < rounds; i++) {
         seed = draw(&state);
         uint64_t round_state = seed | 1;

@@ -1,15 +1,15 @@
 /* core_test.c - the C core without Python, to be run under sanitizers; test_core_sanitized.py builds it.
  *
- * Exits 0 when all held; otherwise says where it did not.
+ * Usage: core_test [SHARE [valgrind]]: of the rounds one in so many. Exits 0 when all held; otherwise says where it did not.
  */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <arpa/inet.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core_pairs.h"
 #include "crc32c.h"
 #include "large_buffer.h"
 #include "poller.h"
@@ -17,106 +17,10 @@
 #include "tls_stream.h"
 #include "zerocopy.h"
 
-#define EXPECT(condition)                                                          \
-    do {                                                                           \
-        if (!(condition)) {                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);        \
-            exit(1);                                                               \
-        }                                                                          \
-    } while (0)
+void test_arrays(bool maps_twice); /* core_arrays_test.c */
+void test_loan(uint64_t n_calls); /* core_loan_test.c */
 
-void test_arrays(void); /* core_arrays_test.c */
-
-enum { BUDGET_BYTES = 1 << 20, LIMIT_BYTES = 1 << 24 };
-
-static void unix_pair(rfaas_channel **left, rfaas_channel **right)
-{
-    int fds[2];
-    const rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES};
-    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-    EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
-    EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
-}
-
-static void tcp_sockets(int fds[2])
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size_bytes = sizeof address;
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    EXPECT(bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && listen(listener, 1) == 0);
-    EXPECT(getsockname(listener, (struct sockaddr *)&address, &size_bytes) == 0);
-    fds[0] = socket(AF_INET, SOCK_STREAM, 0);
-    EXPECT(connect(fds[0], (struct sockaddr *)&address, sizeof address) == 0);
-    fds[1] = accept(listener, NULL, NULL);
-    EXPECT(fds[1] >= 0);
-    close(listener);
-}
-
-static void tcp_pair(rfaas_channel **left, rfaas_channel **right)
-{
-    int fds[2];
-    const rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES};
-    tcp_sockets(fds);
-    EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
-    EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
-}
-
-/* Both sides have proved the key when it returns. */
-static void tls_pair(rfaas_channel **left, rfaas_channel **right)
-{
-    int fds[2];
-    static const uint8_t key[RFAAS_SECURE_KEY_BYTES] = "of this test";
-    rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES, .secure = &rfaas_tls, .key = key};
-    tcp_sockets(fds);
-    EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
-    options.is_dialer = true;
-    EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
-    rfaas_channel *const order[] = {*right, *left, *right};
-    for (size_t i = 0; i < 3; i++) {
-        rfaas_frame frame;
-        EXPECT(rfaas_channel_wait(order[i], -1) == RFAAS_OK);
-        EXPECT(rfaas_channel_poll(order[i], BUDGET_BYTES, &frame) == RFAAS_AGAIN);
-    }
-}
-
-static void zerocopy_pair(rfaas_channel **left, rfaas_channel **right)
-{
-    int fds[2], on = 1;
-    const rfaas_tcp_options options = {.max_payload_bytes = LIMIT_BYTES};
-    tcp_sockets(fds);
-    for (int i = 0; i < 2; i++)
-        EXPECT(setsockopt(fds[i], SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on) == 0);
-    EXPECT(rfaas_tcp_adopt(fds[0], &options, left) == RFAAS_OK);
-    EXPECT(rfaas_tcp_adopt(fds[1], &options, right) == RFAAS_OK);
-}
-
-static void awake_pair(rfaas_channel **left, rfaas_channel **right)
-{
-    tcp_pair(left, right);
-    rfaas_channel_stay_awake(*left, true);
-    rfaas_channel_stay_awake(*right, true);
-}
-
-static void awake_tls_pair(rfaas_channel **left, rfaas_channel **right)
-{
-    tls_pair(left, right);
-    rfaas_channel_stay_awake(*left, true);
-    rfaas_channel_stay_awake(*right, true);
-}
-
-static void inproc_pair(rfaas_channel **left, rfaas_channel **right)
-{
-    EXPECT(rfaas_inproc_pair(LIMIT_BYTES, left, right) == RFAAS_OK);
-}
-
-static void shm_pair(rfaas_channel **left, rfaas_channel **right)
-{
-    int fds[2], memory_fd = rfaas_shm_create(1 << 20);
-    EXPECT(memory_fd >= 0);
-    EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-    EXPECT(rfaas_shm_adopt(fds[0], dup(memory_fd), 0, LIMIT_BYTES, left) == RFAAS_OK);
-    EXPECT(rfaas_shm_adopt(fds[1], memory_fd, 1, LIMIT_BYTES, right) == RFAAS_OK);
-}
+static int share = 1; /* of the rounds: one in so many */
 
 static void release(rfaas_frame *frame)
 {
@@ -143,8 +47,6 @@ static rfaas_frame next_frame(rfaas_channel *receiver, rfaas_channel *sender)
     EXPECT(rc == RFAAS_OK);
     return frame;
 }
-
-typedef void (*make_pair_f)(rfaas_channel **, rfaas_channel **);
 
 static void test_exchange(make_pair_f make_pair)
 {
@@ -207,7 +109,7 @@ static void test_close_in_the_middle(make_pair_f make_pair)
 static void test_random_heads(void)
 {
     srand(1);
-    for (int round = 0; round < 20000; round++) {
+    for (int round = 0; round < 20000 / share; round++) {
         size_t words = 8 + (size_t)rand() % 12;
         uint8_t *head = calloc(words, 8); /* exactly so large, for the sanitizer to see a step beyond */
         head[0] = RFAAS_WIRE_VERSION;
@@ -238,7 +140,7 @@ static void test_random_heads(void)
 static void test_damaged_streams(void)
 {
     srand(2);
-    for (int round = 0; round < 2000; round++) {
+    for (int round = 0; round < 2000 / share; round++) {
         rfaas_channel *left, *right;
         unix_pair(&left, &right);
         uint8_t bytes[256];
@@ -267,7 +169,7 @@ enum { N_ROUNDS = 2000 };
 static void *echo(void *argument)
 {
     rfaas_channel *channel = argument;
-    for (int i = 0; i < N_ROUNDS; i++) {
+    for (int i = 0; i < N_ROUNDS / share; i++) {
         rfaas_frame frame;
         while (rfaas_channel_poll(channel, BUDGET_BYTES, &frame) != RFAAS_OK)
             rfaas_channel_wait(channel, -1);
@@ -286,7 +188,7 @@ static void test_two_threads(make_pair_f make_pair)
     rfaas_poller poller;
     EXPECT(rfaas_poller_open(&poller) == 0);
     EXPECT(rfaas_poller_add(&poller, rfaas_channel_fd(left), 7) == 0);
-    for (int i = 0; i < N_ROUNDS; i++) {
+    for (int i = 0; i < N_ROUNDS / share; i++) {
         const struct iovec segments[] = {{&i, sizeof i}, {"x", 1}};
         EXPECT(send_kind(left, RFAAS_KIND_RESULT, 0, segments, 2, NULL) == RFAAS_OK);
         rfaas_frame frame;
@@ -412,7 +314,7 @@ static void test_loans(void)
 static void test_damaged_records(void)
 {
     srand(4);
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < 300 / share; round++) {
         rfaas_channel *left, *right;
         int fds[2];
         uint8_t bytes[4096];
@@ -446,8 +348,11 @@ static void test_damaged_records(void)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        share = atoi(argv[1]);
+    EXPECT(share > 0);
     const make_pair_f makers[] = {inproc_pair, unix_pair, shm_pair,      tcp_pair,
                                   awake_pair,  tls_pair,  awake_tls_pair, zerocopy_pair};
     for (size_t i = 0; i < sizeof makers / sizeof *makers; i++) {
@@ -463,6 +368,7 @@ int main(void)
     test_random_heads();
     test_damaged_streams();
     test_damaged_records();
-    test_arrays();
+    test_arrays(argc < 3);
+    test_loan(3000 / (uint64_t)share);
     return 0;
 }

@@ -5,6 +5,7 @@ Each runs with the library under the address and undefined-behaviour sanitizers,
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from rfaas.librfaas import building
 from support import residue
+from support.c_build import VALGRIND
 from support.leftovers import alive, children
 from support.personal import Personal
 from support.soak import SOAK
@@ -54,6 +56,16 @@ def program(tmp_path_factory):
 def ssl():
     """What the core needs beyond the C library, as its build has it."""
     return ["-lssl", "-lcrypto"] if "OpenSSL" in (ROOT / "CMakeLists.txt").read_text() else []
+
+
+@pytest.fixture(scope="session")
+def plain_program(tmp_path_factory):
+    """The same without sanitizers."""
+    sources = [*(ROOT / "rfaas/librfaas").glob("*.c"), *(ROOT / "transport/core").glob("*.c")]
+    flags = [flag for flag in STRICT if flag != "-Wpedantic"]
+    place = tmp_path_factory.mktemp("c_client") / "plain"
+    words = ["-O1", "-g", "-pthread", *INCLUDES, HERE / "c_client/program.c", *sources, *ssl(), "-ldl"]
+    return compile_c(place, *flags, *words)
 
 
 @pytest.fixture
@@ -137,8 +149,23 @@ def test_a_thousand_calls_one_after_the_other(start, nothing_stays):
     start("invoke", 100_000 if SOAK else 1000).finish()
 
 
+def test_more_calls_on_one_channel_than_16_bits_number(start, nothing_stays):
+    start("invoke-on-one", 66_000).finish()
+
+
 def test_a_thousand_calls_at_a_time_are_answered_once_each(start, nothing_stays):
     start("submit", 20_000 if SOAK else 1000).finish()
+
+
+@pytest.mark.parametrize("transport", ["shm", "tcp"])
+@pytest.mark.parametrize("words", [("invoke", 200), ("submit", 100)], ids=lambda words: words[0])
+def test_valgrind_finds_nothing_in_a_program(plain_program, kernels, environment, monkeypatch, transport, words):
+    if shutil.which("valgrind") is None:
+        pytest.skip("no valgrind: see tools/apt-packages.txt")
+    monkeypatch.setenv("RFAAS_EXECUTOR_TRANSPORT", transport)
+    command = [*VALGRIND, plain_program, kernels, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3 * TIMEOUT_S)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 @pytest.mark.parametrize("transport", ["shm", "tcp"])

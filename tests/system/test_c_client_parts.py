@@ -24,7 +24,7 @@ TIMEOUT_S = 120
 def parts(tmp_path_factory):
     program = tmp_path_factory.mktemp("parts") / "parts"
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined"]
-    sources = [HERE / "c_client/parts_test.c", HERE / "c_client/fuzz_pack.c", *(SOURCES / f"{p}.c" for p in PARTS)]
+    sources = [HERE / "c_client/parts_test.c", ROOT / "tests/fuzz/fuzz_pack.c", *(SOURCES / f"{p}.c" for p in PARTS)]
     command = [os.environ.get("CC", "cc"), *flags, "-fno-sanitize-recover=all", f"-I{SOURCES}"]
     command += [f"-I{ROOT / 'transport/include'}", "-o", program, *sources]
     subprocess.run(command, check=True, timeout=TIMEOUT_S)

@@ -1,58 +1,56 @@
-"""The C core alone under the compiler's sanitizers: memory, undefined behaviour, data races."""
+"""The C core and compiled functions alone under the compiler's sanitizers and under valgrind: memory, leaks, undefined
+behaviour, data races.
+
+What the client in C does beyond is sanitized in test_c_client.py, decoders in T64, rings that are interrupted in T60.
+"""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from support import soak
+from support.c_build import ASAN, ROOT, TSAN, VALGRIND, CBuild, core_sources, tls_sources
+
 HERE = Path(__file__).parent
-CORE = HERE.parent.parent / "transport" / "core"
+CORE_TEST = [HERE / f"{name}.c" for name in ("core_test", "core_arrays_test", "core_loan_test", "core_pairs")]
+COMPILED_TEST = [
+    HERE / "compiled_test.c",
+    ROOT / "executors/core/state_page.c",
+    *sorted((ROOT / "executors/compiled").glob("*.c")),
+]
+SANITIZERS = {"address,undefined": ASAN, "thread": TSAN}
+VALGRIND_SHARE = 50
+"""It is some 30 times slower: of the rounds of core_test one in so many."""
 
 
-@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def core_test(folder, flags=()):
+    sources = [*CORE_TEST, *core_sources(), *tls_sources()]
+    return CBuild(folder, sources, flags, ["-lssl", "-lcrypto"]).link("core_test")
+
+
+@pytest.mark.parametrize("sanitizers", SANITIZERS)
 def test_the_core_runs_clean(tmp_path, sanitizers):
-    program = tmp_path / "core_test"
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    sources = [
-        HERE / "core_test.c",
-        HERE / "core_arrays_test.c",
-        *sorted(CORE.glob("*.c")),
-        *sorted(CORE.glob("tls/*.c")),
-    ]
-    compiler = os.environ.get("CC", "cc")
-    subprocess.run(
-        [
-            compiler,
-            *flags,
-            f"-fsanitize={sanitizers}",
-            "-fno-sanitize-recover=all",
-            f"-I{CORE}",
-            f"-I{CORE / 'tls'}",
-            "-o",
-            program,
-            *sources,
-            "-lssl",
-            "-lcrypto",
-        ],
-        check=True,
-        timeout=120,
-    )
-    result = subprocess.run([program], capture_output=True, text=True, timeout=120)
+    program = core_test(tmp_path, SANITIZERS[sanitizers])
+    for _ in range(soak.scaled(1, 20)):
+        result = subprocess.run([program], capture_output=True, text=True, timeout=soak.timeout_s())
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("sanitizers", SANITIZERS)
+def test_compiled_functions_run_clean(tmp_path, sanitizers):
+    program = CBuild(tmp_path, COMPILED_TEST, SANITIZERS[sanitizers]).link("compiled_test")
+    environment = {**os.environ, "ASAN_OPTIONS": "handle_segv=0:handle_abort=0", "TSAN_OPTIONS": "handle_segv=0"}
+    result = subprocess.run([program], capture_output=True, text=True, timeout=120, env=environment)
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
-def test_compiled_functions_run_clean(tmp_path, sanitizers):
-    program, root = tmp_path / "compiled_test", HERE.parent.parent
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    folders = ("executors/compiled", "executors/core", "transport/include", "transport/core")
-    includes = [f"-I{root / folder}" for folder in folders]
-    page = root / "executors" / "core" / "state_page.c"
-    sources = [HERE / "compiled_test.c", page, *sorted((root / "executors" / "compiled").glob("*.c"))]
-    compiler = os.environ.get("CC", "cc")
-    checks = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
-    subprocess.run([compiler, *flags, *checks, *includes, "-o", program, *sources], check=True, timeout=120)
-    environment = {**os.environ, "ASAN_OPTIONS": "handle_segv=0:handle_abort=0", "TSAN_OPTIONS": "handle_segv=0"}
-    result = subprocess.run([program], capture_output=True, text=True, timeout=120, env=environment)
+def test_valgrind_finds_nothing_in_the_core(tmp_path):
+    if shutil.which("valgrind") is None:
+        pytest.skip("no valgrind: see tools/apt-packages.txt")
+    program = core_test(tmp_path)
+    command = [*VALGRIND, program, str(soak.scaled(VALGRIND_SHARE, 1)), "valgrind"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=soak.timeout_s())
     assert (result.returncode, result.stderr) == (0, "")

@@ -7,6 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "failpoint.h"
+
 enum { SLICE_NS = 20000 }; /* of looking, before the borrower asks whether its channel was recalled */
 
 static int load(const int *field) { return __atomic_load_n(field, __ATOMIC_SEQ_CST); }
@@ -111,7 +113,9 @@ static int sleep_until_ready(rfaas_loan *loan, rfaas_channel *const channels[], 
     }
     wanted[n] = (struct pollfd){loan->wake_fd, POLLIN, 0};
     store(&loan->state, RFAAS_LOAN_ASLEEP);
+    FAILPOINT("loan-asleep");
     int n_ready = load(&loan->recalled) ? 0 : poll(wanted, (nfds_t)n + 1, (int)(sleep_ns / 1000000));
+    FAILPOINT("loan-woken");
     int ready = 0;
     while (ready < n && wanted[ready].revents == 0)
         ready++;

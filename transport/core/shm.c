@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "failpoint.h"
 #include "shm_channel.h"
 
 /* ---- the bell ---- */
@@ -129,6 +130,7 @@ static void shm_close(rfaas_channel *base)
     rfaas_frame_queue_drop(base, &channel->queue);
     if (!rfaas_channel_is_inherited(base)) {
         atomic_store(&channel->reader.shared->lines.reader, RFAAS_SHM_GONE);
+        FAILPOINT("after-gone");
         if (ours)
             shutdown(channel->fd, SHUT_RDWR); /* a forked child may hold a copy of the descriptor */
     }

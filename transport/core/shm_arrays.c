@@ -1,6 +1,7 @@
 /* shm_arrays.c - memory for arrays beside the frames: blocks of this side's arena that are filled before they are sent, and
  * the peer's pool, which is only looked at.
  */
+#include "failpoint.h"
 #include "shm_channel.h"
 
 /* The channel if it is one of this medium. */
@@ -16,6 +17,7 @@ void rfaas_shm_adopt_pool(rfaas_channel *base, int pool_fd)
         return;
     channel->pool = rfaas_shm_pool_map(pool_fd);
     atomic_store(&channel->segment->directions[0].lines.pool_mapped, channel->pool != NULL);
+    FAILPOINT("after-pool-mapped");
 }
 
 bool rfaas_channel_array_take(rfaas_channel *base, size_t size_bytes, rfaas_channel_array *array)
@@ -73,6 +75,7 @@ rfaas_rc rfaas_channel_detach(rfaas_channel *base)
         return RFAAS_OK;
     bool whole = rfaas_shm_pool_detach(&channel->pool);
     atomic_store(&channel->segment->directions[0].lines.pool_mapped, channel->pool != NULL);
+    FAILPOINT("after-pool-mapped");
     return whole ? RFAAS_OK : RFAAS_NO_MEMORY;
 }
 

@@ -85,6 +85,8 @@ static rfaas_rc take_entry(shm_channel *channel, const rfaas_shm_entry *entry, u
     const uint8_t *bytes = rfaas_shm_data_to_read(&channel->reader, entry, at, size_bytes);
     if (bytes == NULL || (kind != RFAAS_SHM_FRAME && kind != RFAAS_SHM_MORE))
         return malformed(channel);
+    if (size_bytes < channel->entry_got_bytes) /* it was larger when it was begun */
+        return malformed(channel);
     if (!channel->entry_begun) {
         if (between != (kind == RFAAS_SHM_FRAME))
             return malformed(channel);

@@ -3,12 +3,7 @@
 
 #include <string.h>
 
-#ifdef RFAAS_FAILPOINTS
-void rfaas_shm_failpoint(const char *name); /* the test's: may kill the process, or let the other side run */
-#define FAILPOINT(name) rfaas_shm_failpoint(name)
-#else
-#define FAILPOINT(name) ((void)0)
-#endif
+#include "failpoint.h"
 
 _Static_assert(sizeof(rfaas_shm_entry) == 2 * RFAAS_SHM_LINE_BYTES, "an entry is two lines");
 _Static_assert((RFAAS_SHM_ENTRIES & (RFAAS_SHM_ENTRIES - 1)) == 0, "a power of two");
@@ -208,8 +203,11 @@ bool rfaas_shm_consume(rfaas_shm_reader *reader, uint64_t at, uint32_t size_byte
     reader->next++;
     atomic_exchange_explicit(&lines->consumed, reader->next, memory_order_seq_cst);
     FAILPOINT("after-consumed");
-    return atomic_load_explicit(&lines->writer_waits, memory_order_seq_cst) != 0 &&
-           atomic_exchange(&lines->writer_waits, 0) != 0;
+    if (atomic_load_explicit(&lines->writer_waits, memory_order_seq_cst) == 0)
+        return false;
+    bool wanted = atomic_exchange(&lines->writer_waits, 0) != 0;
+    FAILPOINT("after-taking-wish");
+    return wanted;
 }
 
 bool rfaas_shm_fall_asleep(rfaas_shm_reader *reader)
@@ -223,9 +221,11 @@ bool rfaas_shm_fall_asleep(rfaas_shm_reader *reader)
 void rfaas_shm_stay_awake(rfaas_shm_reader *reader)
 {
     atomic_store_explicit(&reader->shared->lines.reader, RFAAS_SHM_AWAKE, memory_order_relaxed);
+    FAILPOINT("after-staying-awake");
 }
 
 void rfaas_shm_block_release(rfaas_shm_shared *shared, uint32_t slot, uint32_t generation)
 {
     atomic_store_explicit(&shared->released[slot], generation, memory_order_release);
+    FAILPOINT("after-releasing");
 }

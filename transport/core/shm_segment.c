@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "failpoint.h"
 #include "rfaas_channel.h"
 
 enum {
@@ -121,5 +122,7 @@ void rfaas_shm_grow_peers_arena(rfaas_shm_segment *segment, uint64_t size_bytes)
         return;
     for (uint64_t i = ready_bytes; i < ready_bytes + step_bytes; i += RFAAS_SHM_ARENA_STEP_BYTES)
         rfaas_shm_rx_arena(segment)[i] = 0;
+    FAILPOINT("after-touching");
     atomic_store(ready, ready_bytes + step_bytes);
+    FAILPOINT("after-arena-ready");
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "array_pool.h"
+#include "failpoint.h"
 #include "shm_channel.h"
 
 enum {
@@ -41,6 +42,7 @@ static bool put_block(shm_channel *channel, rfaas_cursor *frame)
             memcpy(at, frame->segments[i].iov_base, segment_bytes);
         at += aligned(segment_bytes);
     }
+    FAILPOINT("after-block-bytes");
     rfaas_shm_entry *entry = rfaas_shm_entry_to_write(&channel->writer);
     entry->kind = RFAAS_SHM_BLOCK;
     entry->size_bytes = 0;
@@ -60,6 +62,7 @@ static void put_piece(shm_channel *channel, rfaas_cursor *frame)
     entry->kind = is_first ? RFAAS_SHM_FRAME : RFAAS_SHM_MORE;
     if (is_first)
         rfaas_cursor_copy(frame, entry->header, RFAAS_HEADER_BYTES);
+    FAILPOINT("after-header");
     uint64_t left_bytes = rfaas_cursor_left_bytes(frame);
     size_t size_bytes = left_bytes < RFAAS_SHM_PIECE_BYTES ? (size_t)left_bytes : RFAAS_SHM_PIECE_BYTES;
     uint8_t *to = entry->bytes;

@@ -76,6 +76,19 @@ static int invoke_many(uint64_t n)
     return 0;
 }
 
+/* All on one channel. */
+static int invoke_on_one(uint64_t n)
+{
+    rfaas_client_statistics counted = RFAAS_CLIENT_STATISTICS_INIT;
+    connect_with(1, 0, 0);
+    rfaas_function *echo = function("echo");
+    for (uint64_t i = 0; i < n; i++)
+        REQUIRE(echo_one(echo, i));
+    REQUIRE(rfaas_get_statistics(client, &counted) == RFAAS_SUCCESS);
+    REQUIRE(counted.dispatched == n && counted.redispatched == 0 && counted.late_results == 0);
+    return 0;
+}
+
 /* As many at a time as are asked for, answers taken as they come; each exactly once. */
 static int submit_many(size_t n)
 {
@@ -403,6 +416,8 @@ static int run(int argc, char **argv)
     const char *argument = argc > 3 ? argv[3] : "0";
     if (strcmp(command, "invoke") == 0)
         return invoke_many(strtoull(argument, NULL, 10));
+    if (strcmp(command, "invoke-on-one") == 0)
+        return invoke_on_one(strtoull(argument, NULL, 10));
     if (strcmp(command, "submit") == 0)
         return submit_many(strtoull(argument, NULL, 10));
     if (strcmp(command, "sizes") == 0)

@@ -1,8 +1,8 @@
 /* fuzz_pack.c - a fuzz target for the msgpack reader: whatever the bytes are, no byte beyond them is read.
  *
- *     clang -fsanitize=fuzzer,address -DLIBFUZZER -I rfaas/librfaas tests/system/c_client/fuzz_pack.c rfaas/librfaas/pack.c
+ *     clang -fsanitize=fuzzer,address -DLIBFUZZER -I rfaas/librfaas tests/fuzz/fuzz_pack.c rfaas/librfaas/pack.c
  *
- * Without libFuzzer it mutates values by itself (parts_test.c, `fuzz`).
+ * Beside driver.c it is tried by parts_test.c, whose `fuzz` mutates values.
  */
 #include <stdlib.h>
 #include <string.h>
