@@ -26,6 +26,7 @@
     } while (0)
 
 void test_arrays(void); /* core_arrays_test.c */
+void test_attendant(rfaas_channel *left, rfaas_channel *right); /* core_attendant_test.c */
 
 enum { BUDGET_BYTES = 1 << 20, LIMIT_BYTES = 1 << 24 };
 
@@ -458,6 +459,12 @@ int main(void)
     test_reading_ahead(tcp_pair);
     test_reading_ahead(tls_pair);
     test_reading_ahead(shm_pair);
+    const make_pair_f attended[] = {unix_pair, tls_pair, shm_pair};
+    for (size_t i = 0; i < sizeof attended / sizeof *attended; i++) {
+        rfaas_channel *left, *right;
+        attended[i](&left, &right);
+        test_attendant(left, right);
+    }
     test_large_buffers();
     test_loans();
     test_random_heads();

@@ -17,6 +17,7 @@ def test_the_core_runs_clean(tmp_path, sanitizers):
     sources = [
         HERE / "core_test.c",
         HERE / "core_arrays_test.c",
+        HERE / "core_attendant_test.c",
         *sorted(CORE.glob("*.c")),
         *sorted(CORE.glob("tls/*.c")),
     ]

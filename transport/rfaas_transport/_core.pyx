@@ -12,6 +12,7 @@ include "_channel.pxi"
 include "_poller.pxi"
 include "_loan.pxi"
 include "_requests.pxi"
+include "_attendant.pxi"
 
 
 cdef extern from "crc32c.h" nogil:
