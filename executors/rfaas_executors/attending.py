@@ -31,6 +31,13 @@ def attend(channel: Channel, page: StatePage, page_slot: int) -> Attendant | Non
     return attendant
 
 
+def leave(attendant: Attendant | None) -> None:
+    """Have a channel attended no longer; before it is closed, and before the page goes."""
+    if attendant is not None:
+        _attendants.discard(attendant)
+        attendant.stop()
+
+
 def _stop_all() -> None:
     for attendant in list(_attendants):
         attendant.stop()

@@ -32,7 +32,7 @@ from rfaas_executors._process import (
     put_back_surroundings,
 )
 from rfaas_executors.agent_line import AgentLine
-from rfaas_executors.attending import attend
+from rfaas_executors.attending import attend, leave
 from rfaas_executors.calls import PYTHON, Defined, Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
 from rfaas_executors.family import reap_adopted
@@ -144,8 +144,7 @@ class Worker:
             raise
         finally:
             for connection in self._connections.values():
-                if connection.attendant is not None:
-                    connection.attendant.stop()  # before the page goes
+                leave(connection.attendant)
 
     def _sleep(self) -> list[int]:
         """Wait for agent and clients; who attends their channels rests meanwhile."""
@@ -524,8 +523,7 @@ class Worker:
                 self._poller.want_write(connection.channel.fileno(), True)
 
     def _drop(self, connection: Connection) -> None:
-        if connection.attendant is not None:
-            connection.attendant.stop()
+        leave(connection.attendant)
         descriptor = connection.channel.fileno()
         self._held.remove(descriptor)
         self._poller.remove(descriptor)

@@ -125,8 +125,12 @@ int rfaas_attendant_start(rfaas_attendant *attendant, rfaas_channel *channel, pt
     pthread_cond_init(&attendant->wake, &attributes);
     pthread_condattr_destroy(&attributes);
     int rc = start_thread(attendant);
-    if (rc == 0)
+    if (rc == 0) {
         attendant->owner = getpid();
+        return 0;
+    }
+    pthread_cond_destroy(&attendant->wake);
+    pthread_mutex_destroy(&attendant->lock);
     return rc;
 }
 

@@ -240,6 +240,7 @@ def test_what_lies_behind_a_function_that_holds_the_gil_is_given_back():
     )
     descriptors = (workers.fileno(), os.dup(page.fileno()))
     process = subprocess.Popen([sys.executable, "-c", program, *map(str, descriptors)], pass_fds=descriptors)
+    os.close(descriptors[1])
     terms = {"lease_seq": 7, "epoch": 1, "lease": "aa", "holder": "bb"}
     control.send(agent, {"m": "channel", "channel": 5, "page_slot": 0, **terms}, (theirs.fileno(),))
     theirs.close()
