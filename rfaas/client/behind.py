@@ -41,6 +41,13 @@ class Behind:
             channel.asked = True
             out.append(TakeBack(channel.info.number, ASK))
 
+    def ask_lent(self, out: list[Effect]) -> None:
+        """Calls wait for the channels on loan: ask, once, for more credits."""
+        for channel in self._channels:
+            if channel.lent and channel.usable and not channel.asked:
+                channel.asked = True
+                out.append(TakeBack(channel.info.number, ASK))
+
     def place(self, call: Call, now_s: float) -> Channel | None:
         """Spend a credit of the busy worker where this call waits the shortest; None: it waits in the queue."""
         best: Channel | None = None

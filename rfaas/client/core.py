@@ -304,16 +304,20 @@ class ClientCore:
 
     def _on_borrowed(self, event: Borrowed, now_s: float, out: list[Effect]) -> None:
         self._target.n_borrowed = event.n_calls
+        if event.n_calls > self._n_lent:
+            self._behind.ask_lent(out)
 
     def _on_returned(self, event: Returned, now_s: float, out: list[Effect]) -> None:
-        channel, call = self._channels.get(event.channel), event.call
+        channel = self._channels.get(event.channel)
         for counter in ("submitted", "dispatched", "answered"):
             self.counters[counter] += event.n_calls
         assert channel is not None, "a channel on loan is not forgotten"
         self._n_lent -= 1
-        channel.granted += event.n_calls
+        channel.granted += event.n_calls + event.credits
         channel.answered += event.n_calls
-        if call is not None:
+        if event.credits:
+            self._channels.attend(channel)
+        for call in event.calls:
             self._calls.adopt(call, now_s)
             self.counters["dispatched"] += 1
             call.first_call_id, call.channel, call.dispatches = call.call_id, channel.info.number, 1

@@ -204,12 +204,14 @@ class Borrowed:
 class Returned:
     """A channel on loan comes back after `n_calls` plain results.
 
-    `call`: it was sent there as number `call.call_id`, and its answer is awaited from now on; None: nothing in flight.
+    `calls`: sent there, in this order, each as its number `call_id`; their answers are awaited from now on.
+    `credits`: that the worker gave beside those results.
     """
 
     channel: int
     n_calls: int
-    call: Call | None = None
+    calls: tuple[Call, ...] = ()
+    credits: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -71,7 +71,7 @@ class Future(concurrent.futures.Future[R]):
         if request.done or request.withdrawn:
             self.settle()
             return self._own_state
-        return RUNNING if request.sent else PENDING
+        return RUNNING if request.sent and not request.behind else PENDING
 
     @_state.setter
     def _state(self, state: str) -> None:
@@ -128,7 +128,7 @@ class Future(concurrent.futures.Future[R]):
         if request is not None and not request.done:
             if self._borrowing.withdraw(request):  # in one step; nobody waits to be told
                 return True
-            if request.sent and not interrupt:
+            if request.sent and not request.behind and not interrupt:
                 return False
             self._give_up(request)
             over_s = time.monotonic() + _HANDED_OVER_S

@@ -66,10 +66,12 @@ class Ports:
     def watch(self, port: Port) -> None:
         """Have the poller name a channel when something comes."""
         self._poller.add(port.channel.fileno(), port.token)
+        port.watched = True
 
     def unwatch(self, port: Port) -> None:
         """Leave a channel to somebody else's eyes."""
         self._poller.remove(port.channel.fileno())
+        port.watched = False
 
     def get(self, number: int) -> Port | None:
         """The channel of this number, if it is not closed."""
@@ -129,7 +131,8 @@ class Ports:
         if port is not None:
             with contextlib.suppress(ChannelClosed, ChannelBroken, MemoryError):
                 port.channel.send(Kind.TAKE_BACK, call_id=request.call_id)
-            self.watch_write(port)
+            if port.watched:  # else it is on loan, to somebody who moves on what is queued
+                self.watch_write(port)
 
     def watch_write(self, port: Port) -> None:
         """Watch for room to write exactly while something waits to be written."""

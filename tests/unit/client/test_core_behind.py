@@ -6,6 +6,7 @@ from rfaas.client.behind import LONG_S, MOST_AT_ONCE
 from rfaas.client.chores import Chores
 from rfaas.client.core import TAKEN, ClientCore
 from rfaas.client.events import (
+    Borrowed,
     Call,
     Cancel,
     CancelOverdue,
@@ -13,7 +14,10 @@ from rfaas.client.events import (
     Dispatch,
     Fail,
     FrameArrived,
+    Lend,
+    Lent,
     Requeued,
+    Returned,
     SendInterrupt,
     Shutdown,
     Started,
@@ -225,3 +229,28 @@ def test_a_worker_that_takes_no_further_call_is_sent_nothing_for_the_credits_tha
     runs, _ = several(client, 2)
     client.answer(1, runs.call_id, credits=0)
     none(submit(client)[1], Dispatch)
+
+
+def test_workers_whose_channels_are_on_loan_are_asked_once_calls_wait_there(client):
+    client.worker(1)
+    only(client.step(Lend()), Lent)
+    none(client.step(Borrowed(1)), TakeBack)
+    assert only(client.step(Borrowed(9)), TakeBack).call_id == 0
+    none(client.step(Borrowed(20)), TakeBack)
+
+
+def test_calls_that_come_back_from_a_loan_lie_behind_each_other(client):
+    client.worker(1)
+    last_id_before = only(client.step(Lend()), Lent).last_id_before
+    client.step(Borrowed(9))
+    calls = [Call(n, "work", CallSettings(), call_id=last_id_before + 10 + n, follows=b"f") for n in range(3)]
+    client.step(Returned(1, 9, tuple(calls), credits=7))
+    assert [call.behind for call in calls] == [False, True, True]
+    (channel,) = client.core._channels
+    assert channel.credits == 5
+    effects = client.worker(2) + client.wait(10 * LONG_S)
+    assert len([effect for effect in effects if isinstance(effect, TakeBack)]) == 2
+    for call in calls[1:]:
+        taken(client, 1, call.call_id)
+    assert calls[1].channel == 2
+    only(client.answer(1, calls[0].call_id), Deliver)
