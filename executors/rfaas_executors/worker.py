@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -31,12 +32,13 @@ from rfaas_executors._process import (
     put_back_surroundings,
 )
 from rfaas_executors.agent_line import AgentLine
+from rfaas_executors.attending import attend, leave
 from rfaas_executors.calls import NATIVE, PYTHON, Defined, Functions, Outcome, WorkerExit, failure, still_this_process
 from rfaas_executors.context import CallContext, is_delivered
 from rfaas_executors.family import reap_adopted
 from rfaas_executors.streams import Streams
 from rfaas_transport import array_memory, shared_memory
-from rfaas_transport._core import Channel, Frame, Poller
+from rfaas_transport._core import Attendant, Channel, Frame, Poller
 from rfaas_transport.current_call import end_current, set_current
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind, Status
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from rfaas_executors.native_calls import NativeCalls
 
 CREDITS = 1  # calls that a channel may have here at once
+MORE_CREDITS = 7  # that it may have once it is attended: enough that the next one is there when one ends
 SOON_S = 0.0001  # who calls again and again calls within it, over a network too
 TIDY_EVERY_NS = 1_000_000  # it does no longer wait for what is to be done after each call
 LOOK_S = 0.0002  # how long one channel is polled before the agent and the others are looked at
@@ -56,7 +59,13 @@ _CONTROL = 0  # the poller's token of the control socket; channels use their des
 
 @dataclass(slots=True)
 class Connection:
-    """One channel with what was defined on it. `parked` is a call that waits for the function's blobs."""
+    """One channel with what was defined on it.
+
+    Attributes:
+        parked: a call that waits for the function's blobs.
+        behind: calls, and functions, that came after it.
+        attendant: reads the channel while a function runs, once the client has asked for that.
+    """
 
     channel: Channel
     number: int
@@ -71,6 +80,8 @@ class Connection:
     parked: Frame | None = None
     awaited: int = 0  # blobs that it still waits for
     parked_at_ns: int = 0
+    behind: deque[Frame] = field(default_factory=deque)
+    attendant: Attendant | None = None
     hot: HotCalls | NativeCalls | None = None  # of the function that ran here last
     hot_identity: bytes = b""  # of that function
 
@@ -114,7 +125,7 @@ class Worker:
                 if self._untidy:
                     self._tidy_up()
                     continue
-                tokens = self._poller.wait(None)
+                tokens = self._sleep()
                 if _CONTROL in tokens:  # before any call: it may say that none is to be taken
                     self._read_control()
                 for token in tokens:
@@ -135,6 +146,19 @@ class Worker:
             self._page.say_last(_BROKEN_FROM_WITHIN)  # first: what is below may fail likewise
             self._page.say_last(_BROKEN_FROM_WITHIN + traceback.format_exc().strip().rpartition("\n")[2].encode())
             raise
+        finally:
+            for connection in self._connections.values():
+                leave(connection.attendant)
+
+    def _sleep(self) -> list[int]:
+        """Wait for agent and clients; who attends their channels rests meanwhile."""
+        attendants = [one.attendant for one in self._connections.values() if one.attendant is not None]
+        for attendant in attendants:
+            attendant.rest()
+        tokens = self._poller.wait(None)
+        for attendant in attendants:
+            attendant.resume()
+        return tokens
 
     # --- the agent's side -----------------------------------------------------------------------
 
@@ -256,6 +280,9 @@ class Worker:
         return None
 
     def _handle(self, connection: Connection, frame: Frame) -> None:
+        if connection.parked is not None and frame.kind in (Kind.CALL, Kind.DEFINE):
+            connection.behind.append(frame)
+            return
         try:
             if frame.kind == Kind.CALL:
                 self._on_call(connection, frame)
@@ -264,10 +291,26 @@ class Worker:
                 connection.functions[frame.function] = self._functions.define(frame.segments[0], frame.segments[1:])
             elif frame.kind == Kind.BLOB:
                 self._on_blob(connection, frame)
+            elif frame.kind == Kind.TAKE_BACK:
+                self._on_take_back(connection, frame)
             elif frame.kind not in (Kind.CREDIT, Kind.ERROR, Kind.BYE):
                 self._refuse(connection, frame, f"a worker takes no frame of kind {frame.kind}")
         except (ProtocolError, IndexError) as error:
             self._refuse(connection, frame, str(error))
+
+    def _on_take_back(self, connection: Connection, frame: Frame) -> None:
+        """Give a call back that has not been begun. While a function runs, whoever attends the channel does it."""
+        if frame.call_id == 0:
+            if connection.attendant is None:
+                connection.attendant = attend(connection.channel, self._page, connection.page_slot)
+                more = 0 if connection.attendant is None else MORE_CREDITS
+                self._send(connection, Kind.TAKEN, credits=more)
+            return
+        for call in connection.behind:
+            if call.kind == Kind.CALL and call.call_id == frame.call_id:
+                connection.behind.remove(call)
+                self._send(connection, Kind.TAKEN, call_id=call.call_id, credits=CREDITS)
+                return
 
     def _on_call(self, connection: Connection, frame: Frame) -> None:
         if (frame.lease_seq, frame.epoch) != (connection.lease_seq, connection.epoch):
@@ -315,6 +358,8 @@ class Worker:
             connection.parked = None
             remaining_ns = call.deadline_ns and max(1, call.deadline_ns - time.monotonic_ns() + connection.parked_at_ns)
             self._execute(connection, call, function, remaining_ns)
+        while connection.behind and connection.parked is None and not self._line.draining:
+            self._handle(connection, connection.behind.popleft())
 
     def _execute(self, connection: Connection, frame: Frame, function: Defined, remaining_ns: int) -> None:
         """Run one call between STARTED and DONE, then send its result."""
@@ -500,6 +545,7 @@ class Worker:
                 self._poller.want_write(connection.channel.fileno(), True)
 
     def _drop(self, connection: Connection) -> None:
+        leave(connection.attendant)
         descriptor = connection.channel.fileno()
         self._held.remove(descriptor)
         self._poller.remove(descriptor)
@@ -512,6 +558,9 @@ class Worker:
     def _give_back(self) -> None:
         """Without an agent no farewell will prove what did not start: say it here, of calls that lie unread."""
         for connection in list(self._connections.values()):
+            for call in (*([] if connection.parked is None else [connection.parked]), *connection.behind):
+                if call.kind == Kind.CALL:
+                    self._reply(connection, call, Outcome(Status.NOT_STARTED, []))
             with contextlib.suppress(ChannelClosed, ChannelBroken):
                 while (frame := connection.channel.poll()) is not None:
                     if frame.kind == Kind.CALL:

@@ -38,8 +38,10 @@ from rfaas.client.events import (
     SendFailed,
     SendInterrupt,
     SendWant,
+    Started,
     Starving,
     Submit,
+    TakeBack,
     TellReclaim,
     Withdrawn,
 )
@@ -90,6 +92,8 @@ class Books:
         self._notes: deque[Event] = deque()  # from inside, see above
         self._broke: Broke | None = None  # not looked into yet
         self._unread: deque[int] = deque()  # tokens of channels whose descriptor may not tell that something came
+        self._word = threading.Condition(self._lock)  # told when a call that somebody cancels starts, or is given back
+        self._n_cancelling = 0  # threads that wait for that
         self._mid_step = False
         self._suspect = False  # as _mid_step, set without the lock
         self._want: int | None = None  # not told yet
@@ -137,6 +141,8 @@ class Books:
                 self._examinations.append(effect)
             else:
                 self._keep(effect)
+        if self._n_cancelling:
+            self._word.notify_all()
         if self._asleep and self._is_wanted_by_s(self._wake_by_s):
             self._asleep = False
             self._poller.wake()
@@ -147,7 +153,8 @@ class Books:
             return SendFailed(dispatch.channel, dispatch.call_id, ChannelClosed("the channel is closed"), broken=True)
         work: Work = dispatch.call.work
         if work.future is not None:
-            work.future._mark_running()
+            if not dispatch.call.behind:
+                work.future._mark_running()
             self._history.sent(dispatch, port.info)
         return self._ports.send(port, dispatch, work)
 
@@ -156,6 +163,10 @@ class Books:
             self._broke = effect
         elif isinstance(effect, Requeued):
             effect.call.work.future._mark_pending()
+        elif isinstance(effect, Started):
+            effect.call.work.future._mark_running()
+        elif isinstance(effect, TakeBack):
+            self._ports.take_back(effect)
         elif isinstance(effect, Starving):
             _log.warning("%d calls wait, and there is no worker: %s", effect.n_calls, effect.why or "nobody says why")
         elif isinstance(effect, SendWant):

@@ -96,6 +96,9 @@ class CallBook:
         if call.interrupted:
             self._end_interrupted(call, out)
             return
+        if call.withdrawing and not call.may_have_run:
+            self.withdraw(call, out)
+            return
         self._counters["redispatched"] += 1
         self.queue.add(call, front=True)
         if not call.may_have_run:
@@ -104,6 +107,7 @@ class CallBook:
     def pause(self, call: Call, now_s: float) -> None:
         """Let a call wait before it is dispatched again within `retries`."""
         call.call_id = 0
+        call.behind = False
         pause_s = min(RETRY_PAUSE_MAX_S, RETRY_PAUSE_S * 2 ** (call.retries_used - 1))
         self._counters["retried"] += 1
         self._timers.add(now_s + pause_s * self._random.uniform(0.5, 1.5), self.on_pause_over, call)
@@ -154,6 +158,7 @@ class CallBook:
         assert not call.resolved
         self.queue.remove(call)
         call.resolved = True
+        call.behind = False
         self.outstanding -= 1
 
     def on_examined(self, event: Examined, now_s: float, out: list[Effect]) -> None:

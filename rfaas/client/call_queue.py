@@ -29,6 +29,7 @@ class CallQueue:
         """Let a call wait; it is in nobody's hands any more."""
         call.queued = True
         call.call_id = 0
+        call.behind = call.withdrawing = False
         self._n_waiting += 1
         if front:
             self._calls.appendleft(call)
@@ -42,6 +43,16 @@ class CallQueue:
             self._n_waiting -= 1
             if self._n_waiting == 0:
                 self._calls.clear()
+
+    def first(self) -> Call:
+        """The call whose turn it is, which stays.
+
+        Raises:
+            IndexError: none waits.
+        """
+        while not self._calls[0].queued:
+            self._calls.popleft()
+        return self._calls[0]
 
     def take(self) -> Call:
         """The call whose turn it is.

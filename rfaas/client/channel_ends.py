@@ -62,7 +62,8 @@ class ChannelEnds:
     def _on_no_word(self, channel: Channel, now_s: float, out: list[Effect]) -> None:
         """The worker of a channel that ended may live: have its agent end what runs there, and say what it knows."""
         if channel.verdict is None and self._can_ask():
-            out.extend(SendInterrupt(channel.info.number, call_id) for call_id in channel.running)
+            runs = (call_id for call_id, call in channel.running.items() if not call.behind)
+            out.extend(SendInterrupt(channel.info.number, call_id) for call_id in runs)
 
     def _on_no_farewell(self, channel: Channel, now_s: float, out: list[Effect]) -> None:
         if channel.verdict is None:

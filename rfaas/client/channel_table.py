@@ -29,6 +29,12 @@ class Channel:
         n_calls: calls of the user's that were sent.
         lent: on loan to who invokes; its credit counts as spent.
         spent: it gets no further call: it had as many as a worker takes.
+        idle: it is among those that `take_idle` gives.
+        asked: for more credits than one.
+        since_s: when the call that runs was sent, or the one before it was answered.
+        took_s: how long the call before it ran, as far as this side knows.
+        quick_with: the function whose last call was short; empty: none.
+        relieved: `since_s` of the call from behind which all was taken back.
     """
 
     info: ChannelInfo
@@ -45,6 +51,17 @@ class Channel:
     n_calls: int = 0
     lent: bool = False
     spent: bool = False
+    idle: bool = False
+    asked: bool = False
+    since_s: float = 0.0
+    took_s: float = 0.0
+    quick_with: bytes = b""
+    relieved: float = -1.0
+
+    @property
+    def serves(self) -> bool:
+        """True if its worker may be sent the user's calls, as far as that does not depend on what it does now."""
+        return self.usable and not self.spent and not self.lent
 
 
 class ChannelTable:
@@ -52,7 +69,8 @@ class ChannelTable:
 
     def __init__(self) -> None:
         self._by_number: dict[int, Channel] = {}
-        self._idle: list[Channel] = []  # each with a credit, once; some may have become unusable since
+        self._idle: list[Channel] = []  # each with a credit and no call, once; some may have become unusable since
+        self.attended: list[Channel] = []  # with more credits than one
 
     def __iter__(self) -> Iterator[Channel]:
         return iter(self._by_number.values())
@@ -70,6 +88,8 @@ class ChannelTable:
         channel = self._by_number.pop(number, None)
         if channel is not None:
             channel.usable = False
+            if channel in self.attended:
+                self.attended.remove(channel)
         return channel
 
     def grant(self, channel: Channel, credits: int) -> None:
@@ -79,32 +99,47 @@ class ChannelTable:
             channel.greeted = True
             self._add_credits(channel, credits)
 
+    def attend(self, channel: Channel) -> None:
+        """Note that the worker takes calls behind others."""
+        if channel not in self.attended:
+            self.attended.append(channel)
+
     def give_back(self, channel: Channel) -> None:
         """Put back a credit that was taken and not spent."""
         self._add_credits(channel, 1)
 
     def _add_credits(self, channel: Channel, credits: int) -> None:
-        if channel.credits == 0 and channel.ready:
-            self._idle.append(channel)
         channel.credits += credits
+        if channel.credits > 0 and channel.ready and not channel.running and not channel.lent and not channel.idle:
+            channel.idle = True
+            self._idle.append(channel)
 
     def spend(self, channel: Channel) -> None:
-        """Spend a credit of this channel, for a chore."""
+        """Spend a credit of this channel, for a chore or for a call behind another."""
         channel.credits -= 1
-        if channel.credits == 0 and channel in self._idle:
+        if channel.idle:
+            channel.idle = False
             self._idle.remove(channel)
 
     def take_idle(self) -> Channel | None:
-        """Spend a credit of the idle channel that was used last; None if all are busy."""
+        """Spend a credit of the idle channel that was used last; None if all are busy. Whoever gets it uses it now."""
         while self._idle:
-            channel = self._idle[-1]
+            channel = self._idle.pop()
+            channel.idle = False
             if channel.usable and not channel.spent:
                 channel.credits -= 1
-                if channel.credits == 0:
-                    self._idle.pop()
                 return channel
-            self._idle.pop()
         return None
+
+    def lend(self, channel: Channel) -> None:
+        """Note that an idle channel is on loan, with all its credits."""
+        channel.lent = True
+        channel.credits = 0
+
+    def end_loan(self, channel: Channel) -> None:
+        """Note that it is back: what it has answered and what runs there is noted already."""
+        channel.lent = False
+        self._add_credits(channel, channel.granted - channel.answered - len(channel.running))
 
     def recover(self, credits: dict[int, int]) -> None:
         """Set right what an interrupted dispatch left, from the credits that each channel really has.
@@ -119,7 +154,10 @@ class ChannelTable:
             if channel.chore is not None and channel.chore.call_id not in channel.running:
                 channel.chore = None  # noted, and not sent
             channel.credits = 0 if channel.lent else left
-        self._idle = [channel for channel in self._by_number.values() if channel.credits and channel.ready]
+        self._idle = []
+        for channel in self._by_number.values():
+            channel.idle = False
+            self._add_credits(channel, 0)
 
     def any_serving(self) -> bool:
         """True if at least one worker is there, idle or busy."""

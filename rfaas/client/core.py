@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from rfaas.client.behind import Behind
 from rfaas.client.call_book import CallBook, unsent_error
 from rfaas.client.channel_ends import ChannelEnds
 from rfaas.client.channel_table import Channel, ChannelTable
@@ -20,6 +21,7 @@ from rfaas.client.events import (
     Break,
     Call,
     Cancel,
+    CancelOverdue,
     ChannelEnded,
     ChannelOpened,
     ChannelsCondemned,
@@ -63,6 +65,7 @@ from rfaas_transport.frame import Kind, Status
 RESULT: Final = int(Kind.RESULT)  # plain integers: comparing with an IntEnum costs a call
 ERROR: Final = int(Kind.ERROR)
 CHECKPOINT: Final = int(Kind.CHECKPOINT)
+TAKEN: Final = int(Kind.TAKEN)
 STALE: Final = int(Status.STALE)
 NOT_STARTED: Final = int(Status.NOT_STARTED)
 EXCEPTION: Final = int(Status.EXCEPTION)
@@ -99,6 +102,7 @@ class ClientCore:
         self._chores = chores or Chores()
         self._broken_by: RfaasError | None = None  # what calls fail with when no worker can be initialized
         self._ends = ChannelEnds(self._channels, self._calls, self._chores, self._timers, self.counters, self._can_ask)
+        self._behind = Behind(self._channels, self._timers)
         self._last_call_id = 0
         self._leases: dict[bytes, Lease] = {}
         self._noticed: set[bytes] = set()  # leases whose notice was passed on
@@ -114,6 +118,7 @@ class ClientCore:
         return {
             Submit: self._on_submit,
             Cancel: self._on_cancel,
+            CancelOverdue: self._on_cancel_overdue,
             Shutdown: self._on_shutdown,
             Terminate: self._on_terminate,
             Break: self._on_break,
@@ -150,6 +155,7 @@ class ClientCore:
 
     def _finish_step(self, now_s: float, out: list[Effect]) -> None:
         self._feed_workers(now_s, out)
+        self._behind.tend(now_s, out)
         self._ask_for_workers(now_s, out)
         if self._n_lent and (self._closing or self._calls.queue):
             out.append(Recall())
@@ -188,6 +194,7 @@ class ClientCore:
         """
         out: list[Effect] = []
         self._channels.recover(credits)
+        self._behind.recover(now_s)
         running = {id(call) for channel in self._channels for call in channel.running.values()}
         self._calls.recover(unresolved, running, now_s, out)
         if self._calls.terminated:  # by the step that was broken off, maybe
@@ -211,14 +218,20 @@ class ClientCore:
 
     def _on_cancel(self, event: Cancel, now_s: float, out: list[Effect]) -> None:
         call = event.call
-        if self._calls.cancel(call, event.interrupt, now_s, out) and self._can_ask():
+        if call.behind and not call.resolved and (event.interrupt or not call.may_have_run):
+            call.withdrawing = not event.interrupt
+            self._behind.take_back(call, out)
+        if self._calls.cancel(call, event.interrupt, now_s, out) and not call.behind and self._can_ask():
             out.append(SendInterrupt(call.channel, call.call_id))
+
+    def _on_cancel_overdue(self, event: CancelOverdue, now_s: float, out: list[Effect]) -> None:
+        event.call.withdrawing = False
 
     def _interrupt_again(self, out: list[Effect]) -> None:
         """Ask for what may not have been heard: whoever was to pass it on may be gone. Repeating does no harm."""
         for channel in self._channels:
             for call_id, call in channel.running.items():
-                if call.interrupted and self._can_ask():
+                if call.interrupted and not call.behind and self._can_ask():
                     out.append(SendInterrupt(channel.info.number, call_id))
 
     def _on_shutdown(self, event: Shutdown, now_s: float, out: list[Effect]) -> None:
@@ -226,6 +239,7 @@ class ClientCore:
         if event.cancel_queued:
             self._cancels_queued = True
             self._calls.cancel_waiting(out)
+            self._behind.withdraw_all(out)
 
     def _on_terminate(self, event: Terminate, now_s: float, out: list[Effect]) -> None:
         self._closing = self._calls.terminated = True
@@ -250,7 +264,12 @@ class ClientCore:
         if self._broken_by is not None:
             self._calls.fail_waiting(self._broken_by, out)
         queue = self._calls.queue
-        while queue and not self._chores.broke and (channel := self._channels.take_idle()) is not None:
+        while queue and not self._chores.broke:
+            channel = self._channels.take_idle()
+            if channel is None and not self._chores.counts_calls:
+                channel = self._behind.place(queue.first(), now_s)
+            if channel is None:
+                return
             self._dispatch(channel, queue.take(), now_s, out)
 
     def _dispatch(self, channel: Channel, call: Call, now_s: float, out: list[Effect]) -> None:
@@ -259,6 +278,7 @@ class ClientCore:
         call.first_call_id = call.first_call_id or call.call_id
         call.channel = channel.info.number
         call.dispatches += 1
+        self._behind.sent(channel, call, now_s)
         channel.running[call.call_id] = call
         if call is not channel.chore:
             self.counters["dispatched"] += 1
@@ -277,30 +297,33 @@ class ClientCore:
         if self._n_lent or self._closing or self._calls.queue or self._chores.counts_calls:
             return
         while self._n_lent < MOST_LENT and (channel := self._channels.take_idle()) is not None:
-            channel.lent = True
+            self._channels.lend(channel)
             self._n_lent += 1
             out.append(Lent(channel.info.number, self._last_call_id))
             self._last_call_id += LENT_IDS
 
     def _on_borrowed(self, event: Borrowed, now_s: float, out: list[Effect]) -> None:
         self._target.n_borrowed = event.n_calls
+        if event.n_calls > self._n_lent:
+            self._behind.ask_lent(out)
 
     def _on_returned(self, event: Returned, now_s: float, out: list[Effect]) -> None:
-        channel, call = self._channels.get(event.channel), event.call
+        channel = self._channels.get(event.channel)
         for counter in ("submitted", "dispatched", "answered"):
             self.counters[counter] += event.n_calls
         assert channel is not None, "a channel on loan is not forgotten"
-        channel.lent = False
         self._n_lent -= 1
-        channel.granted += event.n_calls
+        channel.granted += event.n_calls + event.credits
         channel.answered += event.n_calls
-        if call is None:
-            self._channels.give_back(channel)
-        else:
+        if event.credits:
+            self._channels.attend(channel)
+        for call in event.calls:
             self._calls.adopt(call, now_s)
             self.counters["dispatched"] += 1
             call.first_call_id, call.channel, call.dispatches = call.call_id, channel.info.number, 1
+            self._behind.sent(channel, call, now_s)
             channel.running[call.call_id] = call
+        self._channels.end_loan(channel)
         if self._calls.terminated:
             self._ends.terminate_all(out)
 
@@ -316,12 +339,17 @@ class ClientCore:
             return
         frame = event.frame
         if frame.kind == RESULT:
-            self._on_result(channel, event, out)
+            self._on_result(channel, event, now_s, out)
+            if frame.credits == 0 and channel.asked:  # whatever else it gave, it takes no further call
+                channel.usable = False
+        elif frame.kind == TAKEN:
+            self._on_taken(channel, event, now_s, out)
         elif frame.kind == CHECKPOINT and frame.call_id in channel.running:
             channel.running[frame.call_id].checkpoint = b"".join(frame.segments)
         elif frame.kind == ERROR and frame.call_id in channel.running:
             call = channel.running.pop(frame.call_id)
             channel.answered += 1
+            self._behind.answered(channel, call, now_s, out, can_ask=self._can_ask())
             if call is channel.chore:
                 self._chores.answered(channel, call, frame, out)
             elif not call.resolved:
@@ -330,9 +358,25 @@ class ClientCore:
         self._channels.grant(channel, frame.credits)
         self._do_chore(channel, now_s, out)
 
-    def _on_result(self, channel: Channel, event: FrameArrived, out: list[Effect]) -> None:
+    def _on_taken(self, channel: Channel, event: FrameArrived, now_s: float, out: list[Effect]) -> None:
+        if event.frame.call_id == 0:
+            self._channels.attend(channel)
+            return
         call = channel.running.pop(event.frame.call_id, None)
-        channel.answered += call is not None
+        if call is None:
+            return
+        channel.answered += 1
+        self._behind.answered(channel, call, now_s, out, can_ask=self._can_ask())
+        if not call.resolved:
+            self._calls.dispatch_again(call, out)
+
+    def _on_result(self, channel: Channel, event: FrameArrived, now_s: float, out: list[Effect]) -> None:
+        call = channel.running.pop(event.frame.call_id, None)
+        if call is not None:
+            channel.answered += 1
+            self._behind.answered(channel, call, now_s, out, can_ask=self._can_ask())
+            if self._calls.queue and not self._chores.counts_calls:
+                self._behind.ask(channel, out)
         if call is not None and call is channel.chore:
             self._chores.answered(channel, call, event.frame, out)
             return

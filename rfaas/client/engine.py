@@ -7,10 +7,13 @@ decoding results, callbacks) happens in the I/O thread. In layers, each of which
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from concurrent.futures import Future as StandardFuture
 from typing import Any
 
@@ -19,7 +22,7 @@ from rfaas.client._borrowing import ELSEWHERE
 from rfaas.client.applying import Initializer, leave
 from rfaas.client.byte_results import Room
 from rfaas.client.chores import Chores
-from rfaas.client.events import Call, Cancel, Shutdown, Submit, Terminate, Withdrawn
+from rfaas.client.events import Call, Cancel, CancelOverdue, Shutdown, Submit, Terminate, Withdrawn
 from rfaas.client.futures import Future
 from rfaas.client.io_thread import IoThread
 from rfaas.client.lane import Lane
@@ -32,10 +35,13 @@ from rfaas.client.serial import (
     check_size,
     define_chore,
     dump_arguments,
+    follows,
 )
 from rfaas.client.shipping import Bundle
 from rfaas.config import CallSettings, ExecutorConfig
 from rfaas.functions import ByteArguments, ByteFunction
+
+WORD_S = 0.25  # a worker that runs a function answers within some milliseconds
 
 
 class Engine(IoThread):
@@ -111,7 +117,7 @@ class Engine(IoThread):
         except Exception as error:  # as in the standard executors, what can't be pickled is the future's error
             future._end(None, as_serialization_error(error))
             return future
-        call = Call(next(self._numbers), Work(future, *packed), settings)
+        call = Call(next(self._numbers), Work(future, *packed), settings, follows=follows(*packed[:2], settings))
         future._withdraw = lambda interrupt: self._withdraw(call, interrupt)
         if self._inside():
             self._note(Submit(call))
@@ -187,17 +193,24 @@ class Engine(IoThread):
         if self._inside() or call.submitted_at_s == 0.0:  # its Submit is a note itself: this must come after that
             self._note(Cancel(call, interrupt))
             return interrupt and not call.resolved
+        future: Future[Any] | None = None if call.work is None else call.work.future  # goes when it is resolved
         try:
             with self._lock:
                 self._check_books()
                 was_over = call.resolved
                 self._apply(Cancel(call, interrupt))
+                self._await_word(call)
                 ending = next((e for e in self._endings if e.call is call and isinstance(e, Withdrawn)), None)
-                if ending is None:
+                if ending is not None:
+                    self._endings.remove(ending)  # here and now, as with the standard executors
+                elif not any(e.call is call and isinstance(e, Withdrawn) for e in self._resolving):
                     return interrupt and not was_over
-                self._endings.remove(ending)  # here and now, as with the standard executors
+            assert future is not None, "it was not resolved yet"
+            if ending is None:  # the I/O thread is at it
+                with contextlib.suppress(CancelledError, TimeoutError):
+                    future.exception(WORD_S)
+                return future.cancelled()
             self._history.resolved(ending)
-            future: Future[Any] = call.work.future
             future._end_cancelled()
             del self._calls[future]
         except BaseException:
@@ -205,6 +218,24 @@ class Engine(IoThread):
             self._poller.wake()
             raise
         return True
+
+    def _await_word(self, call: Call) -> None:
+        """Wait until a call that lies behind another is given back, or runs; at most WORD_S. With the lock held."""
+        if not call.withdrawing:
+            return
+        if threading.get_ident() == (self._thread.ident if self._thread else 0):
+            self._apply(CancelOverdue(call))  # nobody else reads the answer
+            return
+        over_s = time.monotonic() + WORD_S
+        self._n_cancelling += 1
+        try:
+            while call.withdrawing and not call.resolved and (left_s := over_s - time.monotonic()) > 0:
+                self._word.wait(left_s)
+        finally:
+            self._n_cancelling -= 1
+        self._check_books()
+        if call.withdrawing and not call.resolved:
+            self._apply(CancelOverdue(call))
 
     def shutdown(self, *, wait: bool, cancel_queued: bool, why: str = "shutdown") -> None:
         """Take no more calls; let the I/O thread end after the last one. Repeatable.

@@ -61,6 +61,10 @@ class Call:
         checkpoint: what its function saved last, in any attempt.
         interrupted: its client wants it ended.
         examining: the answer about which an Examine is under way.
+        follows: identity of its function, if it may lie behind calls of the same at a worker; empty: it may not.
+        behind: it lies behind another call at its worker; if that ends it runs.
+        taking_back: the worker was asked to give it back.
+        withdrawing: its client waits for that, to cancel it.
     """
 
     inv: int
@@ -81,6 +85,10 @@ class Call:
     checkpoint: bytes | None = None
     interrupted: bool = False
     examining: FrameLike | None = None
+    follows: bytes = b""
+    behind: bool = False
+    taking_back: bool = False
+    withdrawing: bool = False
 
     @property
     def attempt(self) -> int:
@@ -155,6 +163,13 @@ class Cancel:
 
 
 @dataclass(slots=True, eq=False)
+class CancelOverdue:
+    """Who cancelled a call that lies behind another waits no longer: it is not cancelled."""
+
+    call: Call
+
+
+@dataclass(slots=True, eq=False)
 class Shutdown:
     """No call comes any more; the queued ones are withdrawn if `cancel_queued`."""
 
@@ -189,12 +204,14 @@ class Borrowed:
 class Returned:
     """A channel on loan comes back after `n_calls` plain results.
 
-    `call`: it was sent there as number `call.call_id`, and its answer is awaited from now on; None: nothing in flight.
+    `calls`: sent there, in this order, each as its number `call_id`; their answers are awaited from now on.
+    `credits`: that the worker gave beside those results.
     """
 
     channel: int
     n_calls: int
-    call: Call | None = None
+    calls: tuple[Call, ...] = ()
+    credits: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -320,6 +337,7 @@ class Denied:
 Event = (
     Submit
     | Cancel
+    | CancelOverdue
     | Shutdown
     | Terminate
     | Break
@@ -421,6 +439,21 @@ class Requeued:
 
 
 @dataclass(slots=True, eq=False)
+class Started:
+    """A call that lay behind another at its worker runs: it can't be cancelled any more."""
+
+    call: Call
+
+
+@dataclass(slots=True, eq=False)
+class TakeBack:
+    """Ask a worker to give this call back if it has not started; 0: whether it answers while it runs a function."""
+
+    channel: int
+    call_id: int
+
+
+@dataclass(slots=True, eq=False)
 class SendWant:
     """Tell the session process our target."""
 
@@ -477,6 +510,8 @@ Effect = (
     | Withdrawn
     | Broke
     | Requeued
+    | Started
+    | TakeBack
     | SendWant
     | Starving
     | SendInterrupt

@@ -75,7 +75,7 @@ class Future(concurrent.futures.Future[R]):
         if request.done or request.withdrawn:
             self.settle()
             return self._own_state
-        return RUNNING if request.sent else PENDING
+        return RUNNING if request.sent and not request.behind else PENDING
 
     @_state.setter
     def _state(self, state: str) -> None:
@@ -117,7 +117,10 @@ class Future(concurrent.futures.Future[R]):
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def cancel(self, *, interrupt: bool = False) -> bool:
-        """Cancel the call if it has not been sent to a worker.
+        """Cancel the call if it has not started at a worker.
+
+        A call that lies behind another at its worker is asked back for that, which takes a few milliseconds at most
+        (0.25 s where the worker gives no word); in a callback of a future it counts as started.
 
         Args:
             interrupt: also if it was: the worker that runs it is killed and another takes its place.
@@ -125,13 +128,13 @@ class Future(concurrent.futures.Future[R]):
         Returns:
             True: it is cancelled and never runs; or, with `interrupt`, it is being ended: the future then gets the
             error `Cancelled` with `may_have_run`, unless the result was on its way already, which wins.
-            False: it was sent, or is over; nothing has changed.
+            False: it has started, or is over; nothing has changed.
         """
         request = self._request
         if request is not None and not request.done:
             if self._borrowing.withdraw(request):  # in one step; nobody waits to be told
                 return True
-            if request.sent and not interrupt:
+            if request.sent and not request.behind and not interrupt:
                 return False
             self._give_up(request)
             over_s = time.monotonic() + _HANDED_OVER_S

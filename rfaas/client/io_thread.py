@@ -41,6 +41,7 @@ from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports, Work
 from rfaas.client.printouts import Printed, PrintedAll
 from rfaas.client.safe_log import SafeLogger
+from rfaas.client.serial import follows
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
 from rfaas_transport import shared_memory
@@ -249,11 +250,11 @@ class IoThread(Books, ABC):
             for request in waiting:  # first: without a call an executor that shuts down would end
                 self._apply(Submit(self._adopt(request)))
             for one in returned:
-                call = None if one.request is None else self._adopt(one.request, one.call_id)
+                calls = tuple(self._adopt(request, one.call_id + i) for i, request in enumerate(one.requests))
                 self._ports.watch(one.port)
                 if one.port.channel.stay_awake(False):
                     self._unread.append(one.port.token)
-                self._apply(events.Returned(one.port.info.number, one.n_calls, call))
+                self._apply(events.Returned(one.port.info.number, one.n_calls, calls, one.credits))
                 if one.frame is not None:
                     self._take(one.port, one.frame)
         self._resolve()
@@ -264,7 +265,10 @@ class IoThread(Books, ABC):
         definition, settings, room = request.about
         work = Work(future, definition, segments_of(request.payload), room)
         call = Call(next(self._numbers), work, settings, call_id=call_id)
-        future._taken_over(lambda interrupt: self._withdraw(call, interrupt), running=call_id != 0)
+        call.follows = follows(definition, work.segments, settings)
+        future._taken_over(
+            lambda interrupt: self._withdraw(call, interrupt), running=call_id != 0 and not request.behind
+        )
         self._calls[future] = call
         return call
 

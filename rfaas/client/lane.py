@@ -49,15 +49,17 @@ class Returned:
 
     Attributes:
         n_calls: how many it answered.
-        request: what was sent there and not answered, as number `call_id`; None: nothing.
-        frame: what came instead of an answer.
+        requests: what was sent there and not answered, in order, the first as number `call_id`.
+        frame: what came instead of its answer.
+        credits: that the worker gave beside its answers.
     """
 
     port: Port
     n_calls: int
-    request: Request | None
+    requests: list[Request]
     call_id: int
     frame: Frame | None
+    credits: int
 
 
 class Lane:

@@ -32,6 +32,7 @@ class Port:
         self.info = info
         self.channel = channel
         self.token = token
+        self.watched = True  # by the poller
         self.writing = False  # the poller watches for room to write
         self._indices: OrderedDict[bytes, tuple[int, Definition]] = OrderedDict()  # by identity, used last comes last
         self._size_bytes = 0  # of the blobs that they keep

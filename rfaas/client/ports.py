@@ -5,15 +5,17 @@ Not thread-safe: the engine locks. Must not decide what is sent when.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 from rfaas.client.byte_results import Room
-from rfaas.client.events import ChannelInfo, Dispatch, SendFailed
+from rfaas.client.events import ChannelInfo, Dispatch, SendFailed, TakeBack
 from rfaas.client.port import Port
 from rfaas.client.serial import Definition, Segments
 from rfaas_transport._core import Channel, Poller
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, NoCredit, PayloadTooLarge, ProtocolError
+from rfaas_transport.frame import Kind
 
 if TYPE_CHECKING:
     from rfaas.client.futures import Future
@@ -64,10 +66,12 @@ class Ports:
     def watch(self, port: Port) -> None:
         """Have the poller name a channel when something comes."""
         self._poller.add(port.channel.fileno(), port.token)
+        port.watched = True
 
     def unwatch(self, port: Port) -> None:
         """Leave a channel to somebody else's eyes."""
         self._poller.remove(port.channel.fileno())
+        port.watched = False
 
     def get(self, number: int) -> Port | None:
         """The channel of this number, if it is not closed."""
@@ -120,6 +124,15 @@ class Ports:
         if port.channel.wants_write and not port.writing:
             self._watch_write(port)
         return None
+
+    def take_back(self, request: TakeBack) -> None:
+        """Ask a worker for a call; never blocks. Of a channel that ended nothing is asked."""
+        port = self._by_number.get(request.channel)
+        if port is not None:
+            with contextlib.suppress(ChannelClosed, ChannelBroken, MemoryError):
+                port.channel.send(Kind.TAKE_BACK, call_id=request.call_id)
+            if port.watched:  # else it is on loan, to somebody who moves on what is queued
+                self.watch_write(port)
 
     def watch_write(self, port: Port) -> None:
         """Watch for room to write exactly while something waits to be written."""

@@ -21,6 +21,7 @@ import cloudpickle
 from rfaas.client.applying import Adopting, Chunk, apply, cached_again
 from rfaas.client.failures import load_failure, raised_there
 from rfaas.client.shipping import Bundle
+from rfaas.config import CallSettings
 from rfaas.functions import ByteFunction, NativeFunction, RawFunction
 from rfaas_transport import class_copies
 from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
@@ -308,6 +309,18 @@ def _dump_plain(value: object, buffers: list[pickle.PickleBuffer]) -> bytes | No
     except (pickle.PicklingError, AttributeError, TypeError):  # lambdas, local classes; what pickle says of them
         return None
     return None if b"__main__" in data else data
+
+
+MOST_FOLLOWING_BYTES: Final = (
+    32 << 10
+)  # of a call that may lie behind another: it is moved before it is known where it runs
+
+
+def follows(definition: Definition, segments: Segments, settings: CallSettings) -> bytes:
+    """The function, if a call of it may lie behind others of it at a worker: a small one without a deadline."""
+    if settings.call_timeout_s is not None or len(segments) != 1:
+        return b""
+    return definition.identity if memoryview(segments[0]).nbytes <= MOST_FOLLOWING_BYTES else b""
 
 
 def check_size(segments: Segments, limit_bytes: int) -> None:

@@ -190,8 +190,8 @@ def test_what_is_no_plain_answer_is_left_to_the_owner(rig, odd):
     waits = rig.send(b"y")
     assert not rig.loan.wait(request)
     assert rig.loan.is_over
-    [(n_answers, unanswered, call_id, frame)], waiting = rig.loan.end()
-    assert (n_answers, unanswered, call_id, waiting) == (0, request, 1, [waits])
+    [(n_answers, unanswered, call_id, frame, _)], waiting = rig.loan.end()
+    assert (n_answers, unanswered, call_id, waiting) == (0, [request], 1, [waits])
     assert (frame.kind, frame.call_id) == (odd["kind"], 1)
     assert not request.is_on_loan
     assert not rig.loan.wait(request)
@@ -202,8 +202,8 @@ def test_the_end_of_a_channel_is_left_to_the_owner(rig):
     request = rig.send(b"x")
     wait_until(lambda: not rig.loan.wait(request), TIMEOUT_S)
     assert rig.loan.is_over
-    [(_, unanswered, _, frame)], _ = rig.loan.end()
-    assert (unanswered, frame) == (request, None)
+    [(_, unanswered, _, frame, _)], _ = rig.loan.end()
+    assert (unanswered, frame) == ([request], None)
     with pytest.raises(ChannelClosed):
         rig.channels[0].poll()
 
@@ -218,9 +218,9 @@ def test_the_owner_gets_its_channels_back_from_who_looks_and_from_who_sleeps(rig
     time.sleep(after_s)
     rig.loan.recall()
     assert rig.send(b"y") is None
-    [(_, unanswered, call_id, frame)], _ = rig.loan.end()
+    [(_, unanswered, call_id, frame, _)], _ = rig.loan.end()
     waiting.join(TIMEOUT_S)
-    assert (answered, unanswered, call_id, frame) == ([False], request, 1, None)
+    assert (answered, unanswered, call_id, frame) == ([False], [request], 1, None)
     rig.peers[0].hold.set()
     rig.channels[0].stay_awake(False)
     frame = wait_until(rig.channels[0].poll, TIMEOUT_S)
@@ -270,13 +270,75 @@ def test_what_was_not_sent_can_be_withdrawn(rig):
     assert not rig.loan.withdraw(second)
 
 
+def behind_each_other(rig, n=40):
+    """Requests of which several are at the peer at a time; it has stopped at one."""
+    rig.peers[0].channel.send(Kind.TAKEN, credits=7)
+    stop_at = n // 2
+
+    def reply(frame):
+        rig.peers[0].plainly(frame)
+        if len(rig.peers[0].served) == stop_at:
+            rig.peers[0].hold.clear()
+
+    rig.peers[0].reply = reply
+    requests = [rig.send(b"%d" % i) for i in range(n)]
+    rig.loan.wait(requests[stop_at - 1], TIMEOUT_S)
+    rig.loan.look()
+    return requests
+
+
+def several_at_the_peer(rig):
+    """As `behind_each_other`; a busy machine may let the peer seem slow for a while, which gets one at a time."""
+    for _ in range(50):
+        requests = behind_each_other(rig)
+        there = [request for request in requests if request.sent and not request.done]
+        if len(there) > 1:
+            return requests, there
+        rig.peers[0].hold.set()
+        assert rig.loan.wait(requests[-1], TIMEOUT_S)
+        rig.peers[0].served.clear()
+    raise AssertionError("no request ever lay behind another")
+
+
+def test_requests_lie_behind_others_while_some_wait_and_the_peer_takes_them(rig):
+    requests, there = several_at_the_peer(rig)
+    assert len(there) <= 8
+    assert [request.behind for request in there] == [False] + [True] * (len(there) - 1)
+    rig.peers[0].hold.set()
+    assert rig.loan.wait(requests[-1], TIMEOUT_S)
+    assert [request.answer() for request in requests] == [request.payload[::-1] for request in requests]
+    assert not any(request.behind for request in requests)
+
+
+def test_what_lies_behind_comes_back_in_order_with_the_numbers_it_was_sent_under(rig):
+    requests, there = several_at_the_peer(rig)
+    [(n_answers, unanswered, call_id, frame, credits)], waiting = rig.loan.end()
+    assert (unanswered, frame) == (there, None)
+    assert credits >= 7
+    assert waiting == [request for request in requests if not request.sent]
+    assert not any(request.is_on_loan for request in requests)
+    rig.peers[0].hold.set()
+    rig.channels[0].stay_awake(False)
+    numbers = [wait_until(rig.channels[0].poll, TIMEOUT_S).call_id for _ in there]
+    assert numbers == [call_id + i for i in range(len(there))]
+    assert n_answers == call_id - 1
+
+
+def test_large_requests_and_those_of_another_function_lie_behind_nothing(rig):
+    rig.peers[0].channel.send(Kind.TAKEN, credits=7)
+    requests = [rig.send(bytes(40_000)) for _ in range(20)]
+    assert rig.loan.wait(requests[9])
+    rig.loan.look()
+    assert not any(request.behind for request in requests)
+
+
 def test_numbers_that_run_out_end_a_loan_and_lose_nothing(rig):
     assert rig.loan.end() is not None
     rig.begin(n_ids=3, id_before=100)
     requests = [rig.send(bytes([n])) for n in range(5)]
     assert not rig.loan.wait(requests[-1])
-    [(n_answers, unanswered, call_id, _)], waiting = rig.loan.end()
-    assert (n_answers, unanswered, call_id) == (3, None, 103)
+    [(n_answers, unanswered, call_id, _, _)], waiting = rig.loan.end()
+    assert (n_answers, unanswered, call_id) == (3, [], 103)
     assert waiting == requests[3:]
 
 
@@ -303,9 +365,9 @@ def test_several_threads_share_a_loan_until_one_hinders_another(two):
     channels, waiting = two.loan.end()
     done = [request for request in requests if request.done]
     assert all(request.answer() == request.payload[::-1] for request in done)
-    sent = [request for _, request, _, _ in channels if request is not None]
+    sent = [request for _, requests, *_ in channels for request in requests]
     assert len(done) + len(sent) + len(waiting) == len(requests)
-    assert sum(n_answers for n_answers, _, _, _ in channels) == len(done)
+    assert sum(n_answers for n_answers, *_ in channels) == len(done)
 
 
 def test_a_signal_s_handler_runs_while_somebody_waits_for_long(impatient):

@@ -20,6 +20,8 @@
 void test_arrays(bool maps_twice); /* core_arrays_test.c */
 void test_loan(uint64_t n_calls); /* core_loan_test.c */
 
+void test_attendant(rfaas_channel *left, rfaas_channel *right); /* core_attendant_test.c */
+
 static int share = 1; /* of the rounds: one in so many */
 
 static void release(rfaas_frame *frame)
@@ -363,6 +365,12 @@ int main(int argc, char **argv)
     test_reading_ahead(tcp_pair);
     test_reading_ahead(tls_pair);
     test_reading_ahead(shm_pair);
+    const make_pair_f attended[] = {unix_pair, tls_pair, shm_pair};
+    for (size_t i = 0; i < sizeof attended / sizeof *attended; i++) {
+        rfaas_channel *left, *right;
+        attended[i](&left, &right);
+        test_attendant(left, right);
+    }
     test_large_buffers();
     test_loans();
     test_random_heads();

@@ -31,6 +31,7 @@ rfaas_rc rfaas_channel_init(rfaas_channel *channel, const rfaas_medium *medium, 
     channel->head_room = malloc(HEAD_ROOM_BYTES);
     channel->completed_room = COMPLETED_ROOM;
     channel->completed = malloc(COMPLETED_ROOM * sizeof *channel->completed);
+    rfaas_ahead_init(&channel->ahead);
     if (!rfaas_receiver_init(&channel->receiver, max_payload_bytes) || channel->head_room == NULL ||
         channel->completed == NULL) {
         rfaas_channel_fini(channel);
@@ -41,6 +42,7 @@ rfaas_rc rfaas_channel_init(rfaas_channel *channel, const rfaas_medium *medium, 
 
 void rfaas_channel_fini(rfaas_channel *channel)
 {
+    rfaas_ahead_fini(&channel->ahead);
     rfaas_receiver_fini(&channel->receiver);
     free(channel->head_room);
     free(channel->completed);
@@ -236,10 +238,9 @@ static rfaas_rc end(rfaas_channel *channel, rfaas_rc rc)
     return channel->rx_end;
 }
 
-rfaas_rc rfaas_channel_poll(rfaas_channel *channel, uint64_t budget_bytes, rfaas_frame *frame)
+/* The next frame from the medium that is the owner's business. */
+static rfaas_rc receive(rfaas_channel *channel, uint64_t budget_bytes, rfaas_frame *frame)
 {
-    if (channel->closed)
-        return RFAAS_CLOSED;
     if (channel->rx_end != RFAAS_OK)
         return channel->rx_end;
     rfaas_channel_flush(channel, budget_bytes); /* if that breaks, what has arrived still comes first */
@@ -258,11 +259,55 @@ rfaas_rc rfaas_channel_poll(rfaas_channel *channel, uint64_t budget_bytes, rfaas
     return RFAAS_MORE;
 }
 
+rfaas_rc rfaas_channel_poll(rfaas_channel *channel, uint64_t budget_bytes, rfaas_frame *frame)
+{
+    if (channel->closed)
+        return RFAAS_CLOSED;
+    if (channel->ahead.first == NULL)
+        return receive(channel, budget_bytes, frame);
+    rfaas_channel_flush(channel, budget_bytes);
+    rfaas_ahead_take(&channel->ahead, frame);
+    return RFAAS_OK;
+}
+
+static rfaas_rc give_back(rfaas_channel *channel, rfaas_frame *request)
+{
+    rfaas_header header = {.kind = RFAAS_KIND_TAKEN, .credits = 1, .call_id = request->header.call_id};
+    release_frame(request);
+    if (!rfaas_ahead_drop(&channel->ahead, header.call_id))
+        return RFAAS_OK;
+    rfaas_rc rc = rfaas_channel_send(channel, &header, NULL, 0, NULL, 0, NULL);
+    return rc == RFAAS_NO_MEMORY ? rfaas_channel_broken(channel, "no memory for an answer", 0) : RFAAS_OK;
+}
+
+rfaas_rc rfaas_channel_read_ahead(rfaas_channel *channel, uint64_t budget_bytes)
+{
+    rfaas_frame frame;
+    if (channel->closed)
+        return RFAAS_CLOSED;
+    while (!rfaas_ahead_is_full(&channel->ahead)) {
+        rfaas_rc rc = receive(channel, budget_bytes, &frame);
+        if (rc == RFAAS_CLOSED || rc == RFAAS_BROKEN)
+            rfaas_ahead_fini(&channel->ahead); /* nobody is there for whom to work on it */
+        if (rc != RFAAS_OK)
+            return rc;
+        if (frame.header.kind == RFAAS_KIND_TAKE_BACK && frame.header.call_id != 0)
+            rc = give_back(channel, &frame);
+        else if (!rfaas_ahead_keep(&channel->ahead, &frame)) {
+            release_frame(&frame);
+            rc = rfaas_channel_broken(channel, "no memory for a frame that was read ahead", 0);
+        }
+        if (rc != RFAAS_OK)
+            return end(channel, rc);
+    }
+    return RFAAS_MORE;
+}
+
 rfaas_rc rfaas_channel_wait(rfaas_channel *channel, int64_t timeout_ns)
 {
     if (channel->closed)
         return RFAAS_CLOSED;
-    if (channel->rx_end != RFAAS_OK)
+    if (channel->ahead.first != NULL || channel->rx_end != RFAAS_OK)
         return RFAAS_OK;
     return channel->medium->wait(channel, timeout_ns);
 }
@@ -287,7 +332,7 @@ rfaas_rc rfaas_channel_look(const rfaas_channel *channel)
 {
     if (channel->closed)
         return RFAAS_CLOSED;
-    if (channel->rx_end != RFAAS_OK)
+    if (channel->ahead.first != NULL || channel->rx_end != RFAAS_OK)
         return RFAAS_OK;
     uint32_t looks = channel->medium->looks_a_clock > 0 ? channel->medium->looks_a_clock : LOOKS_A_CLOCK;
     for (uint32_t look = 0; look < looks; look++) {
@@ -322,7 +367,8 @@ bool rfaas_channel_stay_awake(rfaas_channel *channel, bool on)
 {
     if (channel->closed || channel->rx_end != RFAAS_OK)
         return true;
-    return channel->medium->stay_awake != NULL && channel->medium->stay_awake(channel, on);
+    bool busy = channel->medium->stay_awake != NULL && channel->medium->stay_awake(channel, on);
+    return busy || channel->ahead.first != NULL;
 }
 
 bool rfaas_channel_wants_write(const rfaas_channel *channel)

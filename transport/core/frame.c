@@ -58,8 +58,8 @@ static size_t padded(size_t size_bytes)
 
 bool rfaas_kind_is_known(uint8_t kind)
 {
-    return (kind >= RFAAS_KIND_DEFINE && kind <= RFAAS_KIND_BLOB) || kind == RFAAS_KIND_CHECKPOINT ||
-           kind == RFAAS_KIND_OUTPUT || (kind >= RFAAS_KIND_HELLO && kind <= RFAAS_KIND_BYE);
+    return (kind >= RFAAS_KIND_DEFINE && kind <= RFAAS_KIND_OUTPUT) ||
+           (kind >= RFAAS_KIND_HELLO && kind <= RFAAS_KIND_BYE);
 }
 
 bool rfaas_kind_is_credited(uint8_t kind)

@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "frame.h"
+#include "read_ahead.h"
 #include "receiver.h"
 
 typedef enum rfaas_rc {
@@ -118,6 +119,7 @@ struct rfaas_channel {
     bool rx_waits_for_tx; /* nothing comes in before the medium itself has sent something */
     char why[160]; /* the first thing that went wrong */
     rfaas_receiver receiver;
+    rfaas_read_ahead ahead; /* what poll() returns first */
     rfaas_statistics statistics;
     uint8_t *head_room; /* where heads are encoded; grows */
     size_t head_room_bytes;
@@ -202,6 +204,12 @@ rfaas_rc rfaas_channel_send(rfaas_channel *channel, rfaas_header *header, const 
  * the end, after every frame that had arrived whole; so each time from then on. Never blocks. Frames that this version
  * does not understand are answered and dropped here. */
 rfaas_rc rfaas_channel_poll(rfaas_channel *channel, uint64_t budget_bytes, rfaas_frame *frame);
+
+/* In place of an owner that does not poll now: takes up to about `budget_bytes` from the medium, for poll() to return
+ * later, in order; once the end has come, nothing is kept. A TAKE_BACK (but of number 0, which is the owner's to answer) is dealt
+ * with here: what it names is dropped, and TAKEN said, if it is among what was read ahead. AGAIN: nothing more now. MORE: call
+ * again, or as much is kept as may be. CLOSED, BROKEN. Under the owner's lock. */
+rfaas_rc rfaas_channel_read_ahead(rfaas_channel *channel, uint64_t budget_bytes);
 
 /* OK: nothing is queued. AGAIN, MORE: something is. CLOSED, BROKEN: what was queued is lost. Never blocks. */
 rfaas_rc rfaas_channel_flush(rfaas_channel *channel, uint64_t budget_bytes);

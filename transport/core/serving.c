@@ -65,8 +65,9 @@ rfaas_serving_end rfaas_serve(rfaas_channel *channel, pthread_mutex_t *lock, con
             return RFAAS_SERVING_FRAME;
         serving->n_served++;
         serving->request = frame->header;
-        const struct iovec *in = frame->n_segments > 0 ? frame->segments : &nothing;
-        bool is_answered = server->serve(server->context, &frame->header, in, &answer);
+        /* The frame's own list of segments lies in the channel, which an attendant may read into meanwhile. */
+        const struct iovec in = frame->n_segments > 0 ? frame->segments[0] : nothing;
+        bool is_answered = server->serve(server->context, &serving->request, &in, &answer);
         if (is_answered)
             serving->rc = send_answer(channel, lock, plain, &serving->request, &answer, cookie);
         if (frame->buffer != NULL) /* after the answer: nobody waits for this */

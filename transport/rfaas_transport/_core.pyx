@@ -13,6 +13,7 @@ include "_poller.pxi"
 include "_loan.pxi"
 include "_requests.pxi"
 include "_serving.pxi"
+include "_attendant.pxi"
 
 
 cdef extern from "crc32c.h" nogil:

@@ -11,6 +11,7 @@ from collections import deque
 cdef extern from "frame.h" nogil:
     enum:
         RFAAS_KIND_RESULT
+        RFAAS_KIND_TAKEN
 
 cdef extern from "loan.h" nogil:
     enum:
@@ -39,9 +40,29 @@ cdef enum:
     ANSWERS_MAX = 6  # statuses below end a request: the peer has answered and takes the next (001 section 4)
     FUNCTION_ERROR = 8  # and this one
 
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now)
+    enum:
+        CLOCK_MONOTONIC
+
+cdef enum:
+    MOST_AT_ONCE = 8     # requests on a channel
+    SMALL_BEHIND = 32768 # bytes of one that lies behind another
+
+cdef int64_t QUICK_NS = 1000000      # who answers within it gets requests behind others
+cdef int64_t LONG_NS = 2000000       # who has not answered for so long gets no more of them
 cdef int64_t LOOK_NS = 200000        # a hot peer answers within microseconds
 
 MOST_LENT = RFAAS_LOAN_CHANNELS
+
+
+cdef int64_t _now_ns() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 @cython.final
@@ -66,6 +87,7 @@ cdef class Request:
     cdef Frame frame              # made of that
     cdef readonly bint done       # it is answered
     cdef readonly bint sent
+    cdef readonly bint behind     # it lies behind another where it was sent
     cdef readonly bint withdrawn  # it never will be
     cdef public bint is_awaited   # by somebody who must be told
     cdef uint64_t generation      # of the loan that it is on; 0: of none
@@ -112,8 +134,13 @@ cdef class _Lent:
     cdef rfaas_header header    # of the request that was sent last
     cdef uint64_t last_id
     cdef dict functions         # index by identity
-    cdef Request request        # sent and not answered
+    cdef Request request        # sent and not answered, the oldest
+    cdef list behind            # the others, in order
+    cdef int n_behind
     cdef uint64_t n_answers
+    cdef uint32_t n_credits     # that came with no answer
+    cdef object quick_with      # identity of the function whose last answer was quick, while others wait
+    cdef int64_t since_ns, took_ns   # when the answer before came, while others wait; how long it took
     cdef rfaas_frame received
     cdef bint has_received      # came instead of an answer
 
@@ -183,6 +210,7 @@ cdef class Loan:
             one = _Lent.__new__(_Lent)
             one.channel = channel
             one.functions = functions
+            one.behind = []
             one.header.kind = kind
             one.header.call_id = id_before
             one.header.lease_seq = lease_seq
@@ -205,9 +233,9 @@ cdef class Loan:
         """Have the channels back, once nobody uses them any more: a fraction of a millisecond, or a large payload's time.
 
         Returns:
-            None if there was no loan. Else, of each channel, how many answers came, the request that was sent there and
-            not answered or None, its number, and the frame that came instead of an answer or None; then the requests
-            that were not sent, in order.
+            None if there was no loan. Else, of each channel, how many answers came, the requests that were sent there
+            and not answered, in order, the number of the first, the frame that came instead of its answer or None, and how
+            many credits came with no answer; then the requests that were not sent, in order.
         """
         cdef _Lent one
         cdef Request request
@@ -223,13 +251,14 @@ cdef class Loan:
             request.generation = 0
         channels = []
         for one in lent:
-            if one.request is not None:
-                one.request.generation = 0
+            left = [] if one.request is None else [one.request, *one.behind]
+            for request in left:
+                request.generation = 0
             frame = None
             if one.has_received:
                 one.has_received = False
                 frame = _frame(&one.received)
-            channels.append((one.n_answers, one.request, one.header.call_id, frame))
+            channels.append((one.n_answers, left, one.header.call_id - <uint64_t>one.n_behind, frame, one.n_credits))
             one.channel.let_go()
         self.look_after()
         return channels, waiting
@@ -275,7 +304,10 @@ cdef class Loan:
     def requests(self):
         """What is outstanding; for a forked child, where nobody will answer it."""
         cdef _Lent one
-        sent = [one.request for one in self.lent if one.request is not None]
+        sent = []
+        for one in self.lent:
+            if one.request is not None:
+                sent += [one.request, *one.behind]
         return sent + list(self.queue)
 
     # --- borrowers ---
@@ -366,13 +398,51 @@ cdef class Loan:
         cdef _Lent one
         cdef int i
         cdef bint going_on = True
+        cdef uint64_t n_answers
         for i in range(PyList_GET_SIZE(self.lent)):
             one = <_Lent>PyList_GET_ITEM(self.lent, i)
-            if one.request is not None and not self.take_answer(one):
-                going_on = False
+            while one.request is not None:
+                n_answers = one.n_answers
+                if not self.take_answer(one):
+                    going_on = False
+                if one.n_answers == n_answers or not going_on:
+                    break
             if one.request is None and going_on and not self.send_next(one, i):
                 going_on = False
-        return going_on
+        return going_on and (not self.queue or self.send_behind())
+
+    cdef bint send_behind(self):
+        """All channels have a request: send what waits behind them, in turn, where it will not wait for long.
+
+        False: a channel doesn't take it.
+        """
+        cdef _Lent one
+        cdef int i
+        cdef bint sent = True
+        cdef int64_t now_ns = _now_ns()
+        while sent:
+            sent = False
+            for i in range(PyList_GET_SIZE(self.lent)):
+                one = <_Lent>PyList_GET_ITEM(self.lent, i)
+                if not self.queue:
+                    return True
+                if self.takes_behind(one, now_ns):
+                    if not self.send_next(one, i):
+                        return False
+                    sent = True
+        return True
+
+    cdef bint takes_behind(self, _Lent one, int64_t now_ns):
+        """As `rfaas.client.behind` has it: a small one behind quick ones of its own function."""
+        cdef Request request
+        if one.request is None or one.n_behind + 1 >= MOST_AT_ONCE or one.channel.channel.tx_credits == 0:
+            return False
+        if one.quick_with is None or (one.n_behind + 1) * one.took_ns >= QUICK_NS or now_ns - one.since_ns >= LONG_NS:
+            return False
+        request = <Request>self.queue[0]
+        if request.identity is not one.quick_with or request.borrowed is not None:
+            return False
+        return PyBytes_GET_SIZE(request.payload) <= SMALL_BEHIND
 
     cdef bint take_answer(self, _Lent one):
         """False: what came is no answer, or the channel ended."""
@@ -384,7 +454,11 @@ cdef class Loan:
             return False
         cdef rfaas_header *header = &received.header
         cdef bint is_answer = header.status < ANSWERS_MAX or header.status == FUNCTION_ERROR
-        if header.kind != RFAAS_KIND_RESULT or header.call_id != one.header.call_id or not is_answer or header.credits != 1:
+        cdef uint64_t call_id = one.header.call_id - <uint64_t>one.n_behind
+        if header.kind == RFAAS_KIND_TAKEN and header.call_id == 0 and received.buffer == NULL:
+            one.n_credits += header.credits
+            return True
+        if header.kind != RFAAS_KIND_RESULT or header.call_id != call_id or not is_answer or header.credits != 1:
             one.received = received
             one.has_received = True
             return False
@@ -396,13 +470,30 @@ cdef class Loan:
         request.done = True
         self.finished.append(request)  # keeps it, with all that it holds, until nobody has the loan
         one.request = None
+        if one.n_behind > 0:
+            one.request = <Request>one.behind.pop(0)
+            one.request.behind = False
+            one.n_behind -= 1
+        self.see_how_quick(one, request)
         one.n_answers += 1
         self.activity += 1
         self.n_busy -= 1
         return True
 
+    cdef void see_how_quick(self, _Lent one, Request request):
+        """After an answer: how long it took, while others wait; otherwise nobody needs to know."""
+        cdef int64_t now_ns
+        if not self.queue:
+            one.since_ns = 0
+            one.quick_with = None
+            return
+        now_ns = _now_ns()
+        one.took_ns = now_ns - one.since_ns
+        one.quick_with = request.identity if one.since_ns != 0 and one.took_ns < QUICK_NS else None
+        one.since_ns = now_ns
+
     cdef bint send_next(self, _Lent one, int place):
-        """Send the request that waited longest on a free channel; False: the channel doesn't take it."""
+        """Send the request that waited longest, behind what is there; False: the channel doesn't take it."""
         cdef Request request
         cdef rfaas_rc rc = RFAAS_NO_CREDIT
         while self.queue:
@@ -423,7 +514,12 @@ cdef class Loan:
                 return False
             request.sent = True
             request.channel = place
-            one.request = request
+            if one.request is None:
+                one.request = request
+            else:
+                request.behind = True
+                one.behind.append(request)
+                one.n_behind += 1
             self.n_busy += 1
             return True
         return True

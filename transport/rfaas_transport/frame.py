@@ -34,6 +34,8 @@ class Kind(IntEnum):
     RESULT = 3
     FETCH = 4
     BLOB = 5
+    TAKE_BACK = 6
+    TAKEN = 7
     CHECKPOINT = 8
     OUTPUT = 9
     HELLO = 96

@@ -92,7 +92,7 @@ def test_numbers_of_calls_never_come_twice(client):
 def test_a_call_in_flight_comes_back_with_its_channel_and_ends_like_any_other(client):
     before = lend(client)
     call = Call(9, "work", CallSettings(), call_id=before + 1)
-    client.step(Returned(1, 0, call))
+    client.step(Returned(1, 0, (call,)))
     assert only(client.answer(1, before + 1), Deliver).call is call
     _, effects = client.submit()
     assert only(effects, Dispatch).channel == 1
@@ -101,7 +101,7 @@ def test_a_call_in_flight_comes_back_with_its_channel_and_ends_like_any_other(cl
 def test_a_call_in_flight_is_lost_with_its_worker(client):
     before = lend(client)
     call = Call(9, "work", CallSettings(), call_id=before + 1)
-    client.step(Returned(1, 0, call))
+    client.step(Returned(1, 0, (call,)))
     fail = only(client.farewell(1, last_started=before + 1), Fail)
     assert (fail.call, fail.error.may_have_run) == (call, True)
 
@@ -109,7 +109,7 @@ def test_a_call_in_flight_is_lost_with_its_worker(client):
 def test_a_call_in_flight_that_had_not_started_goes_elsewhere(client):
     before = lend(client)
     call = Call(9, "work", CallSettings(), call_id=before + 1)
-    client.step(Returned(1, 0, call))
+    client.step(Returned(1, 0, (call,)))
     client.worker(2)
     assert only(client.farewell(1, last_started=before), Dispatch).channel == 2
 
@@ -149,7 +149,7 @@ def test_termination_waits_for_the_channel_and_fails_what_is_in_flight(client):
     before = lend(client)
     none(client.step(Terminate()), CloseChannel)
     call = Call(9, "work", CallSettings(), call_id=before + 1)
-    effects = client.step(Returned(1, 0, call))
+    effects = client.step(Returned(1, 0, (call,)))
     assert only(effects, CloseChannel).channel == 1
     assert isinstance(only(effects, Fail).error, ExecutorBroken)
     only(effects, Drained)

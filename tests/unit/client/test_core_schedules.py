@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rfaas.client.chores import Chores
-from rfaas.client.core import CHECKPOINT, EXCEPTION, NOT_STARTED, RESULT, ClientCore
+from rfaas.client.core import CHECKPOINT, EXCEPTION, NOT_STARTED, RESULT, TAKEN, ClientCore
 from rfaas.client.events import (
     Break,
     Broke,
     Call,
     Cancel,
+    CancelOverdue,
     ChannelEnded,
     ChannelInfo,
     ChannelOpened,
@@ -40,6 +41,7 @@ from rfaas.client.events import (
     SessionUp,
     Shutdown,
     Submit,
+    TakeBack,
     Tick,
     Verdict,
     Withdrawn,
@@ -66,6 +68,7 @@ class Worker:
     inbox: list = field(default_factory=list)  # dispatches not read
     running: Dispatch | None = None
     outbox: list = field(default_factory=list)  # frames sent, not received by the client
+    wanted_back: list = field(default_factory=list)  # take-backs not read
     started: int = 0
     done: int = 0
     dead: bool = False
@@ -126,6 +129,9 @@ class World(RuleBasedStateMachine):
                 elif isinstance(effect, SendInterrupt):
                     assert self.up
                     self.asked.append(effect)
+                elif isinstance(effect, TakeBack):
+                    if effect.channel in self.workers:
+                        self.workers[effect.channel].wanted_back.append(effect.call_id)
                 elif isinstance(effect, CloseChannel):
                     self.workers.pop(effect.channel, None)
                 elif isinstance(effect, Connect):
@@ -173,10 +179,16 @@ class World(RuleBasedStateMachine):
 
     # --- what users do ------------------------------------------------------------------------------
 
-    @rule(idempotent=st.booleans(), retries=st.integers(0, 3), timeout_s=st.sampled_from([None, None, None, 1.0]))
-    def submit(self, idempotent, retries, timeout_s):
+    @rule(
+        idempotent=st.booleans(),
+        retries=st.integers(0, 3),
+        timeout_s=st.sampled_from([None, None, None, 1.0]),
+        follows=st.sampled_from([b"", b"f", b"f"]),
+    )
+    def submit(self, idempotent, retries, timeout_s, follows=b"f"):
         kinds = (OSError,) if idempotent and retries else ()
         call = Call(len(self.calls), "work", CallSettings(idempotent, retries if idempotent else 0, timeout_s, kinds))
+        call.follows = follows
         self.calls.append(call)
         self.step(Submit(call))
 
@@ -201,6 +213,11 @@ class World(RuleBasedStateMachine):
         self.step(Cancel(call, interrupt))
         if interrupt:
             assert call.resolved or call.interrupted
+
+    @precondition(lambda self: any(call.withdrawing for call in self.calls))
+    @rule(data=st.data())
+    def cancel_is_overdue(self, data):
+        self.step(CancelOverdue(data.draw(st.sampled_from([call for call in self.calls if call.withdrawing]))))
 
     @rule(data=st.data(), again=st.booleans())
     def exception_is_examined(self, data, again):
@@ -269,6 +286,20 @@ class World(RuleBasedStateMachine):
         worker = self.pick(data, lambda w: w.inbox and not w.running and not w.dead)
         if worker is not None:
             worker.outbox.append(Frame(RESULT, worker.inbox.pop(0).call_id, NOT_STARTED))
+
+    @precondition(lambda self: any(w.wanted_back and not w.dead for w in self.workers.values()))
+    @rule(data=st.data())
+    def worker_reads_a_take_back(self, data):
+        """Also while it runs a call: another thread of it does that."""
+        self.give_back(self.pick(data, lambda w: w.wanted_back and not w.dead))
+
+    def give_back(self, worker):
+        call_id = worker.wanted_back.pop(0)
+        if call_id == 0:
+            worker.outbox.append(Frame(TAKEN, credits=7))
+        for effect in [effect for effect in worker.inbox if effect.call_id == call_id]:
+            worker.inbox.remove(effect)
+            worker.outbox.append(Frame(TAKEN, call_id, credits=1))
 
     @rule(data=st.data())
     def frame_arrives(self, data):
@@ -388,6 +419,8 @@ class World(RuleBasedStateMachine):
             verdict = Verdict(ReasonCode.ADMIN, last_started=worker.started, last_done=worker.done)
             self.step(ChannelsCondemned((worker.number,), verdict))
             return
+        while worker.wanted_back:
+            self.give_back(worker)
         while worker.outbox and worker.number in self.workers:
             self.step(FrameArrived(worker.number, worker.outbox.pop(0)))
         if worker.inbox and not worker.running:
@@ -440,6 +473,9 @@ class World(RuleBasedStateMachine):
         assert len(found) == len(set(found))
         assert set(found) == {call for call in self.calls if not call.resolved}
         assert core._calls.outstanding == len(found)
+        for channel in core._channels:
+            assert [call.behind for call in channel.running.values()] == [i > 0 for i in range(len(channel.running))]
+        assert not any(call.behind for call in [*core._calls.queue, *self.calls] if call.queued)
         assert len(core._calls.queue) == sum(call.queued for call in found)
 
 

@@ -1,0 +1,60 @@
+"""A burst on channels on loan, where calls lie behind others: all come back, once each, and all workers serve."""
+
+import ctypes
+import os
+import time
+from collections import Counter
+
+import pytest
+
+import rfaas
+from support.soak import scaled
+from support.waiting import wait_until
+
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _no_event_log(monkeypatch):
+    """It tells of each call, and a loan hides them."""
+    monkeypatch.delenv("RFAAS_EVENT_LOG", raising=False)
+
+
+def pid_after(seconds):
+    if seconds:
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    return os.getpid()
+
+
+def warm(executor):
+    """All workers are there, and their channels are on loan."""
+    pids = set()
+    n = executor._engine._config.max_workers
+    wait_until(lambda: len(pids) == n or pids.update(executor.map(pid_after, [0.02] * 2 * n)), DEADLINE_S, "workers")
+
+    def is_lent():
+        executor.submit(pid_after, 0).result(DEADLINE_S)
+        return executor._engine._lane.lent
+
+    wait_until(is_lent, DEADLINE_S, "a loan")
+    return pids
+
+
+def burst(executor, n, seconds=0):
+    return [executor.submit(pid_after, seconds) for _ in range(n)]
+
+
+def test_a_burst_keeps_all_workers_busy_and_comes_back_once_each():
+    n = scaled(4_000, 100_000)
+    with rfaas.Executor(max_workers=2) as executor:
+        both = warm(executor)
+        before = executor.statistics()
+        began_s = time.monotonic()
+        ran = Counter(future.result(DEADLINE_S) for future in burst(executor, n))
+        took_s = time.monotonic() - began_s
+        executor.submit(pid_after, 0).add_done_callback(id)  # the loan ends, and what was done on it is counted
+        wait_until(lambda: executor.statistics()["answered"] == before["answered"] + n + 1, DEADLINE_S, "the count")
+        assert executor.statistics()["submitted"] == before["submitted"] + n + 1
+    print(f"{n / took_s:.0f} calls/s, {sorted(ran.values())}")
+    assert set(ran) == both
+    assert min(ran.values()) > n / 50
