@@ -43,7 +43,6 @@ test: check  ## everything: check, real processes, every Python here, a real Slu
 	.venv/bin/pytest -m "not slurm" tests/system tests/faults
 	$(PYTHON) tools/test_on_pythons.py
 	.venv/bin/pytest -m slurm tests/cluster tests/faults
-	@tests/rdma/rig/ring
 
 test-rdma:  ## what needs an RDMA device: on this machine's, else on soft-RoCE in an emulated guest (root, minutes)
 	@tools/setup.sh dev
