@@ -1,7 +1,7 @@
 # The one entry point: `make help`. The work is done by the scripts in tools/; nothing here needs root unless it says so.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-slurm check test soak fmt bench bench-peers bench-goals docs cluster-up cluster-down clean
+.PHONY: help demo demo-slurm check test test-rdma rdma-shell soak fmt bench bench-peers bench-goals docs cluster-up cluster-down clean
 
 PYTHON := .venv/bin/python
 RIG := tests/cluster/rig/slurm-cluster
@@ -41,6 +41,15 @@ test: check  ## everything: real processes, every Python, a real Slurm (root ins
 	@tools/apt-install.sh
 	@tools/setup.sh dev
 	$(PYTHON) tools/rings.py $(RING)
+
+test-rdma:  ## what needs an RDMA device: on this machine's, else on soft-RoCE in an emulated guest (root, minutes)
+	@tools/setup.sh dev
+	@tools/apt-install.sh
+	@tests/rdma/rig/ring
+
+rdma-shell:  ## a shell with a soft-RoCE device, on this machine's files, in that guest
+	@tools/apt-install.sh
+	@tests/rdma/rig/guest -t 86400 shell
 
 soak:  ## the fault tests with full counts; goes on after what is done at this commit; PART=T01: that one
 	@tools/setup.sh dev

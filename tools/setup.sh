@@ -23,7 +23,10 @@ packages() { find rfaas transport executors allocator slurm_plugin -name __init_
 # Encryption is built in where OpenSSL's headers are.
 openssl() { cat /usr/include/openssl/opensslv.h /usr/local/include/openssl/opensslv.h 2>/dev/null || true; }
 
-fingerprint=$({ pwd; openssl; packages | LC_ALL=C sort; built_from | LC_ALL=C sort | xargs sha256sum; } | sha256sum | cut -d' ' -f1)
+# RDMA likewise, where those of rdma-core are.
+verbs() { cat /usr/include/infiniband/verbs.h 2>/dev/null || true; }
+
+fingerprint=$({ pwd; openssl; verbs; packages | LC_ALL=C sort; built_from | LC_ALL=C sort | xargs sha256sum; } | sha256sum | cut -d' ' -f1)
 
 is_current() { [[ -f .venv/.installed-$1 && $(<".venv/.installed-$1") == "$fingerprint" ]]; }
 

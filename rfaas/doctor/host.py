@@ -17,7 +17,7 @@ import rfaas
 from rfaas.doctor.finding import Finding
 from rfaas.settings import TABLE, Settings
 from rfaas.settings.table import OTHER_VARIABLES
-from rfaas_transport import tls
+from rfaas_transport import tls, verbs
 from rfaas_transport.errors import RfaasError
 
 FEW_FILES: Final = 1024  # a session process with 200 workers has 500 descriptors
@@ -152,16 +152,19 @@ def _rdma_devices() -> list[str]:
 
 
 def rdma() -> Iterator[Finding]:
-    """InfiniBand or RoCE devices, and the headers that the verbs medium is built with."""
-    headers = Path("/usr/include/infiniband/verbs.h").is_file()
-    built = "headers here" if headers else "no headers (infiniband/verbs.h)"
-    remedy = "" if headers else "apt install libibverbs-dev, or the site's rdma-core, before building rfaas"
-    devices = _rdma_devices()
-    if devices:
-        text = f"{', '.join(devices)}; {built}; this version of rfaas has no verbs medium yet"
-        yield Finding("RDMA", "info", text, remedy)
-    else:
-        yield Finding("RDMA", "info", f"no device; {built}; calls go over TCP and unix sockets", remedy)
+    """RDMA devices, and whether this rfaas was built with what speaks to them."""
+    if not verbs.is_built():
+        remedy = "install rdma-core with its headers (Debian: libibverbs-dev, ibverbs-providers) and build rfaas again"
+        found = [device.name for device in Path("/sys/class/infiniband").glob("*")]
+        there = f"{', '.join(sorted(found))} here, but " if found else ""
+        yield Finding("RDMA", "info", f"{there}rfaas was built without rdma-core", remedy)
+        return
+    problem = verbs.why_not()
+    if problem:
+        yield Finding("RDMA", "info", problem, "`rfaas devices` lists ports and addresses")
+        return
+    names = sorted({f"{at.device}:{at.port} ({at.link_layer})" for at in verbs.addresses() if at.is_active and at.gid})
+    yield Finding("RDMA", "info", f"{', '.join(names)}; channels can go over it, but calls don't yet")
 
 
 def encryption() -> Iterator[Finding]:

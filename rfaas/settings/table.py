@@ -410,5 +410,5 @@ RENAMED_VARIABLES: Final = {
 CONFIG_VARIABLE: Final = "RFAAS_CONFIG"
 """Names the project's file, or "none"; else it is the `rfaas.toml` nearest upward."""
 
-OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "RFAAS_FILES", "RFAAS_SLICE", "RFAAS_PYTHON"})
+OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "RFAAS_FILES", "RFAAS_SLICE", "RFAAS_PYTHON", "RFAAS_RDMA_DEVICE"})
 """Variables of ours that are no settings: not taken for typing errors."""

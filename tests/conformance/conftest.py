@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from support.media import MEDIA, STREAMS
+from support.media import EACH_MEDIUM, MEDIA, STREAMS
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def no_descriptor_is_left():
     assert set(os.listdir("/proc/self/fd")) - before == set()
 
 
-@pytest.fixture(params=MEDIA)
+@pytest.fixture(params=EACH_MEDIUM)
 def medium(request):
     return request.param
 

@@ -9,7 +9,7 @@ import pytest
 from rfaas_transport._core import Frame, Loan, Poller, Request, Requests
 from rfaas_transport.errors import ChannelClosed
 from rfaas_transport.frame import Kind, Status
-from support.media import MEDIA
+from support.media import EACH_MEDIUM, MEDIA
 from support.waiting import wait_until
 
 TIMEOUT_S = 20.0
@@ -86,7 +86,7 @@ class Rig:
         self.poller.close()
 
 
-@pytest.fixture(params=MEDIA)
+@pytest.fixture(params=EACH_MEDIUM)
 def medium(request):
     return request.param
 

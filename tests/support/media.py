@@ -8,7 +8,9 @@ import os
 import socket
 from collections.abc import Callable
 
-from rfaas_transport import tls
+import pytest
+
+from rfaas_transport import tls, verbs
 from rfaas_transport._core import Channel, Frame, shm_segment
 from rfaas_transport.errors import RfaasError
 from support.waiting import wait_until
@@ -46,13 +48,26 @@ def _encrypted(**options: int) -> tuple[Channel, Channel]:
     return left, right
 
 
+def _over_rdma(**options: int) -> tuple[Channel, Channel]:
+    """Two ends that are connected; on this machine, over any device."""
+    device = os.environ.get("RFAAS_RDMA_DEVICE", "")
+    left, right = (Channel.from_verbs(sock.detach(), device=device, **options) for sock in socket.socketpair())
+    for channel in (right, left, right):
+        assert channel.wait(TIMEOUT_S)
+        assert channel.poll() is None
+    return left, right
+
+
 MEDIA: dict[str, Callable[..., tuple[Channel, Channel]]] = {
     "inproc": Channel.pair,
     "tcp": lambda **options: _adopted(tcp_sockets(), **options),
     "unix": lambda **options: _adopted(socket.socketpair(), **options),
     "shm": _over_memory,
     **({"tls": _encrypted} if tls.is_built() else {}),
+    **({"verbs": _over_rdma} if not verbs.why_not() else {}),
 }
+# For parametrizing. Those over RDMA bear the mark of the ring that runs them where devices are: in a guest, as a rule.
+EACH_MEDIUM = [pytest.param(name, marks=[pytest.mark.rdma] if name == "verbs" else []) for name in MEDIA]
 STREAMS: dict[str, Callable[[], tuple[socket.socket, socket.socket]]] = {
     "tcp": tcp_sockets,
     "unix": socket.socketpair,

@@ -1,7 +1,7 @@
 /* rfaas_channel.h - the contract of every medium: a symmetric channel that carries frames and completions.
  *
  * A channel knows frames, credits and its end; it knows no calls, leases or Python, and starts no thread. A medium
- * (inproc, tcp, shm, later verbs) fills in one table of operations, struct rfaas_medium, and keeps ordered
+ * (inproc, tcp, shm, verbs) fills in one table of operations, struct rfaas_medium, and keeps ordered
  * messages; all else here is common to all media. Spec: docs/spec/001-invocation.md.
  *
  * Threads: one thread at a time uses a channel, unless an entry says otherwise; whoever shares one brings the lock.
@@ -103,7 +103,7 @@ typedef struct rfaas_statistics {
 /* Common part, first member of every medium's own struct. A medium touches `receiver` and what it is told to. */
 struct rfaas_channel {
     const rfaas_medium *medium;
-    const char *name; /* "tcp", "unix", "tls", "inproc", "shm" */
+    const char *name; /* "tcp", "unix", "tls", "inproc", "shm", "verbs" */
     pid_t owner;      /* the process that opened it */
     uint64_t max_payload_bytes;
     uint32_t tx_credits; /* credited frames that may be sent */
@@ -167,6 +167,16 @@ rfaas_rc rfaas_shm_adopt(int fd, int memory_fd, int side, uint64_t max_payload_b
  * 1 maps it for reading, and what lies in it is then not copied; if it can't be mapped, nothing changes. The descriptor
  * stays the caller's. Before anything is received. */
 void rfaas_shm_adopt_pool(rfaas_channel *channel, int pool_fd);
+
+struct rfaas_verbs_ops;
+
+/* One end over RDMA on `device` (see verbs_link.h), set up over a connected stream socket with nothing in it whose other end
+ * does the same; the channel owns it from then on. The set-up goes on in poll() and flush(); what is sent before its end is
+ * queued, and one that fails is a channel that BROKE. On UNSUITABLE (no stream socket, no device, a limit) the peer has been
+ * told, `why`, of 160 bytes, says what is missing, and as on NO_MEMORY the caller still owns the socket. Closing it waits
+ * until the peer's device has what was sent, at most half a second. */
+rfaas_rc rfaas_verbs_adopt(int fd, const struct rfaas_verbs_ops *ops, const char *device, uint64_t max_payload_bytes,
+                           rfaas_channel **channel, char *why);
 
 /* Memory in this side's arena for an array that is to be sent. */
 typedef struct rfaas_channel_array {

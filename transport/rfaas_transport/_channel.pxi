@@ -33,6 +33,12 @@ cdef extern from "secure_stream.h" nogil:
     ctypedef struct rfaas_secure_ops:
         pass
 
+cdef extern from "verbs_link.h" nogil:
+    ctypedef struct rfaas_verbs_ops:
+        pass
+    enum:
+        RFAAS_VERBS_WHY_BYTES
+
 cdef extern from "rfaas_channel.h" nogil:
     enum:
         RFAAS_SEGMENTS_MAX
@@ -98,6 +104,8 @@ cdef extern from "rfaas_channel.h" nogil:
     rfaas_rc rfaas_inproc_pair(uint64_t max_payload_bytes, rfaas_channel **left, rfaas_channel **right)
     int rfaas_shm_create(uint64_t arena_bytes)
     rfaas_rc rfaas_shm_adopt(int fd, int memory_fd, int side, uint64_t max_payload_bytes, rfaas_channel **channel)
+    rfaas_rc rfaas_verbs_adopt(int fd, const rfaas_verbs_ops *ops, const char *device, uint64_t max_payload_bytes,
+                               rfaas_channel **channel, char *why)
     void rfaas_shm_adopt_pool(rfaas_channel *channel, int pool_fd)
     bint rfaas_channel_array_take(rfaas_channel *channel, size_t size_bytes, rfaas_channel_array *array)
     void rfaas_channel_array_give_back(rfaas_channel *channel, const rfaas_channel_array *array)
@@ -433,6 +441,35 @@ cdef class Channel:
             raise ConfigError(f"descriptors {fd} and {memory_fd} are no unix stream socket and sealed segment of a channel")
         if pool_fd >= 0:
             rfaas_shm_adopt_pool(channel, pool_fd)
+        return _adopt(channel)
+
+    @staticmethod
+    def from_verbs(int fd, *, str device="", uint64_t max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES):
+        """Make one end of a channel over RDMA; a connection becomes the channel's own.
+
+        The other side does the same with its end of the connection. Setting up goes on in `poll` and `flush`; what is
+        sent meanwhile is queued. A peer without RDMA says so: then the channel breaks, with the peer's reason.
+
+        Args:
+            fd: a connected stream socket with nothing in it, on which the two sides set the connection up, and whose end
+                is the channel's.
+            device: "mlx5_0", "mlx5_0:1" with a port; "": the one with the socket's own address, else any that is up.
+            max_payload_bytes: larger payloads are refused, sent or received.
+        Raises:
+            ConfigError: no such socket, no device, a limit of locked memory, or nothing built in; the reason is in the
+                text. The socket stays the caller's, and the peer was told unless nothing is built in.
+            MemoryError: no memory for the channel; the socket stays the caller's.
+        """
+        cdef rfaas_channel *channel = NULL
+        cdef char[RFAAS_VERBS_WHY_BYTES] why
+        cdef bytes name = device.encode()
+        why[0] = 0
+        cdef const rfaas_verbs_ops *ops = _rdma()
+        cdef rfaas_rc rc = rfaas_verbs_adopt(fd, ops, name, max_payload_bytes, &channel, why)
+        if rc == RFAAS_NO_MEMORY:
+            raise MemoryError
+        if rc != RFAAS_OK:
+            raise ConfigError((<bytes>why).decode("utf-8", "replace"))
         return _adopt(channel)
 
     cdef void acquire(self):
@@ -875,6 +912,14 @@ cdef const rfaas_secure_ops *_encryption(bytes key) except NULL:
     tls.require()
     from rfaas_transport import _tls
     return <const rfaas_secure_ops *>PyCapsule_GetPointer(_tls.operations, "rfaas_transport._tls.operations")
+
+
+cdef const rfaas_verbs_ops *_rdma() except NULL:
+    """Loads what speaks to RDMA devices, which nobody else pays for."""
+    from rfaas_transport import verbs
+    verbs.require_built()
+    from rfaas_transport import _verbs
+    return <const rfaas_verbs_ops *>PyCapsule_GetPointer(_verbs.operations, "rfaas_transport._verbs.operations")
 
 
 cdef Channel _adopt(rfaas_channel *channel):

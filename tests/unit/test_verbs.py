@@ -1,0 +1,48 @@
+"""What is said of RDMA without a device: addresses as people write them, reasons, and the command's answer."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rfaas.cli.devices import devices
+from rfaas_transport import verbs
+from rfaas_transport.errors import ConfigError
+
+HAS_DEVICES = any(Path("/sys/class/infiniband").glob("*"))
+
+
+def address(gid=b"", **changes):
+    fields = dict.fromkeys(verbs.Address.__dataclass_fields__, 0)
+    return verbs.Address(**fields | {"device": "x0", "state": "active", "gid": gid} | changes)
+
+
+@pytest.mark.parametrize(
+    ("gid", "shown"),
+    [
+        (b"", "-"),
+        (bytes(10) + b"\xff\xff\x0a\x4d\x00\x01", "10.77.0.1"),
+        (bytes.fromhex("fe80000000000000cc5e08fffe5575d5"), "fe80::cc5e:8ff:fe55:75d5"),
+    ],
+)
+def test_an_address_is_shown_as_people_write_it(gid, shown):
+    assert address(gid).shown() == shown
+
+
+def test_only_an_active_port_is_active():
+    assert [address(state=state).is_active for state in ("active", "down", "initialised")] == [True, False, False]
+
+
+def test_without_a_device_everybody_says_so():
+    if HAS_DEVICES and verbs.is_built():
+        assert verbs.addresses()
+        return
+    problem = verbs.why_not()
+    assert problem
+    with pytest.raises(ConfigError, match="RDMA can't be used here") as raised:
+        verbs.require()
+    assert problem in str(raised.value)
+    assert raised.value.hint
+    done = CliRunner().invoke(devices)
+    assert done.exit_code != 0
+    assert "RDMA" in done.output or "rdma-core" in done.output
