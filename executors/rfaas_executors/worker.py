@@ -222,7 +222,8 @@ class Worker:
         """Handle what has come on one channel."""
         try:
             while not connection.channel.closed:
-                frame = connection.channel.poll() or self._look_for_frame(connection)
+                frame = connection.channel.poll() if connection.hot is None else None  # else that is the shorter way
+                frame = frame or self._look_for_frame(connection)
                 if frame is None:
                     self._poller.want_write(connection.channel.fileno(), connection.channel.wants_write)
                     return
@@ -262,7 +263,7 @@ class Worker:
     def _next_frame(self, connection: Connection, soon_s: float) -> Frame | None:
         """A frame that comes within `soon_s`, once the calls of the function that ran last are served."""
         hot = connection.hot
-        if hot is None:
+        if hot is None or connection.parked is not None:  # calls run in the order in which they came
             return connection.channel.spin(soon_s)
         if self._untidy and connection.hot_identity != self._last:  # no function meets what another one left
             self._tidy_up()

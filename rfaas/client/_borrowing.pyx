@@ -13,12 +13,13 @@ from rfaas_transport._core import Request
 
 cdef extern from "Python.h":
     object PyLong_FromVoidPtr(void *pointer)
+    object PyByteArray_FromObject(object data)
+    object PyMemoryView_FromObject(object data)
 
 cdef object loads = pickle.loads, dumps = pickle.dumps
 cdef bytes NO_ARGUMENTS = pickle.dumps(((), {}), 5), NOTHING = pickle.dumps(None, 5)  # of many calls, and their results
 cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str])  # hold nothing that travels on its own
 
-cdef object ANY_ROOM = Room(0, None)  # of calls that name no capacity
 cdef int SMALL_BYTES = 4096  # bytes are handed over at less cost than a view of them
 
 ELSEWHERE = object()
@@ -83,8 +84,7 @@ cdef class Borrowing:
             definition = self.look_up(function)
             if definition is None:
                 return None
-            known = (function, definition, definition.identity, isinstance(function, ByteFunction))
-            self.known[key] = known
+            known = self.known[key] = self.remember(function, definition)
         if (<tuple>known)[3]:
             return self.prepare_bytes(<tuple>known, function, args, kwargs, settings)
         payload = pack(args, kwargs, self.limit_bytes)
@@ -92,14 +92,18 @@ cdef class Borrowing:
             return None
         return Request((<tuple>known)[2], payload, ((<tuple>known)[1], settings, None))
 
+    cdef tuple remember(self, function, definition):
+        """Of a function: what its requests are made of. Of one over bytes the usual room for its output, too."""
+        is_over_bytes = isinstance(function, ByteFunction)
+        room = Room(function.out_size or 0, None) if is_over_bytes else None
+        asked_bytes = room.asked_bytes(self.limit_bytes) if is_over_bytes else 0
+        return function, definition, definition.identity, is_over_bytes, room, asked_bytes
+
     cdef object prepare_bytes(self, tuple known, function, tuple args, dict kwargs, settings):
         """A request whose payload is the input itself."""
         if not kwargs and len(args) == 1 and type(args[0]) is bytes and len(<bytes>args[0]) <= SMALL_BYTES:
             if not self.limit_bytes or len(<bytes>args[0]) <= self.limit_bytes:
-                if function.out_size is None and not self.limit_bytes:
-                    return Request(known[2], args[0], (known[1], settings, ANY_ROOM))
-                room = Room(function.out_size or 0, None)
-                return Request(known[2], args[0], (known[1], settings, room), room.asked_bytes(self.limit_bytes))
+                return Request(known[2], args[0], (known[1], settings, known[4]), known[5])
         try:
             data, capacity_bytes, out = function.pack(args, kwargs)
         except Exception:
@@ -117,7 +121,9 @@ cdef class Borrowing:
         room = (<tuple>request.about)[2]
         try:
             if room is not None:
-                return room.take(answer), None
+                if room.out is not None:
+                    return room.take(answer), None
+                return PyMemoryView_FromObject(PyByteArray_FromObject(answer)), None
             return (None if answer == NOTHING else loads(answer)), None
         except Exception as error:
             return self.load(request, None, error)

@@ -20,7 +20,7 @@ from support.invariants import assert_kept
 from support.leftovers import children
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.figures]
+pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.serial]
 
 LIMIT = 200  # tasks of a worker; 512 by default, but this machine is shared
 TIMEOUT_S = 60

@@ -54,10 +54,15 @@ class Residue:
         assert not shared, f"shared memory left: {shared}"
         files = sorted(str(path) for path in Path(temporary).rglob("*"))
         assert not files, f"temporary files left: {files}"
-        gc.collect()  # gRPC's channels are in cycles, and the last of them closes what all shared
+        try:
+            wait_until(lambda: not self._new_descriptors(), 5.0, "descriptors of this process")
+        except AssertionError:
+            raise AssertionError(f"descriptors of this process left: {self._new_descriptors()}") from None
+
+    def _new_descriptors(self):
+        gc.collect()  # gRPC's channels are in cycles, and the last of them closes what all shared, in a thread of its own
         new = {fd: target for fd, target in descriptors().items() if fd not in self._descriptors_before}
-        new = {fd: target for fd, target in new.items() if not _stays(target)}
-        assert not new, f"descriptors of this process left: {new}"
+        return {fd: target for fd, target in new.items() if not _stays(target)}
 
 
 def marked_processes(events):

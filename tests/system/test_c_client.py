@@ -149,6 +149,7 @@ def test_a_thousand_calls_one_after_the_other(start, nothing_stays):
     start("invoke", 100_000 if SOAK else 1000).finish()
 
 
+@pytest.mark.serial  # with sanitizers, 66,000 times
 def test_more_calls_on_one_channel_than_16_bits_number(start, nothing_stays):
     start("invoke-on-one", 66_000).finish()
 

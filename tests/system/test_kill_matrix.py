@@ -18,7 +18,7 @@ from support.leftovers import children
 from support.stream import Stream, figures
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.figures]
+pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.serial]
 
 KILLS = 20
 SLACK = 3  # asserted deadline over goal

@@ -55,6 +55,7 @@ def test_a_client_that_holds_the_gil_keeps_its_lease_and_gets_its_results_afterw
     assert [len(pids) for pids in witness.starts().values()] == [1] * CORES
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("mode", ["personal", "embedded"])
 def test_short_calls_do_not_wait_behind_a_long_one(request, mode):
     place = request.getfixturevalue("ring" if mode == "personal" else "alone")
