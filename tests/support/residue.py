@@ -60,7 +60,7 @@ class Residue:
             raise AssertionError(f"descriptors of this process left: {self._new_descriptors()}") from None
 
     def _new_descriptors(self):
-        gc.collect()  # gRPC's channels are in cycles, and the last of them closes what all shared, in a thread of its own
+        gc.collect()  # gRPC's channels are in cycles; the last closes what all shared, in a thread of its own
         new = {fd: target for fd, target in descriptors().items() if fd not in self._descriptors_before}
         return {fd: target for fd, target in new.items() if not _stays(target)}
 
