@@ -350,7 +350,7 @@ cdef class Loan:
             sleep_ns = min(self.sleep_ns, max(0, <int64_t>(timeout_s * 1e9)))
         if not rfaas_loan_take(&self.loan):
             return False
-        if request.sent and len(self.queue) == 0 and not self.await_answers(sleep_ns):  # it was looked at just now
+        if self.is_on_its_way(request) and not self.await_answers(sleep_ns):  # it was looked at just now
             self.poller.wake()
             self.look_after()
             return request.done
@@ -392,6 +392,14 @@ cdef class Loan:
         else:
             rfaas_loan_leave(&self.loan)
             self.poller.wake()
+
+    cdef bint is_on_its_way(self, Request request):
+        """True if nothing is to be sent before there is an answer to be taken."""
+        cdef _Lent one
+        if not request.sent or len(self.queue) > 0:
+            return False
+        one = <_Lent>PyList_GET_ITEM(self.lent, request.channel)
+        return one.channel.channel.queued_bytes == 0
 
     cdef bint exchange(self):
         """Take the answers that are there and send what waits; False: the rest is the owner's affair."""

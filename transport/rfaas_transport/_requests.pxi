@@ -65,8 +65,9 @@ cdef class Requests:
         if channel.polling:
             raise RuntimeError("another thread polls this channel")
         channel.polling = True
-        # First for as long as a hot client needs, which is less than giving up the GIL and getting it back takes.
-        cdef rfaas_rc rc = rfaas_channel_look(channel.channel)
+        # First for as long as a hot client needs, which is less than giving up the GIL and getting it back takes. What is
+        # queued leaves by `take` only.
+        cdef rfaas_rc rc = RFAAS_OK if channel.channel.queued_bytes > 0 else rfaas_channel_look(channel.channel)
         if rc == RFAAS_AGAIN:
             with nogil:
                 rc = rfaas_channel_spin(channel.channel, spin_ns)
