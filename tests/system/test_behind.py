@@ -132,6 +132,7 @@ def test_shutdown_cancels_what_lies_behind(single):
     assert all(future.cancelled() for future in short)
 
 
+@pytest.mark.serial  # calls lie behind others for as long as those are quick
 @pytest.mark.parametrize("transport", ["shm", "tcp"])
 def test_of_the_calls_at_a_killed_worker_only_the_one_that_ran_is_lost(transport):
     with rfaas.Executor(max_workers=1, transport=transport) as executor:
