@@ -11,16 +11,9 @@
 #include <unistd.h>
 
 #include "array_pool.h"
+#include "expect.h"
 #include "rfaas_channel.h"
 #include "shm_segment.h"
-
-#define EXPECT(condition)                                                          \
-    do {                                                                           \
-        if (!(condition)) {                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);        \
-            exit(1);                                                               \
-        }                                                                          \
-    } while (0)
 
 enum { ARENA_BYTES = 1 << 20, POOL_BYTES = 16 << 20, LIMIT_BYTES = 1 << 24, BUDGET_BYTES = 1 << 20, ROUNDS = 500 };
 

@@ -14,15 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "expect.h"
 #include "loan.h"
-
-#define EXPECT(condition)                                                          \
-    do {                                                                           \
-        if (!(condition)) {                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);        \
-            exit(1);                                                               \
-        }                                                                          \
-    } while (0)
 
 enum { LIMIT_BYTES = 1 << 20, BUDGET_BYTES = 1 << 20, BORROWERS = 2, LONG_NS = 1000000000 };
 

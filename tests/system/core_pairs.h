@@ -2,18 +2,8 @@
 #ifndef RFAAS_CORE_PAIRS_H
 #define RFAAS_CORE_PAIRS_H
 
-#include <stdio.h>
-#include <stdlib.h>
-
+#include "expect.h"
 #include "rfaas_channel.h"
-
-#define EXPECT(condition)                                                          \
-    do {                                                                           \
-        if (!(condition)) {                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);        \
-            exit(1);                                                               \
-        }                                                                          \
-    } while (0)
 
 enum { BUDGET_BYTES = 1 << 20, LIMIT_BYTES = 1 << 24 };
 
