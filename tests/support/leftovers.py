@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 OF_TESTS = "of-tests-"
+OF_OTHERS = (OF_TESTS, "vader_segment.", "sm_segment.")  # the latter two are Open MPI's, of programs that tests run
 
 
 def alive(pid):
@@ -46,8 +47,8 @@ def parent(pid):
 
 
 def shared_memory():
-    """Names in /dev/shm, but for those that tests made themselves: other tests run beside this one."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith(OF_TESTS)}
+    """Names in /dev/shm, but for those that tests or MPI made themselves: other tests run beside this one."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(OF_OTHERS)}
 
 
 def name_in_shared_memory(word):
