@@ -24,6 +24,7 @@ LIMIT = 96 << 20
 TIMEOUT_S = 60
 SLACK = 3  # asserted deadline over goal
 GOAL_S = 1.0
+MOST_BESIDE_MIB = 4 * 20.0  # what an interpreter takes, in the function's process and three children
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def assert_told(error):
     assert (error.may_have_run, error.phase, error.retriable) == (True, "STARTED", False)
     had, limit = re.search(r"it had (\S+) MiB of memory.*its limit was (\S+) MiB", error.message).groups()
     assert float(limit) == 96.0
-    assert 96.0 <= float(had) < 192.0 + 32.0  # as told, to a tenth
+    assert 96.0 <= float(had) < 192.0 + MOST_BESIDE_MIB  # as told, to a tenth
     assert "memory=" in error.hint
     return float(had)
 
