@@ -21,6 +21,7 @@ from rfaas_executors.limits import COST_SHARE, DEFAULT_TASKS, LEAST_BYTES, Beyon
 from rfaas_transport.errors import ReasonCode
 
 EVERY_S = 0.05  # between looks at a worker that runs a call
+AT_LEAST_EVERY_S = 0.5  # whatever a look costs: what forks without end makes looking dear, and must be seen
 IDLE_EVERY_S = 1.0  # and at one that runs none: what its calls left behind may still grow
 LEAST_AVAILABLE = 0.02  # of the machine's memory; below, the largest worker goes
 
@@ -110,14 +111,15 @@ class Watch:
                 wake_if_stopped(template)
         self._timer = None
         if self._watched:
-            pause_s = max(EVERY_S, (time.thread_time() - began_s) / COST_SHARE / max(1, len(self._watched)))
-            self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
+            pause_s = (time.thread_time() - began_s) / COST_SHARE / max(1, len(self._watched))
+            self._timer = asyncio.get_running_loop().call_later(_bounded(pause_s, EVERY_S), self._look)
 
     def _look_at(self, worker: int, watched: _Watched, busy: bool, now_s: float) -> None:
         began_s = time.thread_time()
         found = watched.limits.look(now_s)
         cost_s = time.thread_time() - began_s
-        watched.due_s = now_s + max(EVERY_S / 2 if busy else IDLE_EVERY_S, cost_s / COST_SHARE)
+        pause_s = cost_s / COST_SHARE
+        watched.due_s = now_s + (_bounded(pause_s, EVERY_S / 2) if busy else max(IDLE_EVERY_S, pause_s))
         if isinstance(found, Beyond):
             self._post(on.LimitExceeded(worker, found.reason_code, found.hint))
         elif found is not None and watched.close_look is None:
@@ -150,3 +152,7 @@ def wake_if_stopped(pid: int) -> None:
     with contextlib.suppress(OSError, IndexError):
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
             os.kill(pid, signal.SIGCONT)
+
+
+def _bounded(pause_s: float, least_s: float) -> float:
+    return max(least_s, min(pause_s, AT_LEAST_EVERY_S))

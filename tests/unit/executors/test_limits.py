@@ -178,3 +178,18 @@ def test_a_template_that_was_stopped_goes_on():
         wait_until(lambda: state() == "S", 5)
         process.kill()
     watch.wake_if_stopped(process.pid)
+
+
+def test_a_busy_worker_is_looked_at_within_a_second_however_dear_the_last_look_was(hold, monkeypatch):
+    """A fork bomb makes each look wait for the kernel's lock of the process table."""
+    looks_s = []
+
+    def dear_look(limits, now_s):
+        looks_s.append(now_s)
+        return None
+
+    clock_s = iter(range(1 << 30))  # each reading one second of CPU later than the last
+    monkeypatch.setattr(watch.WorkerLimits, "look", dear_look)
+    monkeypatch.setattr(watch.time, "thread_time", lambda: next(clock_s))
+    assert watched(hold, 1.8) == []
+    assert len(looks_s) >= 4, "two workers, twice each"
