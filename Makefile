@@ -35,7 +35,7 @@ check:  ## format, lint, spelling, types, layers, and the tests that start no se
 	MYPYPATH=tests .venv/bin/mypy --explicit-package-bases tests/cluster/rig tests/cluster/delay.py
 	.venv/bin/lint-imports --no-logo
 	$(PYTHON) tools/check_docs.py
-	.venv/bin/pytest -q $(QUICK_TESTS)
+	.venv/bin/pytest -q -n auto --maxprocesses 8 --dist worksteal $(QUICK_TESTS)
 
 test: check  ## everything: real processes, every Python, a real Slurm (root installs what that needs); half an hour; RING=slurm: that one
 	@tools/apt-install.sh

@@ -4,7 +4,8 @@ usage: python tools/test_on_pythons.py [VERSION...]      e.g. 3.12.1; default: a
 
 As many interpreters at a time as there are CPUs; what a step printed is shown when it is over. Each has a venv in
 `.cache/pythons/` with the wheel and the `test` extra, and a copy of the tests, so that nothing can be imported from the
-checkout. The oldest also gets the oldest protobuf that users pin. Must run on the standard library and pip alone.
+checkout. The oldest also gets the oldest protobuf that users pin. The interpreter that runs this has run the tests by
+`make check`: unless it is asked for, only the example is run there. Must run on the standard library and pip alone.
 """
 
 import hashlib
@@ -93,7 +94,8 @@ def test_on(python: str, version: str, pins: tuple[str, ...]) -> bool:
     tests = [name for name in TESTS if list((tree / name).glob("**/test_*.py"))]
     # The script, not `-m pytest`, which would put the current folder on the path.
     pytest = [str(venv_python.with_name("pytest")), "-q", "-p", "no:cacheprovider", *tests]
-    passed = run(f"Python {version} tests", pytest, tree, TESTS_TIMEOUT_S)
+    is_tested = not sys.argv[1:] and Path(python).resolve() == Path(sys.executable).resolve()
+    passed = is_tested or run(f"Python {version} tests", pytest, tree, TESTS_TIMEOUT_S)
     if (tree / FIRST_EXAMPLE).exists():
         example = [str(venv_python), FIRST_EXAMPLE]
         passed = run(f"Python {version} {FIRST_EXAMPLE}", example, tree, EXAMPLE_TIMEOUT_S) and passed
