@@ -60,7 +60,7 @@ fmt:  ## format the sources and mend what the linter can mend
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-docs:  ## check links between the documents and run the programs in the README
+docs:  ## check links between the documents and run the programs in them
 	@tools/setup.sh dev
 	$(PYTHON) tools/check_docs.py --run
 

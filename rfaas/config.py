@@ -20,8 +20,10 @@ from rfaas_transport import tls
 from rfaas_transport.errors import AllocatorUnavailable, ConfigError
 
 TRANSPORTS: Final = ("auto", "shm", "tcp")
-SECURITIES: Final = ("trusted", "encrypt")
 """Media that a channel may be asked to use; `auto` takes the best that both ends have."""
+
+SECURITIES: Final = ("trusted", "encrypt")
+"""Whether calls over TCP go in plain between two sides that are proven, or encrypted."""
 
 PLACEMENTS: Final = ("pack", "spread")
 """On as few nodes as possible, or on as many: a hint to the allocator (docs/spec/002-lease.md section 5)."""

@@ -1,12 +1,15 @@
 """Checks that links between the Markdown files lead somewhere; with --run, also runs the programs in them.
 
-usage: python tools/check_docs.py [--run]
+usage: python tools/check_docs.py [--run] [FILE...]     default: every document
 
-A link must name a file of the repository and, after `#`, a heading in it; links to the web are not followed. A block
-that begins with "```python run" is written to a file and run as a user would; when a block "```text output" follows it,
-that must be exactly what the program prints.
+A link must name a file of the repository and, after `#`, a heading in it; links to the web are not followed.
+
+What is run of a document lies in one folder, empty at first. Blocks that begin with "```c as kernel.c" are written
+there under that name. Then those that begin with "```sh run" or "```python run" are run as a user would, the commands
+before the programs; when a block "```text output" follows one, that must be exactly what it prints.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -23,8 +26,10 @@ FENCE = re.compile(r"^(```+)[^\n]*\n.*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"`[^`\n]*`")
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)[^)]*\)")
 HEADING = re.compile(r"^#{1,6} +(.*?)(?: +#+)?$", re.MULTILINE)
+FILE = re.compile(r"^```\w+ as (?P<name>[\w.]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(
-    r"^```python run\n(?P<program>.*?)^```$(?:\s*^```text output\n(?P<output>.*?)^```$)?", re.MULTILINE | re.DOTALL
+    r"^```(?P<language>python|sh) run\n(?P<program>.*?)^```$(?:\s*^```text output\n(?P<output>.*?)^```$)?",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -73,29 +78,46 @@ def check_links(path: Path) -> Iterator[Problem]:
 
 
 def check_programs(path: Path) -> Iterator[Problem]:
-    """Run the programs in a document, each in an empty folder; yield a problem for each that fails."""
+    """Run the programs in a document; yield a problem for each that fails."""
     text = path.read_text()
-    for match in PROGRAM.finditer(text):
-        line = text.count("\n", 0, match.start()) + 1
-        with tempfile.TemporaryDirectory(prefix="rfaas-docs-") as folder:
-            script = Path(folder) / "program.py"
-            script.write_text(match["program"])
+    programs = sorted(PROGRAM.finditer(text), key=lambda match: match["language"] == "python")
+    with tempfile.TemporaryDirectory(prefix="rfaas-docs-") as folder:
+        for match in FILE.finditer(text):
+            (Path(folder) / match["name"]).write_text(match["text"])
+        for match in programs:
+            line = text.count("\n", 0, match.start()) + 1
             try:
-                done = subprocess.run(
-                    [sys.executable, script], cwd=folder, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S
-                )
+                done = run_program(Path(folder), match["language"], match["program"])
             except subprocess.TimeoutExpired:
                 yield Problem(path, line, f"program still runs after {PROGRAM_TIMEOUT_S} s")
                 continue
-        if done.returncode != 0:
-            yield Problem(path, line, f"program ends with status {done.returncode}:\n{done.stderr}")
-        elif match["output"] is not None and done.stdout != match["output"]:
-            yield Problem(path, line, f"program prints\n{done.stdout}instead of\n{match['output']}")
+            if done.returncode != 0:
+                yield Problem(path, line, f"program ends with status {done.returncode}:\n{done.stderr}")
+            elif match["output"] is not None and done.stdout != match["output"]:
+                yield Problem(path, line, f"program prints\n{done.stdout}instead of\n{match['output']}")
+
+
+def run_program(folder: Path, language: str, program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of a document, with the commands of this interpreter's environment first in PATH.
+
+    Raises:
+        subprocess.TimeoutExpired: it was killed.
+    """
+    script = folder / ("program.py" if language == "python" else "commands.sh")
+    script.write_text(program)
+    command = [sys.executable, script] if language == "python" else ["sh", "-e", script]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S, env=environment
+    )
 
 
 def main() -> None:
-    """Check every Markdown file; exit status 1 when anything is wrong."""
-    documents = [p for p in sorted(ROOT.rglob("*.md")) if not SKIPPED_FOLDERS & set(p.relative_to(ROOT).parts)]
+    """Check Markdown files; exit status 1 when anything is wrong."""
+    named = [Path(name).resolve() for name in sys.argv[1:] if name != "--run"]
+    documents = named or [
+        path for path in sorted(ROOT.rglob("*.md")) if not SKIPPED_FOLDERS & set(path.relative_to(ROOT).parts)
+    ]
     problems = [problem for path in documents for problem in check_links(path)]
     if "--run" in sys.argv[1:]:
         problems += [problem for path in documents for problem in check_programs(path)]

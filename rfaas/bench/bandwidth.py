@@ -132,14 +132,15 @@ def measure(executor: Executor, plan: Plan, wish: Wish) -> Report:
 
     Raises:
         ConfigError: numpy is missing here; an answer was wrong.
-        RfaasError, OSError: as `latency.measure`.
+        RfaasError: as `latency.measure`.
     """
     try:
         import numpy  # noqa: F401
     except ImportError as error:
         raise ConfigError("rfaas bench bandwidth sends numpy arrays", hint="pip install rfaas[bench]") from error
-    with Benches(executor, wish) as bench, RawLink(executor, bench.medium, max(plan.sizes), here=bench.here) as link:
-        rows = [_row(bench, link, plan, size_bytes) for size_bytes in plan.sizes]
+    with Benches(executor, wish) as bench:
+        with RawLink(executor, bench.medium, max(plan.sizes), node=None if bench.here else bench.node) as link:
+            rows = [_row(bench, link, plan, size_bytes) for size_bytes in plan.sizes]
         noise = bench.noise()
         elapsed_s = time.monotonic() - bench.before.at_s
     return Report(bench.medium, bench.node, bench.pins, rows, noise, elapsed_s)

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from rfaas.bench import kinds, served
 from rfaas.bench.link import LARGE_BYTES, RawLink, medium_of
-from rfaas.bench.noise import WATCH_S, Machine, Noise, findings
+from rfaas.bench.noise import WATCH_S, Machine, Noise, findings, findings_apart
 from rfaas.bench.pinning import Pins, Wish, pinned
 from rfaas.bench.statistics import Summary, samples, summary
 from rfaas.executor import Executor
@@ -107,7 +107,14 @@ class Report:
 
 
 class Bench(NamedTuple):
-    """An executor whose only worker is known and pinned."""
+    """An executor whose only worker is known and pinned.
+
+    Attributes:
+        here: the worker is on this node.
+        before: this machine when it began.
+        there: the worker's machine then, if that is another one.
+        workers: how many there are; of several none is pinned.
+    """
 
     executor: Executor
     medium: str
@@ -115,26 +122,45 @@ class Bench(NamedTuple):
     here: bool
     pins: Pins
     before: Machine
+    there: Machine | None
+    workers: int
 
     def noise(self) -> list[Noise]:
         """What disturbed the time since `before`."""
-        after = Machine.read()
-        return findings(self.before, after, client_cpu=self.pins.client_cpu, worker_cpu=self.pins.worker_cpu)
+        after, cpus = Machine.read(), self.pins
+        if self.there is not None:
+            there = (self.there, self.executor.invoke(Machine.read))
+            return findings_apart((self.before, after), there, self.node, cpus.client_cpu, cpus.worker_cpu)
+        return findings(
+            *(self.before, after),
+            client_cpu=cpus.client_cpu,
+            worker_cpu=cpus.worker_cpu,
+            processes=1 + self.workers,
+        )
 
 
 class Benches:
-    """Makes a Bench of an executor, for a `with` block; everything is put back at its end."""
+    """Makes a Bench of an executor, for a `with` block; everything is put back at its end.
 
-    def __init__(self, executor: Executor, wish: Wish) -> None:
+    Args:
+        executor: with `workers` workers at most.
+        wish: of the user; what it says of several workers is not done.
+    """
+
+    def __init__(self, executor: Executor, wish: Wish, workers: int = 1) -> None:
         self._executor = executor
+        self._workers = workers
         host, namespace, _ = executor.invoke(served.whereabouts)
         self._node, self._here = host, (host, namespace) == served.whereabouts()[:2]
+        shares_cpus = executor.invoke(served.kernel) == served.kernel()
         self._before = Machine.read(WATCH_S)
-        self._pinned = pinned(executor, wish, self._before.siblings, self._here)
+        self._there = None if shares_cpus else executor.invoke(Machine.read, WATCH_S)
+        self._pinned = pinned(executor, wish if workers == 1 else Wish(pin=False), self._before.siblings, shares_cpus)
 
     def __enter__(self) -> Bench:
         pins = self._pinned.__enter__()
-        return Bench(self._executor, medium_of(self._executor), self._node, self._here, pins, self._before)
+        medium = medium_of(self._executor)
+        return Bench(self._executor, medium, self._node, self._here, pins, self._before, self._there, self._workers)
 
     def __exit__(self, *end: object) -> None:
         self._pinned.__exit__(*end)  # type: ignore[arg-type]
@@ -144,12 +170,12 @@ def measure(executor: Executor, plan: Plan, wish: Wish) -> Report:
     """Measure the only worker of an executor.
 
     Raises:
-        RfaasError: no worker, or it was lost, or a CPU can't be had; OSError: the bare link broke. Affinities are
-            restored in any case.
+        RfaasError: no worker, or it was lost, or a CPU can't be had, or the bare link broke. Affinities are restored
+            in any case.
     """
     with Benches(executor, wish) as bench:
         largest = max(NO_OP_BYTES, *plan.sizes)
-        with RawLink(executor, bench.medium, largest, here=bench.here) as link:
+        with RawLink(executor, bench.medium, largest, node=None if bench.here else bench.node) as link:
             rows = [_row(bench, link, plan, *series) for series in _series(plan)]
         noise = bench.noise()
         elapsed_s = time.monotonic() - bench.before.at_s

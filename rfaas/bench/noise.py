@@ -110,8 +110,35 @@ def findings(
         processes: how many of ours want a CPU at the same time.
     """
     pinned = [cpu for cpu in (client_cpu, worker_cpu) if cpu is not None]
+    return [*_placement(before, client_cpu, worker_cpu), *_of_one_machine(before, after, pinned, processes)]
+
+
+def findings_apart(
+    here: tuple[Machine, Machine],
+    there: tuple[Machine, Machine],
+    node: str,
+    client_cpu: int | None,
+    worker_cpu: int | None,
+) -> list[Noise]:
+    """Say what disturbed the time between two readings of two machines: CPUs of the same number are different ones.
+
+    Args:
+        here: of the client's machine, before and after.
+        there: of the worker's, by the worker.
+        node: name of the worker's machine.
+        client_cpu, worker_cpu: where the two sides were pinned, each on its own machine; None: the scheduler chose.
+    """
+    found = []
+    if client_cpu is None or worker_cpu is None:
+        found.append(Noise("unpinned", "nothing is pinned: both sides may move between CPUs"))
+    found += _of_one_machine(*here, [] if client_cpu is None else [client_cpu], processes=1)
+    for one in _of_one_machine(*there, [] if worker_cpu is None else [worker_cpu], processes=1):
+        found.append(Noise(one.what, f"on {node}, where the worker is: {one.text}"))
+    return found
+
+
+def _of_one_machine(before: Machine, after: Machine, pinned: Sequence[int], processes: int) -> list[Noise]:
     found = [
-        *_placement(before, client_cpu, worker_cpu),
         *_oversubscription(before, processes),
         *_load(before),
         *_governors(before, pinned or sorted(before.governors)),

@@ -83,7 +83,6 @@ def pinned(executor: Executor, wish: Wish, siblings: Mapping[int, str], here: bo
     try:
         yield pins
     finally:
-        with contextlib.suppress(ProcessLookupError):  # a thread that has ended
-            served.move_to(ours)
+        served.move_to(ours)
         with contextlib.suppress(Exception):  # a worker that was lost needs no restoring
             executor.invoke(served.move_to, theirs)

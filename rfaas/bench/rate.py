@@ -53,6 +53,8 @@ class Report:
     """A whole run.
 
     Attributes:
+        workers: asked for.
+        serving: there at the end, which an allocator may have fewer of.
         raw_per_s: round trips a second of 64 bare bytes, one in flight; None with several workers.
     """
 
@@ -60,6 +62,7 @@ class Report:
     node: str
     pins: Pins
     workers: int
+    serving: int
     raw_per_s: float | None
     rows: list[Row]
     noise: list[Noise]
@@ -70,10 +73,10 @@ def measure(executor: Executor, plan: Plan, wish: Wish, workers: int = 1) -> Rep
     """Measure an executor with so many workers; only a single worker is pinned.
 
     Raises:
-        RfaasError, OSError: as `latency.measure`; an answer was wrong.
+        RfaasError: as `latency.measure`; an answer was wrong.
     """
     single = workers == 1
-    with Benches(executor, wish if single else Wish(pin=False)) as bench:
+    with Benches(executor, wish, workers) as bench:
         raw_per_s = _raw_per_s(bench) if single else None
         _block(executor, min(64, max(plan.in_flight)), 200, 5.0)  # warm up, and have all workers come
         blocks: dict[int, list[tuple[float, list[int]]]] = {n: [] for n in plan.in_flight}
@@ -83,12 +86,13 @@ def measure(executor: Executor, plan: Plan, wish: Wish, workers: int = 1) -> Rep
         rows = [Row(n, spread([r for r, _ in made]), summary([s for _, s in made])) for n, made in blocks.items()]
         noise = bench.noise()
         elapsed_s = time.monotonic() - bench.before.at_s
-    return Report(bench.medium, bench.node, bench.pins, workers, raw_per_s, rows, noise, elapsed_s)
+        serving = executor.statistics()["workers"]
+    return Report(bench.medium, bench.node, bench.pins, workers, serving, raw_per_s, rows, noise, elapsed_s)
 
 
 def _raw_per_s(bench: Bench) -> float:
     room = samples(RAW_ROUND_TRIPS)
-    with RawLink(bench.executor, bench.medium, NO_OP_BYTES, here=bench.here) as link:
+    with RawLink(bench.executor, bench.medium, NO_OP_BYTES, node=None if bench.here else bench.node) as link:
         n = link.block(NO_OP_BYTES, memoryview(room), budget_s=1.0)
     return 1e9 / max(1, summary([room[:n]]).p50_ns)
 

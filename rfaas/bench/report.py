@@ -159,7 +159,8 @@ def rate_dict(report: rate.Report) -> dict[str, Any]:
         {"in_flight": row.in_flight, "per_s": row.per_s._asdict(), "calls": summary_dict(row.calls)}
         for row in report.rows
     ]
-    return {**_common(report), "workers": report.workers, "raw_per_s": report.raw_per_s, "rows": rows}
+    counts = {"workers": report.workers, "serving": report.serving}
+    return {**_common(report), **counts, "raw_per_s": report.raw_per_s, "rows": rows}
 
 
 # --- bandwidth ------------------------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import rfaas
@@ -60,12 +62,18 @@ def whereabouts() -> tuple[str, int, int]:
     return socket.gethostname(), os.stat("/proc/self/ns/net").st_ino, os.getpid()
 
 
+def kernel() -> str:
+    """Names the running kernel: processes that see the same one share its CPUs, whatever namespaces they are in."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def move_to(cpus: frozenset[int] | None) -> frozenset[int]:
     """Pin every thread of this process; returns where it was allowed to run before. None changes nothing."""
     before = frozenset(os.sched_getaffinity(0))
     if cpus is not None:
         for thread in os.listdir("/proc/self/task"):
-            os.sched_setaffinity(int(thread), cpus)
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(int(thread), cpus)
     return before
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
-from rfaas.cli.common import fail, json_option, print_json
-from rfaas.units import parse_size_bytes
-from rfaas_transport.errors import ConfigError, RfaasError
-
-if TYPE_CHECKING:
-    from rfaas.bench.pinning import Wish
-    from rfaas.executor import Executor
+from rfaas.cli.bench_options import (
+    check_room,
+    check_settings,
+    check_writable,
+    common_options,
+    end,
+    errors_said,
+    hot_for_s,
+    made_executor,
+    numbers,
+    sizes_of,
+    wish,
+    words,
+    write,
+)
+from rfaas.cli.common import json_option, print_json
+from rfaas_transport.errors import ConfigError
 
 LATENCY_SIZES: Final = ("0,1,64,1KiB,16KiB,256KiB,1MiB,16MiB,64MiB", "0,64,64KiB")
 BANDWIDTH_SIZES: Final = ("64KiB,1MiB,16MiB,64MiB", "64KiB,1MiB")
@@ -26,6 +33,7 @@ ITERATIONS: Final = (1000, 40)
 SECONDS: Final = (1.0, 0.1)
 BLOCKS: Final = (5, 2)
 WARM_PAUSES: Final = 2  # times hot_for_s: then a worker sleeps for certain
+MOST_SAMPLES: Final = 10_000_000  # of a series; each takes 8 bytes twice, and tens once it is summarized
 
 
 @click.group("bench")
@@ -33,45 +41,17 @@ def bench() -> None:
     """Measure what calls cost on this machine or cluster, beside the raw medium."""
 
 
-def common_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that all measurements of calls have; errors are said with their remedy."""
-    options = (
-        click.option("--transport", help="Medium: auto, shm or tcp [executor.transport]."),
-        click.option("--allocator", help="State directory, or embedded [as programs: `rfaas config show`]."),
-        click.option("--pin/--no-pin", default=True, show_default=True, help="Client and worker to a CPU each."),
-        click.option("--client-cpu", type=click.IntRange(0), help="CPU of the client [the first it may use]."),
-        click.option("--worker-cpu", type=click.IntRange(0), help="CPU of the worker [one of another core]."),
-        click.option("--seconds", type=click.FloatRange(0.05, 600), help="A series, at most [1; quick: 0.1]."),
-        click.option(
-            "--blocks", type=click.IntRange(1, 100), help="In which a series is made, by turns [5; quick: 2]."
-        ),
-        click.option("--quick", is_flag=True, help="Few of everything: does it work here? No figure to quote."),
-        json_option,
-    )
-
-    @functools.wraps(command)
-    def guarded(as_json: bool, **rest: Any) -> None:  # noqa: ANN401 - options
-        with errors_said(as_json):
-            command(as_json=as_json, **rest)
-
-    return functools.reduce(lambda made, option: option(made), reversed(options), guarded)
-
-
-@contextmanager
-def errors_said(as_json: bool) -> Iterator[None]:
-    """Say what went wrong and what to do about it; never a traceback."""
-    try:
-        yield
-    except RfaasError as error:
-        fail(error, as_json=as_json)
-    except OSError as error:
-        fail(ConfigError(f"the raw link failed: {error}", hint="does this host's name resolve?"), as_json=as_json)
-
-
 @bench.command("latency", short_help="Round trips of calls, hot and warm.")
 @click.option("--sizes", help=f"Payloads, there and back; 0: no arguments [{LATENCY_SIZES[0]}].")
-@click.option("-n", "--iterations", type=click.IntRange(1), help="Round trips of a series, at most [1000; quick: 40].")
-@click.option("--warm-up", type=click.IntRange(0), default=20, show_default=True, help="Calls before each block.")
+@click.option(
+    "-n",
+    "--iterations",
+    type=click.IntRange(1, MOST_SAMPLES),
+    help="Round trips of a series, at most [1000; quick: 40].",
+)
+@click.option(
+    "--warm-up", type=click.IntRange(0, MOST_SAMPLES), default=20, show_default=True, help="Calls before each block."
+)
 @click.option("--state", "states", default="hot,warm", show_default=True, help="hot: it polls; warm: it sleeps.")
 @click.option(
     "--call", "calls", default="invoke,submit", show_default=True, help="ex.invoke(f), ex.submit(f).result()."
@@ -120,40 +100,44 @@ def latency(
     from rfaas.bench.latency import LEAST_PAUSE_S, STATES, Plan, measure
 
     plan = Plan(
-        sizes=_sizes(sizes, LATENCY_SIZES[quick], zero=True),
-        states=_words("--state", states, STATES),
-        calls=_words("--call", calls, kinds.CALLS),
-        functions=_words("--kind", functions, kinds.FUNCTIONS),
+        sizes=sizes_of(sizes, LATENCY_SIZES[quick], zero=True),
+        states=words("--state", states, STATES),
+        calls=words("--call", calls, kinds.CALLS),
+        functions=words("--kind", functions, kinds.FUNCTIONS),
         iterations=iterations or ITERATIONS[quick],
         seconds=rest["seconds"] or SECONDS[quick],
         warm_up=warm_up,
         blocks=rest["blocks"] or BLOCKS[quick],
-        pause_s=LEAST_PAUSE_S + WARM_PAUSES * _hot_for_s(),
+        pause_s=LEAST_PAUSE_S + WARM_PAUSES * hot_for_s(),
     )
+    check_room(max(plan.sizes))
+    check_writable(raw_samples, plot, cdf)
     plots.check([plot, cdf])
-    _check_writable(raw_samples)
-    with _executor(transport, allocator) as executor:
-        found = measure(executor, plan, _wish(rest))
-    if raw_samples is not None:
-        raw_samples.write_text("\n".join(report.sample_lines(found)) + "\n")
-    if plot is not None:
-        plots.over_size(found, plot)
-    if cdf is not None:
-        plots.distribution(found, cdf)
+    with made_executor(transport, allocator) as executor:
+        found = measure(executor, plan, wish(rest))
+    unwritten = write(
+        (raw_samples, lambda path: path.write_text("\n".join(report.sample_lines(found)) + "\n")),
+        (plot, lambda path: plots.over_size(found, path)),
+        (cdf, lambda path: plots.distribution(found, path)),
+    )
     if as_json:
         print_json({**report.latency_dict(found), "plan": {**vars(plan)}, "clock": report.clock_dict()})
+        end(unwritten)
         return
     series = f"{plan.iterations} round trips a series in {plan.blocks} blocks by turns with the bare link"
     more = [f"# {series}, {plan.warm_up} before each not counted, at most {plan.seconds:g} s", report.clock_line()]
     if "warm" in plan.states:
         more.append(f"# warm: a pause of {plan.pause_s * 1e3:.1f} ms before each round trip; both bare sides sleep")
     _print("bench latency", found, more, report.latency_lines(found), quick=quick)
+    end(unwritten)
 
 
 @bench.command("rate", short_help="Calls a second, 1 to 1024 under way.")
 @click.option("--in-flight", help=f"Calls under way at a time [{IN_FLIGHT[0]}].")
-@click.option("-n", "--calls", type=click.IntRange(1), help="Calls of a block, at most [10000; quick: 200].")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Several are not pinned.")
+@click.option(
+    "-n", "--calls", type=click.IntRange(1, MOST_SAMPLES), help="Calls of a block, at most [10000; quick: 200]."
+)
+@click.option("--workers", type=click.IntRange(1, 65535), default=1, show_default=True, help="Several are not pinned.")
 @common_options
 def rate(
     in_flight: str | None,
@@ -179,19 +163,21 @@ def rate(
     from rfaas.bench.rate import Plan, measure
 
     plan = Plan(
-        in_flight=_numbers("--in-flight", in_flight or IN_FLIGHT[quick]),
+        in_flight=numbers("--in-flight", in_flight or IN_FLIGHT[quick]),
         calls=calls or (200 if quick else 10_000),
         seconds=rest["seconds"] or SECONDS[quick],
         blocks=rest["blocks"] or BLOCKS[quick],
     )
-    with _executor(transport, allocator, workers) as executor:
-        found = measure(executor, plan, _wish(rest), workers)
+    with made_executor(transport, allocator, workers) as executor:
+        found = measure(executor, plan, wish(rest), workers)
     if as_json:
         print_json({**report.rate_dict(found), "plan": {**vars(plan)}, "clock": report.clock_dict()})
         return
     more = [
         f"# up to {plan.calls} calls a block, {plan.blocks} blocks of each by turns, at most {plan.seconds:g} s each"
     ]
+    if workers > 1:
+        more.append(f"# {found.serving} workers served at the end, of {workers} asked for")
     if found.raw_per_s is not None:
         more.append(f"# bare {found.medium}: {found.raw_per_s:.0f} round trips of 64 bytes a second, one under way")
     _print("bench rate", found, more, report.rate_lines(found), quick=quick)
@@ -199,7 +185,9 @@ def rate(
 
 @bench.command("bandwidth", short_help="Bytes a second of numpy arrays.")
 @click.option("--sizes", help=f"Bytes of the arrays [{BANDWIDTH_SIZES[0]}].")
-@click.option("-n", "--iterations", type=click.IntRange(1), help="Arrays of a series, at most [100; quick: 10].")
+@click.option(
+    "-n", "--iterations", type=click.IntRange(1, MOST_SAMPLES), help="Arrays of a series, at most [100; quick: 10]."
+)
 @common_options
 def bandwidth(
     sizes: str | None,
@@ -225,17 +213,18 @@ def bandwidth(
     from rfaas.bench import report
     from rfaas.bench.bandwidth import EDGE, Plan, measure
 
-    wanted = _sizes(sizes, BANDWIDTH_SIZES[quick])
+    wanted = sizes_of(sizes, BANDWIDTH_SIZES[quick])
     if min(wanted) < EDGE:
         raise ConfigError(f"--sizes: {min(wanted)} bytes are no array to speak of", hint=f"at least {EDGE}")
+    check_room(max(wanted))
     plan = Plan(
         sizes=wanted,
         iterations=iterations or (10 if quick else 100),
         seconds=rest["seconds"] or SECONDS[quick],
         blocks=rest["blocks"] or BLOCKS[quick],
     )
-    with _executor(transport, allocator) as executor:
-        found = measure(executor, plan, _wish(rest))
+    with made_executor(transport, allocator) as executor:
+        found = measure(executor, plan, wish(rest))
     if as_json:
         print_json({**report.bandwidth_dict(found), "plan": {**vars(plan)}, "clock": report.clock_dict()})
         return
@@ -265,7 +254,7 @@ def cold(transport: str | None, allocator: str | None, starts: int | None, quick
     from rfaas.bench import report
 
     with errors_said(as_json):
-        _check_settings(transport, allocator)
+        check_settings(transport, allocator)
         found = cold_starts.measure({"transport": transport, "allocator": allocator}, starts or (1 if quick else 10))
     if as_json:
         print_json(report.cold_dict(found))
@@ -273,63 +262,6 @@ def cold(transport: str | None, allocator: str | None, starts: int | None, quick
     lines = [*report.machine_lines("bench cold", time.strftime("%Y-%m-%dT%H:%M:%S%z")), *quick_lines(quick)]
     for line in [*lines, *report.noise_lines(found.noise, found.elapsed_s), *report.cold_lines(found)]:
         click.echo(line)
-
-
-# --- what they share ------------------------------------------------------------------------------------------------
-
-
-def _executor(transport: str | None, allocator: str | None, workers: int = 1) -> Executor:
-    from rfaas import Executor
-
-    return Executor(max_workers=workers, transport=transport, allocator=allocator, acquire_timeout_s=60)
-
-
-def _check_settings(transport: str | None, allocator: str | None) -> None:
-    from rfaas.config import configure
-
-    configure(transport=transport, allocator=allocator)
-
-
-def _hot_for_s() -> float:
-    from rfaas.settings import Settings
-
-    return float(Settings.load().value("executor.hot_for_s"))
-
-
-def _wish(options: dict[str, Any]) -> Wish:
-    from rfaas.bench.pinning import Wish
-
-    if not options["pin"] and (options["client_cpu"] is not None or options["worker_cpu"] is not None):
-        raise ConfigError("--no-pin and a CPU to pin to", hint="leave one out")
-    return Wish(options["pin"], options["client_cpu"], options["worker_cpu"])
-
-
-def _sizes(text: str | None, otherwise: str, *, zero: bool = False) -> list[int]:
-    parts = [part.strip() for part in (text or otherwise).split(",")]
-    return [0 if zero and part == "0" else parse_size_bytes(part, name="--sizes") for part in parts]
-
-
-def _numbers(name: str, text: str) -> list[int]:
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        found = [0]
-    if min(found) < 1 or max(found) > 1 << 20:
-        raise ConfigError(f"{name}={text!r} is no list of numbers from 1", hint='write "1,16,256"')
-    return found
-
-
-def _words(name: str, text: str, known: Any) -> list[str]:  # noqa: ANN401 - names, or a table of them
-    found = [part.strip() for part in text.split(",")]
-    for one in found:
-        if one not in known:
-            raise ConfigError(f"{name}={one!r} is not known here", hint=f"one or more of {','.join(known)}")
-    return found
-
-
-def _check_writable(path: Path | None) -> None:
-    if path is not None and not path.absolute().parent.is_dir():
-        raise ConfigError(f"{path}: there is no such directory", hint="make it first")
 
 
 def quick_lines(quick: bool) -> list[str]:

@@ -20,6 +20,7 @@ cdef object loads = pickle.loads, dumps = pickle.dumps
 cdef bytes NO_ARGUMENTS = pickle.dumps(((), {}), 5), NOTHING = pickle.dumps(None, 5)  # of many calls, and their results
 cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str])  # hold nothing that travels on its own
 
+cdef int MOST_KNOWN = 256  # functions that one loan keeps alive; a loop that makes a lambda a call would have no end
 cdef int SMALL_BYTES = 4096  # bytes are handed over at less cost than a view of them
 
 ELSEWHERE = object()
@@ -84,6 +85,8 @@ cdef class Borrowing:
             definition = self.look_up(function)
             if definition is None:
                 return None
+            if len(self.known) >= MOST_KNOWN:
+                self.known.clear()
             known = self.known[key] = self.remember(function, definition)
         if (<tuple>known)[3]:
             return self.prepare_bytes(<tuple>known, function, args, kwargs, settings)

@@ -26,6 +26,11 @@ _standard_log = logging.getLogger("concurrent.futures")  # whoever silences or w
 
 _HANDED_OVER_S: Final = 5.0  # the I/O thread takes a call over within a millisecond
 _LOOK_S: Final = 0.0002
+_OWN_THREAD: Final = (
+    "this thread ends the futures of its executor and runs their callbacks: it would wait for itself; "
+    "submit from here and add a callback, or wait in another thread"
+)
+serving: Final = threading.local()  # in such a thread: `ends(future)`, whether that future is one of those
 _ENDED: Final = object()  # as `Future._first`: it ended before anybody made its condition
 
 
@@ -86,17 +91,23 @@ class Future(concurrent.futures.Future[R]):
     # --- what its user asks -------------------------------------------------------------------------
 
     def result(self, timeout: float | None = None) -> R:
-        """As the standard one's, and meanwhile this thread looks after what is on loan."""
+        """As the standard one's, and meanwhile this thread looks after what is on loan.
+
+        Raises:
+            RuntimeError: in a callback of the same executor, if this call is not over: nothing else could end it.
+        """
         if self._request is not None:
             timeout = self._await_answer(timeout)
         if self._own_state == FINISHED and self._exception is None:
             return self._result  # type: ignore[no-any-return]
+        self._refuse_own_thread(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As the standard one's, and meanwhile this thread looks after what is on loan."""
         if self._request is not None:
             timeout = self._await_answer(timeout)
+        self._refuse_own_thread(timeout)
         return super().exception(timeout)
 
     def done(self) -> bool:
@@ -150,6 +161,10 @@ class Future(concurrent.futures.Future[R]):
         self._borrowing = borrowing
         self._request = request
 
+    def is_of(self, borrowing: Borrowing | None) -> bool:
+        """True if the call is on a channel on loan, this one."""
+        return self._request is not None and self._borrowing is borrowing
+
     def _give_up(self, request: Request) -> None:
         """Have the I/O thread see to the call, and tell whoever waits for it."""
         request.is_awaited = True
@@ -167,6 +182,12 @@ class Future(concurrent.futures.Future[R]):
         if request.is_on_loan:
             self._give_up(request)
         return None if timeout is None else max(0.0, timeout - (time.monotonic() - begin_s))
+
+    def _refuse_own_thread(self, timeout: float | None) -> None:
+        """Refuse to wait in the thread that would have to end this call meanwhile."""
+        ends: Callable[[Future[Any]], bool] | None = getattr(serving, "ends", None)
+        if ends is not None and (timeout is None or timeout > 0) and self._state in (PENDING, RUNNING) and ends(self):
+            raise RuntimeError(_OWN_THREAD)
 
     def settle(self) -> None:
         """Take the answer of a request that is done, and tell whoever waits. Harmless if that was done, or half."""

@@ -34,7 +34,7 @@ from rfaas.client.events import (
     Submit,
     Tick,
 )
-from rfaas.client.futures import Future
+from rfaas.client.futures import Future, serving
 from rfaas.client.lane import segments_of
 from rfaas.client.mismatch import Differs, Mismatches
 from rfaas.client.port import Port
@@ -84,6 +84,7 @@ class IoThread(Books, ABC):
     def _run(self) -> None:
         if threading.current_thread() is not self._thread:
             return  # its start was interrupted, and another one took its place
+        serving.ends = self._ends
         try:
             while not self._turn():
                 pass
@@ -95,6 +96,10 @@ class IoThread(Books, ABC):
                 self._leave()
             finally:
                 self._say_over()  # whatever went wrong: somebody may await it
+
+    def _ends(self, future: Future[Any]) -> bool:
+        """True if only this thread can end a future."""
+        return future in self._calls or (self._lane.lent and future.is_of(self._lane.borrowing))
 
     def _turn(self) -> bool:
         """Do what is due, then wait for what comes; True: nothing is left to do."""

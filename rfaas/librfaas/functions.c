@@ -29,7 +29,7 @@
 
 static void *read_whole(int fd, size_t size_bytes)
 {
-    uint8_t *bytes = malloc(size_bytes);
+    uint8_t *bytes = malloc(size_bytes + 1); /* of an empty file something too */
     size_t got_bytes = 0;
     while (bytes != NULL && got_bytes < size_bytes) {
         ssize_t n = read(fd, bytes + got_bytes, size_bytes - got_bytes);
@@ -53,9 +53,10 @@ static void *read_file(const char *path, size_t *size_bytes)
     if (fd < 0)
         return NULL;
     void *bytes = NULL;
-    if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode))
-        errno = EINVAL;
-    else if (about.st_size == 0 || (uint64_t)about.st_size > PAYLOAD_BYTES_MAX / 2)
+    int stated = fstat(fd, &about);
+    if (stated != 0 || !S_ISREG(about.st_mode))
+        errno = stated == 0 && S_ISDIR(about.st_mode) ? EISDIR : EINVAL;
+    else if ((uint64_t)about.st_size > PAYLOAD_BYTES_MAX / 2)
         errno = EFBIG;
     else
         bytes = read_whole(fd, *size_bytes = (size_t)about.st_size);

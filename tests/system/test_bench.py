@@ -3,11 +3,17 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+
+import rfaas
+from rfaas.bench import link, served, statistics
 
 QUICK_S = 60
 NO_MATPLOTLIB = """
@@ -23,18 +29,23 @@ main()
 def bench(tmp_path, monkeypatch):
     """Runs `rfaas bench …` in a directory of its own, embedded; returns its output."""
 
-    def run(*arguments, code=0, program=("-m", "rfaas")):
-        done = subprocess.run(
+    def ran(*arguments, program=("-m", "rfaas"), stdout=subprocess.PIPE):
+        return subprocess.run(
             [sys.executable, *program, "bench", *arguments],
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             timeout=QUICK_S,
             cwd=tmp_path,
             env={**os.environ, "RFAAS_ALLOCATOR": "embedded", "RFAAS_STATE_DIR": str(tmp_path / "state")},
         )
+
+    def run(*arguments, code=0, **options):
+        done = ran(*arguments, **options)
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stderr
 
+    run.ran, run.folder = ran, tmp_path
     return run
 
 
@@ -104,6 +115,92 @@ def test_the_phases_of_a_cold_start_add_up(bench):
         assert list(phases) == [*names, "session", "lease", "template", "fork", "connect", "call"]
         assert sum(phases.values()) == starts[start]["total"]["p50_ns"]
     assert starts["first"]["next"]["p50_ns"] < starts["first"]["total"]["p50_ns"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["latency", "--raw-samples", "no/such/place.csv"], "there is no such directory"),
+        (["latency", "--plot", "no/such/place.svg"], "there is no such directory"),
+        (["latency", "--plot", "picture.docx"], "no kind of picture"),
+        (["latency", "--sizes", "8GiB"], "are more than a call takes: 4294967296"),
+        (["latency", "--sizes", "4GiB"], "--sizes of "),
+        (["bandwidth", "--sizes", "4GiB"], "--sizes of "),
+        (["latency", "--client-cpu", "4096"], "--client-cpu=4096 is no CPU that this side may use"),
+        (["rate", "--no-pin", "--worker-cpu", "0"], "leave one out"),
+        (["rate", "--in-flight", "0,8"], "no list of numbers from 1"),
+        (["cold", "--transport", "pigeon"], "transport='pigeon'"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_what_can_t_be_measured_is_refused_before_anything_is(bench, monkeypatch, arguments, words):
+    if "4GiB" in arguments:  # there are machines that have so much
+        monkeypatch.setenv("PYTHONPATH", str(little_memory_module(bench.folder)))
+    assert words in bench(*arguments, code=78)
+
+
+def little_memory_module(folder):
+    """A directory whose sitecustomize has rfaas believe that 8 GiB are available."""
+    (folder / "sitecustomize.py").write_text(
+        "from rfaas import host_memory\nhost_memory.offered_bytes = lambda line: 8 << 30\n"
+    )
+    return folder
+
+
+def test_samples_that_can_t_be_written_cost_no_figure(bench):
+    few = ("latency", "--quick", "--sizes", "1", "-n", "2", "--state", "hot", "--call", "invoke")
+    done = bench.ran(*few, "--json", "--raw-samples", "/dev/full")
+    assert (done.returncode, done.stderr) == (1, "rfaas: /dev/full was not written whole: No space left on device\n")
+    assert json.loads(done.stdout)["rows"][0]["calls"]["n"] == 2
+
+
+def test_a_reader_that_leaves_is_no_fault_of_the_link(bench):
+    read, write = os.pipe()
+    os.close(read)
+    done = bench.ran("latency", "--quick", "--sizes", "1", "-n", "2", "--json", stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_more_workers_than_cpus_are_said_to_be(bench):
+    n = len(os.sched_getaffinity(0)) + 1
+    heads, _ = rows(bench("rate", "--quick", "--in-flight", "4", "-n", "20", "--workers", str(n)))
+    assert any(f"{n + 1} processes that want a CPU each have {n - 1}" in line for line in heads), heads
+    assert any(f"workers served at the end, of {n} asked for" in line for line in heads), heads
+
+
+@pytest.mark.parametrize("medium", ["shm", "tcp"])
+def test_an_interrupt_in_the_middle_of_bare_round_trips_is_heard_and_leaves_the_worker_free(medium):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    room = memoryview(statistics.samples(1_000_000))
+    with rfaas.Executor(1, allocator="embedded", transport=medium) as ex:
+        ex.invoke(served.nothing)
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            with link.RawLink(ex, link.medium_of(ex), 1 << 16) as bare:
+                signal.setitimer(signal.ITIMER_REAL, 0.5)
+                with pytest.raises(KeyboardInterrupt):
+                    bare.block(1 << 16, room, pause_s=0.01)
+            began_s = time.monotonic()
+            assert ex.submit(served.echo, 7).result(30) == 7
+            assert time.monotonic() - began_s < 3
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def test_a_worker_that_dies_in_bare_round_trips_is_a_worker_lost():
+    with rfaas.Executor(1, allocator="embedded", transport="tcp") as ex:
+        pid = ex.invoke(served.whereabouts)[2]
+        with link.RawLink(ex, link.medium_of(ex), 64) as bare:
+            killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
+            killer.start()
+            with pytest.raises(rfaas.WorkerLost):
+                bare.block(64, memoryview(statistics.samples(100_000)), pause_s=0.001)
+            killer.join()
+            assert bare.block(64, memoryview(statistics.samples(10))) == 10
 
 
 def test_a_picture_without_matplotlib_is_refused_before_anything_is_measured(bench):

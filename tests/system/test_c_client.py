@@ -184,6 +184,8 @@ def test_wrong_calls_get_clear_errors_and_lose_nothing(start):
         r"code=payload-too-large .*may_have_run=0 .*the input has 1099511627776 bytes, a call takes 4294967296",
         r"code=config .*/no/such.so can't be used as a library of functions: No such file or directory",
         r"code=config .*/etc/passwd can't be used .*it is no ELF file",
+        r"code=config .*/proc/self can't be used .*: Is a directory",
+        r"code=config .*/tmp/rfaas-empty-\w+ can't be used .*: it is no ELF file",
         r"code=config .*the interpreter /no/such/python can't be started: No such file or directory",
         r"code=allocator-unavailable .*ended without an answer",
         r"code=config .*transport='pigeon'",

@@ -2,10 +2,12 @@
 
 import concurrent.futures
 import os
+import queue
 import signal
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -438,3 +440,37 @@ def test_a_future_that_somebody_else_resolves_keeps_that_end(ex):
     future.add_done_callback(told.append)
     assert ex.invoke(f.add, 1, 2) == 3  # the worker has answered
     assert (future.result(), future.done(), told) == ("mine", True, [future])
+
+
+def test_a_loop_that_makes_a_function_a_call_keeps_few_of_them(ex):
+    made = weakref.WeakSet()
+    for n in range(2000):
+        function = eval("lambda x: x + 1")  # another object, and the same function to a worker
+        made.add(function)
+        assert ex.invoke(function, n) == n + 1
+    assert lent(ex), "else nothing was shown"
+    del function
+    assert len(made) <= 300
+
+
+@pytest.mark.parametrize("hot", [False, True])
+def test_a_callback_that_waits_for_another_call_is_told_that_it_would_wait_for_itself(ex, hot):
+    """The thread that runs callbacks ends all calls of its executor. The standard executors wait for ever here."""
+    said = queue.SimpleQueue()
+
+    def wait(future):
+        other = ex.submit(f.sleep, 0.2)
+        for ask in (other.result, lambda: other.result(5), other.exception, lambda: ex.invoke(f.sleep, 0.2)):
+            try:
+                said.put(ask())
+            except RuntimeError as error:
+                said.put(str(error))
+        other.add_done_callback(lambda done: said.put(done.result()))
+
+    if hot:
+        warm(ex)
+    ex.submit(f.sleep, 0.1).add_done_callback(wait)
+    for _ in range(4):
+        assert "it would wait for itself" in said.get(timeout=TIMEOUT_S)
+    assert said.get(timeout=TIMEOUT_S) == 0.2
+    assert ex.invoke(f.add, 1, 2) == 3

@@ -175,6 +175,15 @@ static int wrong_things(void)
     REQUIRE(rfaas_function_from_library(client, "/dev/zero", "f", NULL, &found, &error) == RFAAS_ERROR_CONFIG);
     REQUIRE(rfaas_function_from_library(client, "/etc/passwd", "f", NULL, &found, &error) == RFAAS_ERROR_CONFIG);
     tell(&error);
+    REQUIRE(rfaas_function_from_library(client, "/proc/self", "f", NULL, &found, &error) == RFAAS_ERROR_CONFIG);
+    tell(&error);
+    char empty[] = "/tmp/rfaas-empty-XXXXXX";
+    int empty_fd = mkstemp(empty);
+    REQUIRE(empty_fd >= 0);
+    REQUIRE(rfaas_function_from_library(client, empty, "f", NULL, &found, &error) == RFAAS_ERROR_CONFIG);
+    close(empty_fd);
+    unlink(empty);
+    tell(&error);
     REQUIRE(rfaas_function_from_library(client, library, "f", "rfaas-9", &found, &error) == RFAAS_ERROR_CONFIG);
     REQUIRE(rfaas_function_from_library(client, library, NULL, NULL, &found, &error) == RFAAS_ERROR_ARGUMENT);
     REQUIRE(rfaas_invoke(client, NULL, NULL, 0, NULL, NULL, &error) == RFAAS_ERROR_ARGUMENT);

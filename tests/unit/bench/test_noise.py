@@ -98,3 +98,26 @@ def test_this_machine_can_be_read(tmp_path):
     assert here.others >= 0
     nothing = Machine.read(0.0, tmp_path, tmp_path)
     assert nothing == Machine("", "", "", {}, {}, None, 0.0, nothing.at_s)
+
+
+# --- a worker on another machine ------------------------------------------------------------------------------------
+
+
+def apart(here, there, client_cpu=0, worker_cpu=0):
+    return {found.text for found in noise.findings_apart(here, there, "n2", client_cpu, worker_cpu)}
+
+
+def test_cpus_of_the_same_number_on_two_machines_are_not_shared():
+    assert apart((QUIET, DONE), (QUIET, DONE)) == set()
+    one_cpu = replace(QUIET, siblings={0: "0"})
+    assert apart((one_cpu, replace(one_cpu, at_s=110.0)), (QUIET, DONE)) == set()
+
+
+def test_what_disturbs_the_worker_s_machine_is_said_with_its_name():
+    busy = replace(QUIET, loadavg="4.00 0.20 0.30 3/234 5678", others=3.0)
+    (text,) = apart((QUIET, DONE), (busy, replace(busy, stat=STAT, at_s=110.0)))
+    assert text == "on n2, where the worker is: 3.0 other processes wanted a CPU when it began (load average 4.00)"
+    stolen = (QUIET, replace(DONE, stat=LATER))
+    assert apart((QUIET, DONE), stolen, worker_cpu=1) == set()
+    assert apart((QUIET, DONE), stolen) == {"on n2, where the worker is: the hypervisor took 7.0 % of CPU 0"}
+    assert apart(stolen, (QUIET, DONE)) == {"the hypervisor took 7.0 % of CPU 0"}
