@@ -177,7 +177,7 @@ def _call_raw(function: Callable[..., Any], given: memoryview, output: Output) -
 
 
 def raw_end(returned: object, capacity_bytes: int) -> tuple[int, Sequence[Any], int]:
-    """What it means that a raw function has returned this: status and segments, and how many bytes it wrote or needed."""
+    """What it means that a raw function returned this: status and segments, and how many bytes it wrote or needed."""
     try:
         n_bytes = operator.index(returned)  # type: ignore[arg-type]
     except TypeError:

@@ -13,12 +13,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from rfaas.client._borrowing import ENDED, Pending
-
-if TYPE_CHECKING:
-    from rfaas_transport._core import Request
 
 R = TypeVar("R")
 
@@ -29,7 +26,7 @@ _HANDED_OVER_S: Final = 5.0  # the I/O thread takes a call over within a millise
 _LOOK_S: Final = 0.0002
 
 
-class Future(Pending, concurrent.futures.Future[R]):
+class Future(Pending[R], concurrent.futures.Future[R]):
     """What `Executor.submit` returns; made by executors only.
 
     Unlike the standard one it can go from running back to pending: when a call is proven not to have started on a

@@ -1,7 +1,7 @@
 """A future's end and whoever waits for it: the end is seen once, by count or by word, never by both or neither."""
 
-import threading
 import pickle
+import threading
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import wait
 
