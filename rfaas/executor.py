@@ -49,6 +49,7 @@ class Calls(concurrent.futures.Executor):
     def __init__(self, engine: Engine, settings: CallSettings, owner: Calls | None = None) -> None:
         self._engine = engine
         self._settings = settings
+        self._way = engine.way(settings)
         self._owner = owner  # a view keeps its executor alive
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -69,7 +70,8 @@ class Calls(concurrent.futures.Executor):
             RuntimeError: after shutdown, at interpreter exit, or in a forked child; nothing was queued.
             ExecutorBroken: which is a RuntimeError too: the initializer failed on a worker; nothing was queued.
         """
-        return self._engine.submit(fn, args, kwargs, self._settings)
+        future: Future[R] = self._way.submit(fn, args, kwargs)
+        return future
 
     def invoke(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function on a worker and wait for what it returns.
@@ -78,7 +80,7 @@ class Calls(concurrent.futures.Executor):
             BaseException: what the function raised, or an RfaasError, as for `submit`. A KeyboardInterrupt here takes
                 the call back if it was not sent; one that runs goes on, and its result is dropped.
         """
-        value: R = self._engine.invoke(fn, args, kwargs, self._settings)
+        value: R = self._way.invoke(fn, args, kwargs)
         return value
 
     def asubmit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:

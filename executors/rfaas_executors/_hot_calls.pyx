@@ -4,15 +4,28 @@ Does what `worker.Worker` does for any call, in the same order (docs/spec/001-in
 whatever is not a plain call with a plain end. Must not hold policy. `_hot_calls.pyi` holds the types.
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-import pickle
+import sys
 
-from rfaas_executors._process import is_marked_process
+from rfaas_executors._process import marked_process_check, written_place
 from rfaas_executors.calls import SAID_BYTES, Outcome, dumps as dump_anything, failed, still_this_process
 from rfaas_transport import array_memory, current_call
 from rfaas_transport._core import Frame, Requests
 from rfaas_transport.frame import Kind, Status
+
+from rfaas_transport._core cimport requests_answer, requests_next, requests_sizes
+
+include "rfaas_transport/_plain.pxi"
+
+cdef extern from "state_page.h" nogil:
+    ctypedef struct rfaas_page_slot:
+        pass
+    ctypedef struct rfaas_page_usage:
+        pass
+    bint rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline_boot_ns, uint64_t now_boot_ns)
+    bint rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
+    void rfaas_page_account(rfaas_page_usage *usage, uint64_t running_ns, uint64_t bytes_in, uint64_t bytes_out)
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
@@ -20,26 +33,39 @@ cdef extern from "<time.h>" nogil:
         long tv_nsec
     int clock_gettime(int clock, timespec *now)
     enum:
-        CLOCK_MONOTONIC
+        CLOCK_BOOTTIME
 
 cdef extern from "Python.h":
     ctypedef struct PyObject:
         pass
-    PyObject *PySys_GetObject(const char *name)
+    PyObject *PyDict_GetItem(object dictionary, object key)
+    const char *PyByteArray_AS_STRING(object array)
+    object PyBytes_FromStringAndSize(const char *data, Py_ssize_t size_bytes)
+    object PyMemoryView_FromObject(object data)
 
-cdef object loads = pickle.loads, dumps = pickle.dumps  # bound now: a function may replace what the modules hold
+cdef extern from *:
+    """
+    #include <stdbool.h>
+    typedef bool (*rfaas_process_check)(void);
+    """
+    ctypedef bint (*rfaas_process_check)() noexcept
+
+# Bound now: a function may replace what the modules hold.
+cdef dict names_of_sys = sys.__dict__
+cdef rfaas_process_check is_marked = <rfaas_process_check><uintptr_t>marked_process_check()
+cdef const uint64_t *n_written = <const uint64_t *><uintptr_t>written_place()
 cdef dict current = current_call.__dict__
 cdef int CALL = Kind.CALL, RESULT = Kind.RESULT
 cdef int OK = Status.OK, BAD_ARGUMENTS = Status.BAD_ARGUMENTS, EXCEPTION = Status.EXCEPTION, BAD_RESULT = Status.BAD_RESULT
-cdef object MOST_BYTES = 1 << 30  # a larger result may be too large for a channel
-cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str])  # hold nothing that travels on its own
-cdef bytes NO_ARGUMENTS = pickle.dumps(((), {}), 5), NOTHING = pickle.dumps(None, 5)  # what many calls bring and return
-cdef object is_marked = is_marked_process
+cdef uint64_t MOST_BYTES = 1 << 30  # a larger result may be too large for a channel
+cdef enum:
+    SMALL_ROOM_BYTES = 65536  # of a raw function's output: zeroed and copied at less cost than mapped
 
 
-cdef int64_t now_ns() noexcept:
+cdef int64_t boot_ns() noexcept:
+    """The clock of the state page; it serves for the rest too, for one costs as much as the call."""
     cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
+    clock_gettime(CLOCK_BOOTTIME, &now)
     return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
@@ -62,34 +88,36 @@ cdef class HotCalls:
         holder: the client's id, for that.
     """
 
-    cdef object channel, over_bytes, holder
-    cdef object requests, next_request, answer, start, finish, call_printed, function, make_context, holds
-    cdef object out, err, out_writer, err_writer
+    cdef object channel, page, over_bytes, holder
+    cdef object requests, call_printed, function, make_context, holds
+    cdef object out, err  # the worker's own streams; None: somebody else's
     cdef int64_t write_ns
-    cdef int n_writes  # when it was last looked whether anything was printed
-    cdef bint running
+    cdef uint64_t n_writes  # when it was last looked whether anything was printed
+    cdef bint running, is_raw
+    cdef bytearray room  # for outputs of a raw function
     cdef readonly int n_calls  # of the last `run`
-    cdef int page_slot, watched
+    cdef int watched
+    cdef rfaas_page_slot *slot
+    cdef rfaas_page_usage *usage  # NULL: the page has no place for it
 
     def __init__(self, channel, page, int page_slot, uint64_t lease_seq, uint64_t epoch, int index, function, streams,
                  make_context, int watched, held, over_bytes=None, holder=""):
         self.channel = channel
         self.over_bytes = over_bytes
+        self.is_raw = over_bytes is not None and callable(function)
         self.holder = holder
         self.requests = Requests(channel, CALL, RESULT, index, lease_seq, epoch)
-        self.next_request = self.requests.next
-        self.answer = self.requests.answer
-        self.start = page.start
-        self.finish = page.finish
+        slot, usage, _, _ = page.places(page_slot)
+        self.page = page  # the addresses are in it
+        self.slot = <rfaas_page_slot *><uintptr_t>slot
+        self.usage = <rfaas_page_usage *><uintptr_t>usage
         self.holds = held.holds
         self.call_printed = streams.call_printed
         self.write_ns = streams.write_ns
         if streams.writers:
             self.out, self.err = streams.streams
-            self.out_writer, self.err_writer = streams.writers
         self.function = function
         self.make_context = make_context
-        self.page_slot = page_slot
         self.watched = watched
 
     def __call__(self):
@@ -100,13 +128,39 @@ cdef class HotCalls:
         """Whether it is worth while to look: that takes system calls."""
         if self.out is None or took_ns >= self.write_ns:
             return True
-        if <PyObject *>self.out != PySys_GetObject("stdout") or <PyObject *>self.err != PySys_GetObject("stderr"):
+        if (<PyObject *>self.out != PyDict_GetItem(names_of_sys, "stdout")
+                or <PyObject *>self.err != PyDict_GetItem(names_of_sys, "stderr")):
             return True
-        cdef int n_writes = self.out_writer.n_writes + self.err_writer.n_writes
-        if n_writes == self.n_writes:
+        if self.n_writes == n_written[0]:
             return False
-        self.n_writes = n_writes
+        self.n_writes = n_written[0]
         return True
+
+    cdef tuple call_raw(self, bytes given, Py_ssize_t capacity_bytes):
+        """As `ByteCalls.call`, of a raw function whose input and output are small; the output is bytes."""
+        cdef bytearray room = self.room
+        if room is None or len(room) != capacity_bytes:
+            room = self.room = bytearray(capacity_bytes)
+        out = PyMemoryView_FromObject(room)
+        try:
+            returned = self.function(PyMemoryView_FromObject(given), out)
+        finally:
+            try:
+                out.release()
+            except BufferError:  # it has kept an array over it: then this memory is not used again
+                self.room = None
+        if type(returned) is not int or not 0 <= returned <= capacity_bytes:
+            from rfaas_executors.byte_calls import raw_end  # hardly ever
+            status, said, returned = raw_end(returned, capacity_bytes)
+            if status != OK:
+                return status, said, returned
+        return OK, PyBytes_FromStringAndSize(PyByteArray_AS_STRING(room), returned), 0
+
+    cdef tuple call_over_bytes(self, payload, uint64_t out_size):
+        if self.is_raw and type(payload) is bytes and 0 < out_size <= SMALL_ROOM_BYTES:
+            return self.call_raw(payload, out_size)
+        given = (PyMemoryView_FromObject(payload),) if type(payload) is bytes else payload
+        return self.over_bytes(self.function, given, self.requests, self.holder, 0)
 
     cdef int end_context(self) except -1:
         self.running = False
@@ -125,21 +179,23 @@ cdef class HotCalls:
         Raises:
             WorkerExit: the function called `sys.exit`.
         """
-        cdef int64_t until_ns = now_ns() + for_ns
+        cdef int64_t now_ns = boot_ns()
+        cdef int64_t until_ns = now_ns + for_ns, soon_ns = <int64_t>(soon_s * 1e9), started_ns, called_ns
+        cdef uint64_t call_id = 0, in_size = 0, out_size = 0, size_bytes
         cdef int stage
-        cdef int64_t start_ns, took_ns
         cdef object requests = self.requests
         self.n_calls = 0
         current["_make"], current["_call"] = self, None
         array_memory.serve(self.channel)
         try:
-            while now_ns() < until_ns:
-                payload = self.next_request(soon_s)
+            while now_ns < until_ns:
+                payload = requests_next(requests, soon_ns)
                 if payload is None or type(payload) is Frame:
                     return payload
-                call_id = requests.call_id
+                requests_sizes(requests, &call_id, &in_size, &out_size)
                 self.n_calls += 1
-                if not self.start(self.page_slot, call_id):
+                started_ns = called_ns = boot_ns()
+                if not rfaas_page_start(self.slot, call_id, 0, started_ns):
                     return requests.frame(), None, None
                 self.running = True
                 stage = BAD_ARGUMENTS
@@ -147,27 +203,29 @@ cdef class HotCalls:
                 try:
                     if self.over_bytes is not None:
                         stage = EXCEPTION
-                        given = (memoryview(payload),) if type(payload) is bytes else payload
-                        start_ns = now_ns()
-                        status, pickled, needed_bytes = self.over_bytes(self.function, given, requests, self.holder, 0)
-                        took_ns = now_ns() - start_ns
-                        given = None
+                        status, pickled, needed_bytes = self.call_over_bytes(payload, out_size)
+                        now_ns = boot_ns()
                         if status != OK:
                             still_this_process()
                             self.end_context()
                             return requests.frame(), Outcome(status, pickled, needed_bytes, SAID_BYTES), None
-                    elif type(payload) is bytes:
-                        if payload == NO_ARGUMENTS:
-                            arguments, keywords = (), None
+                    else:
+                        if type(payload) is not bytes:
+                            arguments, keywords = loads(payload[0], buffers=payload[1:])
+                            called_ns = boot_ns()
+                        elif payload == NO_ARGUMENTS:
+                            arguments = keywords = None
                         else:
                             arguments, keywords = loads(payload)
-                    else:
-                        arguments, keywords = loads(payload[0], buffers=payload[1:])
-                    if self.over_bytes is None:
+                            called_ns = boot_ns()
                         stage = EXCEPTION
-                        start_ns = now_ns()
-                        value = self.function(*arguments, **keywords) if keywords else self.function(*arguments)
-                        took_ns = now_ns() - start_ns
+                        if keywords:
+                            value = self.function(*arguments, **keywords)
+                        elif arguments:
+                            value = self.function(*arguments)
+                        else:
+                            value = self.function()
+                        now_ns = boot_ns()
                         stage = BAD_RESULT
                         if value is None:
                             pickled = NOTHING
@@ -184,18 +242,22 @@ cdef class HotCalls:
                 if self.over_bytes is None and type(pickled) is list:  # arrays made where they can be handed over
                     self.channel.settle(None, pickled)
                 if type(pickled) is bytes:
-                    size_bytes = len(pickled)
+                    size_bytes = len(<bytes>pickled)
                 else:
                     size_bytes = Outcome(OK, pickled).size_bytes
-                if self.may_have_printed(took_ns) and self.call_printed():
+                if self.may_have_printed(now_ns - called_ns) and self.call_printed():
                     return requests.frame(), outcome_of(pickled), True
-                if size_bytes > (requests.out_size or MOST_BYTES):
+                if out_size and size_bytes > out_size or size_bytes > MOST_BYTES:
                     return requests.frame(), outcome_of(pickled), False
                 if self.watched >= 0 and not self.holds(self.watched):
                     return requests.frame(), outcome_of(pickled), False
-                if not self.finish(self.page_slot, call_id, requests.in_size, size_bytes):
+                if pickled is not NOTHING:
+                    now_ns = boot_ns()
+                if not rfaas_page_finish(self.slot, call_id):
                     return requests.frame(), outcome_of(pickled), False
-                if not self.answer(pickled):
+                if self.usage != NULL:
+                    rfaas_page_account(self.usage, now_ns - started_ns, in_size, size_bytes)
+                if not requests_answer(requests, pickled):
                     return None  # it waits for the peer to read, and somebody has to look after that
                 payload = value = pickled = None
         finally:

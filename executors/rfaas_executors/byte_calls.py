@@ -169,17 +169,25 @@ def _call_raw(function: Callable[..., Any], given: memoryview, output: Output) -
     finally:
         with contextlib.suppress(BufferError):  # it has kept an array over it: then this memory is not used again
             room.release()
+    status, said, n_bytes = raw_end(returned, output.capacity_bytes)
+    if status != Status.OK:
+        return status, said, n_bytes
+    output.show(n_bytes)
+    return Status.OK, [output], 0
+
+
+def raw_end(returned: object, capacity_bytes: int) -> tuple[int, Sequence[Any], int]:
+    """What it means that a raw function returned this: status and segments, and how many bytes it wrote or needed."""
     try:
-        n_bytes = operator.index(returned)
+        n_bytes = operator.index(returned)  # type: ignore[arg-type]
     except TypeError:
         text = f"a raw function returns how many bytes it wrote to its output, not {type(returned).__name__}"
         return _wrong(Status.BAD_RESULT, "TypeError", text)
     if n_bytes < 0:
         return _wrong(Status.BAD_RESULT, "ValueError", f"a raw function can't have written {n_bytes} bytes")
-    if n_bytes > output.capacity_bytes:
+    if n_bytes > capacity_bytes:
         return Status.TOO_LARGE, (), min(n_bytes, (1 << 64) - 1)
-    output.show(n_bytes)
-    return Status.OK, [output], 0
+    return Status.OK, (), n_bytes
 
 
 def _wrong(status: Status, kind: str, text: str) -> tuple[int, Sequence[Any], int]:

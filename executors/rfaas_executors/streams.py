@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-from rfaas_executors._process import StatePage, line_buffer_c_output
+from rfaas_executors._process import StatePage, count_write, line_buffer_c_output
 
 AS_BEFORE, PIPES, DISCARDED = "", "pipes", "discard"
 """Values of `output` in the message `fork` (see `control`)."""
@@ -28,11 +28,9 @@ TRIES: Final = 16  # of a write to a pipe, to learn what one takes
 class CountedWriter(io.BufferedWriter):
     """What Python's own streams write through: says whether anything was written, without a system call."""
 
-    n_writes = 0
-
     def write(self, data: Buffer, /) -> int:
         """As of any buffered writer."""
-        self.n_writes += 1
+        count_write()
         return super().write(data)
 
 

@@ -1,12 +1,39 @@
+import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
+from rfaas.client.engine import Engine
 from rfaas.client.futures import Future
 from rfaas.client.serial import Definition
 from rfaas.config import CallSettings
 from rfaas_transport._core import Frame, Loan, Request
 
+R = TypeVar("R")
+
 ELSEWHERE: Final[object]
+ENDED: Final[object]
+
+class Pending(Generic[R]):
+    _request: Request | None
+    _borrowing: Borrowing
+    _own_state: str
+    _result: R | None
+    _exception: BaseException | None
+    _first: object | None
+    _withdraw: Callable[[bool], bool] | None
+    _told: bool
+    @property
+    def _condition(self) -> threading.Condition: ...
+    @_condition.setter
+    def _condition(self, condition: threading.Condition) -> None: ...
+    @property
+    def has_condition(self) -> bool: ...
+    _waiters: list[Any]
+    _done_callbacks: list[Callable[[Any], object]]
+    def give_up(self) -> None: ...
+    def result(self, timeout: float | None = None) -> R: ...
+    def settle(self) -> None: ...
+    def _finish(self, value: R | None, error: BaseException | None) -> None: ...
 
 class Borrowing:
     def __init__(
@@ -16,17 +43,20 @@ class Borrowing:
         look_up: Callable[[Callable[..., Any]], Definition | None],
         load: Callable[[Request, Frame | None, BaseException | None], tuple[object, BaseException | None]],
         limit_bytes: int,
+        make_future: Callable[[], Future[Any]],
     ) -> None: ...
     @property
     def generation(self) -> int: ...
-    def invoke(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
-    ) -> object: ...
-    def submit(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
-    ) -> Future[Any] | None: ...
-    def outcome_of(self, request: Request) -> tuple[Any, BaseException | None]: ...
+    def call(self, request: Request) -> int: ...
     def wait(self, request: Request, timeout_s: float | None) -> bool: ...
     def look(self) -> None: ...
     def withdraw(self, request: Request) -> bool: ...
     def give_up(self) -> None: ...
+
+class Lender:
+    borrowing: Borrowing | None
+
+class Way:
+    def __init__(self, engine: Engine, lender: Lender, settings: CallSettings) -> None: ...
+    def invoke(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...  # noqa: ANN401
+    def submit(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]: ...

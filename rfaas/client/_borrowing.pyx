@@ -3,28 +3,26 @@
 Must not hold policy: what is not a plain call with a plain result goes to whoever it is told.
 """
 
-import pickle
+from libc.stdint cimport uint64_t
 
 from rfaas.client.byte_results import Room
-from rfaas.client.futures import Future
 from rfaas.client.serial import dump_arguments
 from rfaas.functions import ByteFunction
-from rfaas_transport._core import Request
+from rfaas_transport._core import Loan
 
-cdef extern from "Python.h":
-    object PyLong_FromVoidPtr(void *pointer)
-    object PyByteArray_FromObject(object data)
-    object PyMemoryView_FromObject(object data)
+from rfaas_transport._core cimport (
+    ANSWERED, NOWHERE, Under, loan_call, loan_look, loan_submit, loan_wait, make_request, request_about, request_answer,
+    request_claim, request_is_done, request_is_wanted, request_is_withdrawn,
+)
 
-cdef object loads = pickle.loads, dumps = pickle.dumps
-cdef bytes NO_ARGUMENTS = pickle.dumps(((), {}), 5), NOTHING = pickle.dumps(None, 5)  # of many calls, and their results
-cdef frozenset PLAIN = frozenset([type(None), bool, int, float, complex, str])  # hold nothing that travels on its own
+include "rfaas_transport/_plain.pxi"
+include "_pending.pxi"
 
 cdef int MOST_KNOWN = 256  # functions that one loan keeps alive; a loop that makes a lambda a call would have no end
 cdef int SMALL_BYTES = 4096  # bytes are handed over at less cost than a view of them
 
 ELSEWHERE = object()
-"""What `Borrowing.call` returns if the call has to go the ordinary way: nothing was sent."""
+"""What `Borrowing.invoke` returns if the call has to go the ordinary way: nothing was sent."""
 
 
 cdef bint are_plain(values) except -1:
@@ -38,18 +36,35 @@ cdef bint are_plain(values) except -1:
     return True
 
 
-cdef object pack(tuple args, dict kwargs, object limit_bytes):
+cdef object pack(tuple args, dict kwargs, uint64_t limit_bytes):
     """Payload of the arguments; None if they can't be pickled or are too large: the ordinary way tells."""
-    if are_plain(args) and (not kwargs or are_plain(kwargs.values())):
-        payload = dumps((args, kwargs), 5) if args or kwargs else NO_ARGUMENTS
-        return None if limit_bytes and len(payload) > limit_bytes else payload
-    try:
-        segments = dump_arguments(args, kwargs)
-    except Exception:
-        return None
-    if limit_bytes and sum([memoryview(segment).nbytes for segment in segments]) > limit_bytes:
-        return None
-    return segments if len(segments) > 1 else segments[0]
+    if not args and not kwargs:
+        payload = NO_ARGUMENTS
+    elif are_plain(args) and (not kwargs or are_plain(kwargs.values())):
+        payload = dumps((args, kwargs), 5)
+    else:
+        try:
+            segments = dump_arguments(args, kwargs)
+        except Exception:
+            return None
+        if limit_bytes and <uint64_t>sum([memoryview(segment).nbytes for segment in segments]) > limit_bytes:
+            return None
+        return segments if len(segments) > 1 else segments[0]
+    return None if limit_bytes and <uint64_t>len(<bytes>payload) > limit_bytes else payload
+
+
+cdef class Known:
+    """A function: what its requests are made of. Of one over bytes the usual room for its output, too."""
+
+    cdef object function, definition, identity, room
+    cdef bint is_over_bytes
+    cdef uint64_t asked_bytes
+    cdef tuple about  # of the requests that were made last
+
+    cdef tuple with_settings(self, settings):
+        if self.about is None or self.about[1] is not settings:
+            self.about = (self.definition, settings, self.room)
+        return self.about
 
 
 cdef class Borrowing:
@@ -61,73 +76,108 @@ cdef class Borrowing:
         look_up: returns the definition of a function that all channels on loan know, or None.
         load: of an answer that is no small plain result, or of the error that taking one gave: value and error.
         limit_bytes: of arguments; 0: none.
+        make_future: makes the future of a call.
     """
 
-    cdef readonly object generation
-    cdef object loan, submit_request, wait_for, look_up, load, limit_bytes
+    cdef readonly uint64_t generation
+    cdef object loan, look_up, load, make_future
+    cdef uint64_t limit_bytes
     cdef dict known  # by id of the function
+    cdef Known last
 
-    def __init__(self, loan, generation, look_up, load, limit_bytes):
+    def __init__(self, loan not None, uint64_t generation, look_up, load, uint64_t limit_bytes, make_future):
+        if type(loan) is not Loan:
+            raise TypeError(f"no Loan: {loan!r}")
         self.loan = loan
-        self.submit_request = loan.submit
-        self.wait_for = loan.wait
         self.generation = generation
         self.look_up = look_up
         self.load = load
         self.limit_bytes = limit_bytes
+        self.make_future = make_future
         self.known = {}
 
-    cdef object prepare(self, function, tuple args, dict kwargs, settings):
-        """A request for this call, or None: it has to go the ordinary way."""
-        key = PyLong_FromVoidPtr(<void *>function)
+    cdef Known find(self, function):
+        """What is known of a function; None: it has to go the ordinary way."""
+        cdef Known known = self.last
+        if known is not None and known.function is function:
+            return known
+        key = id(function)
         known = self.known.get(key)
-        if known is None or (<tuple>known)[0] is not function:
+        if known is None or known.function is not function:
             definition = self.look_up(function)
             if definition is None:
                 return None
             if len(self.known) >= MOST_KNOWN:
                 self.known.clear()
             known = self.known[key] = self.remember(function, definition)
-        if (<tuple>known)[3]:
-            return self.prepare_bytes(<tuple>known, function, args, kwargs, settings)
+        self.last = known
+        return known
+
+    cdef Known remember(self, function, definition):
+        cdef Known known = Known.__new__(Known)
+        known.function = function
+        known.definition = definition
+        known.identity = definition.identity
+        known.is_over_bytes = isinstance(function, ByteFunction)
+        if known.is_over_bytes:
+            known.room = Room(function.out_size or 0, None)
+            known.asked_bytes = known.room.asked_bytes(self.limit_bytes)
+        return known
+
+    cdef object prepare(self, function, tuple args, dict kwargs, settings):
+        """A request for this call, or None: it has to go the ordinary way."""
+        cdef Known known = self.find(function)
+        if known is None:
+            return None
+        if known.is_over_bytes:
+            return self.prepare_bytes(known, args, kwargs, settings)
         payload = pack(args, kwargs, self.limit_bytes)
         if payload is None:
             return None
-        return Request((<tuple>known)[2], payload, ((<tuple>known)[1], settings, None))
+        return make_request(known.identity, payload, known.with_settings(settings), 0, False)
 
-    cdef tuple remember(self, function, definition):
-        """Of a function: what its requests are made of. Of one over bytes the usual room for its output, too."""
-        is_over_bytes = isinstance(function, ByteFunction)
-        room = Room(function.out_size or 0, None) if is_over_bytes else None
-        asked_bytes = room.asked_bytes(self.limit_bytes) if is_over_bytes else 0
-        return function, definition, definition.identity, is_over_bytes, room, asked_bytes
-
-    cdef object prepare_bytes(self, tuple known, function, tuple args, dict kwargs, settings):
+    cdef object prepare_bytes(self, Known known, tuple args, dict kwargs, settings):
         """A request whose payload is the input itself."""
-        if not kwargs and len(args) == 1 and type(args[0]) is bytes and len(<bytes>args[0]) <= SMALL_BYTES:
-            if not self.limit_bytes or len(<bytes>args[0]) <= self.limit_bytes:
-                return Request(known[2], args[0], (known[1], settings, known[4]), known[5])
+        cdef uint64_t n_bytes
+        if len(args) == 1 and not kwargs and type(args[0]) is bytes and len(<bytes>args[0]) <= SMALL_BYTES:
+            if self.limit_bytes and <uint64_t>len(<bytes>args[0]) > self.limit_bytes:
+                return None
+            return make_request(known.identity, args[0], known.with_settings(settings), known.asked_bytes, True)
         try:
-            data, capacity_bytes, out = function.pack(args, kwargs)
+            data, capacity_bytes, out = known.function.pack(args, kwargs)
         except Exception:
             return None  # the ordinary way tells
         n_bytes = data.nbytes
         if self.limit_bytes and n_bytes > self.limit_bytes:
             return None
         room = Room(capacity_bytes, out)
-        return Request(known[2], (data,), (known[1], settings, room), room.asked_bytes(self.limit_bytes))
+        return make_request(
+            known.identity,
+            (data,),
+            (known.definition, settings, room),
+            room.asked_bytes(self.limit_bytes),
+            out is None,
+        )
+
+    cdef object plain_value(self, answer, room):
+        """What a small answer holds.
+
+        Raises:
+            Exception: it can't be unpickled, or doesn't fit in its room.
+        """
+        if room is None:
+            return None if answer == NOTHING else loads(answer)
+        return room.take(answer)
 
     cdef tuple decode(self, request):
-        answer = request.answer()
+        """Value and error."""
+        answer = request_answer(request)
+        if type(answer) is memoryview:  # what a function over bytes gives
+            return answer, None
         if type(answer) is not bytes:
             return self.load(request, answer, None)
-        room = (<tuple>request.about)[2]
         try:
-            if room is not None:
-                if room.out is not None:
-                    return room.take(answer), None
-                return PyMemoryView_FromObject(PyByteArray_FromObject(answer)), None
-            return (None if answer == NOTHING else loads(answer)), None
+            return self.plain_value(answer, (<tuple>request_about(request))[2]), None
         except Exception as error:
             return self.load(request, None, error)
 
@@ -140,50 +190,58 @@ cdef class Borrowing:
         finally:
             failure = None  # its traceback would keep it
 
-    def outcome_of(self, request):
+    cdef tuple outcome_of(self, request):
         """The result of a request that is answered, and what it ended with instead, or None."""
-        self.loan.look()  # who takes a thousand results would not come to send what waits
+        loan_look(self.loan)  # who takes a thousand results would not come to send what waits
         return self.decode(request)
 
-    def invoke(self, function, tuple args, dict kwargs, settings):
+    cpdef Under call(self, request) except *:
+        """Send a request and wait for its answer."""
+        return loan_call(self.loan, self.generation, request)
+
+    cdef object invoke(self, function, tuple args, dict kwargs, settings):
         """Call a function and return what it returned, or ELSEWHERE: nothing was sent.
 
         Raises:
             BaseException: what the function raised, or an RfaasError, as for `Executor.submit`. After a
                 KeyboardInterrupt the call goes on, and its result is dropped.
         """
+        cdef Under under
         request = self.prepare(function, args, kwargs, settings)
-        if request is None or not self.submit_request(self.generation, request):
+        if request is None:
             return ELSEWHERE
-        if self.wait_for(request):
+        under = self.call(request)
+        if under == ANSWERED:
             return self.value_of(request)
+        if under == NOWHERE:
+            return ELSEWHERE
         # Somebody else's affair now: of another borrower, who may answer it still, or of the I/O thread, which then has
         # taken it over with a future of its own. Whoever comes first makes the future, and any of them can end it.
-        future = Future()
-        future._borrow(self, request)
-        future = request.claim(future)
+        future = self.make_future()
+        (<Pending>future).belong_to(self, request)
+        future = request_claim(request, future)
         try:
             return future.result()
         finally:
             future = None  # an exception's traceback would keep it, and it the exception
 
-    def submit(self, function, tuple args, dict kwargs, settings):
+    cdef object submit(self, function, tuple args, dict kwargs, settings):
         """Call a function and return the future of the call, or None: nothing was sent."""
-        future = Future()
         request = self.prepare(function, args, kwargs, settings)
         if request is None:
             return None
-        request.claim(future)
-        future._borrow(self, request)
-        return future if self.submit_request(self.generation, request) else None
+        future = self.make_future()
+        request_claim(request, future)
+        (<Pending>future).belong_to(self, request)
+        return future if loan_submit(self.loan, self.generation, request) else None
 
-    def wait(self, request, timeout_s):
+    cpdef bint wait(self, request, timeout_s) except *:
         """Wait for an answer; False: it comes another way, or `timeout_s` is over."""
-        return self.wait_for(request, timeout_s)
+        return loan_wait(self.loan, request, timeout_s)
 
     def look(self):
         """Take what answers are there."""
-        self.loan.look()
+        loan_look(self.loan)
 
     def withdraw(self, request):
         """Take a request back that was not sent; False if it is too late."""
@@ -192,3 +250,47 @@ cdef class Borrowing:
     def give_up(self):
         """Have the I/O thread see to all that is on loan: somebody waits in another way."""
         self.loan.recall()
+
+
+cdef class Lender:
+    """Who has loans to give: `borrowing` is the way in for calls; None: there is no loan."""
+
+    cdef public Borrowing borrowing
+
+
+cdef class Way:
+    """How one view of an executor calls: on a channel on loan where there is one, else as its engine does.
+
+    Args:
+        engine: the ordinary way (rfaas.client.engine.Engine).
+        lender: of that engine.
+        settings: of the view's calls.
+    """
+
+    cdef object engine, settings
+    cdef Lender lender
+    cdef bint may_borrow  # who has borrowed neither keeps time nor runs a call again
+
+    def __init__(self, engine, Lender lender not None, settings):
+        self.engine = engine
+        self.lender = lender
+        self.settings = settings
+        self.may_borrow = settings.call_timeout_s is None and not settings.retry_on
+
+    def invoke(self, function, tuple args not None, dict kwargs not None):
+        """Call and wait, as `Engine.invoke`."""
+        cdef Borrowing borrowing = self.lender.borrowing
+        if borrowing is not None and self.may_borrow:
+            value = borrowing.invoke(function, args, kwargs, self.settings)
+            if value is not ELSEWHERE:
+                return value
+        return self.engine.invoke(function, args, kwargs, self.settings)
+
+    def submit(self, function, tuple args not None, dict kwargs not None):
+        """Call and return the call's future, as `Engine.submit`."""
+        cdef Borrowing borrowing = self.lender.borrowing
+        if borrowing is not None and self.may_borrow and not self.engine.refuses:
+            future = borrowing.submit(function, args, kwargs, self.settings)
+            if future is not None:
+                return future
+        return self.engine.submit(function, args, kwargs, self.settings)

@@ -18,7 +18,7 @@ from concurrent.futures import Future as StandardFuture
 from typing import Any
 
 from rfaas.client import lifetime
-from rfaas.client._borrowing import ELSEWHERE
+from rfaas.client._borrowing import Way
 from rfaas.client.applying import Initializer, leave
 from rfaas.client.byte_results import Room
 from rfaas.client.chores import Chores
@@ -77,23 +77,22 @@ class Engine(IoThread):
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
         self._lane = Lane(self._functions, self._functions_lock, config.payload_limit_bytes or 0)
 
+    def way(self, settings: CallSettings) -> Way:
+        """The short way of calls that are treated like this: what is on loan first, then `submit` and `invoke`."""
+        return Way(self, self._lane, settings)
+
     def submit(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
     ) -> Future[Any]:
-        """Queue a call, and send it now if a worker idles. Never waits for anybody.
+        """Queue a call, and send it now if a worker idles. Never waits for anybody. A next one like it may borrow.
 
         Raises:
             RuntimeError: the executor, or the interpreter, shuts down; or this is a forked child. Nothing was queued.
             ExecutorBroken: no worker can be initialized. Nothing was queued.
         """
         self._refuse_if_shut()
-        if settings.call_timeout_s is None and not settings.retry_on:
-            borrowing = self._lane.borrowing
-            borrowed = None if borrowing is None else borrowing.submit(function, args, kwargs, settings)
-            if borrowed is not None:
-                return borrowed
-            return self.submit_to_core(function, args, kwargs, settings, lends=not self._history.enabled)
-        return self.submit_to_core(function, args, kwargs, settings)
+        lends = settings.call_timeout_s is None and not settings.retry_on and not self._history.enabled
+        return self.submit_to_core(function, args, kwargs, settings, lends=lends)
 
     def submit_to_core(
         self,
@@ -134,15 +133,11 @@ class Engine(IoThread):
     def invoke(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
     ) -> Any:  # noqa: ANN401 - the function's own
-        """Call and wait: on the channel on loan if there is one, else by a future.
+        """Call, and wait for the future.
 
         Raises:
             BaseException: what the function raised, or as `submit`.
         """
-        if settings.call_timeout_s is None and not settings.retry_on:
-            value = self._lane.invoke(function, args, kwargs, settings)
-            if value is not ELSEWHERE:
-                return value
         future = self.submit(function, args, kwargs, settings)
         try:
             return future.result()
@@ -177,6 +172,11 @@ class Engine(IoThread):
         if self._config.payload_limit_bytes is not None:
             check_size(segments, self._config.payload_limit_bytes)
         return definition, segments, Room(arguments.capacity_bytes, arguments.out)
+
+    @property
+    def refuses(self) -> bool:
+        """True if no call is taken: `submit` says why."""
+        return bool(self._shut) or self._broken is not None
 
     def _refuse_if_shut(self) -> None:
         if self._broken is not None:

@@ -13,11 +13,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-if TYPE_CHECKING:
-    from rfaas.client._borrowing import Borrowing
-    from rfaas_transport._core import Request
+from rfaas.client._borrowing import ENDED, Borrowing, Pending
 
 R = TypeVar("R")
 
@@ -31,52 +29,20 @@ _OWN_THREAD: Final = (
     "submit from here and add a callback, or wait in another thread"
 )
 serving: Final = threading.local()  # in such a thread: `ends(future)`, whether that future is one of those
-_ENDED: Final = object()  # as `Future._first`: it ended before anybody made its condition
 
 
-class Future(concurrent.futures.Future[R]):
+class Future(Pending[R], concurrent.futures.Future[R]):
     """What `Executor.submit` returns; made by executors only.
 
     Unlike the standard one it can go from running back to pending: when a call is proven not to have started on a
-    worker that went away, it waits for another, and may be cancelled again.
-
-    What the standard one makes at once, a condition and two lists, is made here when it is first wanted: that costs as
-    much as a whole call.
+    worker that went away, it waits for another, and may be cancelled again. What is hot of it is compiled (`Pending`).
     """
-
-    _withdraw: Callable[[bool], bool] | None = None  # cancels the call; False if it can't any more
-    _request: Request | None = None  # of a call on a channel on loan
-    _borrowing: Borrowing
-    _own_state = PENDING
-    _told = False  # those who wait know
-    _first: object  # what came first: the condition, or _ENDED
-    _result: Any = None
-    _exception: BaseException | None = None
-
-    def __init__(self) -> None:  # what the standard one does here is done by `__getattr__`
-        pass
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        """Make what is wanted for the first time: somebody wants to wait, or to be told."""
-        if name == "_condition":
-            made: object = threading.Condition()
-            first = self.__dict__.setdefault("_first", made)
-            made = made if first is _ENDED else first
-        elif name in ("_waiters", "_done_callbacks"):
-            made = []
-        else:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        made = self.__dict__.setdefault(name, made)
-        request = self._request
-        if request is not None and not request.done:
-            self._give_up(request)
-        return made
 
     @property
     def _state(self) -> str:
         request = self._request
         if request is None:
-            return FINISHED if self.__dict__.get("_first") is _ENDED else self._own_state
+            return FINISHED if self._first is ENDED else self._own_state
         if request.done or request.withdrawn:
             self.settle()
             return self._own_state
@@ -86,22 +52,18 @@ class Future(concurrent.futures.Future[R]):
     def _state(self, state: str) -> None:
         self._own_state = state
         if state == FINISHED:  # by somebody else: what its call brings is dropped
-            self.__dict__.pop("_request", None)
+            self._request = None
 
     # --- what its user asks -------------------------------------------------------------------------
 
-    def result(self, timeout: float | None = None) -> R:
-        """As the standard one's, and meanwhile this thread looks after what is on loan.
+    def _result_in_time(self, timeout: float | None) -> R:
+        """The result as of any future: who waits is told.
 
         Raises:
             RuntimeError: in a callback of the same executor, if this call is not over: nothing else could end it.
         """
-        if self._request is not None:
-            timeout = self._await_answer(timeout)
-        if self._own_state == FINISHED and self._exception is None:
-            return self._result  # type: ignore[no-any-return]
         self._refuse_own_thread(timeout)
-        return super().result(timeout)
+        return concurrent.futures.Future.result(self, timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As the standard one's, and meanwhile this thread looks after what is on loan."""
@@ -147,7 +109,7 @@ class Future(concurrent.futures.Future[R]):
                 return True
             if request.sent and not request.behind and not interrupt:
                 return False
-            self._give_up(request)
+            self.give_up()
             over_s = time.monotonic() + _HANDED_OVER_S
             while self._request is not None and not request.done and time.monotonic() < over_s:
                 time.sleep(_LOOK_S)
@@ -155,20 +117,6 @@ class Future(concurrent.futures.Future[R]):
         return (withdraw is not None and withdraw(interrupt)) or self.cancelled()
 
     # --- on loan ------------------------------------------------------------------------------------
-
-    def _borrow(self, borrowing: Borrowing, request: Request) -> None:
-        """Belong to a request on a channel on loan."""
-        self._borrowing = borrowing
-        self._request = request
-
-    def is_of(self, borrowing: Borrowing | None) -> bool:
-        """True if the call is on a channel on loan, this one."""
-        return self._request is not None and self._borrowing is borrowing
-
-    def _give_up(self, request: Request) -> None:
-        """Have the I/O thread see to the call, and tell whoever waits for it."""
-        request.is_awaited = True
-        self._borrowing.give_up()
 
     def _await_answer(self, timeout: float | None) -> float | None:
         """Wait for the answer of a request; if it comes another way, return how long to wait for that."""
@@ -180,8 +128,12 @@ class Future(concurrent.futures.Future[R]):
             self.settle()
             return timeout
         if request.is_on_loan:
-            self._give_up(request)
+            self.give_up()
         return None if timeout is None else max(0.0, timeout - (time.monotonic() - begin_s))
+
+    def is_of(self, borrowing: Borrowing | None) -> bool:
+        """True if the call is on a channel on loan, this one."""
+        return self._request is not None and self._borrowing is borrowing
 
     def _refuse_own_thread(self, timeout: float | None) -> None:
         """Refuse to wait in the thread that would have to end this call meanwhile."""
@@ -189,25 +141,12 @@ class Future(concurrent.futures.Future[R]):
         if ends is not None and (timeout is None or timeout > 0) and self._state in (PENDING, RUNNING) and ends(self):
             raise RuntimeError(_OWN_THREAD)
 
-    def settle(self) -> None:
-        """Take the answer of a request that is done, and tell whoever waits. Harmless if that was done, or half."""
-        request = self._request
-        if request is None:
-            return
-        if request.withdrawn:
-            self.__dict__.update(_own_state=CANCELLED_AND_NOTIFIED, _request=None)
-            return
-        # A KeyboardInterrupt in here leaves all to whoever asks next.
-        value, error = self.__dict__.setdefault("_answer", self._borrowing.outcome_of(request))
-        self._finish(value, error)
-        self.__dict__.pop("_request", None)
-
     def _taken_over(self, withdraw: Callable[[bool], bool], *, running: bool) -> None:
         """The call is the core's from now on."""
         self._withdraw = withdraw
         if self._own_state in (PENDING, RUNNING):  # else somebody else has resolved it
             self._own_state = RUNNING if running else PENDING
-        self.__dict__.pop("_request", None)
+        self._request = None
 
     # --- what the core says -------------------------------------------------------------------------
 
@@ -229,20 +168,14 @@ class Future(concurrent.futures.Future[R]):
             return
         self._finish(value, error)
 
-    def _finish(self, value: R | None, error: BaseException | None) -> None:
-        # What comes first, this end or a condition, is found out in one step: who makes a condition after it sees the
-        # end. Who made one before must not see it but with that condition held: `wait` counts what it is to be told of.
-        self.__dict__.update(_result=value, _exception=error)
-        first = self.__dict__.setdefault("_first", _ENDED)
-        if first is _ENDED:
-            self._own_state = FINISHED
-            return
-        with first:
+    def _tell(self, condition: threading.Condition) -> None:
+        """Be finished in the eyes of those who wait, and run the callbacks; result or error are there."""
+        with condition:
             if self._told:
                 return
             self._own_state, self._told = FINISHED, True
             for waiter in self._waiters:
-                (waiter.add_result if error is None else waiter.add_exception)(self)
+                (waiter.add_result if self._exception is None else waiter.add_exception)(self)
             self._condition.notify_all()
         self._invoke_callbacks()
 
@@ -272,8 +205,8 @@ class Future(concurrent.futures.Future[R]):
 
     def _fail_in_forked_child(self, error: BaseException) -> None:
         """Give an error to a future that the parent process will resolve; its callbacks are the parent's."""
-        self.__dict__.pop("_request", None)
-        if self.__dict__.get("_first") is not _ENDED:
+        self._request = None
+        if self._first is not ENDED:
             self._condition = self._first = threading.Condition()  # a thread of the parent's may hold the old one
         self._withdraw = None
         if self._state in (PENDING, RUNNING):

@@ -17,13 +17,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rfaas.client._borrowing import ELSEWHERE, Borrowing
+from rfaas.client._borrowing import Borrowing, Lender
 from rfaas.client.core import LENT_IDS
 from rfaas.client.endings import locate, outcome
 from rfaas.client.futures import Future
 from rfaas.client.port import Port
 from rfaas.client.serial import Definition, FunctionCache, unpicklable_result
-from rfaas.config import CallSettings
 from rfaas_transport._core import Channel, Frame, Loan, Poller, Request
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, RfaasError
 from rfaas_transport.frame import Kind
@@ -62,7 +61,7 @@ class Returned:
     credits: int
 
 
-class Lane:
+class Lane(Lender):
     """The channels on loan.
 
     Args:
@@ -72,7 +71,6 @@ class Lane:
 
     Attributes:
         wanted: a function that somebody calls while there is no loan.
-        borrowing: the way in for calls; None: there is no loan.
     """
 
     def __init__(
@@ -82,7 +80,6 @@ class Lane:
         self._functions_lock = functions_lock
         self._limit_bytes = limit_bytes
         self._loan: Loan | None = None
-        self.borrowing: Borrowing | None = None
         self._coming: list[tuple[Port, int]] = []  # to be lent in this step
         self._ports: list[Port] = []
         self._generation = 0
@@ -137,7 +134,7 @@ class Lane:
         loan.begin(self._generation, channels, _CALL, LENT_IDS, self._limit_bytes)
         look_up = functools.partial(self._look_up, known_to_all)
         load = functools.partial(self._load, tuple(port.info.node for port, _ in coming))
-        self.borrowing = Borrowing(loan, self._generation, look_up, load, self._limit_bytes)
+        self.borrowing = Borrowing(loan, self._generation, look_up, load, self._limit_bytes, Future)
 
     def _terms(self, port: Port, id_before: int) -> tuple[Channel, int, int, int, dict[bytes, int]]:
         if self._wanted is not None:
@@ -201,18 +198,6 @@ class Lane:
         return self._loan.answers if self._loan is not None and self.borrowing is not None else 0
 
     # --- borrowers --------------------------------------------------------------------------------
-
-    def invoke(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings
-    ) -> object:
-        """Call a function on a channel on loan and return what it returned; ELSEWHERE: nothing was sent.
-
-        Raises:
-            BaseException: what the function raised, or an RfaasError, as for `Executor.submit`. After a
-                KeyboardInterrupt the call goes on, and its result is dropped.
-        """
-        borrowing = self.borrowing
-        return ELSEWHERE if borrowing is None else borrowing.invoke(function, args, kwargs, settings)
 
     def _load(
         self, nodes: Sequence[str], request: Request, frame: Frame | None, error: BaseException | None

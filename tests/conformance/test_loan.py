@@ -126,6 +126,13 @@ def test_small_answers_are_bytes_and_others_frames(rig):
     assert rig.loan.outstanding == 0
 
 
+def test_large_answers_that_are_asked_for_late_are_what_was_sent(rig):
+    payloads = [bytes([n]) * size for n, size in enumerate((9000, 5000, 70_000, 6000, 5000))]
+    requests = [rig.send(payload) for payload in payloads]
+    assert rig.loan.wait(requests[-1])
+    assert [bytes(request.answer().segments[0]) for request in requests] == payloads
+
+
 def test_segments_of_any_buffers_go_as_they_are(rig):
     request = rig.send([b"head", bytearray(b"x" * 10_000), memoryview(b"tail")])
     assert rig.loan.wait(request)
@@ -245,6 +252,58 @@ def test_a_timeout_is_kept(rig):
     assert not rig.loan.wait(request, 0.001)
     assert request.is_on_loan
     assert len(rig.loan.end()[0]) == 1
+
+
+def test_a_call_in_one_step_is_answered_or_says_who_has_it(rig):
+    for payload in (b"small", bytes(100_000), [b"two ", b"segments"]):
+        request = Request(b"f", payload, None)
+        assert rig.loan.call(rig.generation, request) is True
+        answer = request.answer()
+        data = bytes(answer if type(answer) is bytes else answer.segments[0])
+        assert data == b"".join([payload] if type(payload) is bytes else payload)[::-1]
+    assert rig.loan.call(rig.generation + 1, Request(b"f", b"x", None)) is None
+    assert (rig.loan.answers, rig.loan.outstanding, rig.loan.unused) == (3, 0, True)
+
+
+def test_a_call_in_one_step_comes_after_those_that_wait(two):
+    for peer in two.peers:
+        peer.hold.clear()
+    before = [two.send(bytes([n])) for n in range(10)]
+    last = Request(b"f", b"last", None)
+    opening = threading.Timer(0.002, lambda: [peer.hold.set() for peer in two.peers])
+    opening.start()
+    if not two.loan.call(two.generation, last):
+        wait_until(lambda: two.loan.wait(last), TIMEOUT_S)
+    opening.join()
+    assert all(request.done for request in before)
+    assert last.answer() == b"tsal"
+    assert b"last" in (two.peers[0].served[-1], two.peers[1].served[-1])
+
+
+def test_a_call_in_one_step_that_lasts_is_left_to_the_owner(impatient):
+    rig = impatient
+    rig.peers[0].hold.clear()
+    request = Request(b"f", b"x", None)
+    assert rig.loan.call(rig.generation, request) is False
+    assert rig.loan.is_over
+    [(_, unanswered, call_id, frame, _)], waiting = rig.loan.end()
+    assert (unanswered, call_id, frame, waiting) == ([request], 1, None, [])
+
+
+def test_a_call_in_one_step_that_no_channel_takes_waits_for_the_owner(medium):
+    rig = Rig(medium)
+    try:
+        assert rig.loan.end() is not None
+        rig.begin(n_ids=1)
+        assert rig.loan.call(rig.generation, Request(b"f", b"x", None))
+        request = Request(b"f", b"y", None)
+        assert rig.loan.call(rig.generation, request) is False
+        assert rig.loan.is_over
+        [(n_answers, unanswered, _, frame, _)], waiting = rig.loan.end()
+        assert (n_answers, unanswered, frame, waiting) == (1, [], None, [request])
+        assert not request.sent
+    finally:
+        rig.close()
 
 
 def test_a_request_of_another_loan_is_refused(rig):

@@ -14,6 +14,7 @@ import pytest
 
 import rfaas
 from rfaas.client import lane
+from rfaas.client._borrowing import Borrowing
 from support import functions as f
 from support.waiting import wait_until
 
@@ -236,6 +237,15 @@ def test_a_burst_is_answered_in_full_and_counted(ex):
     wait_until(lambda: ex.statistics()["answered"] == before + 2000, TIMEOUT_S)
 
 
+def test_large_results_that_are_taken_late_are_those_of_their_calls(ex):
+    sizes = [9000, 5000, 70_000, 6000, 5000] * 3
+    warm(ex)
+    ex.submit(f.add, bytes(1), bytes(1)).result()
+    futures = [ex.submit(f.add, bytes([n]) * size, b"") for n, size in enumerate(sizes)]
+    assert futures[-1].result() == bytes([len(sizes) - 1]) * sizes[-1]
+    assert [future.result() for future in futures] == [bytes([n]) * size for n, size in enumerate(sizes)]
+
+
 def is_under_way(future):
     """Without asking the future, which would help it."""
     request = future._request
@@ -344,25 +354,31 @@ def test_shutdown_awaits_what_is_on_loan_and_cancels_what_waits():
         assert all(future.cancelled() for future in waiting)
 
 
-class Contended:
+_UNDER_WAY = 1  # of _core.pxd
+
+
+class Contended(Borrowing):
     """A loan. Once it is `taken`, another thread takes the answer, after the call's own has gone to sleep."""
 
-    def __init__(self, loan):
+    taken = False
+
+    def __init__(self, loan, *others):
+        super().__init__(loan, *others)
         self.loan = loan
-        self.taken = False
 
-    def __getattr__(self, name):
-        return getattr(self.loan, name)
-
-    def wait(self, request, timeout_s=None):
+    def call(self, request):
         if not self.taken:
-            return self.loan.wait(request, timeout_s)
+            return super().call(request)
+        assert self.loan.submit(self.generation, request)
         self.sleeper, self.request = threading.get_ident(), request
-        return False
+        return _UNDER_WAY
 
-    def recall(self):
+    def wait(self, request, timeout_s):
+        return False if self.taken else super().wait(request, timeout_s)
+
+    def give_up(self):
         if not self.taken:
-            self.loan.recall()
+            super().give_up()
         else:  # its borrower has just looked whether it was
             self.taken = False
             threading.Thread(target=self.answer).start()
@@ -375,11 +391,10 @@ class Contended:
 def test_an_answer_that_another_thread_takes_ends_the_invoke_that_sleeps(monkeypatch):
     loans = []
 
-    def contended(loan, *others):
-        loans.append(Contended(loan))
-        return Borrowing(loans[-1], *others)
+    def contended(*about):
+        loans.append(Contended(*about))
+        return loans[-1]
 
-    Borrowing = lane.Borrowing
     monkeypatch.setattr(lane, "Borrowing", contended)
     monkeypatch.setattr(lane, "TEND_S", 10.0)  # the I/O thread would save it
     monkeypatch.setattr(lane, "IDLE_S", 10.0)

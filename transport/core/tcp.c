@@ -82,6 +82,8 @@ static rfaas_rc read_once(tcp_channel *channel, uint64_t budget_bytes, uint64_t 
     rfaas_receiver *receiver = &channel->base.receiver;
     if (channel->ahead_at < channel->ahead_end) {
         size_t left_bytes = channel->ahead_end - channel->ahead_at;
+        if (left_bytes > RFAAS_HEADER_BYTES && rfaas_receiver_is_between_frames(receiver))
+            left_bytes = RFAAS_HEADER_BYTES; /* the receiver takes a header, and then a payload, at less cost than both */
         size_t fed_bytes = rfaas_receiver_feed(receiver, channel->ahead + channel->ahead_at, left_bytes);
         channel->ahead_at += fed_bytes;
         *total_bytes += fed_bytes;

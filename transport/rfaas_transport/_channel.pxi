@@ -321,6 +321,20 @@ cdef Frame _frame(const rfaas_frame *received):
     return frame
 
 
+cdef bint _is_small(const rfaas_frame *received) noexcept:
+    return received.n_segments == 1 and received.n_placed == 0 and received.segments[0].iov_len <= BYTES_MAX
+
+
+cdef _Payload _memory(const rfaas_frame *received):
+    """The buffer of a small frame."""
+    cdef _Payload payload = _Payload.__new__(_Payload)
+    payload.memory = received.memory
+    payload.data = received.buffer
+    payload.size_bytes = received.buffer_bytes
+    payload.view_bytes = <Py_ssize_t>received.segments[0].iov_len
+    return payload
+
+
 cdef object _small(const rfaas_frame *received):
     """The payload of a frame of one small segment as bytes, its buffer released; None of any other, left as it is."""
     if received.n_segments != 1 or received.segments[0].iov_len > BYTES_MAX:
@@ -472,13 +486,13 @@ cdef class Channel:
             raise ConfigError((<bytes>why).decode("utf-8", "replace"))
         return _adopt(channel)
 
-    cdef void acquire(self):
+    cdef void acquire(self) noexcept:
         # Whoever holds the lock may be about to ask for the GIL.
         if pthread_mutex_trylock(&self.lock) != 0:
             with nogil:
                 pthread_mutex_lock(&self.lock)
 
-    cdef void let_go(self):
+    cdef void let_go(self) noexcept:
         """Free the borrowed buffers of frames that have left."""
         cdef void *cookie
         while self.channel.n_completed > 0:
@@ -562,7 +576,7 @@ cdef class Channel:
             return True
         self.refuse(rc)
 
-    cdef rfaas_rc hand_over(self, rfaas_header *header, _Borrowed borrowed, const char *text, size_t text_bytes):
+    cdef rfaas_rc hand_over(self, rfaas_header *header, _Borrowed borrowed, const char *text, size_t text_bytes) noexcept:
         """Send; the queue keeps `borrowed` for as long as it needs it."""
         cdef rfaas_rc rc
         cdef void *cookie = NULL
@@ -584,7 +598,7 @@ cdef class Channel:
             Py_DECREF(borrowed)  # the caller has one
         return rc
 
-    cdef rfaas_rc hand_over_bytes(self, rfaas_header *header, bytes data):
+    cdef rfaas_rc hand_over_bytes(self, rfaas_header *header, bytes data) noexcept:
         """Send one segment of bytes, without a view of them: they don't change, and the queue can keep them."""
         cdef iovec piece
         piece.iov_base = <void *><const char *>data
@@ -624,7 +638,7 @@ cdef class Channel:
             return None
         self.refuse(rc)
 
-    cdef rfaas_rc take(self, rfaas_frame *received):
+    cdef rfaas_rc take(self, rfaas_frame *received) noexcept:
         """The C part of `poll`."""
         cdef rfaas_rc rc = RFAAS_MORE
         self.acquire()

@@ -10,8 +10,10 @@ from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError, No
 include "_arrays.pxi"
 include "_channel.pxi"
 include "_poller.pxi"
+include "_request.pxi"
 include "_loan.pxi"
 include "_requests.pxi"
+include "_exports.pxi"
 include "_serving.pxi"
 include "_attendant.pxi"
 

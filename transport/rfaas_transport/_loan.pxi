@@ -66,67 +66,6 @@ cdef int64_t _now_ns() noexcept:
 
 
 @cython.final
-cdef class Request:
-    """One request on channels on loan, and its answer once there is one.
-
-    Args:
-        identity: of the function, as the channels know it.
-        payload: bytes; or segments, as in `Channel.send`.
-        about: whatever its owner wants to know of it.
-        out_size: of its frame; 0: that of the loan.
-    Raises:
-        TypeError, BufferError, PayloadTooLarge: as `Channel.send`.
-    """
-
-    cdef readonly object identity, payload, about
-    cdef _Borrowed borrowed       # of segments
-    cdef object future            # of whoever waits beyond the loan
-    cdef bytes small              # the answer, if it is one
-    cdef rfaas_frame received     # else it is this
-    cdef bint has_received
-    cdef Frame frame              # made of that
-    cdef readonly bint done       # it is answered
-    cdef readonly bint sent
-    cdef readonly bint behind     # it lies behind another where it was sent
-    cdef readonly bint withdrawn  # it never will be
-    cdef public bint is_awaited   # by somebody who must be told
-    cdef uint64_t generation      # of the loan that it is on; 0: of none
-    cdef readonly int channel     # where it was sent, as a place among those lent
-    cdef uint64_t out_size
-
-    def __init__(self, identity, payload not None, about, uint64_t out_size=0):
-        self.identity = identity
-        self.payload = payload
-        self.about = about
-        self.out_size = out_size
-        if type(payload) is not bytes:
-            self.borrowed = _Borrowed.__new__(_Borrowed)
-            self.borrowed.borrow(payload)
-
-    def __dealloc__(self):
-        if self.has_received and self.received.buffer != NULL:
-            self.received.memory.release(self.received.memory.context, self.received.buffer, self.received.buffer_bytes)
-
-    def claim(self, future):
-        """The future of this request: the one that was claimed first, by whoever came first."""
-        if self.future is None:
-            self.future = future
-        return self.future
-
-    @property
-    def is_on_loan(self):
-        """True until it is answered or its owner has it."""
-        return self.generation != 0 and not self.done
-
-    def answer(self):
-        """What answered it: bytes of an answer with status 0 and one small segment, else a Frame."""
-        if self.has_received:
-            self.has_received = False
-            self.frame = _frame(&self.received)
-        return self.small if self.frame is None else self.frame
-
-
-@cython.final
 cdef class _Lent:
     """One channel on loan."""
 
@@ -318,21 +257,7 @@ cdef class Loan:
         Returns:
             False: there is no such loan, or it is about to end, and the request is nowhere.
         """
-        cdef rfaas_loan_state state = rfaas_loan_look(&self.loan)
-        if self.generation != generation or self.loan.recalled or state == RFAAS_LOAN_LEFT or state == RFAAS_LOAN_ABSENT:
-            return False
-        request.generation = generation
-        self.put(request)
-        self.activity += 1
-        if rfaas_loan_take(&self.loan):
-            self.use()
-            self.look_after()
-        elif state == RFAAS_LOAN_ASLEEP:  # whoever has it waits for something long, and would be this one's hindrance
-            self.recall()
-        if not self.watched and self.n_busy:
-            self.watched = True
-            self.poller.wake()
-        return True
+        return self.send(generation, request)
 
     def wait(self, Request request not None, timeout_s=None):
         """Wait for the answer of a request, and meanwhile look after all that is on loan.
@@ -341,6 +266,42 @@ cdef class Loan:
             True: it is answered. False: this is the owner's affair now, `timeout_s` is over, or another thread waits
             here already.
         """
+        return self.wait_for(request, timeout_s)
+
+    def call(self, uint64_t generation, Request request not None):
+        """`submit` and then `wait`, in less time than the two.
+
+        Returns:
+            As `wait`; None: as `submit`, if that is False.
+        """
+        cdef Under under = self.send_and_wait(generation, request)
+        return None if under == NOWHERE else under == ANSWERED
+
+    cdef bint send(self, uint64_t generation, Request request) except *:
+        cdef rfaas_loan_state state = rfaas_loan_look(&self.loan)
+        if self.generation != generation or self.loan.recalled or state == RFAAS_LOAN_LEFT or state == RFAAS_LOAN_ABSENT:
+            return False
+        request.generation = generation
+        self.activity += 1
+        if len(self.queue) == 0 and rfaas_loan_take(&self.loan):
+            if not self.send_first(request):
+                self.leave()
+            elif request.sent:
+                rfaas_loan_give_back(&self.loan)
+            else:
+                self.use()
+            self.look_after()
+        else:
+            self.put(request)
+            if rfaas_loan_take(&self.loan):
+                self.use()
+                self.look_after()
+            elif state == RFAAS_LOAN_ASLEEP:  # whoever has it waits for something long, and would hinder this one
+                self.recall()
+        self.have_it_watched()
+        return True
+
+    cdef bint wait_for(self, Request request, timeout_s) except *:
         cdef int64_t sleep_ns = self.sleep_ns
         if request.done:
             return True
@@ -350,30 +311,45 @@ cdef class Loan:
             sleep_ns = min(self.sleep_ns, max(0, <int64_t>(timeout_s * 1e9)))
         if not rfaas_loan_take(&self.loan):
             return False
-        if self.is_on_its_way(request) and not self.await_answers(sleep_ns):  # it was looked at just now
-            self.poller.wake()
-            self.look_after()
-            return request.done
-        while self.exchange():
-            if request.done:
-                rfaas_loan_give_back(&self.loan)
-                break
-            if not self.await_answers(sleep_ns):
-                self.poller.wake()
-                break
-        else:
-            rfaas_loan_leave(&self.loan)
-            self.poller.wake()
+        self.await_one(request, sleep_ns)
         self.look_after()
         return request.done
 
+    cdef Under send_and_wait(self, uint64_t generation, Request request) except *:
+        if self.generation != generation or len(self.queue) > 0 or not rfaas_loan_take(&self.loan):
+            if not self.send(generation, request):
+                return NOWHERE
+            return ANSWERED if self.wait_for(request, None) else UNDER_WAY
+        request.generation = generation
+        self.activity += 1
+        if self.send_first(request):
+            self.have_it_watched()
+            self.await_one(request, self.sleep_ns)
+        else:
+            self.leave()
+            self.have_it_watched()
+        self.look_after()
+        return ANSWERED if request.done else UNDER_WAY
+
+    cdef void wake_owner(self) noexcept:
+        if not self.poller.closing:
+            rfaas_poller_wake(&self.poller.poller)
+
+    cdef void have_it_watched(self) noexcept:
+        """Have the owner look after what was sent, in case nobody else does."""
+        if not self.watched and self.n_busy:
+            self.watched = True
+            self.wake_owner()
+
     def look(self):
         """Send and take what can be without waiting."""
-        if self.n_busy == 0:
-            return
-        if rfaas_loan_take(&self.loan):
+        self.look_at_all()
+
+    cdef int look_at_all(self) except -1:
+        if self.n_busy != 0 and rfaas_loan_take(&self.loan):
             self.use()
             self.look_after()
+        return 0
 
     def withdraw(self, Request request not None):
         """Take a request back that was not sent; False if it is too late, or if somebody must be told."""
@@ -390,8 +366,41 @@ cdef class Loan:
         if self.exchange():
             rfaas_loan_give_back(&self.loan)
         else:
-            rfaas_loan_leave(&self.loan)
-            self.poller.wake()
+            self.leave()
+
+    cdef void leave(self) noexcept:
+        """What comes next is the owner's affair."""
+        rfaas_loan_leave(&self.loan)
+        self.wake_owner()
+
+    cdef void await_one(self, Request request, int64_t sleep_ns):
+        """Exchange and wait until this request is answered or is the owner's affair; then let go of the loan."""
+        if self.is_on_its_way(request) and not self.await_answers(sleep_ns):  # it was looked at just now
+            self.wake_owner()
+            return
+        while self.exchange():
+            if request.done:
+                rfaas_loan_give_back(&self.loan)
+                return
+            if not self.await_answers(sleep_ns):
+                self.wake_owner()
+                return
+        self.leave()
+
+    cdef bint send_first(self, Request request):
+        """Send a request before which none waits, or have it wait; False: a channel doesn't take it."""
+        cdef _Lent one
+        cdef int i
+        cdef bint taken = True
+        for i in range(PyList_GET_SIZE(self.lent)):
+            one = <_Lent>PyList_GET_ITEM(self.lent, i)
+            if one.request is None:
+                taken = self.send_on(one, i, request)
+                if taken:
+                    return True
+                break
+        self.put(request)
+        return taken
 
     cdef bint is_on_its_way(self, Request request):
         """True if nothing is to be sent before there is an answer to be taken."""
@@ -471,11 +480,10 @@ cdef class Loan:
             one.has_received = True
             return False
         cdef Request request = one.request
-        request.small = <bytes>_small(&received) if header.status == 0 else None
-        if request.small is None:
-            request.received = received
-            request.has_received = True
-        request.done = True
+        if not request.take(&received):
+            one.received = received
+            one.has_received = True
+            return False
         self.finished.append(request)  # keeps it, with all that it holds, until nobody has the loan
         one.request = None
         if one.n_behind > 0:
@@ -503,33 +511,39 @@ cdef class Loan:
     cdef bint send_next(self, _Lent one, int place):
         """Send the request that waited longest, behind what is there; False: the channel doesn't take it."""
         cdef Request request
-        cdef rfaas_rc rc = RFAAS_NO_CREDIT
         while self.queue:
             request = <Request>self.take_first()
             if request.withdrawn:
                 self.finished.append(request)
                 continue
-            if one.header.call_id < one.last_id:
-                one.header.call_id += 1
-                one.header.function = <uint16_t>one.functions[request.identity]
-                one.header.out_size = request.out_size or self.out_size
-                if request.borrowed is None:
-                    rc = one.channel.hand_over_bytes(&one.header, <bytes>request.payload)
-                else:
-                    rc = one.channel.hand_over(&one.header, request.borrowed, NULL, 0)
-            if rc != RFAAS_OK and rc != RFAAS_QUEUED:
+            if not self.send_on(one, place, request):
                 self.queue.appendleft(request)  # the ordinary way tells what is wrong
                 return False
-            request.sent = True
-            request.channel = place
-            if one.request is None:
-                one.request = request
-            else:
-                request.behind = True
-                one.behind.append(request)
-                one.n_behind += 1
-            self.n_busy += 1
             return True
+        return True
+
+    cdef bint send_on(self, _Lent one, int place, Request request):
+        """Send a request on a channel, behind what is there; False: the channel doesn't take it."""
+        cdef rfaas_rc rc = RFAAS_NO_CREDIT
+        if one.header.call_id < one.last_id:
+            one.header.call_id += 1
+            one.header.function = <uint16_t>one.functions[request.identity]
+            one.header.out_size = request.out_size or self.out_size
+            if request.borrowed is None:
+                rc = one.channel.hand_over_bytes(&one.header, <bytes>request.payload)
+            else:
+                rc = one.channel.hand_over(&one.header, request.borrowed, NULL, 0)
+        if rc != RFAAS_OK and rc != RFAAS_QUEUED:
+            return False
+        request.sent = True
+        request.channel = place
+        if one.request is None:
+            one.request = request
+        else:
+            request.behind = True
+            one.behind.append(request)
+            one.n_behind += 1
+        self.n_busy += 1
         return True
 
     cdef bint await_answers(self, int64_t sleep_ns):
@@ -550,18 +564,27 @@ cdef class Loan:
 
     cdef int look_after(self) except -1:
         """With the loan given back: free what is over, tell those who wait for it."""
-        cdef Request request
         cdef _Lent one
-        if not self.finished:
+        cdef int i
+        cdef Py_ssize_t n = PyList_GET_SIZE(self.finished)
+        if n == 0:
             return 0
-        finished, self.finished = self.finished, []
-        for one in self.lent:
+        for i in range(PyList_GET_SIZE(self.lent)):
+            one = <_Lent>PyList_GET_ITEM(self.lent, i)
             if one.channel.channel.n_completed > 0:
                 one.channel.let_go()
+        if n == 1:
+            self.let_go(<Request>self.finished.pop())
+            return 0
+        finished, self.finished = self.finished, []
         for request in finished:
-            if request.is_awaited and request.future is not None:
-                self.awaited.append(request.future)
-                self.poller.wake()
-            request.future = None
-            request.borrowed = None
+            self.let_go(<Request>request)
+        return 0
+
+    cdef int let_go(self, Request request) except -1:
+        if request.is_awaited and request.future is not None:
+            self.awaited.append(request.future)
+            self.wake_owner()
+        request.future = None
+        request.borrowed = None
         return 0

@@ -59,8 +59,10 @@ cdef class Requests:
         Raises:
             As `Channel.poll`.
         """
+        return self.take_next(<int64_t>(spin_s * 1e9))
+
+    cdef object take_next(self, int64_t spin_ns):
         cdef rfaas_frame received
-        cdef int64_t spin_ns = <int64_t>(spin_s * 1e9)
         cdef Channel channel = self.channel
         if channel.polling:
             raise RuntimeError("another thread polls this channel")
@@ -106,6 +108,9 @@ cdef class Requests:
         Returns, raises:
             As `Channel.send`.
         """
+        return self.give_answer(payload)
+
+    cdef bint give_answer(self, payload) except *:
         cdef rfaas_header header
         cdef _Borrowed borrowed
         cdef rfaas_rc rc

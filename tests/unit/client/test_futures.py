@@ -1,7 +1,11 @@
 """A future's end and whoever waits for it: the end is seen once, by count or by word, never by both or neither."""
 
+import pickle
 import threading
+from concurrent.futures import Future as StandardFuture
 from concurrent.futures import wait
+
+import pytest
 
 from rfaas.client.futures import Future
 from support.waiting import wait_until
@@ -11,7 +15,7 @@ def ending(future, value):
     """A thread that ends the future, once it has come as far as it can."""
     thread = threading.Thread(target=future._end, args=(value, None))
     thread.start()
-    wait_until(lambda: "_result" in future.__dict__ and future.__dict__["_result"] == value, 10)
+    wait_until(lambda: future._result == value, 10)
     return thread
 
 
@@ -46,8 +50,16 @@ def test_wait_for_all_is_over_when_all_are():
 def test_an_end_before_anybody_waits_needs_no_word():
     future = Future()
     future._end(3, None)
-    assert "_condition" not in future.__dict__
+    assert not future.has_condition
     called = []
     future.add_done_callback(called.append)
     assert called == [future]
     assert not wait([future], 0).not_done
+
+
+def test_a_future_is_one_of_the_standard_ones_and_can_t_be_pickled():
+    future = Future()
+    assert isinstance(future, StandardFuture)
+    assert Future[int].__origin__ is Future
+    with pytest.raises(TypeError, match="future"):
+        pickle.dumps(future)
