@@ -36,7 +36,7 @@ def bench() -> None:
 def common_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options that all measurements of calls have; errors are said with their remedy."""
     options = (
-        click.option("--transport", help="Medium: auto, shm or tcp [executor.transport]."),
+        click.option("--transport", help="Medium: auto, shm, verbs or tcp [executor.transport]."),
         click.option("--allocator", help="State directory, or embedded [as programs: `rfaas config show`]."),
         click.option("--pin/--no-pin", default=True, show_default=True, help="Client and worker to a CPU each."),
         click.option("--client-cpu", type=click.IntRange(0), help="CPU of the client [the first it may use]."),
@@ -244,7 +244,7 @@ def bandwidth(
 
 
 @bench.command("cold", short_help="From nothing to the first result.")
-@click.option("--transport", help="Medium: auto, shm or tcp [executor.transport].")
+@click.option("--transport", help="Medium: auto, shm, verbs or tcp [executor.transport].")
 @click.option("--allocator", help="State directory, or embedded [as programs: `rfaas config show`].")
 @click.option("-n", "--starts", type=click.IntRange(1, 1000), help="Programs to start [10; quick: 1].")
 @click.option("--quick", is_flag=True, help="One start.")
