@@ -16,10 +16,10 @@ from rfaas.control.address import AllocatorAddress
 from rfaas.host_memory import machine_bytes
 from rfaas.settings import Settings
 from rfaas.units import parse_duration_s, parse_size_bytes
-from rfaas_transport import tls
+from rfaas_transport import tls, verbs
 from rfaas_transport.errors import AllocatorUnavailable, ConfigError
 
-TRANSPORTS: Final = ("auto", "shm", "tcp")
+TRANSPORTS: Final = ("auto", "shm", "verbs", "tcp")
 """Media that a channel may be asked to use; `auto` takes the best that both ends have."""
 
 SECURITIES: Final = ("trusted", "encrypt")
@@ -260,6 +260,11 @@ def make_config(
         tls.require()
     if transport not in TRANSPORTS:
         raise ConfigError(f"transport={transport!r} is not one of {', '.join(TRANSPORTS)}", hint='leave it at "auto"')
+    if transport == "verbs":
+        if transport_security == "encrypt":
+            wrong = 'transport="verbs" with transport_security="encrypt": what goes over RDMA is not encrypted'
+            raise ConfigError(wrong, hint='leave transport at "auto", which takes TCP then')
+        verbs.require()
     if placement not in PLACEMENTS:
         raise ConfigError(f"placement={placement!r} is not one of {', '.join(PLACEMENTS)}", hint='leave it at "pack"')
     choice = choose_allocator(allocator, environ)

@@ -256,8 +256,9 @@ class Executor(Calls):
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
             user runs, else embedded. Inside a function that runs on a worker, None is embedded, on that worker's
             own cores: waiting for cores that one's own callers hold would never end.
-        transport: medium to the workers. "auto": shared memory to those on this node, TCP to all others. "shm": shared
-            memory or nothing. "tcp": never shared memory (on this node a unix socket).
+        transport: medium to the workers. "auto": shared memory to those on this node, RDMA to others where both
+            ends have it, else TCP. "shm": shared memory or nothing. "verbs": RDMA or nothing. "tcp": neither of the two
+            (on this node a unix socket).
         transport_security: "trusted": who is at the other end of a connection is proven, and calls go in plain;
             "encrypt": calls over TCP are encrypted (TLS 1.3), or not made (docs/transport.md).
         hot_for_s: seconds that a worker polls for the next call before it sleeps; 1 ms. Polling is accounted.

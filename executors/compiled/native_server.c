@@ -57,7 +57,7 @@ bool rfaas_native_serve(void *context, const rfaas_header *request, const struct
     const uint64_t took_ns = boot_now_ns() - started_ns;
     const uint64_t out_bytes = server->result.out_bytes;
     if (server->result.end != RFAAS_CALL_OK || out_bytes > server->out_bytes_max ||
-        may_have_printed(server, took_ns))
+        may_have_printed(server, took_ns) || (server->watched.fd >= 0 && !rfaas_is_held(&server->watched)))
         return leave(server, RFAAS_LEFT_ENDED);
     const bool goes_on = rfaas_page_finish(server->slot, request->call_id);
     if (!goes_on) return leave(server, RFAAS_LEFT_AT_END);

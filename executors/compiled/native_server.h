@@ -6,6 +6,7 @@
 #ifndef RFAAS_NATIVE_SERVER_H
 #define RFAAS_NATIVE_SERVER_H
 
+#include "held.h"
 #include "native_call.h"
 #include "serving.h"
 #include "state_page.h"
@@ -13,7 +14,7 @@
 /* Why a call was left. */
 typedef enum rfaas_native_left {
     RFAAS_LEFT_INTERRUPTED, /* it was not called, and must not be */
-    RFAAS_LEFT_ENDED,       /* `result` is no output to be sent like this; or it may have printed */
+    RFAAS_LEFT_ENDED,       /* `result` is no output to be sent like this; or it may have printed, or closed what is watched */
     RFAAS_LEFT_AT_END,      /* it is interrupted while it ends: `result` is an output, and it did not print */
 } rfaas_native_left;
 
@@ -33,6 +34,7 @@ typedef struct rfaas_native_server {
     int out_fd, err_fd; /* pipes that prints go to, looked at otherwise; -1: nobody takes them */
     const rfaas_page_output *taken; /* how often the agent took something; NULL: it doesn't say */
     const uint64_t *known_takes;    /* how often it had at the last look */
+    rfaas_held watched; /* what answers go through, where that is a descriptor; else its number is -1 */
     /* Of the call that was left. */
     rfaas_native_left left;
     rfaas_call_result result;

@@ -60,21 +60,6 @@ bool rfaas_put_back(void)
     return may_open_enough();
 }
 
-int rfaas_hold(int fd, rfaas_held *held)
-{
-    struct stat about;
-    if (fstat(fd, &about) != 0)
-        return -1;
-    *held = (rfaas_held){.fd = fd, .device = about.st_dev, .inode = about.st_ino};
-    return 0;
-}
-
-bool rfaas_is_held(const rfaas_held *held)
-{
-    struct stat about;
-    return fstat(held->fd, &about) == 0 && about.st_dev == held->device && about.st_ino == held->inode;
-}
-
 static void leave(int signo)
 {
     (void)signo;

@@ -1,4 +1,4 @@
-/* What a worker puts back after each call, of what a function may have changed in its process, and what it compares.
+/* What a worker puts back after each call, of what a function may have changed in its process.
  *
  * Only what rfaas itself stands on: docs/spec/001-invocation.md section 5. All of it together costs some microseconds.
  */
@@ -16,19 +16,6 @@ int rfaas_remember(void);
  * connection would become what functions print to. Take back a soft limit of descriptors that leaves too few. In the thread
  * that remembered; nothing if none did. False if the process can't have enough descriptors any more. */
 bool rfaas_put_back(void);
-
-/* What a descriptor refers to. */
-typedef struct {
-    int fd;
-    dev_t device;
-    ino_t inode;
-} rfaas_held;
-
-/* Remember what a descriptor refers to. 0, or -1 with errno. */
-int rfaas_hold(int fd, rfaas_held *held);
-
-/* True while it refers to the same. */
-bool rfaas_is_held(const rfaas_held *held);
 
 /* End the process with `status` in `ms` from now, whatever its code does meanwhile. 0, or -1 with errno. */
 int rfaas_exit_within(int ms, int status);

@@ -63,6 +63,11 @@ cdef extern from "state_page.h" nogil:
     ctypedef struct rfaas_page_output:
         pass
 
+cdef extern from "held.h" nogil:
+    ctypedef struct rfaas_held:
+        int fd
+    int rfaas_hold(int fd, rfaas_held *held)
+
 cdef extern from "native_server.h" nogil:
     ctypedef struct rfaas_header:
         pass
@@ -90,6 +95,7 @@ cdef extern from "native_server.h" nogil:
         int out_fd, err_fd
         const rfaas_page_output *taken
         const uint64_t *known_takes
+        rfaas_held watched
         rfaas_native_left left
         rfaas_call_result result
     bint rfaas_native_serve(void *context, const rfaas_header *request, const iovec *input, iovec *answer)
@@ -295,6 +301,9 @@ cdef class NativeServer:
         places: of the channel's slot in the state page (`StatePage.places`), which outlives this.
         check: address of what tells this process from a copy of it (`marked_process_check`).
         out_fd, err_fd: pipes that prints go to; -1: nobody takes them.
+        watched_fd: a descriptor that answers go through, to be compared before each; -1: they go through none.
+    Raises:
+        OSError: it is closed.
     """
 
     cdef rfaas_native_server native
@@ -304,7 +313,7 @@ cdef class NativeServer:
     cdef Output output
 
     def __cinit__(self, NativeFunction function not None, bytes holder not None, tuple places not None,
-                  uintptr_t check, int out_fd, int err_fd):
+                  uintptr_t check, int out_fd, int err_fd, int watched_fd=-1):
         if len(holder) != 16:
             raise ValueError("a client's id has 16 bytes")
         slot, usage, taken, known_takes = places
@@ -320,6 +329,9 @@ cdef class NativeServer:
         self.native.known_takes = <const uint64_t *><uintptr_t>known_takes
         self.native.is_this_process = <rfaas_process_check><void *>check
         self.native.out_fd, self.native.err_fd = out_fd, err_fd
+        self.native.watched.fd = -1
+        if watched_fd >= 0 and rfaas_hold(watched_fd, &self.native.watched) != 0:
+            raise OSError(errno, "the descriptor to be watched is closed")
         self.server.serve = rfaas_native_serve
         self.server.context = &self.native
         self.capsule = PyCapsule_New(&self.server, "rfaas_transport.server", NULL)

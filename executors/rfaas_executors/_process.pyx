@@ -48,13 +48,15 @@ cdef extern from "quiet_signals.h" nogil:
     void rfaas_quiet_hold()
     void rfaas_quiet_let_go()
 
-cdef extern from "put_back.h" nogil:
+cdef extern from "held.h" nogil:
     ctypedef struct rfaas_held:
         int fd
-    int rfaas_remember()
-    bint rfaas_put_back()
     int rfaas_hold(int fd, rfaas_held *held)
     bint rfaas_is_held(const rfaas_held *held)
+
+cdef extern from "put_back.h" nogil:
+    int rfaas_remember()
+    bint rfaas_put_back()
     int rfaas_exit_within(int ms, int status)
 
 cdef extern from "fork_mark.h" nogil:

@@ -104,9 +104,10 @@ class DataOffered:
     slot: int
     generation: int
     channel: int
-    medium: str = ""  # "shm": the client sends memory over it; "tls": encrypted frames; "": frames
+    medium: str = ""  # "shm": the client sends memory over it; "tls": encrypted frames; "verbs": RDMA; "": frames
     hot_for_s: float = 0.0  # how long the worker polls for the next frame before it sleeps
     over_network: bool = False  # it came to a TCP port
+    obstacle: str = ""  # why this host has no such medium at the moment
 
 
 @dataclass(frozen=True, slots=True)

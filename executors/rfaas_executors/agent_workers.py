@@ -18,12 +18,12 @@ from rfaas.session.modules import REMEDY, Difference, describe
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_records import Held, Seat, Template, Worker
 from rfaas_transport.errors import ReasonCode
-from rfaas_transport.handshake_machine import ENCRYPTION_REQUIRED, ENCRYPTION_UNAVAILABLE
+from rfaas_transport.handshake_machine import ENCRYPTION_REQUIRED, ENCRYPTION_UNAVAILABLE, VERBS_UNAVAILABLE
 
 if TYPE_CHECKING:
     from rfaas_executors.agent_core import AgentCore
 
-MEDIA = ("", "shm", "tls")  # what a data connection may say of itself (004 section 1)
+MEDIA = ("", "shm", "tls", "verbs")  # what a data connection may say of itself (004 section 1)
 PAGE_SLOTS = 64  # of a state page: channels that a worker may have at once
 FAILURE_KEPT_S = 1.0  # an environment that just failed is not tried again for so long
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
@@ -179,9 +179,11 @@ class WorkerBook:
             self._turn_away(offer, f"no medium {offer.medium!r} is known here")
         elif offer.medium == "tls" and self._core.config.cannot_encrypt:
             self._core.do(on.TurnAway(offer.connection, ENCRYPTION_UNAVAILABLE, self._core.config.cannot_encrypt))
-        elif offer.medium == "" and offer.over_network and self._core.config.encrypted_only:
+        elif offer.medium in ("", "verbs") and offer.over_network and self._core.config.encrypted_only:
             hint = 'transport_security = "encrypt" is set for the agent'
             self._core.do(on.TurnAway(offer.connection, ENCRYPTION_REQUIRED, hint))
+        elif offer.obstacle:
+            self._core.do(on.TurnAway(offer.connection, VERBS_UNAVAILABLE, offer.obstacle))
         elif offer.channel in worker.channels:
             self._turn_away(offer, "the worker has a channel of this number")
         elif (page_slot := worker.free_page_slot(PAGE_SLOTS)) is None:

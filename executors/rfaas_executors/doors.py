@@ -17,10 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from rfaas_executors import agent_events as on
-from rfaas_transport import tls
+from rfaas_transport import tls, verbs
 from rfaas_transport.errors import AuthenticationFailed, ConfigError, NotFound, RfaasError
 from rfaas_transport.handshake import Accepter, handshake_socket
-from rfaas_transport.handshake_machine import SECURITY_CODES, SecurityRefused
+from rfaas_transport.handshake_machine import MEDIUM_CODES, MediumRefused
 from rfaas_transport.messages import MessageReader, pack
 from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
 
@@ -148,7 +148,8 @@ class Doors:
             await self._serve_session(number, sock, machine.leftover)
 
     def _ask_for_worker(self, connection: int, params: dict[str, Any], *, over_network: bool) -> None:
-        """Let the core decide at once; raises NotFound or SecurityRefused when it turns the connection away."""
+        """Let the core decide at once; raises NotFound or MediumRefused when it turns the connection away."""
+        medium = str(params.get("medium", ""))
         try:
             offer = on.DataOffered(
                 connection,
@@ -156,9 +157,10 @@ class Doors:
                 int(params["slot"]),
                 int(params["generation"]),
                 int(params["channel"]),
-                str(params.get("medium", "")),
+                medium,
                 float(params.get("hot_for_s", 0.0)),
                 over_network,
+                verbs.why_no_port() if medium == "verbs" else "",
             )
         except (KeyError, TypeError, ValueError) as error:
             raise NotFound(f"params of a data connection: {error!r}") from error
@@ -166,9 +168,7 @@ class Doors:
         verdict = self._verdicts[connection]
         if isinstance(verdict, on.TurnAway):
             raise (
-                SecurityRefused.of(verdict.code, verdict.hint)
-                if verdict.code in SECURITY_CODES
-                else NotFound(verdict.hint)
+                MediumRefused.of(verdict.code, verdict.hint) if verdict.code in MEDIUM_CODES else NotFound(verdict.hint)
             )
 
     def decide(self, verdict: on.HandOver | on.TurnAway) -> None:

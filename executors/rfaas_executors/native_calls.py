@@ -20,9 +20,7 @@ IN_BYTES_MAX: Final = 65536  # larger inputs cost more than what is saved here
 
 
 class NativeCalls:
-    """The calls of one compiled function on one channel over shared memory.
-
-    Answers go through no descriptor there, so none has to be compared before each.
+    """The calls of one compiled function on one channel that is polled in memory: shm, verbs.
 
     Args:
         channel, page, page_slot, lease_seq, epoch: of the connection.
@@ -30,6 +28,7 @@ class NativeCalls:
         function: what is called.
         streams: where prints go.
         holder: the client's id, hex.
+        watched: a descriptor that answers go through, to be compared before each; -1: they go through none.
     """
 
     def __init__(
@@ -43,6 +42,7 @@ class NativeCalls:
         function: NativeFunction,
         streams: Streams,
         holder: str,
+        watched: int = -1,
     ) -> None:
         self.n_calls = 0  # of the last `run`
         self._page = page  # the server has addresses in it
@@ -56,6 +56,7 @@ class NativeCalls:
             page.places(page_slot),
             marked_process_check(),
             *streams.pipes,
+            watched,
         )
 
     def run(self, soon_s: float, for_ns: int) -> Frame | tuple[Frame, Outcome | None, bool | None] | None:

@@ -37,7 +37,7 @@ from rfaas_executors.calls import NATIVE, PYTHON, Defined, Functions, Outcome, W
 from rfaas_executors.context import CallContext, is_delivered
 from rfaas_executors.family import reap_adopted
 from rfaas_executors.streams import Streams
-from rfaas_transport import array_memory, shared_memory
+from rfaas_transport import array_memory, shared_memory, verbs
 from rfaas_transport._core import Attendant, Channel, Frame, Poller
 from rfaas_transport.current_call import end_current, set_current
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError, RfaasError
@@ -62,12 +62,14 @@ class Connection:
     """One channel with what was defined on it.
 
     Attributes:
+        descriptor: of the connection that it was made of.
         parked: a call that waits for the function's blobs.
         behind: calls, and functions, that came after it.
         attendant: reads the channel while a function runs, once the client has asked for that.
     """
 
     channel: Channel
+    descriptor: int
     number: int
     page_slot: int
     lease_seq: int
@@ -176,14 +178,17 @@ class Worker:
 
     def _begin(self, message: control.Message, descriptor: int) -> None:
         """Make a channel of a connection; what is to be encrypted never is a plain one."""
-        key = message["key"] if message.get("medium") == "tls" else None
+        medium = message.get("medium")
         try:
-            channel = Channel.from_fd(descriptor, key=key)
-        except (OSError, RfaasError, MemoryError):  # nothing encrypts in this interpreter; the client gets a farewell
+            if medium == "verbs":
+                channel = verbs.adopt(descriptor)
+            else:
+                channel = Channel.from_fd(descriptor, key=message["key"] if medium == "tls" else None)
+        except (OSError, RfaasError, MemoryError):  # it can't be in this interpreter; the client gets a farewell
             os.close(descriptor)
             self._line.tell({"m": "closed", "channel": message["channel"]})
             return
-        self._adopt(message, channel)
+        self._adopt(message, channel, descriptor)
 
     def _accept(self, descriptor: int) -> None:
         """Take the memory of a connection that is to be a channel over it, once the client has sent it."""
@@ -196,11 +201,12 @@ class Worker:
             return
         if channel is not None:
             self._poller.remove(descriptor)
-            self._adopt(self._coming.pop(descriptor), channel)
+            self._adopt(self._coming.pop(descriptor), channel, descriptor)
 
-    def _adopt(self, message: control.Message, channel: Channel) -> None:
+    def _adopt(self, message: control.Message, channel: Channel, descriptor: int) -> None:
         connection = Connection(
             channel,
+            descriptor,
             message["channel"],
             message["page_slot"],
             message["lease_seq"],
@@ -212,7 +218,7 @@ class Worker:
         self._page.open(connection.page_slot, connection.number)
         self._connections[channel.fileno()] = connection
         self._poller.add(channel.fileno(), channel.fileno())
-        self._held.add(channel.fileno())
+        self._held.add(descriptor)
         hello = {**self._identity, "pid": self._pid, "python": platform.python_version()}
         self._send(connection, Kind.HELLO, credits=CREDITS, segments=[msgpack.packb(hello)])
 
@@ -400,7 +406,7 @@ class Worker:
         if connection.hot is not None and connection.hot_identity == function.identity:
             return
         connection.hot_identity = function.identity
-        if function.manifest.kind == NATIVE and connection.channel.medium == "shm":
+        if function.manifest.kind == NATIVE and connection.channel.medium in ("shm", "verbs"):
             connection.hot = self._native_calls(connection, index, function)
             return
         connection.hot = HotCalls(
@@ -413,8 +419,7 @@ class Worker:
             self._functions.load(function),
             self._streams,
             functools.partial(self._context, connection),
-            # Over shared memory an answer goes through no descriptor but to wake who sleeps.
-            -1 if connection.channel.medium == "shm" else connection.channel.fileno(),
+            _watched(connection),
             self._held,
             None if function.manifest.kind == PYTHON else self._functions.over_bytes.call,
             connection.holder,
@@ -433,6 +438,7 @@ class Worker:
             cast("NativeFunction", self._functions.load(function)),
             self._streams,
             connection.holder,
+            _watched(connection),
         )
 
     def _end_call(self, connection: Connection, frame: Frame, outcome: Outcome, printed: bool | None = None) -> None:
@@ -450,7 +456,7 @@ class Worker:
             put_back_surroundings()
         self._log("done", connection, frame)
         # What was printed is told on the control socket too, which must be ours for that: then all are compared now.
-        self._untidy = connection.awake and not printed and self._held.holds(connection.channel.fileno())
+        self._untidy = connection.awake and not printed and self._held.holds(connection.descriptor)
         lost = [] if self._untidy else self._held.lost()
         if lost:
             self._leave_without(lost, connection)
@@ -482,7 +488,7 @@ class Worker:
         """
         self._untidy, self._tidied_at_ns = False, time.monotonic_ns()
         if lost := self._held.lost():
-            self._connections = {fd: one for fd, one in self._connections.items() if fd not in lost}
+            self._connections = _without(self._connections, lost)
         else:
             self._read_control()
         self._tidy(lost)
@@ -510,10 +516,10 @@ class Worker:
         Raises:
             WorkerExit: the channel of this very call is among them: its result can't be sent.
         """
-        if connection.channel.fileno() in lost:
+        if connection.descriptor in lost:
             raise WorkerExit(os.EX_IOERR, _lost_text(lost))
         self._line.draining = True
-        self._connections = {fd: one for fd, one in self._connections.items() if fd not in lost}
+        self._connections = _without(self._connections, lost)
 
     def _reply(self, connection: Connection, frame: Frame, outcome: Outcome) -> None:
         credits = 0 if self._line.draining else CREDITS
@@ -548,7 +554,7 @@ class Worker:
     def _drop(self, connection: Connection) -> None:
         leave(connection.attendant)
         descriptor = connection.channel.fileno()
-        self._held.remove(descriptor)
+        self._held.remove(connection.descriptor)
         self._poller.remove(descriptor)
         del self._connections[descriptor]
         connection.channel.close()
@@ -609,6 +615,19 @@ def _is_sound() -> bool:
 
 _ANYTHING = BaseException  # by a name of ours: a function may have emptied builtins
 _BROKEN_FROM_WITHIN = b"the worker's own code failed; a function may have changed what it needs, as builtins: "
+
+
+def _watched(connection: Connection) -> int:
+    """The descriptor that answers go through; over shared memory through none, but to wake who sleeps: -1.
+
+    Over RDMA it stands for those of the device, which come and go with it.
+    """
+    return -1 if connection.channel.medium == "shm" else connection.descriptor
+
+
+def _without(connections: dict[int, Connection], lost: Sequence[int]) -> dict[int, Connection]:
+    """Those whose descriptors are still ours."""
+    return {fd: one for fd, one in connections.items() if one.descriptor not in lost}
 
 
 def _lost_text(lost: list[int]) -> str:

@@ -13,12 +13,17 @@ import secrets
 import socket
 import time
 from concurrent.futures import CancelledError, Future
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rfaas.bench import served
 from rfaas.executor import Executor
 from rfaas_transport._rawlink import MemoryLink, StreamLink, memory_bytes
 from rfaas_transport.errors import ConfigError, RfaasError
+
+if TYPE_CHECKING:
+    from rfaas_transport._rawverbs import VerbsLink
+
+    Link = MemoryLink | StreamLink | VerbsLink
 
 WARM_UP: Final = 16
 LARGE_BYTES: Final = 1 << 20  # one round trip warms up
@@ -28,7 +33,7 @@ WORD_S: Final = 2.0  # a worker whose link broke says why within that
 
 
 def medium_of(executor: Executor) -> str:
-    """What the calls of an executor travel over: shm, unix, tcp; several joined by "+", empty before the first call."""
+    """What the calls of an executor travel over: shm, unix, verbs, tcp (several: joined by "+"); empty at first."""
     return "+".join(sorted(set(executor._engine.media())))
 
 
@@ -37,7 +42,7 @@ class RawLink:
 
     Args:
         executor: with one worker, which is idle whenever `block` is called.
-        medium: shm, unix or tcp, as of `medium_of`.
+        medium: shm, unix, verbs or tcp, as of `medium_of`.
         largest: bytes of the largest payload.
         node: host name of the worker, if it is on another node than this process.
 
@@ -53,7 +58,7 @@ class RawLink:
         self._payload[0] = 0
         self._memory_fd = -1
         self._memory: mmap.mmap | None = None
-        self.medium = medium if medium in ("shm", "unix") else "tcp"
+        self.medium = medium if medium in ("shm", "unix", "verbs") else "tcp"
         try:
             if self.medium == "shm":
                 self._memory_fd = os.memfd_create("rfaas-bench", os.MFD_CLOEXEC)
@@ -65,7 +70,8 @@ class RawLink:
             raise ConfigError(f"no bare link can be made here: {error}", hint=hint) from error
 
     def _listen(self, node: str | None) -> socket.socket:
-        family = socket.AF_INET if self.medium == "tcp" else socket.AF_UNIX
+        far = self.medium == "tcp" or (self.medium == "verbs" and node is not None)
+        family = socket.AF_INET if far else socket.AF_UNIX
         listener = socket.socket(family, socket.SOCK_STREAM)
         # Nothing is served to who dials, and only who has the token is timed; the address is gone with this process.
         name = "\0" + f"rfaas-bench-{secrets.token_hex(8)}"
@@ -154,7 +160,14 @@ class RawLink:
             raise
         return sock
 
-    def _link(self, sock: socket.socket, size_bytes: int, sleeps: bool) -> MemoryLink | StreamLink:
+    def _link(self, sock: socket.socket, size_bytes: int, sleeps: bool) -> Link:
+        if self.medium == "verbs":
+            from rfaas_transport._rawverbs import VerbsLink  # the calls go over it: so it is there
+
+            sock.sendall(b"V")
+            sock.settimeout(None)
+            ends = self._payload, self._answer
+            return VerbsLink(sock.fileno(), *ends, size_bytes, sleeps=sleeps, patience_s=served.PATIENCE_S)
         if self._memory is not None:
             view = memoryview(self._memory)[: memory_bytes(size_bytes)]
             memory = MemoryLink(view, size_bytes, sleeps=sleeps, patience_s=served.PATIENCE_S)

@@ -80,7 +80,8 @@ def move_to(cpus: frozenset[int] | None) -> frozenset[int]:
 def serve_raw(family: int, address: str | tuple[str, int], token: bytes, size_bytes: int, sleeps: bool) -> int:
     """Dial the benchmark, and answer round trips until it says that it was the last.
 
-    What is served is memory if a descriptor of some comes with the answer to the token, else the socket.
+    What is served is memory if a descriptor of some comes with the answer to the token, RDMA if that is a V, else the
+    socket.
 
     Returns:
         The number of round trips.
@@ -93,10 +94,13 @@ def serve_raw(family: int, address: str | tuple[str, int], token: bytes, size_by
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.sendall(token)
-        if family != socket.AF_UNIX:
-            sock.recv(1)
-            return StreamLink(sock.fileno(), sock.fileno(), size_bytes, sleeps=sleeps, patience_s=PATIENCE_S).serve()
-        _, descriptors, _, _ = socket.recv_fds(sock, 1, 1)
+        said, descriptors, _, _ = socket.recv_fds(sock, 1, 1)
+        if said == b"V":
+            from rfaas_transport._rawverbs import VerbsLink  # where rfaas was built with it, as both sides were
+
+            sock.settimeout(None)
+            buffer = bytearray(size_bytes)
+            return VerbsLink(sock.fileno(), buffer, buffer, size_bytes, sleeps=sleeps, patience_s=PATIENCE_S).serve()
         if not descriptors:
             return StreamLink(sock.fileno(), sock.fileno(), size_bytes, sleeps=sleeps, patience_s=PATIENCE_S).serve()
         memory = mmap.mmap(descriptors[0], 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)

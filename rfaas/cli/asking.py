@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,6 +42,13 @@ def snapshot(state_dir: Path, pid: int | None = None) -> Snapshot:
             return await admin.snapshot()
 
     return asyncio.run(ask())
+
+
+def channels() -> list[dict[str, Any]]:
+    """The channels of this user's programs on this host: `rfaas.session.showing.channels_here`."""
+    from rfaas.session.showing import channels_here
+
+    return channels_here()
 
 
 def names(state_dir: Path, pid: int | None = None) -> dict[bytes, str]:

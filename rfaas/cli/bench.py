@@ -233,7 +233,7 @@ def bandwidth(
 
 
 @bench.command("cold", short_help="From nothing to the first result.")
-@click.option("--transport", help="Medium: auto, shm or tcp [executor.transport].")
+@click.option("--transport", help="Medium: auto, shm, verbs or tcp [executor.transport].")
 @click.option("--allocator", help="State directory, or embedded [as programs: `rfaas config show`].")
 @click.option("-n", "--starts", type=click.IntRange(1, 1000), help="Programs to start [10; quick: 1].")
 @click.option("--quick", is_flag=True, help="One start.")

@@ -39,7 +39,7 @@ class Seconds(click.FloatRange):
 def common_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options that all measurements of calls have; errors are said with their remedy."""
     options = (
-        click.option("--transport", help="Medium: auto, shm or tcp [executor.transport]."),
+        click.option("--transport", help="Medium: auto, shm, verbs or tcp [executor.transport]."),
         click.option("--allocator", help="State directory, or embedded [as programs: `rfaas config show`]."),
         click.option("--pin/--no-pin", default=True, show_default=True, help="Client and worker to a CPU each."),
         click.option("--client-cpu", type=click.IntRange(0), help="CPU of the client [the first it may use]."),

@@ -30,7 +30,7 @@ def explain(subject: str | None, state_dir: Path, pid: int | None, as_json: bool
     """Explain why nothing runs, or what it is with one LEASE, CALL or NODE.
 
     \b
-    rfaas explain               what waits for workers, why, and what would help
+    rfaas explain               what waits for workers, why, and what would help; what calls from here go over
     rfaas explain 1f00c3d2      a lease, by the first digits that `rfaas leases` shows
     rfaas explain n7            a node: its slices, its leases, and what Slurm says of it
     rfaas explain 5b1e…:17      a call, by client and number, from the event log (setting event_log)
@@ -58,15 +58,16 @@ def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reas
             raise
         return [Reason(error.message, error.hint), *_daemons(state_dir)]
     if subject is None and pid is not None:
-        return [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot)]
+        return [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot), *_channels()]
     if subject is None:
-        return [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot), *_supply(snapshot, state_dir)]
+        said = [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot)]
+        return [*said, *_channels(), *_supply(snapshot, state_dir)]
     if any(view.slice.node == subject for view in snapshot.slices):
-        return [*reasons.of_node(snapshot, subject), *_slurm_node(subject)]
+        return [*reasons.of_node(snapshot, subject), *_channels(node=subject), *_slurm_node(subject)]
     if HEX.fullmatch(subject.lower()):
         found = reasons.of_lease(snapshot, subject.lower())
         if found:
-            return found
+            return [*found, *_channels(lease=subject.lower())]
     from_slurm = _slurm_node(subject)
     if from_slurm:
         return [*reasons.of_node(snapshot, subject), *from_slurm]
@@ -75,6 +76,10 @@ def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reas
         f"{subject!r} is no lease, node or call that is known here",
         hint=f"nodes with slices: {nodes}; leases that ended are forgotten; a call is CLIENT:NUMBER",
     )
+
+
+def _channels(*, lease: str = "", node: str = "") -> list[Reason]:
+    return reasons.of_channels(asking.channels(), lease=lease, node=node)
 
 
 def _named(found: list[Reason], state_dir: Path, pid: int | None) -> list[Reason]:

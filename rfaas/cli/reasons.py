@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +113,23 @@ def _of_lease(view: SliceView, lease: HeldLease) -> Reason:
             text, f"if it stays so, the program is gone: the lease ends {terms.ttl_s:g} s after its last word"
         )
     return Reason(f"{text}; {_spawned(lease.spawned)}", _DONT_SPAWN) if lease.spawned else Reason(text, "")
+
+
+def of_channels(channels: Iterable[dict[str, Any]], *, lease: str = "", node: str = "") -> list[Reason]:
+    """What calls of programs on this host go over, and why: of a lease (by its first digits), of a node, or of all.
+
+    Args:
+        channels: as `rfaas.cli.asking.channels` gives them.
+    """
+    ways = Counter(
+        (str(one["node"]), str(one["medium"]), str(one["why"]))
+        for one in channels
+        if bytes(one["lease"]).hex().startswith(lease) and (not node or one["node"] == node)
+    )
+    return [
+        Reason(f"calls from here to {n} worker{'s' if n > 1 else ''} on {there} go over {medium}: {why}", "")
+        for (there, medium, why), n in sorted(ways.items())
+    ]
 
 
 def of_spawned(snapshot: Snapshot) -> list[Reason]:

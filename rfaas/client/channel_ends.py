@@ -52,6 +52,7 @@ class ChannelEnds:
         if channel is None or channel.ended:
             return
         channel.ended = True
+        channel.broke = event.why
         channel.usable = False
         if channel.verdict is not None:
             self._settle(channel, channel.verdict, now_s, out)
@@ -131,7 +132,7 @@ class ChannelEnds:
         if fate is not Fate.FREE:
             call.may_have_run = True
         if fate is Fate.FAIL:
-            self._calls.fail(call, make_error(call, verdict, channel.info), out)
+            self._calls.fail(call, make_error(call, verdict, channel.info, channel.broke), out)
         elif fate is Fate.LATER:
             self._calls.pause(call, now_s)
         elif fate is Fate.AT_ONCE:

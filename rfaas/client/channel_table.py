@@ -20,6 +20,7 @@ class Channel:
         greeted: its worker has given a credit at least once.
         usable: False after a notice, a verdict or the end: nothing is sent any more.
         ended: it was read to its end.
+        broke: how, if not in order; for people.
         running: calls sent and not answered, by call id; in rising order.
         granted: credits that it ever gave.
         answered: calls that it has answered.
@@ -42,6 +43,7 @@ class Channel:
     greeted: bool = False
     usable: bool = True
     ended: bool = False
+    broke: str = ""
     running: dict[int, Call] = field(default_factory=dict)
     verdict: Verdict | None = None
     granted: int = 0

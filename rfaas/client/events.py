@@ -273,9 +273,10 @@ class FrameArrived:
 
 @dataclass(slots=True, eq=False)
 class ChannelEnded:
-    """A channel was read to its end; nothing more comes from it."""
+    """A channel was read to its end; nothing more comes from it. `why`: how it broke; empty if it closed."""
 
     channel: int
+    why: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -9,6 +9,7 @@ import contextlib
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import InvalidStateError
 from typing import Any
@@ -37,6 +38,7 @@ from rfaas.client.events import (
 from rfaas.client.futures import Future, serving
 from rfaas.client.lane import segments_of
 from rfaas.client.mismatch import Differs, Mismatches
+from rfaas.client.opening import open_channel
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports, Work
 from rfaas.client.printouts import Printed, PrintedAll
@@ -44,9 +46,8 @@ from rfaas.client.safe_log import SafeLogger
 from rfaas.client.serial import follows
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig
-from rfaas_transport import shared_memory
-from rfaas_transport._core import Channel, Frame, Poller, Request, set_pool_size
-from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError, ProtocolError, RfaasError
+from rfaas_transport._core import Frame, Poller, Request
+from rfaas_transport.errors import ChannelBroken, ChannelClosed, ProtocolError, RfaasError
 from rfaas_transport.frame import Kind
 
 _log = SafeLogger(__name__)
@@ -71,6 +72,7 @@ class IoThread(Books, ABC):
         self.over: StandardFuture[None] = StandardFuture()  # done when the I/O thread has done its last
         self._shut = ""  # why no call is taken any more
         self._n_borrowed = 0  # calls on loan that the core was told of
+        self._unusable: deque[tuple[bytes, str]] = deque()  # leases whose workers RDMA does not reach, and why
         self._abandoned = False  # the executor was collected: set without the lock
 
     def _start(self) -> None:
@@ -114,6 +116,7 @@ class IoThread(Books, ABC):
         self._tend_lane()
         while self._unread:
             self._serve_channel(self._unread.popleft())
+        self._look_at_tried()
         self._tell_session()
         if self._drained and not self._endings and not self._printouts.held:
             return True
@@ -132,10 +135,13 @@ class IoThread(Books, ABC):
             if self._mid_step or self._suspect or self._is_wanted_by_s(0.0):
                 return 0.0
             lane_s = self._lane.next_look_s(time.monotonic())
-            due_s = min(filter(None, (self._core.next_due_s(), self._printouts.due_s(), lane_s)), default=None)
+            due_s = min(filter(None, (*self._due_s(), lane_s)), default=None)
             self._wake_by_s = float("inf") if due_s is None else due_s
             self._asleep = True
             return None if due_s is None else max(0.0, due_s - time.monotonic())
+
+    def _due_s(self) -> tuple[float | None, ...]:
+        return self._core.next_due_s(), self._printouts.due_s(), self._ports.tried_until_s()
 
     def _step(self, event: Event) -> None:
         """Step the core from the I/O thread, and resolve what has ended."""
@@ -199,8 +205,21 @@ class IoThread(Books, ABC):
         except (ChannelClosed, ChannelBroken, ProtocolError) as end:
             if isinstance(end, ProtocolError):
                 _log.error("channel %d: %s", port.info.number, end)
-            self._ports.end(port)
-            self._apply(ChannelEnded(port.info.number))
+            self._end_channel(port, str(end), broke=isinstance(end, ChannelBroken))
+
+    def _end_channel(self, port: Port, why: str, *, broke: bool = True) -> None:
+        if self._ports.has_failed(port):  # its worker is reached over another medium then
+            self._unusable.append((port.info.lease, why))
+        self._ports.end(port)
+        self._apply(ChannelEnded(port.info.number, why if broke else ""))
+
+    def _look_at_tried(self) -> None:
+        """Give up channels over RDMA on which the worker is not heard in time."""
+        for port in self._ports.overdue(time.monotonic()):
+            with self._lock:
+                self._check_books()
+                self._end_channel(port, "nothing of the worker came over RDMA: the two devices may be on two fabrics")
+            self._resolve()
 
     def _take(self, port: Port, frame: Frame) -> None:
         if frame.kind == Kind.FETCH:
@@ -221,6 +240,8 @@ class IoThread(Books, ABC):
         with self._lock:
             workers, self._want = self._want, None
         lost = self._session.want(workers) if workers is not None else None
+        while self._unusable and lost is None:
+            lost = self._session.unusable(*self._unusable.popleft())
         while self._interrupts and lost is None:
             lost = self._session.interrupt(self._interrupts.popleft())
         if lost is not None:
@@ -304,10 +325,12 @@ class IoThread(Books, ABC):
 
     def _open_channel(self, event: ChannelOpened, descriptor: int) -> None:
         try:
-            channel = _channel(event, descriptor, self._config)
+            channel = open_channel(event, descriptor, self._config)
         except (OSError, ValueError) as error:  # its calls will wait for another worker
             _log.error("channel %d can't be used: %s", event.info.number, error)
             session_events.close_all([descriptor])
+            if event.info.medium == "verbs":
+                self._unusable.append((event.info.lease, str(error)))
             return
         self._printouts.open(event.info)
         with self._lock:
@@ -338,20 +361,3 @@ class IoThread(Books, ABC):
     def _say_over(self) -> None:
         with contextlib.suppress(InvalidStateError):
             self.over.set_result(None)
-
-
-def _channel(event: ChannelOpened, descriptor: int, config: ExecutorConfig) -> Channel:
-    """The channel over a connection that was handed over. What is to be encrypted never is a plain one.
-
-    Raises:
-        OSError, ValueError: there can be none; the descriptor stays the caller's.
-    """
-    medium = event.info.medium
-    if medium == "shm":
-        set_pool_size(config.array_memory_bytes or 0)
-        return shared_memory.offer(descriptor, config.arena_bytes)
-    if medium == "tls":
-        return Channel.from_fd(descriptor, key=event.key, is_dialer=True)
-    if medium == "tcp" and config.transport_security == "encrypt":  # a session process of a version that can't
-        raise ConfigError("the session process gave a plain connection where an encrypted one was asked for")
-    return Channel.from_fd(descriptor)

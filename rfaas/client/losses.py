@@ -86,8 +86,8 @@ def charge_retry(call: Call) -> Fate:
     return Fate.LATER if call.retries_used <= call.settings.retries else Fate.FAIL
 
 
-def make_error(call: Call, verdict: Verdict, info: ChannelInfo) -> RfaasError:
-    """Build the error of a call that judge() lets fail."""
+def make_error(call: Call, verdict: Verdict, info: ChannelInfo, broke: str = "") -> RfaasError:
+    """Build the error of a call that judge() lets fail; `broke`: how its channel broke, as far as this side saw it."""
     kind = error_class(verdict)
     if issubclass(kind, WorkerLost) and call.kills >= POISON_KILLS:
         kind = PoisonFunction
@@ -98,7 +98,7 @@ def make_error(call: Call, verdict: Verdict, info: ChannelInfo) -> RfaasError:
     except ValueError:  # a newer agent's reason; the error stays true without it
         reason_code = ReasonCode.NONE
     return kind(
-        _message(kind, call, verdict, reason_code, info),
+        _message(kind, call, verdict, reason_code, info) + (f" ({broke})" if broke and kind is ConnectionLost else ""),
         may_have_run=True,
         phase=_phase(call, verdict),
         reason_code=reason_code,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from rfaas.client.byte_results import Room
@@ -20,6 +21,7 @@ from rfaas_transport.frame import Kind
 if TYPE_CHECKING:
     from rfaas.client.futures import Future
 
+SET_UP_S: Final = 5.0  # for a worker's first frame over a medium that is tried (docs/spec/004-session.md section 7)
 SESSION_TOKEN: Final = 0  # the poller's token of the session connection; channels have their own
 
 
@@ -55,12 +57,15 @@ class Ports:
         self._by_number: dict[int, Port] = {}
         self._by_token: dict[int, Port] = {}
         self._tokens = itertools.count(SESSION_TOKEN + 1)
+        self._tried: dict[int, float] = {}  # by number: channels over RDMA without a frame so far, until when
 
     def open(self, info: ChannelInfo, channel: Channel) -> None:
         """Add a channel and watch it."""
         port = Port(info, channel, next(self._tokens), self._result_limit_bytes)
         self._by_number[info.number] = port
         self._by_token[port.token] = port
+        if channel.medium == "verbs":
+            self._tried[info.number] = time.monotonic() + SET_UP_S
         self.watch(port)
 
     def watch(self, port: Port) -> None:
@@ -86,6 +91,25 @@ class Ports:
         if self._by_token.pop(port.token, None) is not None:
             self._poller.remove(port.channel.fileno())
             port.channel.close()
+
+    # --- media that are tried -------------------------------------------------------------------
+
+    def has_failed(self, port: Port) -> bool:
+        """Whether a channel that ended never was one: no frame came on it."""
+        return port.channel.medium == "verbs" and not port.channel.statistics()["frames_received"]
+
+    def overdue(self, now_s: float) -> list[Port]:
+        """Channels on which no frame came in time."""
+        if not self._tried:
+            return []
+        known = [port for port in map(self._by_number.get, self._tried) if port is not None]
+        waiting = [port for port in known if port.token in self._by_token and self.has_failed(port)]
+        self._tried = {port.info.number: self._tried[port.info.number] for port in waiting}
+        return [port for port in waiting if self._tried[port.info.number] <= now_s]
+
+    def tried_until_s(self) -> float | None:
+        """When the first of them may be overdue."""
+        return min(self._tried.values(), default=None)
 
     def close(self, number: int) -> None:
         """Close a channel and forget it; harmless if it is unknown."""

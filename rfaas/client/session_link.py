@@ -16,7 +16,7 @@ from rfaas.client.ports import SESSION_TOKEN
 from rfaas.client.safe_log import SafeLogger
 from rfaas.config import ExecutorConfig
 from rfaas.session.connection import SessionConnection, SessionEnded
-from rfaas_transport import tls
+from rfaas_transport import tls, verbs
 from rfaas_transport._core import Poller
 from rfaas_transport.errors import ProtocolError
 
@@ -40,6 +40,7 @@ class SessionLink:
         self._config = config
         self._poller = poller
         self._connection: SessionConnection | None = None
+        self._no_verbs: str | None = None
         self._joiner = Joiner(config, client_id, EXECUTOR, poller.wake)
 
     @property
@@ -76,11 +77,22 @@ class SessionLink:
         per_worker = {"cores": config.cores, "memory_bytes": config.memory_bytes}
         hints = {"placement": config.placement, "transport": config.transport, "hot_for_s": config.hot_for_s}
         hints |= {"transport_security": config.transport_security, "can_encrypt": tls.is_built()}
+        hints["no_verbs"] = self._why_no_verbs()
         return self._say({"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker, **hints})
 
     def interrupt(self, wish: SendInterrupt) -> Event | None:
         """Have a call ended; SessionLost if nobody is there to hear it. Without a session this does nothing."""
         return self._say({"m": "interrupt", "channel": wish.channel, "call_id": wish.call_id})
+
+    def unusable(self, lease: bytes, why: str) -> Event | None:
+        """Say that RDMA to a worker of this lease could not be set up; SessionLost if nobody is there to hear it."""
+        return self._say({"m": "unusable", "lease": lease, "why": why})
+
+    def _why_no_verbs(self) -> str:
+        """Why no channel of ours can go over RDMA; empty if they can. Asked once, and only where they may."""
+        if self._no_verbs is None and self._config.transport in ("auto", "verbs"):
+            self._no_verbs = verbs.why_not()
+        return f'transport="{self._config.transport}"' if self._no_verbs is None else self._no_verbs
 
     def _say(self, message: dict[str, Any]) -> Event | None:
         if self._connection is None:

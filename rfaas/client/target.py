@@ -11,7 +11,7 @@ from rfaas.client.call_book import CallBook, unsent_error
 from rfaas.client.channel_table import ChannelTable
 from rfaas.client.events import Denied, Effect, Queued, Starving
 from rfaas.client.timers import Timers
-from rfaas_transport.errors import AcquireTimeout, EnvironmentFailed, LeaseDenied, ReasonCode, RfaasError
+from rfaas_transport.errors import AcquireTimeout, ConfigError, EnvironmentFailed, LeaseDenied, ReasonCode, RfaasError
 
 LOWER_WANT_AFTER_S: Final = 5.0  # without a waiting call, nothing is worth asking for again after a reclaim
 STARVING_AFTER_S: Final = 10.0  # a job that waits so long for its first worker may well be one that waits in vain
@@ -145,5 +145,7 @@ def _denial(event: Denied) -> RfaasError:
     if event.code == EnvironmentFailed.code:  # the hint is what the interpreter said
         message = f"this program's interpreter and modules could not be started for its functions: {event.hint}"
         return EnvironmentFailed(message, hint="they must be reachable from where functions run")
+    if event.code == "verbs-unavailable":
+        return ConfigError(event.hint, hint='leave transport at "auto", or see what `rfaas doctor` says on both hosts')
     code = ReasonCode.QUOTA if event.code == "quota" else ReasonCode.NONE
     return LeaseDenied(f"no lease is given ({event.code})", hint=event.hint, reason_code=code)

@@ -164,7 +164,7 @@ def rdma() -> Iterator[Finding]:
         yield Finding("RDMA", "info", problem, "`rfaas devices` lists ports and addresses")
         return
     names = sorted({f"{at.device}:{at.port} ({at.link_layer})" for at in verbs.addresses() if at.is_active and at.gid})
-    yield Finding("RDMA", "info", f"{', '.join(names)}; channels can go over it, but calls don't yet")
+    yield Finding("RDMA", "info", f"{', '.join(names)}; calls to other hosts that have one go over it")
 
 
 def encryption() -> Iterator[Finding]:

@@ -41,7 +41,8 @@ class AgentSide:
         out: where effects and timers go.
         client_of: finds the client of a lease, None once it is gone.
         on_over: called when a lease is over, with reason, reason code and whether the allocator has to be told.
-        on_environment_failed: called when an agent can't start a client's interpreter, with the lease and the hint.
+        deny: called when an agent can't serve a client as it is or wants, with the lease, the code of `denied` and
+            the hint.
         first_channel: where the numbers of channels begin; no two session processes may share a range.
     """
 
@@ -50,15 +51,15 @@ class AgentSide:
         out: Outbox,
         client_of: Callable[[HolderId], Client | None],
         on_over: Over,
-        on_environment_failed: Callable[[Lease, str], None],
+        deny: Callable[[Lease, str, str], None],
         first_channel: int,
     ) -> None:
         self._out = out
         self._client_of = client_of
         self._on_over = on_over
-        self._on_environment_failed = on_environment_failed
+        self._deny = deny
         self._agents: dict[str, Agent] = {}
-        self.channels = DataChannels(out, client_of, self._is_held, first_channel)
+        self.channels = DataChannels(out, client_of, self._is_held, deny, first_channel)
 
     def _is_held(self, lease: Lease) -> bool:
         agent = self._agents.get(lease.address)
@@ -287,7 +288,7 @@ class AgentSide:
         code, hint = str(message["code"]), str(message.get("hint", ""))
         log.warning("attach refused lease=%s code=%s hint=%s", lease.lease_id.hex(), code, hint)
         if code == "environment-failed":
-            self._on_environment_failed(lease, hint)
+            self._deny(lease, code, hint)
         self.lose(lease, "lost", ReasonCode.PARTITION, f"the agent refused the lease: {code}", tell_allocator=True)
 
     def _on_worker_up(self, lease: Lease, message: Message) -> None:

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from rfaas.control.messages import Snapshot
 from rfaas.session import packets
 from rfaas.session.events import ClientGone, ClientJoined, ClientSaid, Event
 from rfaas.session.names import process_start
-from rfaas.session.showing import shown
+from rfaas.session.showing import shown, shown_channels
 from rfaas_transport.errors import ProtocolError
 from rfaas_transport.messages import Message
 
@@ -50,6 +50,7 @@ class ClientSockets:
     Args:
         listener: bound and listening, non-blocking; owned from here on.
         post: takes an event; called from the loop's callbacks.
+        channels: what to show who asks for channels.
         snapshot: what to show who asks for it; None: whoever asks is sent away.
     """
 
@@ -57,11 +58,13 @@ class ClientSockets:
         self,
         listener: socket.socket,
         post: Callable[[Event], None],
+        channels: Callable[[], list[Message]] = list,
         snapshot: Callable[[], Snapshot] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._post = post
+        self._channels = channels
         self._snapshot = snapshot
         self._connections: dict[int, _Connection] = {}
         self._made = 0
@@ -172,12 +175,18 @@ class ClientSockets:
             connection.joined = True
             message["resume"] = connection.resume + list(message.get("resume") or ())
             self._post(ClientJoined(connection.number, connection.pid, _name(connection.pid), message))
-        elif message["m"] == "show" and self._snapshot is not None:
-            for answer in shown(self._snapshot()):
-                self.send(connection.number, answer)
+        elif message["m"] == "show" and (answer := self._shown(message.get("what", "allocator"))) is not None:
+            for part in answer:
+                self.send(connection.number, part)
             self.drop(connection.number)
         else:  # the pid is another process's by now, or this is no client
             self._lost(connection)
+
+    def _shown(self, what: object) -> Iterator[Message] | None:
+        """The answer to who asks; None: there is none here."""
+        if what == "channels":
+            return shown_channels(self._channels())
+        return shown(self._snapshot()) if what == "allocator" and self._snapshot is not None else None
 
     def _lost(self, connection: _Connection) -> None:
         if connection.number in self._connections:

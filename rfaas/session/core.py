@@ -39,8 +39,9 @@ from rfaas.session.events import (
     ToClient,
 )
 from rfaas.session.forms import resumed_lease
-from rfaas.session.state import Client, Lease, Outbox, Road
+from rfaas.session.state import NO_VERBS, Client, Lease, Outbox, Road
 from rfaas_transport.errors import ReasonCode
+from rfaas_transport.handshake_machine import VERBS_UNAVAILABLE
 from rfaas_transport.messages import Message
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class SessionCore:
         self._first_join_s = first_join_s
         self._out = Outbox()
         first = secrets.randbits(31) << 32 | 1 if first_channel is None else first_channel
-        self._agents = AgentSide(self._out, self._client, self._on_over, self._on_environment_failed, first)
+        self._agents = AgentSide(self._out, self._client, self._on_over, self._deny, first)
         self._upward = AllocatorSide(self._out, self._client, self._agents, uid)
         self._clients: dict[HolderId, Client] = {}
         self._by_conn: dict[int, Client] = {}
@@ -114,6 +115,22 @@ class SessionCore:
     def next_s(self) -> float | None:
         """When the next Tick is due, on the clock of `step`; None: only events matter."""
         return self._out.next_s
+
+    def channels(self) -> list[Message]:
+        """The channels of all clients, for people (004 section 3, `show`)."""
+        return [
+            {
+                "client": client.client,
+                "lease": lease.lease_id,
+                "node": lease.node,
+                "slot": channel.slot,
+                "medium": channel.medium,
+                "why": channel.why,
+            }
+            for client in self._clients.values()
+            for lease in client.leases.values()
+            for channel in lease.channels.values()
+        ]
 
     def _dispatch(self, event: Event) -> None:
         match event:
@@ -207,6 +224,10 @@ class SessionCore:
                 self._release(client, lease, ReasonCode.OWNER_RELEASE)
         elif kind == "interrupt":
             self._agents.interrupt(client, int(message["channel"]), int(message["call_id"]))
+        elif kind == "unusable":
+            lease = client.leases.get(LeaseId(message["lease"]))
+            if lease is not None:
+                self._agents.channels.on_unusable(lease, str(message.get("why") or "it gave no reason"))
         elif kind == "leave":
             self._on_client_gone(conn)
         else:
@@ -227,6 +248,7 @@ class SessionCore:
             float(message.get("hot_for_s", 0.0)),
             encrypt=message.get("transport_security") == "encrypt",
             can_encrypt=bool(message.get("can_encrypt", False)),
+            no_verbs=str(message.get("no_verbs", NO_VERBS)),
         )
         self._set_want(client, want)
         if want.workers == 0:
@@ -282,14 +304,17 @@ class SessionCore:
         if self._stopping and not any(client.leases for client in self._clients.values()):
             self._leave()
 
-    def _on_environment_failed(self, lease: Lease, hint: str) -> None:
+    def _deny(self, lease: Lease, code: str, hint: str) -> None:
+        """What the executor of a lease wants can't be had there."""
         client = self._clients.get(lease.client)
         want = client.wants.get(lease.executor) if client is not None else None
+        if client is not None and code == VERBS_UNAVAILABLE:  # its workers are of no use; else the agent ends it
+            self._release(client, lease, ReasonCode.OWNER_RELEASE)
         if client is None or want is None:
             return  # already told for another lease of this executor
         nothing = Want(want.holder, want.request, 0, want.cores_per_worker, want.memory_bytes_per_worker)
         self._set_want(client, nothing)
-        denied = {"m": "denied", "executor": lease.executor, "code": "environment-failed", "hint": hint}
+        denied = {"m": "denied", "executor": lease.executor, "code": code, "hint": hint}
         self._out.emit(ToClient(client.conn, denied))
 
     # --- the end --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from rfaas.control.messages import HolderId, LeaseId
 from rfaas.session.events import CloseData, DataDown, DialData, ToClient
 from rfaas.session.state import Channel, Client, Lease, Outbox, Road
 from rfaas_transport import tls
-from rfaas_transport.handshake_machine import ENCRYPTION_REQUIRED
+from rfaas_transport.handshake_machine import ENCRYPTION_REQUIRED, VERBS_UNAVAILABLE
 from rfaas_transport.messages import Message
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class DataChannels:
         out: where effects and timers go.
         client_of: finds the client of a lease, None once it is gone.
         is_held: whether this lease is still held at its agent.
+        deny: called where a client's wish can't be had, with the lease, the code of `denied` and the hint.
         first_channel: where the numbers begin; no two session processes may share a range.
     """
 
@@ -39,11 +40,13 @@ class DataChannels:
         out: Outbox,
         client_of: Callable[[HolderId], Client | None],
         is_held: Callable[[Lease], bool],
+        deny: Callable[[Lease, str, str], None],
         first_channel: int,
     ) -> None:
         self._out = out
         self._client_of = client_of
         self._is_held = is_held
+        self._deny = deny
         self._next_number = first_channel
         self._lease_of: dict[int, Lease] = {}
         self._redials: dict[LeaseId, int] = {}
@@ -62,22 +65,41 @@ class DataChannels:
             return
         client = self._client_of(lease.client)
         road = client.roads.get(lease.executor, Road()) if client is not None else Road()
-        medium = _medium(lease.address, road.transport, encrypt=road.encrypt or lease.encrypted_only)
-        if medium is None:
-            reason = f'the workers are on {lease.node}, which transport="shm" does not reach'
-            hint = 'leave transport at "auto", or run the program on that node'
-            self.tell(lease, {"m": "queued", "executor": lease.executor, "reason": reason, "hint": hint})
+        medium, why = choose(lease, road)
+        if not medium:
+            self._on_no_medium(lease, road, why)
             return
         number = self._next_number
         self._next_number += 1
-        lease.channels[number] = Channel(number, slot, generation, medium)
+        lease.channels[number] = Channel(number, slot, generation, medium, why)
         self._lease_of[number] = lease
         params: Message = {"lease": lease.lease_id, "slot": slot, "generation": generation, "channel": number}
-        if medium in ("shm", "tls"):
+        if medium in ("shm", "tls", "verbs"):
             params["medium"] = medium
         if road.hot_for_s > 0:
             params["hot_for_s"] = road.hot_for_s
+        log.info("worker dialled lease=%s node=%s medium=%s why=%s", lease.lease_id.hex(), lease.node, medium, why)
         self._out.emit(DialData(lease.address, number, params))
+
+    def _on_no_medium(self, lease: Lease, road: Road, why: str) -> None:
+        """The client accepts nothing that reaches these workers."""
+        if road.transport == "verbs":
+            self._deny(lease, VERBS_UNAVAILABLE, why)
+            return
+        hint = 'leave transport at "auto", or run the program on that node'
+        self.tell(lease, {"m": "queued", "executor": lease.executor, "reason": why, "hint": hint})
+
+    def on_unusable(self, lease: Lease, why: str) -> None:
+        """RDMA could not be set up with a worker of this lease: it is not tried again with any of them.
+
+        The channel itself ends by the farewell of its worker, and is dialled again then.
+        """
+        log.warning("no RDMA lease=%s node=%s why=%s", lease.lease_id.hex(), lease.node, why)
+        lease.no_verbs = why
+        client = self._client_of(lease.client)
+        road = client.roads.get(lease.executor, Road()) if client is not None else Road()
+        if road.transport == "verbs":
+            self._deny(lease, VERBS_UNAVAILABLE, choose(lease, road)[1])
 
     def on_up(self, number: int) -> None:
         """A data connection is there: hand it to the client, unless nobody wants it any more."""
@@ -113,7 +135,11 @@ class DataChannels:
         del self._lease_of[event.channel]
         if event.gone:
             return  # worker-down or `ended` is on its way
-        if event.security:
+        if event.refusal == VERBS_UNAVAILABLE:
+            self.on_unusable(lease, f"{lease.node} says: {event.why}")
+            self.dial_again(lease, channel)
+            return
+        if event.refusal:
             self._on_security(lease, channel, event)
             return
         tries = self._redials[lease.lease_id] = self._redials.get(lease.lease_id, 0) + 1
@@ -128,7 +154,7 @@ class DataChannels:
         """The agent wants encryption: so from now on. Or one side can't encrypt: tell, and try now and then."""
         client = self._client_of(lease.client)
         road = client.roads.get(lease.executor, Road()) if client is not None else Road()
-        required = event.security == ENCRYPTION_REQUIRED
+        required = event.refusal == ENCRYPTION_REQUIRED
         if required and road.can_encrypt and not lease.encrypted_only:
             lease.encrypted_only = True
             self.dial_again(lease, channel)
@@ -182,15 +208,27 @@ class DataChannels:
             self._out.emit(ToClient(client.conn, message))
 
 
-def _medium(address: str, wish: str, *, encrypt: bool) -> str | None:
-    """What frames to the workers of an agent go over; None if the client accepts nothing that reaches them.
+def choose(lease: Lease, road: Road) -> tuple[str, str]:
+    """What frames to the workers of a lease go over, and why; no medium if its client accepts none that reaches them.
 
     An agent that listens on an abstract unix socket is on this node, and its workers share memory with us: nothing of
-    that leaves the kernel, so it is never encrypted.
+    that leaves the kernel, so it is never encrypted. RDMA never is.
     """
-    way = address.partition(":")[0]
-    if way == "unix":
-        return way if wish == "tcp" else "shm"
+    way = lease.address.partition(":")[0]
+    here = way == "unix"
+    encrypt = road.encrypt or lease.encrypted_only
+    wish = road.transport
+    if wish == "verbs" or (wish == "auto" and not here):
+        problem = road.no_verbs or lease.no_verbs
+        if not problem and encrypt and not here:
+            problem = "connections to it must be encrypted, and RDMA is not"
+        if not problem:
+            return "verbs", "both ends have RDMA" if wish == "auto" else 'transport="verbs"'
+        if wish == "verbs":
+            return "", f"RDMA to the workers on {lease.node} can't be had: {problem}"
+        return ("tls" if encrypt else way), f"no RDMA: {problem}"
+    if here:
+        return (way, 'transport="tcp"') if wish == "tcp" else ("shm", "the workers are on this node")
     if wish == "shm":
-        return None
-    return "tls" if encrypt else way
+        return "", f'the workers are on {lease.node}, which transport="shm" does not reach'
+    return ("tls" if encrypt else way), f'transport="{wish}"'

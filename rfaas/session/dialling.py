@@ -19,7 +19,7 @@ from rfaas.session.events import AgentDown, AgentSaid, AgentUp, DataDown, DataUp
 from rfaas_transport import tls
 from rfaas_transport.errors import AuthenticationFailed, NotFound, ProtocolError, RfaasError, VersionMismatch
 from rfaas_transport.handshake import Dialer, handshake_socket
-from rfaas_transport.handshake_machine import ENCRYPTION_REQUIRED, ENCRYPTION_UNAVAILABLE, SecurityRefused
+from rfaas_transport.handshake_machine import MediumRefused
 from rfaas_transport.messages import Message, MessageReader, pack
 from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
 
@@ -144,9 +144,8 @@ class AgentConnections:
             self._options.apply(sock)
             key = tls.channel_key(session_key, wish.channel) if wish.params.get("medium") == "tls" else b""
             self._data[wish.channel] = sock, key
-        except SecurityRefused as error:
-            code = ENCRYPTION_REQUIRED if error.required else ENCRYPTION_UNAVAILABLE
-            event: Event = DataDown(wish.channel, error.hint or error.message, security=code)
+        except MediumRefused as error:
+            event: Event = DataDown(wish.channel, error.hint or error.message, refusal=error.refusal)
         except (TimeoutError, OSError, RfaasError) as error:
             event = DataDown(wish.channel, str(error) or "no answer", gone=isinstance(error, NotFound))
         else:

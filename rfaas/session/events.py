@@ -100,14 +100,14 @@ class DataUp:
 class DataDown:
     """The data connection could not be made.
 
-    `gone`: the agent has no such worker. `security`: why the agent refuses it as it is ("encryption-required",
-    "encryption-unavailable"; 004 section 5).
+    `gone`: the agent has no such worker. `refusal`: the code with which the agent refuses its medium
+    ("encryption-required", "encryption-unavailable", "verbs-unavailable"; 004 section 1).
     """
 
     channel: int
     why: str
     gone: bool = False
-    security: str = ""
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,17 @@ def socket_name(uid: int, key: str) -> str:
 
 def is_listed(name: str) -> bool:
     """Whether somebody has this address now, be it a listener or connections that it left; without touching it."""
-    shown = "@" + name[1:]
-    return any(line.split()[-1] == shown for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+    return "@" + name[1:] in _addresses()
+
+
+def listed(uid: int) -> list[str]:
+    """The addresses of all session processes of a user on this host."""
+    prefix = "@" + socket_name(uid, "")[1:]
+    return sorted({f"\0{address[1:]}" for address in _addresses() if address.startswith(prefix)})
+
+
+def _addresses() -> set[str]:
+    return {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
 
 
 def _key(*parts: str) -> str:

@@ -85,7 +85,7 @@ class SessionProcess:
         self._core = core
         self._dial = dial
         self._link: HolderLink | None = None
-        self._clients = ClientSockets(listener, self.post, snapshot)
+        self._clients = ClientSockets(listener, self.post, core.channels, snapshot)
         self._agents = AgentConnections(secret, self.post, interface, options)
         self._events: deque[Event] = deque()
         self._stepping = False

@@ -8,10 +8,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from rfaas.control.messages import HolderId, LeaseId, Want
 from rfaas.session.events import Effect
 from rfaas_transport.messages import Message
+
+NO_VERBS: Final = "the program has none (its rfaas is in C, or of another version)"
+"""Why there is no RDMA to who says nothing of it."""
 
 
 @dataclass(slots=True)
@@ -21,7 +25,8 @@ class Channel:
     number: int
     slot: int
     generation: int
-    medium: str = ""  # "shm", "unix", "tcp"
+    medium: str = ""  # "shm", "unix", "tcp", "tls", "verbs"
+    why: str = ""  # this medium, for people
     handed: bool = False  # the client has it, or is about to
     interrupted: int = 0  # call_id that the client took back; said again when its agent is reached again
 
@@ -46,6 +51,7 @@ class Lease:
     living: dict[int, int] = field(default_factory=dict)  # slot -> generation of its worker
     channels: dict[int, Channel] = field(default_factory=dict)
     encrypted_only: bool = False  # its agent takes no others
+    no_verbs: str = ""  # why RDMA was tried in vain
 
     def channel_of(self, slot: int, generation: int) -> Channel | None:
         """The channel to this worker, if there is one."""
@@ -61,16 +67,18 @@ class Road:
     """How an executor wants to reach its workers.
 
     Attributes:
-        transport: "auto", "shm" or "tcp".
+        transport: "auto", "shm", "verbs" or "tcp".
         hot_for_s: how long its workers poll before they sleep.
         encrypt: nothing may go over a network in plain.
         can_encrypt: its program has what that takes.
+        no_verbs: why its program can't use RDMA; empty: it can.
     """
 
     transport: str = "auto"
     hot_for_s: float = 0.0
     encrypt: bool = False
     can_encrypt: bool = False
+    no_verbs: str = NO_VERBS
 
 
 @dataclass(slots=True)

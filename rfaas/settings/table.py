@@ -112,7 +112,7 @@ TABLE: Final = (
         why="leaves whole nodes to others",
     ),
     Setting(
-        *("executor", "transport", kinds.choice("auto", "shm", "tcp"), "auto", "Medium to the workers."),
+        *("executor", "transport", kinds.choice("auto", "shm", "verbs", "tcp"), "auto", "Medium to the workers."),
         why="the best that both ends have",
     ),
     Setting(

@@ -127,6 +127,7 @@ def test_explain_says_why_nothing_runs(served, tmp_path):
             assert lease["holder_name"] in rfaas("explain", lease["lease"][:8], state_dir=state_dir)[1]
             said = rfaas("explain", lease["lease"][:8], state_dir=state_dir)[1]
             assert "is ACTIVE: its workers serve; 2 workers" in said
+            assert "go over shm: the workers are on this node" in said
             assert "0 of 2 cores" in rfaas("explain", lease["node"], state_dir=state_dir)[1]
             client = json.loads(next(events.glob("client-*")).read_text().splitlines()[0])["client"]
             calls = {"RFAAS_EVENT_LOG": str(events)}

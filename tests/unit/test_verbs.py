@@ -1,5 +1,6 @@
 """What is said of RDMA without a device: addresses as people write them, reasons, and the command's answer."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from rfaas.cli.devices import devices
 from rfaas_transport import verbs
 from rfaas_transport.errors import ConfigError
+from support.verbs_messages import MESSAGE_BYTES, REFUSED, kind_of, text_of
 
 HAS_DEVICES = any(Path("/sys/class/infiniband").glob("*"))
 
@@ -31,6 +33,35 @@ def test_an_address_is_shown_as_people_write_it(gid, shown):
 
 def test_only_an_active_port_is_active():
     assert [address(state=state).is_active for state in ("active", "down", "initialised")] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ({}, verbs.NO_DEVICE),
+        ({"mlx5_0/ports/1": "1: DOWN"}, verbs.NO_PORT),
+        ({"mlx5_0/ports/1": "1: DOWN", "mlx5_1/ports/2": "4: ACTIVE"}, ""),
+        ({"mlx5_0/ports/1": "5: ACTIVE_DEFER"}, verbs.NO_PORT),
+    ],
+)
+def test_the_kernel_says_whether_a_port_is_up(tmp_path, states, said):
+    for port, state in states.items():
+        (tmp_path / port).mkdir(parents=True)
+        (tmp_path / port / "state").write_text(f"{state}\n")
+    assert verbs.why_no_port(tmp_path) == said
+    assert verbs.why_no_port(tmp_path / "nothing") == verbs.NO_DEVICE
+
+
+def test_a_side_without_the_library_tells_its_peer_in_the_words_of_the_specification(monkeypatch):
+    monkeypatch.setattr(verbs, "_why_not_loaded", lambda: "libibverbs can't be loaded: " + "é" * 200)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with pytest.raises(ConfigError, match="libibverbs"):
+            verbs.adopt(ours.fileno())
+        message = theirs.recv(1024)
+        assert (len(message), kind_of(message)) == (MESSAGE_BYTES, REFUSED)
+        assert text_of(message).startswith("RDMA can't be used here: libibverbs can't be loaded: éé")
+        ours.getpeername()  # the socket stays the caller's
 
 
 def test_without_a_device_everybody_says_so():

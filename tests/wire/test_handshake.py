@@ -18,7 +18,7 @@ from rfaas_transport.errors import (
     RfaasError,
     VersionMismatch,
 )
-from rfaas_transport.handshake_machine import LIMIT_BYTES, SECURITY_CODES, Accepter, Dialer, SecurityRefused
+from rfaas_transport.handshake_machine import LIMIT_BYTES, MEDIUM_CODES, Accepter, Dialer, MediumRefused
 from rfaas_transport.messages import decode, pack
 from rfaas_transport.tls import channel_key
 from support.vectors import load
@@ -75,18 +75,18 @@ def test_the_key_of_the_channel_is_what_the_vector_says():
     assert channel_key(session_key, PARAMS["channel"] + 1).hex() != VECTOR["channel_key"]
 
 
-@pytest.mark.parametrize("code", SECURITY_CODES)
-def test_an_accepter_says_what_it_wants_of_encryption(code):
+@pytest.mark.parametrize("code", MEDIUM_CODES)
+def test_an_accepter_says_why_a_medium_won_t_do(code):
     def refuse(role, params):
-        raise SecurityRefused.of(code, "why")
+        raise MediumRefused.of(code, "why")
 
     left, right = dialer(), accepter(authorise=refuse)
     left.receive(right.receive(left.start()))
-    with pytest.raises(SecurityRefused):
+    with pytest.raises(MediumRefused):
         right.receive(PROOF)
-    with pytest.raises(SecurityRefused) as told:
+    with pytest.raises(MediumRefused) as told:
         left.receive(right.last_words)
-    assert (told.value.required, told.value.hint) == (code == "encryption-required", "why")
+    assert (told.value.refusal, told.value.hint) == (code, "why")
     assert (left.done, right.done) == (False, False)
 
 

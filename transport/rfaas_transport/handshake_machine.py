@@ -38,25 +38,26 @@ LIMIT_BYTES = 4096
 TIMEOUT_S = 2.0
 ENCRYPTION_REQUIRED = "encryption-required"
 ENCRYPTION_UNAVAILABLE = "encryption-unavailable"
-SECURITY_CODES = (ENCRYPTION_REQUIRED, ENCRYPTION_UNAVAILABLE)
+VERBS_UNAVAILABLE = "verbs-unavailable"
+MEDIUM_CODES = (ENCRYPTION_REQUIRED, ENCRYPTION_UNAVAILABLE, VERBS_UNAVAILABLE)
 
 _log = logging.getLogger(__name__)
 
 
-class SecurityRefused(ProtocolError):
-    """The sides differ about encryption of a data connection (004 section 5); nothing was opened.
+class MediumRefused(ProtocolError):
+    """The accepter takes no data connection over this medium (004 section 1); nothing was opened.
 
     Attributes:
-        required: the accepter takes encrypted connections only; else it has nothing to encrypt with.
+        refusal: one of MEDIUM_CODES.
     """
 
-    required = False
+    refusal = ""
 
     @classmethod
-    def of(cls, code: str, hint: str) -> SecurityRefused:
-        """That of a reject's code, one of SECURITY_CODES."""
+    def of(cls, code: str, hint: str) -> MediumRefused:
+        """That of a reject's code, one of MEDIUM_CODES."""
         error = cls(f"the agent refuses the data connection: {code}", hint=hint)
-        error.required = code == ENCRYPTION_REQUIRED
+        error.refusal = code
         return error
 
 
@@ -110,7 +111,7 @@ class _Machine(ABC):
             AuthenticationFailed: the peer could not prove who it is, or said that we could not.
             VersionMismatch: the versions are further apart than one.
             NotFound: the accepter has no such lease, slot or generation.
-            SecurityRefused: the sides differ about encryption.
+            MediumRefused: the accepter takes no such medium, or only encrypted connections.
             ProtocolError: the peer broke the specification.
                 After any of these: send `last_words`, close; each later call raises the same.
         """
@@ -260,7 +261,7 @@ class Accepter(_Machine):
 
     Args:
         authorise: called with (role, params) once the dialer is proven; returns the params of the welcome (None: none)
-            or raises NotFound or SecurityRefused. It must not block.
+            or raises NotFound or MediumRefused. It must not block.
         nonce: given by tests alone.
     """
 
@@ -322,8 +323,8 @@ class Accepter(_Machine):
         except NotFound as error:
             self._reject("not-found", error.hint or error.message)
             raise
-        except SecurityRefused as error:
-            self._reject(ENCRYPTION_REQUIRED if error.required else ENCRYPTION_UNAVAILABLE, error.hint)
+        except MediumRefused as error:
+            self._reject(error.refusal, error.hint)
             raise
         self.done = True
         return pack({"m": "welcome", "params": dict(welcome or {})}, LIMIT_BYTES)
@@ -340,8 +341,8 @@ def _rejected(message: Message) -> RfaasError:
         return VersionMismatch(hint or f"the peer speaks versions {message.get('versions')}")
     if code == "bad-message":
         return ProtocolError(f"the peer found our handshake malformed: {hint}")
-    if code in SECURITY_CODES:
-        return SecurityRefused.of(code, hint)
+    if code in MEDIUM_CODES:
+        return MediumRefused.of(code, hint)
     if code == "not-found":
         return NotFound(hint or "the peer knows no such lease, slot or generation")
     return ProtocolError(f"the peer refused the connection: {code} {hint}")

@@ -6,14 +6,25 @@ when rfaas was built. Must not open a device but to ask it. Spec: docs/spec/007-
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from ipaddress import IPv6Address
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from rfaas_transport.errors import ConfigError
 
+if TYPE_CHECKING:
+    from rfaas_transport._core import Channel
+
 REMEDY: Final = 'leave transport at "auto", or see what `rfaas devices` says of this host'
+NO_DEVICE: Final = "no RDMA device is here (/sys/class/infiniband is empty)"
+NO_PORT: Final = "no port of an RDMA device is up"
+DEVICES: Final = Path("/sys/class/infiniband")
+_REFUSED: Final = b"rfaas007" + bytes([3, 1]) + bytes(6)
+_MESSAGE_BYTES: Final = 192
+_TEXT_BYTES: Final = 159
 _BUILD: Final = "install rdma-core with its headers (Debian: libibverbs-dev, ibverbs-providers) and build rfaas again"
 
 
@@ -47,6 +58,8 @@ class Address:
         """The address as people write it: IPv4 where it stands for one."""
         if not self.gid:
             return "-"
+        from ipaddress import IPv6Address  # here: workers and programs load this module, and print nothing
+
         address = IPv6Address(self.gid)
         return str(address.ipv4_mapped or address)
 
@@ -89,8 +102,51 @@ def addresses() -> list[Address]:
     return [Address(**entry) for entry in _verbs.addresses()]
 
 
+def why_no_port(devices: Path = DEVICES) -> str:
+    """Why no RDMA device of this host can be used now, as far as the kernel says; empty if one can. Loads nothing."""
+    states = []
+    with suppress(OSError):
+        for device in devices.iterdir():
+            with suppress(OSError):  # one that is going away
+                states += [(port / "state").read_text() for port in (device / "ports").iterdir()]
+    if any(state.endswith("ACTIVE\n") for state in states):
+        return ""
+    return NO_PORT if states else NO_DEVICE
+
+
+def refuse(fd: int, why: str) -> None:
+    """Tell the peer of a connection that was to be set up that it can't be here, as a message of 007 section 2."""
+    text = why.encode()[:_TEXT_BYTES].decode(errors="ignore").encode()
+    with suppress(OSError), socket.socket(fileno=fd) as sock:
+        try:
+            sock.send(_REFUSED + text.ljust(_MESSAGE_BYTES - len(_REFUSED), b"\0"), socket.MSG_DONTWAIT)
+        finally:
+            sock.detach()
+
+
+def adopt(fd: int) -> Channel:
+    """Make one end of a channel over RDMA of a connection whose other end does the same (`Channel.from_verbs`).
+
+    Raises:
+        ConfigError: it can't be here; the peer was told why. The connection stays the caller's.
+        MemoryError: likewise, and nobody was told.
+    """
+    try:
+        require_built()
+    except ConfigError as error:
+        refuse(fd, error.message)
+        raise
+    from rfaas_transport import _core  # here: `import rfaas` loads this module and no channels
+
+    return _core.Channel.from_verbs(fd)
+
+
 def why_not() -> str:
-    """Why channels can't go over RDMA here; empty if they can."""
+    """Why channels can't go over RDMA here; empty if they can. Loads libibverbs only where there is a device."""
+    if not is_built():
+        return _why_not_loaded()
+    if not DEVICES.is_dir():  # no module of the kernel that knows any
+        return NO_DEVICE
     if problem := _why_not_loaded():
         return problem
     try:
@@ -98,9 +154,9 @@ def why_not() -> str:
     except OSError as error:
         return f"the list of RDMA devices can't be read: {error}"
     if not here:
-        return "no RDMA device is here (/sys/class/infiniband is empty)"
+        return NO_DEVICE
     if not any(address.is_active and address.gid for address in here):
-        return "no port of an RDMA device is up"
+        return NO_PORT
     return ""
 
 

@@ -15,7 +15,7 @@ from rfaas.client.events import (
     Verdict,
 )
 from rfaas.client.target import DENIED_PAUSE_S, LOWER_WANT_AFTER_S, STARVING_AFTER_S
-from rfaas_transport.errors import AcquireTimeout, EnvironmentFailed, LeaseDenied, ReasonCode
+from rfaas_transport.errors import AcquireTimeout, ConfigError, EnvironmentFailed, LeaseDenied, ReasonCode
 
 
 def test_after_a_notice_nothing_more_is_sent_there_and_the_running_call_may_end(running):
@@ -58,6 +58,16 @@ def test_a_denial_fails_what_waits_and_the_next_call_asks_anew(client):
     error = only(client.step(Denied("lease-denied", "the largest node has 64 GiB")), Fail).error
     assert (type(error), error.phase, error.hint) == (LeaseDenied, "QUEUED", "the largest node has 64 GiB")
     assert only(client.submit()[1], SendWant).workers == 1
+
+
+def test_a_medium_that_can_t_be_had_is_a_mistake_of_the_configuration():
+    client = Client()
+    client.submit()
+    denied = Denied("verbs-unavailable", "RDMA to the workers on n1 can't be had: no device")
+    error = only(client.step(denied), Fail).error
+    assert (type(error), error.phase, error.may_have_run) == (ConfigError, "QUEUED", False)
+    assert "n1" in error.message
+    assert "auto" in error.hint
 
 
 def test_an_environment_that_can_t_start_is_named(client):

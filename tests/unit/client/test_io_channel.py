@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from rfaas.client.events import ChannelInfo, ChannelOpened
-from rfaas.client.io_thread import _channel
+from rfaas.client.opening import open_channel
 from rfaas.config import configure
 from rfaas_transport import tls
 from rfaas_transport.errors import ConfigError
@@ -30,19 +30,20 @@ def encrypting(monkeypatch):
 
 
 def test_a_session_process_that_knows_no_encryption_gets_no_plain_channel_of_it(sock, encrypting):
-    with pytest.raises(ConfigError, match="plain connection"):
-        _channel(opened("tcp"), sock.fileno(), encrypting)
+    for medium in "tcp", "verbs":
+        with pytest.raises(ConfigError, match="plain connection"):
+            open_channel(opened(medium), sock.fileno(), encrypting)
     sock.getpeername()  # the descriptor stays the caller's
 
 
 @pytest.mark.parametrize("key", [b"", b"short"])
 def test_an_encrypted_channel_without_a_proper_key_is_none(sock, encrypting, key):
     with pytest.raises(ConfigError, match="key of a channel"):
-        _channel(opened("tls", key), sock.fileno(), encrypting)
+        open_channel(opened("tls", key), sock.fileno(), encrypting)
 
 
 def test_what_stays_on_the_node_is_plain(sock, encrypting):
-    with _channel(opened("unix"), os.dup(sock.fileno()), encrypting) as channel:
+    with open_channel(opened("unix"), os.dup(sock.fileno()), encrypting) as channel:
         assert channel.medium == "unix"
 
 

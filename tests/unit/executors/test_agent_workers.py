@@ -70,7 +70,9 @@ def test_a_data_connection_is_turned_away_by_another_lease_a_dying_worker_and_a_
         ({"encrypted_only": True}, "shm", False, None),
         ({"cannot_encrypt": "no OpenSSL"}, "tls", True, "encryption-unavailable"),
         ({"cannot_encrypt": "no OpenSSL"}, "", True, None),
-        ({}, "verbs", True, "not-found"),
+        ({}, "verbs", True, None),
+        ({"encrypted_only": True}, "verbs", True, "encryption-required"),
+        ({}, "smoke", True, "not-found"),
     ],
 )
 def test_a_data_connection_is_encrypted_if_either_side_says_so_or_it_is_turned_away(config, medium, over_network, code):
@@ -81,6 +83,13 @@ def test_a_data_connection_is_encrypted_if_either_side_says_so_or_it_is_turned_a
     [answer] = shell.step(data)
     assert (answer.code if isinstance(answer, on.TurnAway) else None) == code
     assert code is not None or answer.medium == medium
+
+
+def test_a_medium_that_the_host_lacks_at_the_moment_is_turned_away_with_the_reason(shell):
+    terms = shell.lease()
+    offered = on.DataOffered(1, terms.lease_id, 0, 1, 1, "verbs", over_network=True, obstacle="no port is up")
+    [answer] = shell.step(offered)
+    assert answer == on.TurnAway(1, "verbs-unavailable", "no port is up")
 
 
 def test_a_worker_takes_no_more_channels_than_its_page_has_slots(shell):

@@ -2,6 +2,7 @@
 #include "verbs_device.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -53,6 +54,7 @@ static struct ibv_context *open_device(struct ibv_device *device)
         if (context == NULL) {
             free(found);
         } else {
+            fcntl(context->async_fd, F_SETFL, fcntl(context->async_fd, F_GETFL) | O_NONBLOCK);
             found->references = 1;
             found->owner = getpid();
             snprintf(found->name, sizeof found->name, "%s", name);

@@ -1,0 +1,51 @@
+/* verbs_pair.h - one reliable connected queue pair with all that it needs: made, connected, ended; and what befell it.
+ *
+ * For the files that offer verbs_link.h over libibverbs: this one, and verbs_over_ib.c, which moves bytes through it.
+ */
+#ifndef RFAAS_VERBS_PAIR_H
+#define RFAAS_VERBS_PAIR_H
+
+#include "verbs_alarm.h"
+#include "verbs_link.h"
+
+enum {
+    RFAAS_VERBS_SENDS_MAX = 512,
+    RFAAS_VERBS_POLL_AT_ONCE = 16,
+};
+
+struct rfaas_verbs_link {
+    rfaas_verbs_port port;
+    rfaas_verbs_alarm alarm;
+    bool has_alarm;
+    int wait_fd; /* readable: completion events, or the device or the alarm has something to tell */
+    struct ibv_pd *domain;
+    struct ibv_comp_channel *events;
+    struct ibv_cq *sent, *received;
+    struct ibv_qp *pair;
+    struct ibv_mr *ring, *source; /* what the peer writes to; what this side sends from */
+    uint8_t *memory;
+    uint32_t packet_sequence, inline_bytes;
+    uint64_t peer_ring;
+    uint32_t peer_key, peer_ring_bytes;
+    uint64_t posted, acknowledged, last_signalled; /* sends, counted */
+    _Atomic int receive_status, send_status;       /* enum ibv_wc_status, 0: all is well */
+    int error;                                     /* errno of what failed otherwise */
+    const char *doing;                             /* when it failed */
+    char why[RFAAS_VERBS_WHY_BYTES];
+};
+
+/* Entries of struct rfaas_verbs_ops. */
+rfaas_verbs_link *rfaas_verbs_pair_begin(const char *device, int fd, uint8_t *memory, size_t memory_bytes, size_t ring_bytes,
+                                         rfaas_verbs_address *address, char problem[RFAAS_VERBS_WHY_BYTES]);
+bool rfaas_verbs_pair_connect(rfaas_verbs_link *link, const rfaas_verbs_address *peer);
+bool rfaas_verbs_pair_allow(rfaas_verbs_link *link, uint32_t n);
+const char *rfaas_verbs_pair_why(const rfaas_verbs_link *link);
+void rfaas_verbs_pair_free(rfaas_verbs_link *link, bool inherited);
+
+/* Notes what failed; false. */
+bool rfaas_verbs_pair_failed(rfaas_verbs_link *link, const char *doing, int error);
+
+/* Takes completions of sends. False: the connection failed. */
+bool rfaas_verbs_pair_reap(rfaas_verbs_link *link);
+
+#endif
