@@ -14,6 +14,7 @@ include "_loan.pxi"
 include "_requests.pxi"
 include "_serving.pxi"
 include "_attendant.pxi"
+include "_regions.pxi"
 
 
 cdef extern from "crc32c.h" nogil:
