@@ -25,6 +25,7 @@ from rfaas_transport.errors import (
     FunctionError,
     FunctionOOM,
     LeaseDenied,
+    MemoryLost,
     NoCredit,
     NodeLost,
     PayloadTooLarge,
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
     from rfaas.client.reclaims import ReclaimNotice
     from rfaas.executor import Executor
     from rfaas.functions import NativeFunction, RawFunction, get_include, native, raw
+    from rfaas.memory.arrays import RemoteArray
     from rfaas.progress_bar import progress
+    from rfaas.remote_memory import RemoteMemory
     from rfaas.shipped_files import shipped
 
 __version__ = "0.1.0.dev0"
@@ -71,6 +74,7 @@ __all__ = [
     "FunctionOOM",
     "Future",
     "LeaseDenied",
+    "MemoryLost",
     "NativeFunction",
     "NoCredit",
     "NodeLost",
@@ -81,7 +85,9 @@ __all__ = [
     "ReasonCode",
     "ReclaimNotice",
     "Reclaimed",
+    "RemoteArray",
     "RemoteError",
+    "RemoteMemory",
     "RfaasError",
     "SerializationError",
     "VersionMismatch",
@@ -108,6 +114,8 @@ _LAZY = {
     "native": "rfaas.functions",
     "raw": "rfaas.functions",
     "ReclaimNotice": "rfaas.client.reclaims",
+    "RemoteArray": "rfaas.memory.arrays",
+    "RemoteMemory": "rfaas.remote_memory",
     "empty": "rfaas.arrays",
     "empty_like": "rfaas.arrays",
     "from_dlpack": "rfaas.arrays",

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from rfaas.control.messages import JobsReport, SliceId, Snapshot, Waiting
+from rfaas.control.messages import MEMORY, JobsReport, SliceId, Snapshot, Waiting
 from rfaas_allocator import forecast
 from rfaas_allocator.agents import AgentDesk
 from rfaas_allocator.events import (
@@ -37,6 +37,7 @@ from rfaas_allocator.policy import Policy
 DEFAULT_TTL_S: Final = 10.0
 MINIMUM_TTL_S: Final = 0.5
 LESS_MEMORY: Final = "ask for less by Executor(memory=…), or offer more by rfaas up --memory-mib"
+SMALLER_REGION: Final = "ask for less by RemoteMemory(size), or offer more by rfaas up --memory-mib"
 
 
 def random_id() -> bytes:
@@ -237,10 +238,14 @@ class AllocatorCore:
         ttl_s = self._ledger.ttl_s
         if any(s.free_cores >= entry.single.cores_per_worker for s in slices if s.open(now_s, ttl_s)):
             # What has both was given out before anybody is told to wait.
+            if entry.want.kind == MEMORY:
+                return "memory", f"no slice has {entry.want.memory_bytes_per_worker >> 20} MiB free: {SMALLER_REGION}"
             return "memory", f"cores are free, but no memory: {LESS_MEMORY}"
         return "leased", "all that is here is leased"
 
     def _if_memory_lacks(self, entry: WantEntry) -> str:
+        if entry.want.kind == MEMORY:
+            return f"; {SMALLER_REGION}"
         by_cores = any(s.slice.cores >= entry.single.cores_per_worker for s in self._inventory.slices.values())
         return f"; memory lacks, not cores: {LESS_MEMORY}" if by_cores else ""
 
@@ -259,4 +264,6 @@ class AllocatorCore:
 
 def _size(entry: WantEntry) -> str:
     memory_mib = entry.want.memory_bytes_per_worker / 2**20
+    if entry.want.kind == MEMORY:
+        return f"the region: {memory_mib:.0f} MiB"
     return f"one worker: {entry.want.cores_per_worker} cores, {memory_mib:.0f} MiB"

@@ -11,6 +11,7 @@ from typing import Final
 
 from rfaas.control.lease import LeaseEvent, LeaseState
 from rfaas.control.messages import (
+    MEMORY,
     Denied,
     Ended,
     HolderGone,
@@ -30,6 +31,7 @@ from rfaas_transport.errors import ReasonCode
 logger = logging.getLogger(__name__)
 
 U32_MAX: Final = 2**32 - 1
+REGION_BYTES_MAX: Final = 2**50  # docs/spec/008-memory.md section 1
 I63_MAX: Final = 2**63 - 1  # what a journal and a C client can hold
 GIVEN_BACK: Final = frozenset({LeaseState.GRANTED, LeaseState.ACTIVE, LeaseState.DRAINING})
 
@@ -105,8 +107,8 @@ class HolderDesk:
 
     def _denial(self, want: Want) -> tuple[str, str] | None:
         """Code and hint if this can never be served whatever comes, as far as the request itself tells."""
-        if want.kind:
-            return "not-supported", f"requests of kind {want.kind!r} are not served: ask for workers with cores"
+        if want.kind not in ("", MEMORY):
+            return "not-supported", f"requests of kind {want.kind!r} are not served: ask for workers, or for memory"
         impossible = _impossible(want) or (want.workers and self._policy.larger_than_machine(WantEntry(want).single))
         if impossible:
             return "lease-denied", impossible
@@ -172,6 +174,14 @@ class HolderDesk:
 
 def _impossible(want: Want) -> str:
     """Why no slice could ever serve this; empty if one might."""
+    if want.kind == MEMORY and (want.workers not in (0, 1) or want.cores_per_worker):
+        return (
+            f"{want.workers} regions with {want.cores_per_worker} cores: ask for one region of memory, without a core"
+        )
+    if want.kind == MEMORY and not 1 <= want.memory_bytes_per_worker <= REGION_BYTES_MAX:
+        return f"{want.memory_bytes_per_worker} bytes: ask for 1 to {REGION_BYTES_MAX}"
+    if want.kind == MEMORY:
+        return ""
     if not 0 <= want.workers <= U32_MAX:
         return f"{want.workers} workers: ask for 1 to {U32_MAX}"
     if not 1 <= want.cores_per_worker <= U32_MAX:

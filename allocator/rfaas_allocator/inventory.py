@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from rfaas.control.hosts import HostList, merged
 from rfaas.control.lease import SERVING, Lease, LeaseState
 from rfaas.control.messages import (
+    MEMORY,
     Epoch,
     HeldLease,
     HolderId,
@@ -177,7 +178,7 @@ class Inventory:
         self._leases_of.setdefault(terms.holder, {})[terms.lease_id] = entry
         self._leases_for.setdefault(entry.want_key, {})[terms.lease_id] = entry
         holding = self._holdings.setdefault(terms.uid, Holding())
-        holding.add(1, terms.workers, terms.cores, terms.memory_bytes)
+        holding.add(1, _n_workers(terms), terms.cores, terms.memory_bytes)
 
     def drop_lease(self, entry: LeaseEntry) -> None:
         """Forget a lease that holds nothing any more."""
@@ -190,7 +191,7 @@ class Inventory:
         _drop(self._leases_of, terms.holder, terms.lease_id)
         _drop(self._leases_for, entry.want_key, terms.lease_id)
         holding = self._holdings[terms.uid]
-        holding.add(-1, -terms.workers, -terms.cores, -terms.memory_bytes)
+        holding.add(-1, -_n_workers(terms), -terms.cores, -terms.memory_bytes)
         if not holding.leases:
             del self._holdings[terms.uid]
 
@@ -261,6 +262,11 @@ class Inventory:
     def slice_of_link(self, link: LinkId) -> SliceEntry | None:
         """The slice whose agent speaks on this link."""
         return self._slice_of_link.get(link)
+
+
+def _n_workers(terms: LeaseTerms) -> int:
+    """As quotas count them: a region is none."""
+    return 0 if terms.kind == MEMORY else terms.workers
 
 
 def _drop(index: dict[K, dict[LeaseId, LeaseEntry]], key: K, lease_id: LeaseId) -> None:

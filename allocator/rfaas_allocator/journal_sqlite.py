@@ -317,7 +317,10 @@ def _crc(*values: object) -> int:
 
 
 def _text(record: SliceIs | LeaseIs | Account | HostList) -> str:
-    return json.dumps(asdict(record), default=lambda value: value.hex(), sort_keys=True)
+    about = asdict(record)
+    if isinstance(record, LeaseIs) and not record.held.terms.kind:
+        del about["held"]["terms"]["kind"]  # so that the version before can read it
+    return json.dumps(about, default=lambda value: value.hex(), sort_keys=True)
 
 
 def _bytes(about: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -176,6 +176,7 @@ class Ledger:
             memory_bytes_per_worker=wanted.memory_bytes_per_worker,
             ttl_s=self.ttl_s,
             uid=self.inventory.holders[wanted.holder].uid,
+            kind=wanted.kind,
         )
         lease = LeaseEntry(terms, Lease(), since_s=self.now_s)
         self.inventory.add_lease(lease)

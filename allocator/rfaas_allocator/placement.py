@@ -31,7 +31,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a request: so many workers of this size."""
+    """One item of a request: so many workers of this size; of memory alone, workers are regions and have no cores."""
 
     workers: int
     cores_per_worker: int
@@ -39,7 +39,7 @@ class Item:
 
     def fitting(self, room: Room) -> int:
         """How many of these workers the room holds, at most as many as are asked for."""
-        by_cores = room.cores // self.cores_per_worker
+        by_cores = room.cores // self.cores_per_worker if self.cores_per_worker else self.workers
         by_memory = room.memory_bytes // self.memory_bytes_per_worker
         return max(0, min(by_cores, by_memory, self.workers))
 

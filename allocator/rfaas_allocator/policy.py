@@ -47,10 +47,10 @@ class Quota:
     memory_bytes: int | None = None
 
     def room(self, held: Holding, item: Item) -> tuple[int, int]:
-        """How many workers of this size, in how many leases, the user may have more."""
+        """How many workers of this size, in how many leases, the user may have more; a region counts as no worker."""
         limits = [
-            _left(self.workers, held.workers),
-            _left(self.cores, held.cores) // item.cores_per_worker,
+            _left(self.workers, held.workers) if item.cores_per_worker else NO_LIMIT,
+            _left(self.cores, held.cores) // item.cores_per_worker if item.cores_per_worker else NO_LIMIT,
             _left(self.memory_bytes, held.memory_bytes) // item.memory_bytes_per_worker,
         ]
         leases = _left(self.leases, held.leases)
@@ -124,7 +124,8 @@ class Policy:
             beyond.append(f"{worker.cores_per_worker} cores of {cores}")
         if worker.memory_bytes_per_worker > memory_bytes:
             beyond.append(f"{worker.memory_bytes_per_worker >> 20} MiB of {memory_bytes >> 20}")
-        return f"one worker asks for more than this machine has: {', '.join(beyond)}" if beyond else ""
+        what = "one worker" if worker.cores_per_worker else "the region"
+        return f"{what} asks for more than this machine has: {', '.join(beyond)}" if beyond else ""
 
     def quota_of(self, uid: int) -> Quota:
         """The quota that counts for a user."""

@@ -241,6 +241,12 @@ cdef class StatePage:
         if self.costs != NULL:
             self.costs.hot_ns += hot_ns
 
+    def account_served(self, uint64_t running_ns, uint64_t n_requests, uint64_t bytes_in, uint64_t bytes_out):
+        """Add requests that took `running_ns` together, and their payloads; of what serves no calls."""
+        if self.costs != NULL and n_requests > 0:
+            rfaas_page_account(self.costs, running_ns, bytes_in, bytes_out)
+            self.costs.calls += n_requests - 1
+
     def usage(self):
         """Return (running_ns, hot_ns, calls, bytes_in, bytes_out) of calls that ended; read it before the slots."""
         cdef rfaas_page_usage copy

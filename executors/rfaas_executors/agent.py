@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import socket
 import time
@@ -21,6 +22,7 @@ from rfaas.control.messages import AgentMessage, AllocatorToAgent
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_core import AgentCore
 from rfaas_executors.doors import Doors
+from rfaas_executors.memory_host import MemoryHost
 from rfaas_executors.template_host import Surroundings, TemplateHost
 from rfaas_executors.watch import Watch
 from rfaas_transport.errors import ReasonCode, RfaasError
@@ -64,7 +66,8 @@ class Agent:
         self._doors.hand_over = self._hand_over
         self._watch = Watch(self._post, surroundings.templates, surroundings.most_tasks)
         self._hosts: dict[int, TemplateHost] = {}
-        self._host_of: dict[int, TemplateHost] = {}  # by worker
+        self._memory: dict[int, MemoryHost] = {}  # by worker
+        self._host_of: dict[int, TemplateHost | MemoryHost] = {}  # by worker
         self._link: Link[AgentMessage, AllocatorToAgent] | None = None
         self._event_log = EventLog.from_environment("agent")
         self._timer: asyncio.TimerHandle | None = None
@@ -87,7 +90,7 @@ class Agent:
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._timer is not None:
                 self._timer.cancel()
-            for host in self._hosts.values():  # only after a failure or a cancellation is one left
+            for host in (*self._hosts.values(), *self._memory.values()):  # only after a failure or a cancellation
                 host.kill_template()
             self._watch.close()
             await self._doors.close(FLUSH_S)
@@ -149,6 +152,8 @@ class Agent:
                 self._hosts[template].check_modules(effect)
             case on.StartWorker():
                 self._start_worker(effect)
+            case on.StartMemory():
+                self._start_memory(effect)
             case on.DrainWorker(worker, kill_at_s) if worker in self._host_of:  # else it never was, as the core hears
                 self._host_of[worker].drain(worker, kill_at_s)
             case on.InterruptCall(worker, page_slot, call_id) if worker in self._host_of:
@@ -156,7 +161,8 @@ class Agent:
             case on.KillWorker(worker) if worker in self._host_of:
                 self._host_of[worker].kill(worker)
             case on.ReadUsage():
-                usages = {number: usage for host in self._hosts.values() for number, usage in host.usages()}
+                hosts = (*self._hosts.values(), *self._memory.values())
+                usages = {number: usage for host in hosts for number, usage in host.usages()}
                 self._post(on.UsageRead(usages))
             case on.Record(event, fields):
                 self._event_log.write(event, **fields)
@@ -184,6 +190,20 @@ class Agent:
         self._host_of[order.worker] = host
         host.start_worker(order)
 
+    def _start_memory(self, order: on.StartMemory) -> None:
+        try:
+            host = MemoryHost(order, self._surroundings, self._watch, self._from_memory)
+            self._memory[order.worker] = self._host_of[order.worker] = host
+            host.start()
+        except OSError as error:  # no descriptor or memory is left for it
+            self._from_memory(on.WorkerDead(order.worker, os.EX_OSERR, 0, hint=f"no memory server: {error}"))
+
+    def _from_memory(self, event: on.Event) -> None:
+        self._post(event)
+        if isinstance(event, on.WorkerDead):
+            self._memory.pop(event.worker, None)
+            self._host_of.pop(event.worker, None)
+
     def _from_host(self, event: on.Event) -> None:
         """What templates and workers say; forgets those that are gone once the core has heard it."""
         if isinstance(event, on.WorkerForked) and self._event_log.enabled:
@@ -198,6 +218,7 @@ class Agent:
     def _note_forked(self, event: on.WorkerForked) -> None:
         """Log when template and worker came to be: cold starts are taken apart by it."""
         host = self._host_of[event.worker]
+        assert isinstance(host, TemplateHost)
         began = {"template_started_ns": host.started_boot_ns, "template_ready_ns": host.ready_boot_ns}
         self._event_log.write("forked", worker_pid=event.pid, **began)
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from rfaas.control.lease import Lease, LeaseEvent, LeaseState
 from rfaas.control.messages import (
+    MEMORY,
     Accepted,
     AllocatorToAgent,
     Ending,
@@ -22,6 +24,7 @@ from rfaas.control.messages import (
     Freed,
     InstanceId,
     LeaseId,
+    LeaseTerms,
     Propose,
     Refused,
     Register,
@@ -202,8 +205,7 @@ class AgentCore:
             return
         lease = Lease()
         lease.step(LeaseEvent.ACCEPT)
-        n = terms.cores_per_worker
-        seats = [Seat(core_ids[i : i + n]) for i in range(0, len(core_ids), n)]
+        seats = self._seats(terms, core_ids)
         ttl_s = max(SHORTEST_TTL_S, terms.ttl_s)
         held = Held(terms, lease, core_ids, seats, self._expiry_s(ttl_s), ttl_s, granted_s=self._now_s)
         self.leases[terms.lease_id] = held
@@ -217,6 +219,15 @@ class AgentCore:
         )
         self.do(on.ToAllocator(Accepted(terms.lease_id, self.epoch, core_ids)))
 
+    def _seats(self, terms: LeaseTerms, core_ids: tuple[int, ...]) -> list[Seat]:
+        """Places for the workers of a new lease; a memory server's has a number that no core has (008 section 1)."""
+        if terms.kind == MEMORY:
+            taken = {seat.slot for held in self.leases.values() for seat in held.seats}
+            first = self.config.slice.cores
+            return [Seat((), memory_slot=next(slot for slot in count(first) if slot not in taken))]
+        n = terms.cores_per_worker
+        return [Seat(core_ids[i : i + n]) for i in range(0, len(core_ids), n)]
+
     def _refusal(self, proposal: Propose) -> tuple[str, str] | None:
         terms = proposal.terms
         if terms.slice_id != self.config.slice.slice_id:
@@ -225,7 +236,11 @@ class AgentCore:
             return "stale-epoch", f"the agent's epoch is {self.epoch}, the proposal's {terms.epoch}"
         if self.draining:
             return "draining", "the slice goes back to its owner"
-        if terms.workers < 1 or terms.cores_per_worker < 1:
+        if terms.kind not in ("", MEMORY):
+            return "no-room", f"this agent gives no leases of kind {terms.kind!r}"
+        if terms.kind == MEMORY and (terms.workers != 1 or terms.cores_per_worker or terms.memory_bytes < 1):
+            return "no-room", "a lease of memory is one region without a core"
+        if terms.kind != MEMORY and (terms.workers < 1 or terms.cores_per_worker < 1):
             return "no-room", "a lease needs a worker and a worker a core"
         free_bytes = self.config.slice.memory_bytes - sum(held.terms.memory_bytes for held in self.leases.values())
         if terms.memory_bytes > free_bytes:

@@ -337,6 +337,16 @@ class StartWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class StartMemory:
+    """Start the server of a lease of memory, a worker like others; answered by WorkerForked or WorkerDead."""
+
+    worker: int
+    slot: int
+    generation: int
+    region_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DrainWorker:
     """Tell a worker to finish its call and exit; `kill_at_s`: by when."""
 
@@ -411,6 +421,7 @@ Effect = (
     | StopTemplate
     | CheckModules
     | StartWorker
+    | StartMemory
     | DrainWorker
     | InterruptCall
     | KillWorker

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rfaas.control.lease import Lease, LeaseState
-from rfaas.control.messages import HeldLease, LeaseTerms, Usage
+from rfaas.control.messages import MEMORY, HeldLease, LeaseTerms, Usage
 from rfaas_executors.agent_events import Environment, WorkerUsage
 
 QUICK_DEATH_S = 1.0  # a worker that lived shorter counts towards the back-off
@@ -44,17 +44,21 @@ class Worker:
 
 @dataclass(slots=True)
 class Seat:
-    """A place for one worker in a lease: its cores (the first names the slot) and who sits there."""
+    """A place for one worker in a lease: its cores (the first names the slot) and who sits there.
+
+    `memory_slot`: in a lease of memory alone, whose server sits on no core, what names the slot.
+    """
 
     cores: tuple[int, ...]
     worker: Worker | None = None
     quick_deaths: int = 0
     refill_at_s: float | None = None  # when the next worker is due; None: not waiting
+    memory_slot: int = 0
 
     @property
     def slot(self) -> int:
         """Number of the seat in its slice."""
-        return self.cores[0]
+        return self.cores[0] if self.cores else self.memory_slot
 
     def back_off_s(self, lived_s: float, served: bool) -> float:
         """Count a death and say how long to wait before the next worker; one that served a call was no failure."""
@@ -93,9 +97,19 @@ class Held:
         return [seat.worker for seat in self.seats if seat.worker is not None]
 
     @property
+    def is_memory(self) -> bool:
+        """True for a lease of memory alone, whose one worker is a memory server."""
+        return self.terms.kind == MEMORY
+
+    @property
     def ending(self) -> bool:
         """True once it leads to its end: no worker is replaced any more."""
         return self.lease.state in (LeaseState.DRAINING, LeaseState.FENCED, LeaseState.FREE)
+
+    @property
+    def fenced(self) -> bool:
+        """True once nothing may start or be read any more."""
+        return self.lease.state in (LeaseState.FENCED, LeaseState.FREE)
 
     def seat(self, slot: int) -> Seat | None:
         """The seat of a slot."""

@@ -50,6 +50,9 @@ class WorkerBook:
 
     def seat_workers(self, held: Held, environment: on.Environment, n_workers: int) -> None:
         """Start the workers of a lease that was attached for the first time."""
+        if held.is_memory:
+            self._seat_memory(held, held.seats[0])
+            return
         held.environment = environment
         held.key = sha256(msgpack.packb(environment)).digest()
         until_s, hint = self._failures.get(held.key, (0.0, ""))
@@ -76,16 +79,26 @@ class WorkerBook:
     def _seat(self, held: Held, seat: Seat) -> None:
         template = self._template_for(held.key, held.environment).number
         held.template = template
+        worker = self._new_worker(held, seat, template)
+        cpus = self._core.config.cpus
+        pinned = tuple(cpus[core] for core in seat.cores) if cpus else ()
+        limits = held.output_limit_bytes, held.terms.memory_bytes_per_worker
+        self._core.do(on.StartWorker(worker.number, template, seat.slot, worker.generation, pinned, *limits))
+
+    def _seat_memory(self, held: Held, seat: Seat) -> None:
+        """Start the server of a lease of memory, which is never replaced: its content is gone with it."""
+        worker = self._new_worker(held, seat, template=0)
+        order = on.StartMemory(worker.number, seat.slot, worker.generation, held.terms.memory_bytes)
+        self._core.do(order)
+
+    def _new_worker(self, held: Held, seat: Seat, template: int) -> Worker:
         generation = self._generations.get(seat.slot, 0) + 1
         self._generations[seat.slot] = generation
         number = self._number()
         seat.refill_at_s = None
         seat.worker = Worker(number, held.terms.lease_id, seat.slot, generation, template, self._core.now_s)
         self.workers[number] = seat.worker
-        cpus = self._core.config.cpus
-        pinned = tuple(cpus[core] for core in seat.cores) if cpus else ()
-        limits = held.output_limit_bytes, held.terms.memory_bytes_per_worker
-        self._core.do(on.StartWorker(number, template, seat.slot, generation, pinned, *limits))
+        return seat.worker
 
     def speak_again(self, held: Held) -> None:
         """Tell a session that attached again what it may not know: what ended unheard, and who lives."""
@@ -173,7 +186,7 @@ class WorkerBook:
         worker = seat.worker if seat is not None else None
         if held is None or worker is None or worker.generation != offer.generation or worker.killed_for:
             self._turn_away(offer, "there is no such worker")
-        elif held.lease.state is not LeaseState.ACTIVE:
+        elif held.lease.state is not LeaseState.ACTIVE and not (held.is_memory and not held.fenced):
             self._turn_away(offer, "the lease takes no calls any more")
         elif offer.medium not in MEDIA:
             self._turn_away(offer, f"no medium {offer.medium!r} is known here")
@@ -266,6 +279,8 @@ class WorkerBook:
         self._core.say(held, {"m": "worker-down", **common})
         if held.ending:
             self._core.free_if_dead(held)
+        elif held.is_memory:
+            self._core.end(held, LeaseEvent.LOST, int(reason_code))
         else:
             self._replace(held, seat, worker, served=any(done for _, done in death.calls.values()))
 
@@ -316,8 +331,8 @@ class WorkerBook:
     # --- ending ---------------------------------------------------------------------------------
 
     def drain(self, held: Held, kill_at_s: float) -> None:
-        """Tell the workers of a lease to finish and leave by then."""
-        for worker in held.workers:
+        """Tell the workers of a lease to finish and leave by then; a region stays readable until it is ended."""
+        for worker in held.workers if not held.is_memory else ():
             self._core.do(on.DrainWorker(worker.number, kill_at_s))
 
     def kill(self, held: Held, reason_code: int) -> None:

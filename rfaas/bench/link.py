@@ -114,7 +114,7 @@ class RawLink:
             raise ConfigError(f"the raw link brought back something else: {made} of {n + len(warm_up)} round trips")
         return n
 
-    def _round_trips(self, link: MemoryLink | StreamLink, took_ns: memoryview, pause_s: float, budget_s: float) -> int:
+    def _round_trips(self, link: Link, took_ns: memoryview, pause_s: float, budget_s: float) -> int:
         n, end_s = 0, time.monotonic() + budget_s
         while n < len(took_ns) and (n == 0 or time.monotonic() < end_s):
             slice_s = max(0.0, min(SLICE_S, end_s - time.monotonic()))

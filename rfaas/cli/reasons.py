@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rfaas.control.messages import HeldLease, SliceView, Snapshot, Waiting, Want
+from rfaas.control.messages import MEMORY, HeldLease, SliceView, Snapshot, Waiting, Want
 
 MIB = 1 << 20
 STATES = {
@@ -23,6 +23,15 @@ STATES = {
     "FENCED": "nothing starts any more; the death of its workers is being proved",
 }
 """What each state of a lease means (docs/spec/002-lease.md)."""
+
+MEMORY_STATES = {
+    **STATES,
+    "GRANTED": "the memory is held, the holder has not come yet",
+    "ACTIVE": "its memory server serves",
+    "DRAINING": "it goes back: it can be read and written until the grace is over",
+    "FENCED": "the end of its memory server is being proved",
+}
+"""The same of a lease of memory (docs/spec/008-memory.md)."""
 
 
 class Reason(NamedTuple):
@@ -56,7 +65,18 @@ def _nothing_waits(snapshot: Snapshot) -> Reason:
     )
 
 
+def missing(snapshot: Snapshot, waiting: Waiting) -> str:
+    """What a request waits for, in words."""
+    for want in snapshot.wants:
+        if (want.holder, want.request, want.kind) == (waiting.holder, waiting.request, MEMORY):
+            return f"{want.memory_bytes_per_worker // MIB} MiB of memory"
+    return f"{waiting.missing} workers"
+
+
 def _of_want(snapshot: Snapshot, waiting: Waiting, want: Want) -> Reason:
+    if want.kind == MEMORY:
+        who = f"program {want.holder.hex()[:8]} waits for {missing(snapshot, waiting)} (RemoteMemory)"
+        return Reason(f"{who}: {waiting.reason}", _remedy(snapshot, want, waiting))
     each = f"{want.cores_per_worker} cores and {want.memory_bytes_per_worker // MIB} MiB each"
     who = f"program {want.holder.hex()[:8]} waits for {waiting.missing} of {want.workers} workers ({each})"
     return Reason(f"{who}: {waiting.reason}", _remedy(snapshot, want, waiting))
@@ -74,6 +94,9 @@ def _remedy(snapshot: Snapshot, want: Want, waiting: Waiting) -> str:
     if not fitting:
         largest = max(views, key=lambda view: (view.slice.cores, view.slice.memory_bytes)).slice
         size = f"{largest.cores} cores, {largest.memory_bytes // MIB} MiB"
+        if want.kind == MEMORY:
+            most = max(view.slice.memory_bytes for view in views) // MIB
+            return f"ask for less by RemoteMemory(size), or for several: the largest slice has {most} MiB"
         return f"ask for less a worker (executor.cores, executor.memory): the largest slice has {size}"
     if all(view.state == "unreachable" for view in fitting):
         return "their agents are silent: rfaas logs, and squeue --me where they are Slurm jobs"
@@ -100,9 +123,12 @@ def of_lease(snapshot: Snapshot, prefix: str) -> list[Reason]:
 def _of_lease(view: SliceView, lease: HeldLease) -> Reason:
     terms = lease.terms
     cores = ",".join(str(core) for core in lease.core_ids) or "none yet"
+    is_memory = terms.kind == MEMORY
+    has = f"{terms.memory_bytes // MIB} MiB of memory" if is_memory else f"{terms.workers} workers, cores {cores}"
+    state = (MEMORY_STATES if is_memory else STATES).get(lease.state, "a state that this version does not know")
     text = (
         f"lease {terms.lease_id.hex()[:8]} of program {terms.holder.hex()[:8]} on {view.slice.node} is {lease.state}: "
-        f"{STATES.get(lease.state, 'a state that this version does not know')}; {terms.workers} workers, cores {cores}"
+        f"{state}; {has}"
     )
     if view.state == "unreachable":
         return Reason(f"{text}; its agent is silent", "it stands until the agent or Slurm says more: squeue --me")

@@ -12,7 +12,7 @@ import click
 
 from rfaas.cli import asking, reasons
 from rfaas.cli.common import fail, json_option, print_json, print_table, state_dir_option
-from rfaas.control.messages import HeldLease, SliceView, Snapshot, Waiting
+from rfaas.control.messages import MEMORY, HeldLease, SliceView, Snapshot, Waiting
 from rfaas_transport.errors import RfaasError
 
 MIB = 1 << 20
@@ -45,7 +45,8 @@ def status(state_dir: Path, pid: int | None, as_json: bool) -> None:
     for reason in reasons.of_spawned(snapshot):
         click.echo(reason.text)
     for waiting in snapshot.waiting:
-        click.echo(f"waiting for {waiting.missing} workers: {waiting.reason} ({_when(waiting)})")
+        what = reasons.missing(snapshot, waiting)
+        click.echo(f"waiting for {what}: {waiting.reason} ({_when(waiting)})")
 
 
 @click.command("leases")
@@ -56,6 +57,7 @@ def leases(state_dir: Path, pid: int | None, as_json: bool) -> None:
     """Show leases: who holds which cores of which node.
 
     \b
+    WORKERS         "memory": a region of memory alone (RemoteMemory), which holds no core
     STATE GRANTED   the cores are held, the holder has not come yet
           ACTIVE    workers serve
           DRAINING  going back; running calls may end
@@ -69,7 +71,7 @@ def leases(state_dir: Path, pid: int | None, as_json: bool) -> None:
         print_json({"leases": [_lease_json(*pair) | name for pair, name in zip(pairs, called, strict=True)]})
         return
     if not pairs:
-        click.echo("no leases: no program asks for workers now")
+        click.echo("no leases: no program asks for workers or memory now")
         return
     headers = ("LEASE", "NODE", "STATE", "WORKERS", "CORES", "MEM_MIB", "HOLDER")
     print_table(headers, [_lease_row(view, lease, names) for view, lease in pairs])
@@ -143,8 +145,8 @@ def _lease_row(view: SliceView, lease: HeldLease, names: dict[bytes, str]) -> tu
         terms.lease_id.hex()[:8],
         view.slice.node,
         lease.state,
-        terms.workers,
-        cores,
+        "memory" if terms.kind == MEMORY else terms.workers,
+        cores or "-",
         terms.memory_bytes // MIB,
         holder,
     )
@@ -157,6 +159,7 @@ def _lease_json(view: SliceView, lease: HeldLease) -> dict[str, Any]:
         "lease_seq": terms.lease_seq,
         "node": view.slice.node,
         "state": lease.state,
+        "kind": terms.kind or "workers",
         "workers": terms.workers,
         "cores": list(lease.core_ids),
         "memory_bytes": terms.memory_bytes,

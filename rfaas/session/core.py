@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import replace
 from typing import Final
 
 from rfaas.control.messages import (
@@ -242,6 +243,7 @@ class SessionCore:
             cores_per_worker=int(message["cores"]),
             memory_bytes_per_worker=int(message["memory_bytes"]),
             placement=str(message.get("placement", "")),
+            kind=str(message.get("kind", "")),
         )
         client.roads[executor] = Road(
             str(message.get("transport", "auto")),
@@ -251,11 +253,11 @@ class SessionCore:
             no_verbs=str(message.get("no_verbs", NO_VERBS)),
         )
         self._set_want(client, want)
-        if want.workers == 0:
+        if want.workers == 0 and not message.get("keep"):
             for lease in list(client.leases.values()):
                 if lease.executor == executor:
                     self._release(client, lease, ReasonCode.OWNER_RELEASE)
-        elif not self._upward.up:
+        elif want.workers and not self._upward.up:
             self._upward.tell_unreachable(client, executor)
 
     def _set_want(self, client: Client, want: Want) -> None:
@@ -312,8 +314,7 @@ class SessionCore:
             self._release(client, lease, ReasonCode.OWNER_RELEASE)
         if client is None or want is None:
             return  # already told for another lease of this executor
-        nothing = Want(want.holder, want.request, 0, want.cores_per_worker, want.memory_bytes_per_worker)
-        self._set_want(client, nothing)
+        self._set_want(client, replace(want, workers=0))
         denied = {"m": "denied", "executor": lease.executor, "code": code, "hint": hint}
         self._out.emit(ToClient(client.conn, denied))
 
@@ -332,7 +333,7 @@ class SessionCore:
         held = [(client, lease) for client in self._clients.values() for lease in client.leases.values()]
         for client in self._clients.values():
             for want in list(client.wants.values()):
-                self._set_want(client, Want(want.holder, want.request, 0, 1, 1))
+                self._set_want(client, replace(want, workers=0))
         for client, lease in held:
             self._release(client, lease, ReasonCode.OWNER_RELEASE)
         if held:

@@ -61,7 +61,7 @@ class DataChannels:
 
     def open(self, lease: Lease, slot: int, generation: int) -> None:
         """Dial a worker, unless its lease takes no calls any more."""
-        if lease.closing:
+        if not lease.takes_channels:
             return
         client = self._client_of(lease.client)
         road = client.roads.get(lease.executor, Road()) if client is not None else Road()
@@ -105,7 +105,7 @@ class DataChannels:
         """A data connection is there: hand it to the client, unless nobody wants it any more."""
         lease = self._lease_of.get(number)
         client = self._client_of(lease.client) if lease else None
-        if lease is None or client is None or lease.closing:
+        if lease is None or client is None or not lease.takes_channels:
             # A farewell for it may still come; without `handed` it goes to nobody.
             self._out.emit(CloseData(number))
             return

@@ -27,6 +27,7 @@ def resumed_lease(client: HolderId, entry: Message) -> Lease:
         node=str(entry["node"]),
         workers=int(entry["workers"]),
         ttl_s=float(entry["ttl_s"]),
+        kind=str(entry.get("kind", "")),
         channels={channel.number: channel for channel in channels},
     )
 
@@ -46,6 +47,7 @@ def granted_lease(granted: Granted) -> Lease:
         workers=terms.workers,
         ttl_s=terms.ttl_s,
         core_ids=granted.core_ids,
+        kind=terms.kind,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from rfaas.control.messages import HolderId, LeaseId, Want
+from rfaas.control.messages import MEMORY, HolderId, LeaseId, Want
 from rfaas.session.events import Effect
 from rfaas_transport.messages import Message
 
@@ -52,6 +52,12 @@ class Lease:
     channels: dict[int, Channel] = field(default_factory=dict)
     encrypted_only: bool = False  # its agent takes no others
     no_verbs: str = ""  # why RDMA was tried in vain
+    kind: str = ""  # of the want: "memory" for a region
+
+    @property
+    def takes_channels(self) -> bool:
+        """Whether a channel may still be opened: to a region as long as it is there, to workers until they drain."""
+        return not (self.released if self.kind == MEMORY else self.closing)
 
     def channel_of(self, slot: int, generation: int) -> Channel | None:
         """The channel to this worker, if there is one."""

@@ -202,6 +202,17 @@ TABLE: Final = (
         why="beside the program's own results; one pair of files a worker, not one a call",
         otherwise="rfaas-output in the working directory",
     ),
+    # --- borrowed memory ----------------------------------------------------------------------------
+    Setting(
+        *("memory", "when_reclaimed", kinds.choice("lose", "move", "spill"), "lose"),
+        about="What becomes of a RemoteMemory that goes back to its owner.",
+        why="to keep it costs a copy within the grace, and not every program needs it",
+    ),
+    Setting(
+        *("memory", "spill_dir", kinds.path(), None, 'Where `when_reclaimed = "spill"` makes its file.'),
+        why="mostly on the node's own disk",
+        otherwise="the temporary directory",
+    ),
     # --- daemons ------------------------------------------------------------------------------------
     Setting(
         *("session", "linger_s", kinds.duration(), 5.0, "How long a session process stays after its last client."),

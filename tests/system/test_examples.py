@@ -146,3 +146,17 @@ def test_side_by_side_on_one_machine_draws_a_timeline(tmp_path):
     picture = ElementTree.parse(tmp_path / "pictures" / "timeline.svg").getroot()
     texts = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
     assert {"Functions on idle cores", "call running", socket.gethostname()} <= texts
+
+
+def test_checkpoint_buffer(tmp_path):
+    done = run(sys.executable, EXAMPLES / "07_checkpoint_buffer.py", "--size", 128, cwd=tmp_path)
+    assert_succeeded(done)
+    assert "went on from the checkpoint of sweep 100" in done.stdout
+    assert "bit for bit" in done.stdout
+
+
+def test_out_of_core(tmp_path):
+    done = run(sys.executable, EXAMPLES / "08_out_of_core.py", "--n", 256, "--block", 64, cwd=tmp_path)
+    assert_succeeded(done)
+    assert "here 0.2 MiB" in done.stdout
+    assert "A(Bx) and Cx agree" in done.stdout

@@ -16,6 +16,7 @@ include "_requests.pxi"
 include "_exports.pxi"
 include "_serving.pxi"
 include "_attendant.pxi"
+include "_regions.pxi"
 
 
 cdef extern from "crc32c.h" nogil:

@@ -178,6 +178,15 @@ class FunctionOOM(WorkerLost):
     retriable = False
 
 
+class MemoryLost(RfaasError):
+    """Borrowed memory and what it held are gone: its owner took it back, or its lender died.
+
+    `reason_code` says which; `grace_s` is what the notice gave, None if there was none. The RemoteMemory stays lost.
+    """
+
+    code = "memory-lost"
+
+
 class AgentLost(RfaasError):
     """The agent died and its workers with it."""
 

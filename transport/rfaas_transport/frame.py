@@ -38,6 +38,8 @@ class Kind(IntEnum):
     TAKEN = 7
     CHECKPOINT = 8
     OUTPUT = 9
+    READ = 32
+    WRITE = 33
     HELLO = 96
     CREDIT = 97
     ERROR = 98
@@ -61,6 +63,7 @@ class Status(IntEnum):
     STALE = 6
     NOT_STARTED = 7
     FUNCTION_ERROR = 8
+    OUT_OF_RANGE = 9
     UNKNOWN_KIND = 32
     UNKNOWN_EXTENSION = 33
     NOT_FOUND = 34

@@ -24,6 +24,7 @@ from rfaas.control.messages.agents import (
     WorkersSpawned,
 )
 from rfaas.control.messages.common import (
+    MEMORY,
     Epoch,
     HeldLease,
     HolderId,
@@ -54,6 +55,7 @@ from rfaas.control.messages.leases import (
 from rfaas.control.messages.offers import UNPROVEN, JobEnded, JobEnding, JobRef, JobsReport
 
 __all__ = [
+    "MEMORY",
     "UNPROVEN",
     "Accepted",
     "Account",

@@ -13,6 +13,10 @@ Epoch = NewType("Epoch", int)  # u64, 0: none yet
 LeaseSeq = NewType("LeaseSeq", int)  # u64
 
 
+MEMORY: Final = "memory"
+"""Kind of a lease of memory alone (docs/spec/008-memory.md)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
     """What one agent offers.
@@ -50,6 +54,7 @@ class LeaseTerms:
     memory_bytes_per_worker: int
     ttl_s: float
     uid: int = 0  # user of the holder, whose quota it counts against
+    kind: str = ""  # as of Want
 
     @property
     def cores(self) -> int:
@@ -115,7 +120,7 @@ class LeaseUsage:
 class Want:
     """Standing target of one request of one holder; workers = 0 ends it.
 
-    placement: "pack", "spread" or empty; a hint. kind: empty; "memory" is reserved for leases of memory alone.
+    placement: "pack", "spread" or empty; a hint. kind: empty, or MEMORY: one region of memory, without a core.
     """
 
     holder: HolderId

@@ -32,7 +32,7 @@ class Slice(_message.Message):
     def __init__(self, slice_id: _Optional[bytes] = ..., node: _Optional[str] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., session_address: _Optional[str] = ..., key: _Optional[str] = ..., job_id: _Optional[str] = ..., end_in_s: _Optional[float] = ..., grace_s: _Optional[float] = ..., submit_time_s: _Optional[int] = ..., incarnation: _Optional[str] = ...) -> None: ...
 
 class LeaseTerms(_message.Message):
-    __slots__ = ("lease_id", "lease_seq", "slice_id", "epoch", "holder", "request", "workers", "cores_per_worker", "memory_bytes_per_worker", "ttl_s", "uid")
+    __slots__ = ("lease_id", "lease_seq", "slice_id", "epoch", "holder", "request", "workers", "cores_per_worker", "memory_bytes_per_worker", "ttl_s", "uid", "kind")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_SEQ_FIELD_NUMBER: _ClassVar[int]
     SLICE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,7 @@ class LeaseTerms(_message.Message):
     MEMORY_BYTES_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     lease_id: bytes
     lease_seq: int
     slice_id: bytes
@@ -55,7 +56,8 @@ class LeaseTerms(_message.Message):
     memory_bytes_per_worker: int
     ttl_s: float
     uid: int
-    def __init__(self, lease_id: _Optional[bytes] = ..., lease_seq: _Optional[int] = ..., slice_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., holder: _Optional[bytes] = ..., request: _Optional[int] = ..., workers: _Optional[int] = ..., cores_per_worker: _Optional[int] = ..., memory_bytes_per_worker: _Optional[int] = ..., ttl_s: _Optional[float] = ..., uid: _Optional[int] = ...) -> None: ...
+    kind: str
+    def __init__(self, lease_id: _Optional[bytes] = ..., lease_seq: _Optional[int] = ..., slice_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., holder: _Optional[bytes] = ..., request: _Optional[int] = ..., workers: _Optional[int] = ..., cores_per_worker: _Optional[int] = ..., memory_bytes_per_worker: _Optional[int] = ..., ttl_s: _Optional[float] = ..., uid: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("allocated_ns", "alive_ns", "running_ns", "hot_ns", "cpu_ns", "calls", "bytes_in", "bytes_out")

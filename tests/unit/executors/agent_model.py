@@ -58,8 +58,8 @@ class Shell:
 
     def _carry_out(self, effect: on.Effect) -> None:
         match effect:
-            case on.StartWorker():
-                assert effect.template in self.templates
+            case on.StartWorker() | on.StartMemory():
+                assert isinstance(effect, on.StartMemory) or effect.template in self.templates
                 self.living.add(effect.worker)
                 [lease] = [k for k, h in self.core.leases.items() if any(w.number == effect.worker for w in h.workers)]
                 self.lease_of[effect.worker] = lease

@@ -1,0 +1,157 @@
+"""What happens to a borrowed region, and what its core asks for: plain values.
+
+No I/O and no logic here; what a session process says are events of `rfaas.client.events`. Spec: docs/spec/008-memory.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rfaas.client.events import (
+    ChannelOpened,
+    ChannelsCondemned,
+    Denied,
+    Lease,
+    LeaseEnded,
+    LeaseGranted,
+    Notice,
+    Queued,
+)
+from rfaas_transport.errors import RfaasError
+
+# --- events -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class SessionUp:
+    """A session process was joined. `embedded`: it hosts the lender itself."""
+
+    embedded: bool
+
+
+@dataclass(slots=True, frozen=True)
+class SessionFailed:
+    """None could be joined."""
+
+    error: RfaasError
+
+
+@dataclass(slots=True, frozen=True)
+class SessionLost:
+    """The connection to it ended."""
+
+
+@dataclass(slots=True, frozen=True)
+class ChannelFailed:
+    """Reading or writing found that this channel had ended, or it could not be opened."""
+
+    channel: int
+
+
+@dataclass(slots=True, frozen=True)
+class CopyEnded:
+    """The region was copied to the channel of `to`, or to the file (0); or not, because of `problem`."""
+
+    to: int
+    problem: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class CloseAsked:
+    """The program needs it no longer."""
+
+
+@dataclass(slots=True, frozen=True)
+class Tick:
+    """Time has passed; see `MemoryCore.wake_at_s`."""
+
+
+Event = (
+    SessionUp
+    | SessionFailed
+    | SessionLost
+    | LeaseGranted
+    | LeaseEnded
+    | ChannelOpened
+    | ChannelsCondemned
+    | Notice
+    | Queued
+    | Denied
+    | ChannelFailed
+    | CopyEnded
+    | CloseAsked
+    | Tick
+)
+
+# --- effects ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Join:
+    """Join a session process and go on with these leases; SessionUp or SessionFailed follows."""
+
+    resume: tuple[tuple[Lease, ChannelOpened | None], ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class SayWant:
+    """Tell the target: 0 or 1 regions. `keep`: leases that are there are not released by a target of 0."""
+
+    regions: int
+    keep: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class GiveBack:
+    """Release this lease."""
+
+    lease: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Use:
+    """Reads and writes go to this channel from now on; 0: to the file."""
+
+    channel: int
+
+
+@dataclass(slots=True, frozen=True)
+class Hold:
+    """Reads and writes wait from now on, once those under way are done."""
+
+
+@dataclass(slots=True, frozen=True)
+class Fail:
+    """Reads and writes fail from now on, those under way too."""
+
+    error: BaseException
+
+
+@dataclass(slots=True, frozen=True)
+class Copy:
+    """Copy what was written from one channel to another, or to the file (0); CopyEnded follows."""
+
+    source: int
+    to: int
+
+
+@dataclass(slots=True, frozen=True)
+class Drop:
+    """Close this channel."""
+
+    channel: int
+
+
+@dataclass(slots=True, frozen=True)
+class Tell:
+    """The program's callbacks hear of this notice."""
+
+    notice: Notice
+
+
+@dataclass(slots=True, frozen=True)
+class Leave:
+    """Nothing is held any more: say goodbye to the session process and end."""
+
+
+Effect = Join | SayWant | GiveBack | Use | Hold | Fail | Copy | Drop | Tell | Leave

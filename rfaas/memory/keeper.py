@@ -1,0 +1,373 @@
+"""The thread of one borrowed region: joins, hears, changes the way, copies; the core decides.
+
+It sleeps in C without the GIL, and moves no bytes itself: whoever reads or writes does, in his own thread. Copies of a
+whole region have a thread while they last, so that a loss is heard meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from typing import Any, Final
+
+from rfaas.client import lifetime, session_events
+from rfaas.client.events import ChannelOpened
+from rfaas.client.reclaims import Reclaims
+from rfaas.memory import events as on
+from rfaas.memory.core import MemoryCore, Stage
+from rfaas.memory.gate import Gate, Wire, copy
+from rfaas.memory.options import MemoryOptions
+from rfaas.memory.spill import SpillFile
+from rfaas.session.connection import SessionConnection, SessionEnded
+from rfaas.session.start import connect
+from rfaas_transport import shared_memory, tls
+from rfaas_transport._core import Channel, Poller, RegionClient
+from rfaas_transport.errors import AllocatorUnavailable, ChannelBroken, ChannelClosed, ProtocolError, RfaasError
+
+log = logging.getLogger(__name__)
+
+EXECUTOR: Final = 1  # the session process's number of our only want
+JOIN_TIMEOUT_S: Final = 30.0
+LEAVE_WAIT_S: Final = 1.0  # for the embedded session process to take its leave after ours
+_SESSION: Final = 1  # the poller's token
+CLOSED: Final = "the remote memory is closed"
+
+
+class Keeper:
+    """Keeps one region. `start` once; `close` at the end."""
+
+    def __init__(self, options: MemoryOptions) -> None:
+        self._options = options
+        self._client_id = secrets.token_bytes(16)
+        self._poller = Poller()
+        self._core = MemoryCore(options.when_reclaimed, options.acquire_timeout_s, _now_s())
+        self._events: deque[on.Event] = deque()
+        self._joined: deque[SessionConnection] = deque()
+        self._connection: SessionConnection | None = None
+        self._wires: dict[int, Wire] = {}
+        self._spill: SpillFile | None = None
+        self._copier: threading.Thread | None = None
+        self._over = False
+        self._pid = os.getpid()
+        self.gate = Gate(options.size_bytes, lambda number: self.post(on.ChannelFailed(number)))
+        self.reclaims = Reclaims()
+        self.medium = ""
+        self._thread = threading.Thread(target=self._run, name="rfaas-memory", daemon=True)
+
+    def start(self) -> None:
+        """Begin to join and to wait for a lender; returns at once."""
+        lifetime.register(self)
+        self._thread.start()
+
+    def post(self, event: on.Event) -> None:
+        """Have the core take an event; any thread."""
+        if self._over:
+            return
+        self._events.append(event)
+        with contextlib.suppress(OSError, ValueError):  # its thread ends at this moment
+            self._poller.wake()
+
+    @property
+    def stage(self) -> Stage:
+        """Where the region is."""
+        return self._core.stage
+
+    @property
+    def node(self) -> str:
+        """Where the lender is; empty: there is none."""
+        return self._core.node
+
+    @property
+    def lease_id(self) -> bytes:
+        """Of the lease that has the content; empty: there is none."""
+        return self._core.lease_id
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """Have everything given back; never blocks."""
+        self.gate.hold()
+        self.post(on.CloseAsked())
+
+    def close(self) -> None:
+        """Give everything back and wait for that; repeatable."""
+        if self._pid != os.getpid():
+            return
+        self.gate.fail(RuntimeError(CLOSED))
+        if not self._over:
+            self.abandon()
+        self._thread.join()
+
+    def shutdown(self, *, wait: bool, cancel_queued: bool, why: str) -> None:
+        """At the interpreter's exit."""
+        self.close()
+
+    def forget_in_forked_child(self, error: BaseException) -> None:
+        """Drop what belongs to the parent."""
+        self.gate.forget_in_child(RuntimeError(f"the memory is not this process's after {lifetime.FORKED}"))
+        self._over = True
+        for wire in self._wires.values():
+            wire.drop_in_child()
+        if self._connection is not None:
+            self._connection.close()
+
+    # --- the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._carry_out(self._core.start())
+            while not self._over:
+                wake_at_s = self._core.wake_at_s
+                timeout_s = None if wake_at_s is None else max(0.0, wake_at_s - _now_s())
+                if not self._events:
+                    self._poller.wait(timeout_s)
+                self._take_joined()
+                self._hear()
+                while self._events and not self._over:
+                    self._step(self._events.popleft())
+                if not self._over:
+                    self._step(on.Tick())
+        except BaseException as error:  # whoever reads or writes must not wait for ever
+            log.exception("the thread of a remote memory failed")
+            self.gate.fail(RuntimeError(f"the thread of the remote memory failed: {error!r}"))
+        finally:
+            self._finish()
+
+    def _step(self, event: on.Event) -> None:
+        self._carry_out(self._core.step(event, _now_s()))
+
+    def _carry_out(self, effects: list[on.Effect]) -> None:
+        for effect in effects:
+            self._do(effect)
+
+    def _do(self, effect: on.Effect) -> None:
+        match effect:
+            case on.Join():
+                threading.Thread(target=self._join, args=(effect,), name="rfaas-join", daemon=True).start()
+            case on.SayWant(regions, keep):
+                self._say(self._want(regions, keep=keep))
+            case on.GiveBack(lease):
+                self._say({"m": "cancel-lease", "lease": lease})
+            case on.Use(0):
+                assert self._spill is not None
+                self.medium = self._spill.medium
+                self.gate.open(self._spill, 0)
+            case on.Use(number) if number in self._wires:
+                self.medium = self._wires[number].medium
+                self.gate.open(self._wires[number], number)
+            case on.Hold():
+                self.gate.hold()
+            case on.Fail(error):
+                for wire in self._wires.values():
+                    wire.abort()
+                self.gate.fail(error)
+            case on.Copy(source, to):
+                self._copier = threading.Thread(
+                    target=self._copy, args=(source, to), name="rfaas-memory-copy", daemon=True
+                )
+                self._copier.start()
+            case on.Drop(number):
+                wire = self._wires.pop(number, None)
+                if wire is not None:
+                    wire.close()
+            case on.Tell(notice):
+                self.reclaims.tell(notice)
+            case on.Leave():
+                self._over = True
+
+    def _finish(self) -> None:
+        for wire in self._wires.values():
+            wire.abort()
+        self.gate.fail(RuntimeError(CLOSED))
+        if self._copier is not None:
+            self._copier.join()
+        for wire in self._wires.values():
+            wire.close()
+        self._wires.clear()
+        self._over = True
+        self._leave()
+        self.reclaims.close()
+        if self._spill is not None:
+            self._spill.close()
+        self._poller.close()
+
+    def _leave(self) -> None:
+        self._take_joined()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(SessionEnded, ProtocolError):
+                connection.send({"m": "leave"})
+                session_events.wait_for_end(
+                    connection, self._poller, LEAVE_WAIT_S if connection.mode == "embedded" else 0
+                )
+            self._poller.remove(connection.fileno())
+            connection.close()
+
+    # --- the session process ------------------------------------------------------------------------------------
+
+    def _join(self, wish: on.Join) -> None:
+        """Runs in a thread of its own: starting a session process takes a while."""
+        try:
+            connection = connect(
+                self._options.choice,
+                client_id=self._client_id,
+                env={},
+                resume=[_resumed(*pair) for pair in wish.resume],
+                daemon_python=self._options.daemon_python,
+                timeout_s=JOIN_TIMEOUT_S,
+                wanted=lambda: not self._over,
+            )
+        except RfaasError as error:
+            self.post(on.SessionFailed(error))
+        except Exception as error:
+            failed = AllocatorUnavailable(f"the session process can't be joined: {error!r}")
+            failed.__cause__ = error
+            self.post(on.SessionFailed(failed))
+        else:
+            self._joined.append(connection)
+            if self._over:  # too late for the thread to see it
+                with contextlib.suppress(IndexError):
+                    self._joined.pop().close()
+            else:
+                self._poller.wake()
+
+    def _take_joined(self) -> None:
+        while self._joined:
+            connection = self._joined.popleft()
+            self._connection = connection
+            self._poller.add(connection.fileno(), _SESSION)
+            self._events.appendleft(on.SessionUp(connection.mode == "embedded"))
+
+    def _want(self, regions: int, *, keep: bool) -> dict[str, Any]:
+        options = self._options
+        return {
+            "m": "want",
+            "executor": EXECUTOR,
+            "kind": "memory",
+            "workers": regions,
+            "cores": 0,
+            "memory_bytes": options.size_bytes,
+            "placement": options.placement,
+            "transport": options.transport,
+            "transport_security": options.transport_security,
+            "can_encrypt": tls.is_built(),
+            "keep": keep,
+        }
+
+    def _say(self, message: dict[str, Any]) -> None:
+        if self._connection is None:
+            return
+        try:
+            self._connection.send(message)
+            self._poller.want_write(self._connection.fileno(), self._connection.wants_write)
+        except SessionEnded:
+            self._lose_session()
+
+    def _lose_session(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._poller.remove(connection.fileno())
+            connection.close()
+            self._events.append(on.SessionLost())
+
+    def _hear(self) -> None:
+        """Take what the session process says."""
+        try:
+            while self._connection is not None:
+                if self._connection.wants_write:
+                    self._connection.flush()
+                    self._poller.want_write(self._connection.fileno(), self._connection.wants_write)
+                received = self._connection.receive()
+                if received is None:
+                    return
+                self._understand(*received)
+        except (SessionEnded, ProtocolError) as end:
+            log.debug("session connection ended: %s", end)
+            self._lose_session()
+
+    def _understand(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        try:
+            event = session_events.parse(message)
+        except (KeyError, TypeError, ValueError) as error:
+            session_events.close_all(descriptors)
+            raise ProtocolError(f"message {message.get('m')!r} of the session process: {error!r}") from error
+        if isinstance(event, ChannelOpened):
+            if descriptors:
+                self._open(event, descriptors.pop(0))
+        elif isinstance(event, on.Event):
+            session_events.log_news(event)
+            self._events.append(event)
+        session_events.close_all(descriptors)
+
+    def _open(self, opened: ChannelOpened, descriptor: int) -> None:
+        """Make a channel of a connection; one that can't be is the core's to hear of."""
+        info = opened.info
+        try:
+            if info.medium == "shm":
+                channel = shared_memory.offer(descriptor, self._options.arena_bytes)
+            else:
+                key = opened.key if info.medium == "tls" else None
+                channel = Channel.from_fd(descriptor, key=key, is_dialer=True)
+        except (OSError, RfaasError, MemoryError) as error:
+            os.close(descriptor)
+            log.warning("channel to borrowed memory not opened why=%s", error)
+            self._events.append(opened)
+            self._events.append(on.ChannelFailed(info.number))
+            return
+        self._wires[info.number] = Wire(RegionClient(channel, info.lease_seq, info.epoch))
+        self._events.append(opened)
+
+    # --- copying ------------------------------------------------------------------------------------------------
+
+    def _copy(self, source: int, to: int) -> None:
+        """Runs in a thread of its own, while reads and writes are held."""
+        problem = ""
+        try:
+            self.gate.wait_idle()
+            if to == 0:
+                self._spill = self._spill or SpillFile(self._options.spill_dir, self._options.size_bytes)
+            target = self._spill if to == 0 else self._wires.get(to)
+            wire = self._wires.get(source)
+            if wire is None or target is None:
+                problem = "a channel ended before the copy began"
+            else:
+                copy(wire, target, self.gate.written())
+        except (ChannelClosed, ChannelBroken, ProtocolError) as error:
+            problem = f"the copy was cut off: {error}"
+        except OSError as error:
+            problem = f"the spill file could not be written: {error}"
+        except MemoryError:
+            problem = "no memory for the copy's buffer"
+        for number in (source, to):
+            wire = self._wires.get(number)
+            if wire is not None and wire.closed:
+                self.post(on.ChannelFailed(number))
+        if problem:
+            log.warning("borrowed memory not copied why=%s", problem)
+        self.post(on.CopyEnded(to, problem))
+
+
+def _resumed(lease: Any, opened: ChannelOpened | None) -> dict[str, Any]:  # noqa: ANN401 - a client.events.Lease
+    channels = [] if opened is None else [[opened.info.number, opened.info.slot, opened.info.generation]]
+    return {
+        "lease": lease.lease,
+        "lease_seq": lease.lease_seq,
+        "epoch": lease.epoch,
+        "slice": lease.slice,
+        "address": lease.address,
+        "node": lease.node,
+        "executor": EXECUTOR,
+        "workers": lease.workers,
+        "ttl_s": lease.ttl_s,
+        "kind": "memory",
+        "channels": channels,
+    }
+
+
+def _now_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
