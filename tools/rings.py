@@ -24,6 +24,8 @@ MOST_WORKERS = 8  # each may start an allocator, agents and their workers
 PYTEST = (str(Path(sys.executable).with_name("pytest")),)
 CLUSTERS = 2  # of four nodes each; what their tests wait for is mostly Slurm's clock
 
+HERE = "not slurm and not rdma"  # needs nothing but this machine's processes
+
 LAST_LINE = re.compile(r"^=* ?(\d+ (?:passed|failed|skipped|error|deselected|xfailed|no tests ran).*?) in [\d.]+s")
 
 
@@ -33,9 +35,10 @@ def beside(workers: int) -> tuple[str, ...]:
 
 
 RINGS = {
-    "processes": (*PYTEST, *beside(CPUS + 1), "-m", "not slurm and not serial", "tests/system", "tests/faults"),
-    "serial": (*PYTEST, "-m", "serial and not slurm", "tests/system", "tests/faults"),
+    "processes": (*PYTEST, *beside(CPUS + 1), "-m", f"not serial and {HERE}", "tests/system", "tests/faults"),
+    "serial": (*PYTEST, "-m", f"serial and {HERE}", "tests/system", "tests/faults"),
     "pythons": (sys.executable, "tools/test_on_pythons.py"),
+    "rdma": ("tests/rdma/rig/ring",),  # on a device, else in one boot of a guest that has one
     "slurm": (*PYTEST, *beside(CLUSTERS), "-m", "slurm", "tests/cluster", "tests/faults"),
 }
 

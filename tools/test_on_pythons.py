@@ -93,7 +93,7 @@ def test_on(python: str, version: str, pins: tuple[str, ...]) -> bool:
     venv_python = prepare_venv(folder, python, pins)
     tests = [name for name in TESTS if list((tree / name).glob("**/test_*.py"))]
     # The script, not `-m pytest`, which would put the current folder on the path.
-    pytest = [str(venv_python.with_name("pytest")), "-q", "-p", "no:cacheprovider", *tests]
+    pytest = [str(venv_python.with_name("pytest")), "-q", "-p", "no:cacheprovider", "-m", "not rdma", *tests]
     is_tested = not sys.argv[1:] and Path(python).resolve() == Path(sys.executable).resolve()
     passed = is_tested or run(f"Python {version} tests", pytest, tree, TESTS_TIMEOUT_S)
     if (tree / FIRST_EXAMPLE).exists():

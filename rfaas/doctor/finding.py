@@ -29,10 +29,11 @@ class Finding(NamedTuple):
 
 def examine(state_dir: Path) -> list[Finding]:
     """Make every check, in order."""
-    from rfaas.doctor import cluster, host, state
+    from rfaas.doctor import cluster, host, rdma, state
 
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        *(host.interpreter, host.packages, host.settings, host.limits, host.shared_memory, host.rdma, host.encryption),
+        *(host.interpreter, host.packages, host.settings, host.limits, host.shared_memory, host.rdma),
+        *(rdma.library, rdma.pyverbs, host.encryption),
         *(host.clock, host.cgroup),
         lambda: state.directory(state_dir),
         lambda: state.locks(state_dir),

@@ -23,11 +23,12 @@ TARGETS = {
     "stream": core_sources(),
     "memory": core_sources(),
     "records": [*core_sources(), *tls_sources()],
+    "verbs": core_sources(),
     "pack": [ROOT / "rfaas/librfaas/pack.c"],
     "packet": [*(path for path in LIBRFAAS if path.name != "session.c"), *core_sources()],
     "result": [*LIBRFAAS, *core_sources()],
 }
-ROUNDS = {"records": 300, "memory": 1000}
+ROUNDS = {"records": 300, "memory": 1000, "verbs": 3000}
 LEAST_REACHED = 20
 SEED = int(os.environ.get("RFAAS_TEST_SEED", random.randrange(2**32)))
 DRIVEN = ("-fsanitize-coverage=trace-pc", *ASAN)
@@ -72,6 +73,8 @@ def seeds(target):
     frames = [raw(vector) for vector in load("frames")["frames"]]
     if target in ("head", "stream"):
         return frames
+    if target == "verbs":
+        return verbs_seeds(frames)
     if target == "result":
         raised = msgpack.packb({"type": "E", "message": "m" * 100, "hint": "h"})
         results = [call_header(status, raised if status in (1, 2, 3, 4) else b"1234") for status in range(10)]
@@ -82,6 +85,19 @@ def seeds(target):
         return [bytes([kind, 22 + kind % 2, 3, 3, 0, 40]) + bytes(40) for kind in range(4)]
     rng = random.Random(1)
     return [records(rng) for _ in range(20)]
+
+
+def verbs_seeds(frames):
+    """What fuzz_verbs.c reads: a message in place of a set-up, whole and cut off anywhere; frames, words, lies."""
+    messages = [raw(vector) for vector in load("verbs")["messages"] + load("verbs")["refused"]]
+    set_ups = [b"\0" + message for message in messages] + [b"\0" + messages[0][:size] for size in range(192)]
+    pairs = [b"\0" + messages[0] + message for message in messages]
+    words = [bytes.fromhex(word["bytes"])[::-1] for word in load("verbs")["words"]]
+    small = [frame for frame in frames if len(frame) < 256]
+    arriving = [bytes([0, len(frame)]) + frame for frame in small]
+    telling = [bytes([kind, 4]) + word for word in words for kind in (1, 17)]
+    lives = [b"\1" + b"".join(arriving), b"\1" + b"".join(arriving) + bytes([0x33, 0]), b"\x81" + b"".join(telling)]
+    return [*set_ups, *pairs, *lives, *(b"\x41" + b"".join(arriving[:3]) + told for told in telling)]
 
 
 def records(rng):

@@ -1,7 +1,6 @@
 """A channel over RDMA beyond the conformance suite: its set-up, a peer that dies, long lives, nothing leaked."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -29,6 +28,7 @@ from support.verbs_messages import (
     kind_of,
     text_of,
 )
+from support.verbs_objects import kernel_objects
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.rdma
@@ -201,12 +201,6 @@ def test_a_killed_peer_is_noticed_at_once():
     finally:
         child.kill()
         child.wait()
-
-
-def kernel_objects():
-    """How many queue pairs, completion queues, regions and domains the kernel has for us."""
-    told = json.loads(subprocess.check_output(["rdma", "-j", "resource", "show"], text=True))
-    return {key: sum(device.get(key, 0) for device in told) for key in ("qp", "cq", "mr", "pd", "cm_id")}
 
 
 def test_many_connects_leave_nothing_behind():

@@ -1,4 +1,7 @@
-"""The messages that set an RDMA connection up, written from docs/spec/007-verbs.md alone: beside the C of the core."""
+"""The bytes of docs/spec/007-verbs.md, written from that document alone: messages that set a connection up, and words.
+
+On the standard library alone: the peer over pyverbs (tests/rdma/peer) runs on the system's Python.
+"""
 
 import struct
 from typing import NamedTuple
@@ -7,7 +10,11 @@ MESSAGE_BYTES = 192
 MAGIC = b"rfaas007"
 VERSION = 1
 ADDRESS, CONNECTED, REFUSED = 1, 2, 3
-RING_BYTES = 262_144
+TEXT_BYTES_MAX = 159
+SLOTS, SLOT_BYTES = 256, 1024
+RING_BYTES = SLOTS * SLOT_BYTES
+PIECE_BYTES_MAX = 65_536
+RECEIVES = 320
 _HEAD = struct.Struct("<8sBB6x")
 _BODY = struct.Struct("<QIIII16sHBB")
 
@@ -24,6 +31,12 @@ class Address(NamedTuple):
     is_ethernet: int
 
 
+class Word(NamedTuple):
+    size_bytes: int
+    freed_slots: int = 0
+    is_end: bool = False
+
+
 def encode(kind: int, body: bytes = b"", *, magic: bytes = MAGIC, version: int = VERSION) -> bytes:
     return (_HEAD.pack(magic, kind, version) + body).ljust(MESSAGE_BYTES, b"\0")
 
@@ -33,16 +46,36 @@ def address_message(address: Address) -> bytes:
 
 
 def kind_of(message: bytes) -> int:
+    if len(message) != MESSAGE_BYTES:
+        raise ValueError(f"a message of {len(message)} bytes")
     magic, kind, version = _HEAD.unpack_from(message)
-    assert (len(message), magic, version) == (MESSAGE_BYTES, MAGIC, VERSION)
-    return kind
+    if magic != MAGIC or version != VERSION or kind not in (ADDRESS, CONNECTED, REFUSED):
+        raise ValueError(f"no message of this specification: {magic!r}, version {version}, kind {kind}")
+    return int(kind)
 
 
 def address_of(message: bytes) -> Address:
-    assert kind_of(message) == ADDRESS
-    return Address(*_BODY.unpack_from(message, _HEAD.size))
+    if kind_of(message) != ADDRESS:
+        raise ValueError("not an ADDRESS")
+    address = Address(*_BODY.unpack_from(message, _HEAD.size))
+    if max(address.queue_pair, address.packet_sequence) >> 24 or not 1 <= address.mtu <= 5 or address.is_ethernet > 1:
+        raise ValueError(f"a field is out of range: {address}")
+    return address
 
 
 def text_of(message: bytes) -> str:
-    assert kind_of(message) == REFUSED
-    return message[_HEAD.size :].split(b"\0")[0].decode()
+    if kind_of(message) != REFUSED:
+        raise ValueError("not a REFUSED")
+    return message[_HEAD.size :][:TEXT_BYTES_MAX].split(b"\0")[0].decode()
+
+
+def word_of(word: Word) -> int:
+    return word.size_bytes | word.freed_slots << 17 | word.is_end << 31
+
+
+def word_from(number: int) -> Word:
+    return Word(number & 0x1FFFF, number >> 17 & 0x3FFF, bool(number >> 31))
+
+
+def slots_of(size_bytes: int) -> int:
+    return -(-size_bytes // SLOT_BYTES)

@@ -1,12 +1,14 @@
 """What is said of RDMA without a device: addresses as people write them, reasons, and the command's answer."""
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from rfaas.cli.devices import devices
+from rfaas.doctor import rdma
 from rfaas_transport import verbs
 from rfaas_transport.errors import ConfigError
 from support.verbs_messages import MESSAGE_BYTES, REFUSED, kind_of, text_of
@@ -77,3 +79,20 @@ def test_without_a_device_everybody_says_so():
     done = CliRunner().invoke(devices)
     assert done.exit_code != 0
     assert "RDMA" in done.output or "rdma-core" in done.output
+
+
+def test_a_pyverbs_of_another_release_is_told_with_the_remedy():
+    error = "/lib/libibverbs.so.1: version `IBVERBS_PRIVATE_59' not found (required by device.abi3.so)"
+    found = rdma._does_not_load("/venv/bin/python", error)
+    assert found.severity == "warning"
+    assert "built for rdma-core 59" in found.text
+    assert "/venv/bin/python -m pip uninstall pyverbs" in found.remedy
+    other = rdma._does_not_load("/venv/bin/python", "cannot import name 'enums'")
+    assert (other.severity, "enums" in other.text, bool(other.remedy)) == ("info", True, True)
+
+
+def test_an_interpreter_without_pyverbs_says_so_and_one_that_is_not_there_nothing():
+    assert rdma.ask_pyverbs("/nonexistent/python") is None
+    answer = rdma.ask_pyverbs(sys.executable)
+    assert answer is not None
+    assert answer.get("absent", "devices" in answer or "error" in answer)

@@ -26,6 +26,17 @@ static uint32_t free_slots(const verbs_channel *channel)
     return RFAAS_VERBS_SLOTS - (uint32_t)waiting;
 }
 
+/* True of a peer that lies: slots came back that were never sent. With the owner's lock, as `slots_sent` is only right then. */
+static bool freed_too_many(const verbs_channel *channel)
+{
+    return atomic_load_explicit(&channel->slots_returned, memory_order_acquire) > channel->slots_sent;
+}
+
+static rfaas_rc malformed(verbs_channel *channel)
+{
+    return rfaas_channel_broken(&channel->base, "the peer told what can't be of its RDMA writes", 0);
+}
+
 /* Messages that were read may be sent again; before the peer hears of slots that they filled. */
 static bool allow_messages(verbs_channel *channel)
 {
@@ -84,7 +95,9 @@ static rfaas_rc put_some(rfaas_channel *base, rfaas_cursor *frame, uint64_t budg
     while (left_bytes > 0 && rc == RFAAS_OK) {
         if (free_slots(channel) == 0)
             rfaas_verbs_collect(channel); /* the peer may have freed some */
-        if (channel->peer_ended || atomic_load(&channel->link_failed) != 0)
+        if (freed_too_many(channel))
+            rc = malformed(channel);
+        else if (channel->peer_ended || atomic_load(&channel->link_failed) != 0)
             rc = rfaas_channel_broken(base, "sending failed", EPIPE);
         else if (free_slots(channel) == 0)
             rc = RFAAS_AGAIN;
@@ -158,11 +171,6 @@ void rfaas_verbs_collect(verbs_channel *channel)
     atomic_flag_clear_explicit(&channel->polling, memory_order_release);
 }
 
-static rfaas_rc malformed(verbs_channel *channel)
-{
-    return rfaas_channel_broken(&channel->base, "the peer told what can't be of its RDMA writes", 0);
-}
-
 /* The message whose word is the first has been read. */
 static rfaas_rc consume(verbs_channel *channel, uint32_t n_slots)
 {
@@ -187,8 +195,7 @@ static rfaas_rc take_word(verbs_channel *channel, uint64_t budget_bytes, uint64_
     uint32_t word = channel->words[atomic_load_explicit(&channel->words_at, memory_order_relaxed) % RFAAS_VERBS_WORDS];
     uint32_t size_bytes = rfaas_verbs_word_size_bytes(word), n_slots = rfaas_verbs_slots_of(size_bytes);
     uint32_t slot = (uint32_t)(channel->slots_taken % RFAAS_VERBS_SLOTS);
-    if (size_bytes > RFAAS_VERBS_PIECE_BYTES || slot + n_slots > RFAAS_VERBS_SLOTS ||
-        atomic_load(&channel->slots_returned) > channel->slots_sent)
+    if (size_bytes > RFAAS_VERBS_PIECE_BYTES || slot + n_slots > RFAAS_VERBS_SLOTS || freed_too_many(channel))
         return malformed(channel);
     const uint8_t *bytes = channel->memory + (size_t)slot * RFAAS_VERBS_SLOT_BYTES + channel->got_bytes;
     uint32_t left_bytes = size_bytes - channel->got_bytes;
@@ -228,6 +235,8 @@ static rfaas_rc nothing_there(verbs_channel *channel)
     if (!channel->stays_awake)
         rfaas_verbs_go_to_sleep(channel);
     rfaas_verbs_collect(channel); /* what the peer wrote before its end was told is here */
+    if (freed_too_many(channel))
+        return malformed(channel);
     if (channel->queue.first != NULL && channel->state == RFAAS_VERBS_OPEN)
         rfaas_channel_flush(&channel->base, UINT64_MAX);
     if (rfaas_verbs_has_words(channel) || (!was_open && channel->state == RFAAS_VERBS_OPEN))

@@ -32,14 +32,21 @@ _BUILD: Final = "install rdma-core with its headers (Debian: libibverbs-dev, ibv
 class Address:
     """One address of a port of an RDMA device, or a port without any.
 
-    `gid` is empty then and `gid_index` -1. `state` is "active" where it can be used; `max_...` are the device's limits.
+    `gid` is empty then and `gid_index` -1. `state` is "active" where it can be used; `rate_gbps` is the link's
+    signalling rate, 0 if unknown; `lid` is the port's address on InfiniBand, 0 on Ethernet; `max_...` are limits of the
+    port and its device.
     """
 
     device: str
     port: int
     state: str
+    physical_state: str
     link_layer: str
+    rate_gbps: float
+    lid: int
     mtu_bytes: int
+    max_mtu_bytes: int
+    max_message_bytes: int
     gid_index: int
     gid: bytes
     gid_type: str
@@ -62,6 +69,21 @@ class Address:
 
         address = IPv6Address(self.gid)
         return str(address.ipv4_mapped or address)
+
+
+@dataclass(frozen=True)
+class Device:
+    """An RDMA device: what it is, what it can do beyond reads and writes, and how much of what it can hold."""
+
+    name: str
+    firmware: str
+    node_guid: str
+    vendor_id: int
+    vendor_part_id: int
+    hardware_version: int
+    n_ports: int
+    capabilities: tuple[str, ...]
+    limits: dict[str, int]
 
 
 def is_built() -> bool:
@@ -100,6 +122,19 @@ def addresses() -> list[Address]:
     from rfaas_transport import _verbs
 
     return [Address(**entry) for entry in _verbs.addresses()]
+
+
+def devices() -> list[Device]:
+    """All devices of this host that can be opened.
+
+    Raises:
+        ConfigError: RDMA is not built in, or its library is missing.
+        OSError: the system gives no list.
+    """
+    require_built()
+    from rfaas_transport import _verbs
+
+    return [Device(**entry) for entry in _verbs.devices()]
 
 
 def why_no_port(devices: Path = DEVICES) -> str:
