@@ -9,6 +9,7 @@
 #include "native_call.h"
 #include "serving.h"
 #include "state_page.h"
+#include "ticks.h"
 
 /* Why a call was left. */
 typedef enum rfaas_native_left {
@@ -33,6 +34,7 @@ typedef struct rfaas_native_server {
     int out_fd, err_fd; /* pipes that prints go to, looked at otherwise; -1: nobody takes them */
     const rfaas_page_output *taken; /* how often the agent took something; NULL: it doesn't say */
     const uint64_t *known_takes;    /* how often it had at the last look */
+    rfaas_ticks ticks; /* looked at by whoever has requests served, before it does */
     /* Of the call that was left. */
     rfaas_native_left left;
     rfaas_call_result result;

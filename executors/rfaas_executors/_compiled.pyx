@@ -63,6 +63,11 @@ cdef extern from "state_page.h" nogil:
     ctypedef struct rfaas_page_output:
         pass
 
+cdef extern from "ticks.h" nogil:
+    ctypedef struct rfaas_ticks:
+        pass
+    void rfaas_ticks_look(rfaas_ticks *ticks)
+
 cdef extern from "native_server.h" nogil:
     ctypedef struct rfaas_header:
         pass
@@ -90,6 +95,7 @@ cdef extern from "native_server.h" nogil:
         int out_fd, err_fd
         const rfaas_page_output *taken
         const uint64_t *known_takes
+        rfaas_ticks ticks
         rfaas_native_left left
         rfaas_call_result result
     bint rfaas_native_serve(void *context, const rfaas_header *request, const iovec *input, iovec *answer)
@@ -338,6 +344,7 @@ cdef class NativeServer:
         self.output = output
         self.native.output = &output.output
         self.native.write_ns = write_ns
+        rfaas_ticks_look(&self.native.ticks)
 
     def end(self):
         """Of the call that was left: (end, output, n) as `NativeFunction.answer`, or None: it must not run.

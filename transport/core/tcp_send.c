@@ -1,11 +1,14 @@
 /* tcp_send.c - frames into a socket: from the caller's buffers, encrypted, or by reference; and the handshake before that. */
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "tcp_channel.h"
 
 enum {
     PIECES_MAX = 256, /* pieces a system call; the kernel takes 1024, but then copies the array to its heap */
+    GATHER_PIECES = 4, /* so few, and so small together, cost the kernel less in one */
+    GATHER_BYTES = 512,
 };
 
 rfaas_rc rfaas_tcp_broken_below(tcp_channel *channel)
@@ -29,12 +32,30 @@ static bool is_full(int error)
     return error == EAGAIN || error == EWOULDBLOCK || error == ENOBUFS;
 }
 
+/* All pieces in one, `room` if there are several; its size is 0 if they are too many or too large. */
+static struct iovec gather(const struct iovec *pieces, size_t n_pieces, uint8_t room[GATHER_BYTES])
+{
+    struct iovec whole = {room, 0};
+    if (n_pieces == 1)
+        return pieces[0];
+    for (size_t i = 0; i < n_pieces; i++) {
+        if (n_pieces > GATHER_PIECES || pieces[i].iov_len > GATHER_BYTES - whole.iov_len)
+            return (struct iovec){room, 0};
+        memcpy(room + whole.iov_len, pieces[i].iov_base, pieces[i].iov_len);
+        whole.iov_len += pieces[i].iov_len;
+    }
+    return whole;
+}
+
 static ssize_t send_pieces(int fd, const struct iovec *pieces, size_t n_pieces, int flags)
 {
     const struct msghdr message = {.msg_iov = (struct iovec *)pieces, .msg_iovlen = n_pieces};
+    uint8_t room[GATHER_BYTES];
+    const struct iovec whole = gather(pieces, n_pieces, room);
     ssize_t n;
+    flags |= MSG_NOSIGNAL | MSG_DONTWAIT;
     do
-        n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT | flags);
+        n = whole.iov_len > 0 ? send(fd, whole.iov_base, whole.iov_len, flags) : sendmsg(fd, &message, flags);
     while (n < 0 && errno == EINTR);
     return n;
 }
