@@ -2,15 +2,7 @@
 
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
-
-/* The clock of the state page; it serves for the rest too, for one costs as much as the call. */
-static uint64_t boot_now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* A plain request is the first dispatch of its invocation, and has no deadline. */
 static void fill(rfaas_ctx *ctx, const rfaas_native_server *server, const rfaas_header *request) {
@@ -47,14 +39,14 @@ static bool leave(rfaas_native_server *server, rfaas_native_left why) {
 
 bool rfaas_native_serve(void *context, const rfaas_header *request, const struct iovec *in, struct iovec *answer) {
     rfaas_native_server *server = context;
-    const uint64_t started_ns = boot_now_ns();
+    const uint64_t started_ns = rfaas_ticks_now_ns(&server->ticks);
     if (!rfaas_page_start(server->slot, request->call_id, 0, started_ns)) return leave(server, RFAAS_LEFT_INTERRUPTED);
     fit(server, request->out_size);
     fill(server->ctx, server, request);
     server->result = rfaas_native_call(server->function, in->iov_len > 0 ? in->iov_base : NULL, in->iov_len,
                                        server->output, request->out_size != 0, server->ctx);
     if (!server->is_this_process()) _exit(0);
-    const uint64_t took_ns = boot_now_ns() - started_ns;
+    const uint64_t took_ns = rfaas_ticks_now_ns(&server->ticks) - started_ns;
     const uint64_t out_bytes = server->result.out_bytes;
     if (server->result.end != RFAAS_CALL_OK || out_bytes > server->out_bytes_max ||
         may_have_printed(server, took_ns) || (server->watched.fd >= 0 && !rfaas_is_held(&server->watched)))

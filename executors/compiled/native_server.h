@@ -10,6 +10,7 @@
 #include "native_call.h"
 #include "serving.h"
 #include "state_page.h"
+#include "ticks.h"
 
 /* Why a call was left. */
 typedef enum rfaas_native_left {
@@ -35,6 +36,7 @@ typedef struct rfaas_native_server {
     const rfaas_page_output *taken; /* how often the agent took something; NULL: it doesn't say */
     const uint64_t *known_takes;    /* how often it had at the last look */
     rfaas_held watched; /* what answers go through, where that is a descriptor; else its number is -1 */
+    rfaas_ticks ticks; /* looked at by whoever has requests served, before it does */
     /* Of the call that was left. */
     rfaas_native_left left;
     rfaas_call_result result;

@@ -68,6 +68,11 @@ cdef extern from "held.h" nogil:
         int fd
     int rfaas_hold(int fd, rfaas_held *held)
 
+cdef extern from "ticks.h" nogil:
+    ctypedef struct rfaas_ticks:
+        pass
+    void rfaas_ticks_look(rfaas_ticks *ticks)
+
 cdef extern from "native_server.h" nogil:
     ctypedef struct rfaas_header:
         pass
@@ -96,6 +101,7 @@ cdef extern from "native_server.h" nogil:
         const rfaas_page_output *taken
         const uint64_t *known_takes
         rfaas_held watched
+        rfaas_ticks ticks
         rfaas_native_left left
         rfaas_call_result result
     bint rfaas_native_serve(void *context, const rfaas_header *request, const iovec *input, iovec *answer)
@@ -350,6 +356,7 @@ cdef class NativeServer:
         self.output = output
         self.native.output = &output.output
         self.native.write_ns = write_ns
+        rfaas_ticks_look(&self.native.ticks)
 
     def end(self):
         """Of the call that was left: (end, output, n) as `NativeFunction.answer`, or None: it must not run.

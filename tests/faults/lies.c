@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include "array_pool.h"
+#include "crc32c.h"
 #include "rfaas_channel.h"
 #include "shm_segment.h"
+#include "shm_small.h"
 
 void tell_lies(void);
 
@@ -159,6 +161,28 @@ static void true_placed(liar *one)
     tell_frame(one, ONE, 1);
 }
 
+/* A small frame, and what is wrong with it, of which its checksum knows. */
+static void tell_small(liar *one, uint32_t size_bytes, uint32_t n_segments)
+{
+    uint8_t payload[RFAAS_SHM_SMALL_BYTES] = {0};
+    const rfaas_header header = {.kind = RFAAS_KIND_RESULT, .call_id = 7};
+    const struct iovec segment = {payload, sizeof payload};
+    rfaas_shm_entry *entry = next_entry(one, 0);
+    rfaas_shm_put_small(entry, &header, &segment, 1);
+    entry->size_bytes = size_bytes;
+    entry->small[RFAAS_SHM_SMALL_WORDS - 1] = rfaas_shm_pair(n_segments, 0);
+    uint32_t crc = rfaas_crc32c(entry->small, sizeof entry->small, 0);
+    entry->small[RFAAS_SHM_SMALL_WORDS - 1] = rfaas_shm_pair(n_segments, crc);
+    publish(one);
+}
+
+static void true_small(liar *one)
+{
+    tell_small(one, RFAAS_SHM_SMALL_BYTES, 1);
+    tell_small(one, 0, 1);
+    tell_small(one, 0, 0);
+}
+
 static void true_pieces(liar *one)
 {
     first_piece(one, 3 * RFAAS_SHM_PIECE_BYTES, RFAAS_SHM_PIECE_BYTES);
@@ -246,7 +270,7 @@ static void no_kind(liar *one)
 
 static void kind_to_come(liar *one)
 {
-    next_entry(one, 5);
+    next_entry(one, RFAAS_SHM_SMALL + 1);
     publish(one);
 }
 
@@ -254,7 +278,7 @@ static void kind_to_come_within_frame(liar *one)
 {
     first_piece(one, 200, 100);
     publish(one);
-    piece(one, 5, 100);
+    piece(one, RFAAS_SHM_SMALL + 1, 100);
     publish(one);
 }
 
@@ -279,6 +303,51 @@ static void place_within_frame(liar *one)
     publish(one);
     place(one, RFAAS_SHM_PLACED, 0);
     publish(one);
+}
+
+static void small_too_large(liar *one)
+{
+    tell_small(one, RFAAS_SHM_SMALL_BYTES + 1, 1);
+}
+
+static void small_of_two_segments(liar *one)
+{
+    tell_small(one, 10, 2);
+}
+
+static void small_of_no_segment(liar *one)
+{
+    tell_small(one, 10, 0);
+}
+
+static void small_without_checksum(liar *one)
+{
+    const rfaas_header header = {.kind = RFAAS_KIND_RESULT, .call_id = 7};
+    rfaas_shm_entry *entry = next_entry(one, 0);
+    rfaas_shm_put_small(entry, &header, NULL, 0);
+    entry->small[1]++;
+    publish(one);
+}
+
+static void small_within_frame(liar *one)
+{
+    first_piece(one, 200, 100);
+    publish(one);
+    tell_small(one, 10, 1);
+}
+
+static void small_after_block(liar *one)
+{
+    place(one, RFAAS_SHM_BLOCK, 0);
+    publish(one);
+    tell_small(one, 0, 0); /* a payload would have to be as large as the block */
+}
+
+static void small_after_place(liar *one)
+{
+    place(one, RFAAS_SHM_PLACED, 0);
+    publish(one);
+    tell_small(one, 10, 1);
 }
 
 static void block_twice(liar *one)
@@ -376,6 +445,8 @@ typedef struct telling {
 #define LIE(name) {#name, name, false, false}
 
 static const telling tellings[] = {
+    TRUTH(true_small), LIE(small_too_large), LIE(small_of_two_segments), LIE(small_of_no_segment), LIE(small_without_checksum),
+    LIE(small_within_frame), LIE(small_after_block), LIE(small_after_place),
     TRUTH(true_ring), TRUTH(true_block), TRUTH(true_placed), TRUTH(true_pieces), TRUTH(true_eight_places),
     LIE(piece_elsewhere), LIE(piece_of_the_past), LIE(piece_too_large), LIE(piece_beyond_the_end),
     LIE(more_without_frame), LIE(frame_within_frame), LIE(more_than_the_frame), LIE(no_kind), LIE(kind_to_come),

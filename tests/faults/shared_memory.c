@@ -247,7 +247,7 @@ static void send_frames(rfaas_channel *channel, uint64_t n_frames, _Atomic uint6
         size_t first_bytes = i % 2 ? 0 : size_bytes / 3; /* two segments, so that the larger frames need extensions */
         struct iovec segments[2] = {{payload, first_bytes}, {payload + first_bytes, size_bytes - first_bytes}};
         rfaas_header header = {.kind = RFAAS_KIND_RESULT, .call_id = i};
-        rfaas_rc rc = size_bytes < 64 ? rfaas_channel_send(channel, &header, &(struct iovec){payload, size_bytes}, 1, NULL, 0, NULL)
+        rfaas_rc rc = size_bytes <= 64 ? rfaas_channel_send(channel, &header, &(struct iovec){payload, size_bytes}, 1, NULL, 0, NULL)
                                       : rfaas_channel_send(channel, &header, segments, 2, NULL, 0, NULL);
         if (rc == RFAAS_QUEUED)
             sleep(channel); /* its descriptor tells when there is room */
@@ -425,7 +425,7 @@ static void scribble_round(uint64_t *state)
         for (int i = 0; i < RFAAS_SHM_ENTRIES; i++) {
             rfaas_shm_entry *entry = &theirs->entries[i];
             fill((uint8_t *)entry, sizeof *entry, draw(state));
-            entry->kind = (uint32_t)(draw(state) % 5);
+            entry->kind = (uint32_t)(draw(state) % 6);
             if (draw(state) % 2)
                 entry->size_bytes = (uint32_t)(draw(state) % 100);
             if (draw(state) % 2)

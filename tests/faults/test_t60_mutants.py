@@ -68,6 +68,19 @@ MUTANTS = {
     "places of any size": Mutant(
         "receiver.c", "lies", "rfaas_head_segment_size(head, placed->segment) != placed->where.iov_len", "false"
     ),
+    "a small frame within a frame": Mutant(
+        "shm_receive.c", "lies", "!rfaas_receiver_is_between_frames(receiver) || channel->placed", "channel->placed"
+    ),
+    "a small frame after a block": Mutant(
+        "shm_receive.c", "lies", "|| channel->placed != NULL || channel->borrow", "|| channel->borrow"
+    ),
+    "a small frame after a place": Mutant("shm_receive.c", "lies", "|| channel->borrow != NULL ||\n", "||\n"),
+    "a small frame of any size": Mutant("shm_small.c", "lies", "size_bytes > RFAAS_SHM_SMALL_BYTES || ", ""),
+    "a small frame of several segments": Mutant("shm_small.c", "lies", "*n_segments > 1 || ", ""),
+    "a small frame of bytes in no segment": Mutant("shm_small.c", "lies", "*n_segments < (size_bytes > 0) ||", ""),
+    "a small frame without checksum": Mutant(
+        "shm_small.c", "lies", "crc != rfaas_crc32c(words, sizeof words, 0)", "false"
+    ),
     # --- what a writer believes of its reader
     "one entry too many": Mutant(
         "shm_ring.c", "schedules", "writer->consumed < RFAAS_SHM_ENTRIES", "writer->consumed <= RFAAS_SHM_ENTRIES"

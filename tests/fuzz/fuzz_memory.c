@@ -10,6 +10,7 @@
 #include "fuzz.h"
 #include "rfaas_channel.h"
 #include "shm_segment.h"
+#include "shm_small.h"
 
 enum { ARENA_BYTES = 1 << 16, POOL_BYTES = 1 << 16, LIMIT_BYTES = 1 << 20, BUDGET_BYTES = 1 << 20, RECORD_BYTES = 48 };
 
@@ -49,6 +50,12 @@ static void put_entry(rfaas_shm_shared *theirs, uint64_t *next, uint64_t *data_a
         entry->generation = one->generation;
         entry->segment = one->segment;
         entry->space = one->space;
+    }
+    if (entry->kind == RFAAS_SHM_SMALL) {
+        const struct iovec segment = {head, one->rest[1] % (RFAAS_SHM_SMALL_BYTES + 1)};
+        rfaas_shm_put_small(entry, &header, &segment, n > 0);
+        if (one->flags & 4) /* what it says of itself is wrong, or its checksum is */
+            entry->small[one->rest[4] % RFAAS_SHM_SMALL_WORDS] = one->block_bytes;
     }
     entry->sequence = one->flags & 2 ? one->at : ++*next;
 }

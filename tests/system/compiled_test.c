@@ -9,11 +9,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "crash_words.h"
 #include "isa_level.h"
 #include "native_call.h"
+#include "ticks.h"
 
 #define CHECK(what)                                                                \
     do {                                                                           \
@@ -223,7 +225,49 @@ static void a_crash_leaves_words(void) {
     munmap(words, WORDS_BYTES);
 }
 
+static uint64_t boot_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void rest(long for_ns) { nanosleep(&(struct timespec){0, for_ns}, NULL); }
+
+enum { TRIES = 200, OFF_NS = 100000 }; /* a loaded machine takes the CPU away now and then, between any two lines */
+
+static void learn_the_speed(rfaas_ticks *ticks) {
+    for (int i = 0; i < TRIES && ticks->ns_a_tick == 0; i++) rest(6000000), rfaas_ticks_look(ticks);
+    CHECK(ticks->ns_a_tick > 0);
+}
+
+static void ticks_tell_the_time(rfaas_ticks *ticks) {
+    bool told = false;
+    for (int i = 0; i < TRIES && !told; i++) {
+        rfaas_ticks_look(ticks);
+        const uint64_t before_ns = boot_now_ns(), now_ns = rfaas_ticks_now_ns(ticks), after_ns = boot_now_ns();
+        told = now_ns + OFF_NS >= before_ns && now_ns <= after_ns + OFF_NS;
+    }
+    CHECK(told);
+}
+
+static void ticks_find_out_what_they_can_not_count(void) {
+    rfaas_ticks ticks = {0};
+    CHECK(rfaas_ticks_now_ns(&ticks) > 0); /* the clock's, before the first look */
+    rfaas_ticks_look(&ticks);
+    ticks_tell_the_time(&ticks);
+    if (ticks.is_uneven) return;
+    learn_the_speed(&ticks);
+    ticks_tell_the_time(&ticks);
+    ticks.at_ns -= 3000000000u; /* a night's sleep: the clock went on, the counter did not */
+    ticks_tell_the_time(&ticks);
+    learn_the_speed(&ticks);
+    ticks.at_ticks += UINT64_C(1) << 62; /* it began anew */
+    CHECK(rfaas_ticks_now_ns(&ticks) == ticks.at_ns); /* time stands still rather than going back */
+    ticks_tell_the_time(&ticks);
+}
+
 int main(void) {
+    ticks_find_out_what_they_can_not_count();
     every_size_is_exact();
     one_output_serves_all_capacities();
     what_lies_behind_is_found_out();

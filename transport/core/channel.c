@@ -128,6 +128,25 @@ static void account_sent(rfaas_channel *channel, const rfaas_header *header)
     channel->statistics.payload_bytes_sent += header->in_size;
 }
 
+/* True: the medium may have a shorter way for this frame. */
+static bool is_small(const rfaas_channel *channel, const rfaas_header *header, const struct iovec *segments,
+                     size_t n_segments, size_t text_bytes)
+{
+    return n_segments <= 1 && (n_segments == 0 || segments[0].iov_len <= channel->medium->small_bytes) && text_bytes == 0 &&
+           (header->deadline_ns | header->invocation | header->checkpoint | header->flags) == 0;
+}
+
+static rfaas_rc send_encoded(rfaas_channel *channel, rfaas_header *header, const struct iovec *segments, size_t n_segments,
+                             const void *text, size_t text_bytes, void *cookie)
+{
+    size_t head_bytes = (size_t)header->words * 8;
+    if (!make_head_room(channel, head_bytes))
+        return RFAAS_NO_MEMORY;
+    rfaas_head_encode(channel->head_room, head_bytes, header, header->in_size, segments, n_segments, text, text_bytes);
+    const rfaas_outgoing out = {channel->head_room, head_bytes, segments, n_segments, header->in_size, cookie};
+    return channel->medium->send(channel, &out);
+}
+
 rfaas_rc rfaas_channel_send(rfaas_channel *channel, rfaas_header *header, const struct iovec *segments,
                             size_t n_segments, const void *text, size_t text_bytes, void *cookie)
 {
@@ -135,17 +154,17 @@ rfaas_rc rfaas_channel_send(rfaas_channel *channel, rfaas_header *header, const 
         return RFAAS_CLOSED;
     if (channel->tx_end != RFAAS_OK)
         return channel->tx_end;
-    uint64_t in_size = 0;
-    size_t head_bytes = rfaas_head_size(header, segments, n_segments, text_bytes, &in_size);
-    if (head_bytes == 0 || in_size > channel->max_payload_bytes)
+    size_t head_bytes = rfaas_head_size(header, segments, n_segments, text_bytes, &header->in_size);
+    if (head_bytes == 0 || header->in_size > channel->max_payload_bytes)
         return RFAAS_TOO_LARGE;
     if (rfaas_kind_is_credited(header->kind) && channel->tx_credits == 0)
         return RFAAS_NO_CREDIT;
-    if (!make_head_room(channel, head_bytes))
-        return RFAAS_NO_MEMORY;
-    rfaas_head_encode(channel->head_room, head_bytes, header, in_size, segments, n_segments, text, text_bytes);
-    const rfaas_outgoing out = {channel->head_room, head_bytes, segments, n_segments, in_size, cookie};
-    rfaas_rc rc = channel->medium->send(channel, &out);
+    header->words = (uint16_t)(head_bytes / 8);
+    rfaas_rc rc = RFAAS_AGAIN;
+    if (channel->medium->send_small != NULL && is_small(channel, header, segments, n_segments, text_bytes))
+        rc = channel->medium->send_small(channel, header, segments, (uint32_t)n_segments);
+    if (rc == RFAAS_AGAIN)
+        rc = send_encoded(channel, header, segments, n_segments, text, text_bytes, cookie);
     if (rc == RFAAS_OK || rc == RFAAS_QUEUED)
         account_sent(channel, header);
     else if (rc == RFAAS_BROKEN)

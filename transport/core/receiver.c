@@ -48,6 +48,9 @@ static void default_release(void *context, void *buffer, size_t size_bytes)
 
 const rfaas_memory rfaas_memory_default = {default_allocate, default_release, NULL};
 
+static const char too_large[] = "the payload is larger than max_payload_bytes";
+static const char no_memory[] = "no memory for the payload";
+
 static void fail(rfaas_receiver *receiver, const char *problem)
 {
     receiver->state = RFAAS_RECEIVER_FAILED;
@@ -184,7 +187,7 @@ static void on_head(rfaas_receiver *receiver)
         return;
     }
     if (head.header.in_size > receiver->max_payload_bytes) {
-        fail(receiver, "the payload is larger than max_payload_bytes");
+        fail(receiver, too_large);
         return;
     }
     uint64_t placed_bytes;
@@ -200,7 +203,7 @@ static void on_head(rfaas_receiver *receiver)
     frame->dropped = !rfaas_kind_is_known(head.header.kind) || head.unknown_extension != 0;
     frame->n_segments = frame->dropped ? 0 : head.n_segments;
     if (!frame->dropped && !allocate_payload(receiver, &head)) {
-        fail(receiver, "no memory for the payload");
+        fail(receiver, no_memory);
         return;
     }
     frame->segments = receiver->segments;
@@ -337,6 +340,34 @@ size_t rfaas_receiver_feed(rfaas_receiver *receiver, const uint8_t *bytes, size_
         fed_bytes += step_bytes;
     }
     return fed_bytes;
+}
+
+void *rfaas_receiver_accept(rfaas_receiver *receiver, uint32_t n_segments)
+{
+    rfaas_frame *frame = &receiver->frame;
+    const rfaas_header *header = &frame->header;
+    if (header->in_size > receiver->max_payload_bytes) {
+        fail(receiver, too_large);
+        return NULL;
+    }
+    frame->text = NULL;
+    frame->text_bytes = 0;
+    frame->unknown_extension = 0;
+    frame->dropped = !rfaas_kind_is_known(header->kind);
+    frame->n_segments = frame->dropped ? 0 : n_segments;
+    frame->segments = receiver->segments;
+    frame->n_placed = 0;
+    frame->memory = receiver->memory;
+    receiver->state = RFAAS_RECEIVER_WHOLE;
+    receiver->segments[0] = (struct iovec){NULL, (size_t)header->in_size};
+    if (frame->n_segments == 0 || header->in_size == 0)
+        return NULL;
+    frame->buffer_bytes = aligned(header->in_size);
+    frame->buffer = frame->memory.allocate(frame->memory.context, frame->buffer_bytes);
+    if (frame->buffer == NULL)
+        fail(receiver, no_memory);
+    receiver->segments[0].iov_base = frame->buffer;
+    return frame->buffer;
 }
 
 bool rfaas_receiver_is_between_frames(const rfaas_receiver *receiver)

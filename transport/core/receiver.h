@@ -89,6 +89,11 @@ void rfaas_receiver_got(rfaas_receiver *receiver, size_t size_bytes);
 /* Copies from `bytes` what belongs to the present frame, at most `size_bytes`; returns how many those were. */
 size_t rfaas_receiver_feed(rfaas_receiver *receiver, const uint8_t *bytes, size_t size_bytes);
 
+/* For a medium that has a whole frame of one segment or none, and has put its header, verified, into `frame`; between two
+ * frames. The frame is WHOLE afterwards, but for its payload, which goes to where this says; NULL: nowhere, there is none, it is
+ * dropped, or the receiver FAILED. */
+void *rfaas_receiver_accept(rfaas_receiver *receiver, uint32_t n_segments);
+
 /* True between two frames: an end of the stream is in order here. */
 bool rfaas_receiver_is_between_frames(const rfaas_receiver *receiver);
 

@@ -53,6 +53,12 @@ typedef struct rfaas_medium {
      * can still be polled). */
     rfaas_rc (*send)(rfaas_channel *channel, const rfaas_outgoing *out);
 
+    /* The same for most frames, from the header's fields: with one segment or none of at most `small_bytes`, without flags,
+     * deadline and extensions. OK, BROKEN; AGAIN: send() is to do it. NULL: the medium has no shorter way for them. */
+    rfaas_rc (*send_small)(rfaas_channel *channel, const rfaas_header *header, const struct iovec *segment,
+                           uint32_t n_segments);
+    size_t small_bytes;
+
     /* Moves queued frames on, at most about `budget_bytes`: OK (nothing is queued), AGAIN (the medium is full), MORE,
      * BROKEN. Passes each cookie whose frame has left to rfaas_channel_complete(). */
     rfaas_rc (*flush)(rfaas_channel *channel, uint64_t budget_bytes);

@@ -41,10 +41,11 @@ typedef struct rfaas_serving {
     rfaas_header request; /* the last plain one */
     uint64_t n_served;    /* requests that were given to the server */
     rfaas_rc rc;
+    rfaas_serving_end end;
 } rfaas_serving;
 
-/* Serves what comes until nothing came for `spin_ns` or `for_ns` are over. `lock` is held whenever the channel is used but
- * to look whether something came; the caller alone polls. */
+/* Serves what comes until nothing came for `spin_ns` or `for_ns` are over. `lock` is held but while the server works and while
+ * nothing comes; the caller alone polls. */
 rfaas_serving_end rfaas_serve(rfaas_channel *channel, pthread_mutex_t *lock, const rfaas_plain_request *plain,
                               const rfaas_server *server, int64_t spin_ns, int64_t for_ns, void *cookie,
                               rfaas_serving *serving);

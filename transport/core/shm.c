@@ -17,6 +17,7 @@
 
 #include "failpoint.h"
 #include "shm_channel.h"
+#include "shm_small.h"
 
 /* ---- the bell ---- */
 
@@ -105,7 +106,7 @@ static bool shm_ready(const rfaas_channel *base)
     if (entry != NULL || channel->peer_gone)
         return true;
     uint32_t spins_a_syscall = channel->queue.first != NULL ? RFAAS_SHM_LOOKS_A_SYSCALL : RFAAS_SHM_SPINS_A_SYSCALL;
-    if (++channel->spins % spins_a_syscall != 0)
+    if ((++channel->spins & (spins_a_syscall - 1)) != 0)
         return false;
     char bell;
     ssize_t n = recv(channel->fd, &bell, 1, MSG_PEEK | MSG_DONTWAIT);
@@ -156,6 +157,8 @@ static void shm_free(rfaas_channel *base)
 static const rfaas_medium shm_medium = {
     .name = "shm",
     .send = rfaas_shm_send,
+    .send_small = rfaas_shm_send_small,
+    .small_bytes = RFAAS_SHM_SMALL_BYTES,
     .flush = rfaas_shm_flush,
     .receive = rfaas_shm_receive,
     .wait = shm_wait,

@@ -41,7 +41,8 @@ enum {
 static inline void rfaas_shm_fetch_ahead(const rfaas_shm_reader *reader, const rfaas_shm_entry *entry)
 {
     __builtin_prefetch(entry->header);
-    __builtin_prefetch(reader->shared->data + reader->data_at % RFAAS_SHM_DATA_BYTES);
+    if (entry->kind != RFAAS_SHM_SMALL)
+        __builtin_prefetch(reader->shared->data + reader->data_at % RFAAS_SHM_DATA_BYTES);
 }
 
 /* For writing: a line that the peer has read is taken from it, which otherwise the store would wait for. */
@@ -65,6 +66,8 @@ bool rfaas_shm_go_to_sleep(shm_channel *channel);
 
 /* Entries of the medium's table. */
 rfaas_rc rfaas_shm_send(rfaas_channel *channel, const rfaas_outgoing *out);
+rfaas_rc rfaas_shm_send_small(rfaas_channel *channel, const rfaas_header *header, const struct iovec *segment,
+                              uint32_t n_segments);
 rfaas_rc rfaas_shm_flush(rfaas_channel *channel, uint64_t budget_bytes);
 rfaas_rc rfaas_shm_receive(rfaas_channel *channel, uint64_t budget_bytes);
 

@@ -3,6 +3,7 @@
  * The memory is the peer's too: what says where something lies is read once, checked, and used as it was read.
  */
 #include "shm_channel.h"
+#include "shm_small.h"
 
 /* The receiver's memory for one frame: the block in which its payload lies already. */
 static void *place_allocate(void *context, size_t size_bytes)
@@ -66,10 +67,30 @@ static void settle(shm_channel *channel)
     channel->borrow = NULL;
 }
 
+/* A whole frame, which is no part of another. */
+static rfaas_rc take_small(shm_channel *channel, const rfaas_shm_entry *entry)
+{
+    rfaas_receiver *receiver = &channel->base.receiver;
+    rfaas_header *header = &receiver->frame.header;
+    uint32_t n_segments;
+    if (!rfaas_receiver_is_between_frames(receiver) || channel->placed != NULL || channel->borrow != NULL ||
+        !rfaas_shm_get_small(entry, header, &n_segments))
+        return malformed(channel);
+    void *to = rfaas_receiver_accept(receiver, n_segments);
+    if (receiver->state == RFAAS_RECEIVER_FAILED)
+        return rfaas_channel_broken(&channel->base, receiver->problem, 0);
+    if (to != NULL)
+        rfaas_shm_copy_small(to, entry->header, (size_t)header->in_size);
+    consume(channel, 0, 0);
+    return RFAAS_OK;
+}
+
 static rfaas_rc take_entry(shm_channel *channel, const rfaas_shm_entry *entry, uint64_t budget_bytes)
 {
     rfaas_receiver *receiver = &channel->base.receiver;
     uint32_t kind = entry->kind, size_bytes = entry->size_bytes;
+    if (kind == RFAAS_SHM_SMALL)
+        return take_small(channel, entry);
     uint64_t at = entry->at;
     bool between = rfaas_receiver_is_between_frames(receiver);
     if (kind == RFAAS_SHM_BLOCK && between) {

@@ -6,6 +6,7 @@
 #include "failpoint.h"
 
 _Static_assert(sizeof(rfaas_shm_entry) == 2 * RFAAS_SHM_LINE_BYTES, "an entry is two lines");
+_Static_assert((1 + RFAAS_SHM_SMALL_WORDS) * sizeof(uint64_t) == RFAAS_SHM_LINE_BYTES, "a line, with the sequence number");
 _Static_assert((RFAAS_SHM_ENTRIES & (RFAAS_SHM_ENTRIES - 1)) == 0, "a power of two");
 _Static_assert((RFAAS_SHM_DATA_BYTES & (RFAAS_SHM_DATA_BYTES - 1)) == 0, "a power of two");
 

@@ -31,6 +31,7 @@ typedef enum rfaas_shm_kind {
     RFAAS_SHM_MORE = 2,  /* goes on with the frame before */
     RFAAS_SHM_BLOCK = 3, /* before a FRAME: its payload, but for what is placed, lies in the arena */
     RFAAS_SHM_PLACED = 4, /* before a FRAME: one segment of it lies where it was made */
+    RFAAS_SHM_SMALL = 5, /* a whole frame: payload in the first line, its header's fields in the second */
 } rfaas_shm_kind;
 
 /* Where a placed segment lies: `at` counts from its beginning. */
@@ -39,22 +40,31 @@ typedef enum rfaas_shm_space {
     RFAAS_SHM_POOL = 1,  /* the maker's memory for arrays (array_pool.h), which stays the maker's */
 } rfaas_shm_space;
 
-/* Two lines: the header, then what says where the rest is. */
+/* An entry of kind SMALL behind its sequence number: its kind and size, then the header's fields that are not the same in
+ * all of them, packed as shm_small.h says. */
+enum { RFAAS_SHM_SMALL_WORDS = 7 };
+
+/* Two lines: the header (SMALL: the payload), then what says where the rest is. */
 typedef struct rfaas_shm_entry {
     _Alignas(RFAAS_SHM_LINE_BYTES) uint8_t header[RFAAS_HEADER_BYTES];
     _Atomic uint64_t sequence; /* number of the entry + 1 once the entry is whole */
-    uint32_t kind;
-    uint32_t size_bytes; /* FRAME, MORE: in `bytes` if that many fit there, else in the ring of bytes */
-    uint64_t at;         /* position in the ring of bytes; BLOCK: offset in the arena */
     union {
-        uint8_t bytes[RFAAS_SHM_INLINE_BYTES];
         struct {
-            uint64_t block_bytes;
-            uint32_t block;
-            uint32_t generation;
-            uint32_t segment; /* PLACED */
-            uint32_t space;   /* PLACED: a rfaas_shm_space */
+            uint32_t kind;
+            uint32_t size_bytes; /* FRAME, MORE: in `bytes` if that many fit there, else in the ring of bytes */
+            uint64_t at;         /* position in the ring of bytes; BLOCK: offset in the arena */
+            union {
+                uint8_t bytes[RFAAS_SHM_INLINE_BYTES];
+                struct {
+                    uint64_t block_bytes;
+                    uint32_t block;
+                    uint32_t generation;
+                    uint32_t segment; /* PLACED */
+                    uint32_t space;   /* PLACED: a rfaas_shm_space */
+                };
+            };
         };
+        uint64_t small[RFAAS_SHM_SMALL_WORDS];
     };
 } rfaas_shm_entry;
 

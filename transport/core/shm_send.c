@@ -5,10 +5,11 @@
 #include "array_pool.h"
 #include "failpoint.h"
 #include "shm_channel.h"
+#include "shm_small.h"
 
 enum {
     RFAAS_SHM_PLACEABLE_SEGMENTS = 64, /* frames with more are moved whole */
-    RFAAS_SHM_SMALL_BYTES = 4096,
+    RFAAS_SHM_WHOLE_BYTES = 4096,
 };
 
 /* A reader that sleeps is woken before anything is published: what fails then was not sent. False: it is gone. */
@@ -180,7 +181,7 @@ static rfaas_rc send_placed(shm_channel *channel, const rfaas_outgoing *out)
 static bool fits_one_entry(shm_channel *channel, const rfaas_outgoing *out)
 {
     const rfaas_shm_writer *writer = &channel->writer;
-    if (out->head_bytes != RFAAS_HEADER_BYTES || out->n_segments > 1 || out->in_size > RFAAS_SHM_SMALL_BYTES ||
+    if (out->head_bytes != RFAAS_HEADER_BYTES || out->n_segments > 1 || out->in_size > RFAAS_SHM_WHOLE_BYTES ||
         channel->queue.first != NULL)
         return false;
     if (out->in_size <= RFAAS_SHM_INLINE_BYTES)
@@ -211,6 +212,20 @@ static rfaas_rc put_whole(shm_channel *channel, const rfaas_outgoing *out)
     /* While the peer is busy with this one. */
     rfaas_shm_fetch_to_write(rfaas_shm_entry_to_write(&channel->writer)->header);
     rfaas_shm_fetch_to_write(channel->writer.shared->data + channel->writer.data_at % RFAAS_SHM_DATA_BYTES);
+    return RFAAS_OK;
+}
+
+rfaas_rc rfaas_shm_send_small(rfaas_channel *base, const rfaas_header *header, const struct iovec *segment, uint32_t n_segments)
+{
+    shm_channel *channel = (shm_channel *)base;
+    if (channel->queue.first != NULL || !rfaas_shm_has_room(&channel->writer, 0))
+        return RFAAS_AGAIN;
+    if (!wake_reader(channel))
+        return rfaas_channel_broken(&channel->base, "sending failed", EPIPE);
+    rfaas_shm_put_small(rfaas_shm_entry_to_write(&channel->writer), header, segment, n_segments);
+    if (rfaas_shm_publish(&channel->writer))
+        rfaas_shm_ring_bell(channel);
+    rfaas_shm_fetch_to_write(rfaas_shm_entry_to_write(&channel->writer)->header); /* while the peer is busy with this one */
     return RFAAS_OK;
 }
 

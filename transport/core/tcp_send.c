@@ -7,7 +7,8 @@
 
 enum {
     PIECES_MAX = 256, /* pieces a system call; the kernel takes 1024, but then copies the array to its heap */
-    TOGETHER_BYTES = 1024, /* copied here at less cost than the kernel gathers them */
+    GATHER_PIECES = 4, /* so few, and so small together, cost the kernel less in one */
+    GATHER_BYTES = 512,
 };
 
 rfaas_rc rfaas_tcp_broken_below(tcp_channel *channel)
@@ -31,41 +32,30 @@ static bool is_full(int error)
     return error == EAGAIN || error == EWOULDBLOCK || error == ENOBUFS;
 }
 
-/* Copies small pieces one behind the other; their sum, or 0 if that is too much. */
-static size_t put_together(const struct iovec *pieces, size_t n_pieces, uint8_t *together)
+/* All pieces in one, `room` if there are several; its size is 0 if they are too many or too large. */
+static struct iovec gather(const struct iovec *pieces, size_t n_pieces, uint8_t room[GATHER_BYTES])
 {
-    size_t size_bytes = 0;
+    struct iovec whole = {room, 0};
+    if (n_pieces == 1)
+        return pieces[0];
     for (size_t i = 0; i < n_pieces; i++) {
-        if (pieces[i].iov_len > TOGETHER_BYTES - size_bytes)
-            return 0;
-        memcpy(together + size_bytes, pieces[i].iov_base, pieces[i].iov_len);
-        size_bytes += pieces[i].iov_len;
+        if (n_pieces > GATHER_PIECES || pieces[i].iov_len > GATHER_BYTES - whole.iov_len)
+            return (struct iovec){room, 0};
+        memcpy(room + whole.iov_len, pieces[i].iov_base, pieces[i].iov_len);
+        whole.iov_len += pieces[i].iov_len;
     }
-    return size_bytes;
-}
-
-/* A small frame by the shorter system call. -2: it is none. */
-static ssize_t send_small(int fd, const struct iovec *pieces, size_t n_pieces)
-{
-    uint8_t together[TOGETHER_BYTES];
-    ssize_t n;
-    size_t size_bytes = put_together(pieces, n_pieces, together);
-    if (size_bytes == 0)
-        return -2;
-    do
-        n = send(fd, together, size_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (n < 0 && errno == EINTR);
-    return n;
+    return whole;
 }
 
 static ssize_t send_pieces(int fd, const struct iovec *pieces, size_t n_pieces, int flags)
 {
     const struct msghdr message = {.msg_iov = (struct iovec *)pieces, .msg_iovlen = n_pieces};
-    ssize_t n = flags == 0 ? send_small(fd, pieces, n_pieces) : -2;
-    if (n != -2)
-        return n;
+    uint8_t room[GATHER_BYTES];
+    const struct iovec whole = gather(pieces, n_pieces, room);
+    ssize_t n;
+    flags |= MSG_NOSIGNAL | MSG_DONTWAIT;
     do
-        n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT | flags);
+        n = whole.iov_len > 0 ? send(fd, whole.iov_base, whole.iov_len, flags) : sendmsg(fd, &message, flags);
     while (n < 0 && errno == EINTR);
     return n;
 }
