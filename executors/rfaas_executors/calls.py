@@ -293,7 +293,7 @@ def dumps(value: object) -> list[bytes | memoryview]:
             return True
         return False
 
-    value = array_memory.stand_in(value)
+    value = array_memory.stand_in_alone(value)
     try:
         head = _dumps(value, out_of_band)
     except Exception:

@@ -25,7 +25,7 @@ from rfaas.config import CallSettings
 from rfaas.functions import ByteFunction, NativeFunction, RawFunction
 from rfaas_transport import class_copies
 from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
-from rfaas_transport.array_memory import stand_in, stand_ins
+from rfaas_transport.array_memory import stand_ins
 from rfaas_transport.errors import PayloadTooLarge, RfaasError, SerializationError
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import Manifest, digest, encode_manifest
@@ -272,7 +272,7 @@ def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Segments:
     Raises:
         SerializationError: nothing was kept.
     """
-    value = (stand_ins(args), {name: stand_in(one) for name, one in kwargs.items()})
+    value = stand_ins(args, kwargs)
     buffers: list[pickle.PickleBuffer] = []
     try:
         data = _dump_plain(value, buffers)

@@ -239,6 +239,8 @@ static void send_frames(rfaas_channel *channel, uint64_t n_frames, _Atomic uint6
         rfaas_channel_array array = {0};
         way how = way_of(i);
         bool taken = how >= FROM_ARENA && rfaas_channel_array_take(channel, size_bytes, &array);
+        if (rfaas_channel_array_missed(channel))
+            rfaas_channel_array_want(channel, i % 8 != 0);
         uint8_t *payload = how == POOLED ? pool_arrays[i % POOL_ARRAYS] : taken ? array.at : buffer;
         if (how != POOLED)
             fill(payload, size_bytes, i);

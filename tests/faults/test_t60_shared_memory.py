@@ -37,6 +37,7 @@ STEPS = {
     "after-block-bytes",
     "after-touching",
     "after-arena-ready",
+    "after-arena-wanted",
     "after-pool-mapped",
     "after-gone",
 }

@@ -62,7 +62,7 @@ static void put_entry(rfaas_shm_shared *theirs, uint64_t *next, uint64_t *data_a
 
 static void put_word(rfaas_shm_shared *ours, rfaas_shm_shared *theirs, const record *one)
 {
-    switch (one->number % 8) {
+    switch (one->number % 9) {
     case 0: ours->lines.consumed = one->at; break;
     case 1: ours->lines.consumed_bytes = one->at; break;
     case 2: ours->lines.reader = one->block; break;
@@ -70,6 +70,7 @@ static void put_word(rfaas_shm_shared *ours, rfaas_shm_shared *theirs, const rec
     case 4: ours->lines.arena_ready_bytes = one->at; break;
     case 5: ours->lines.pool_mapped = one->block; break;
     case 6: theirs->lines.writer_waits = one->block; break;
+    case 7: theirs->lines.arena_wanted_bytes = one->at; break;
     default: theirs->lines.arena_ready_bytes = one->at; break;
     }
 }

@@ -6,6 +6,7 @@ Run with LD_PRELOAD (and RFAAS_ENV_PASS=LD_PRELOAD, so that workers have it too)
 import ctypes
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -49,6 +50,23 @@ def gives_and_keeps(n):
     return kept
 
 
+def gives_after_others(n):
+    x = np.full(n, 1.0)
+    y = np.sqrt(x)
+    return x + y + 1.0
+
+
+def gives_and_keeps_numpys(n):
+    global kept
+    kept = np.full(n, 3.0)
+    return kept
+
+
+def gives_a_threads(n):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(np.full, n, 3.0).result()
+
+
 def returns(x):
     return x
 
@@ -59,7 +77,7 @@ def takes_bytes(data):
 
 def measured(ex, function, argument):
     """Copies of one call at the caller and at the worker, once everything has its size."""
-    for _ in range(3):
+    for _ in range(4):
         ex.submit(function, argument).result()
     ex.submit(reset).result()
     reset()
@@ -83,6 +101,9 @@ def main():
             "argument of rfaas.empty": measured(ex, takes, ours),
             "result of rfaas.empty": measured(ex, gives_in_place, n),
             "result that is kept": measured(ex, gives_and_keeps, n),
+            "result of numpy after others": measured(ex, gives_after_others, n),
+            "result of numpy that is kept": measured(ex, gives_and_keeps_numpys, n),
+            "result of a thread": measured(ex, gives_a_threads, n),
             "returned argument": measured(ex, returns, plain),
             "returned argument of rfaas.empty": measured(ex, returns, ours),
             "argument that the function copies": measured(ex, copies, ours),

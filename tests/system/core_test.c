@@ -18,6 +18,7 @@
 #include "zerocopy.h"
 
 void test_arrays(bool maps_twice); /* core_arrays_test.c */
+void test_heap(int rounds); /* core_heap_test.c */
 void test_loan(uint64_t n_calls); /* core_loan_test.c */
 
 void test_attendant(rfaas_channel *left, rfaas_channel *right); /* core_attendant_test.c */
@@ -377,6 +378,7 @@ int main(int argc, char **argv)
     test_damaged_streams();
     test_damaged_records();
     test_arrays(argc < 3);
+    test_heap(5000 / share);
     test_loan(3000 / (uint64_t)share);
     return 0;
 }

@@ -25,6 +25,8 @@ static void after_fork_in_parent(void)
 static void after_fork_in_child(void)
 {
     for (rfaas_guarded *guarded = first; guarded != NULL; guarded = guarded->next) {
+        if (guarded->inherited) /* private since the first fork: a mapping made anew would lose what was written */
+            continue;
         guarded->inherited = true;
         if (rfaas_guard_has_fd(guarded))
             mmap(guarded->at, guarded->size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,

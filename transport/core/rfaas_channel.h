@@ -196,6 +196,11 @@ typedef struct rfaas_channel_array {
 bool rfaas_channel_array_take(rfaas_channel *channel, size_t size_bytes, rfaas_channel_array *array);
 void rfaas_channel_array_give_back(rfaas_channel *channel, const rfaas_channel_array *array);
 
+/* True if arrays found no room here since rfaas_channel_array_want(), which ends that: `wanted` if room would have spared a
+ * copy. Then the peer is asked for it, and makes more of the arena ready when the next large frame comes. */
+bool rfaas_channel_array_missed(const rfaas_channel *channel);
+void rfaas_channel_array_want(rfaas_channel *channel, bool wanted);
+
 /* `owner` of the array in which these bytes lie, NULL if they lie in none that is still its taker's. */
 void *rfaas_channel_array_owner(const rfaas_channel *channel, const void *bytes, size_t size_bytes);
 

@@ -204,6 +204,7 @@ rfaas_rc rfaas_shm_adopt(int fd, int memory_fd, int side, uint64_t max_payload_b
     made->segment = segment;
     rfaas_frame_queue_init(&made->queue);
     rfaas_shm_writer_init(&made->writer, rfaas_shm_tx(segment), rfaas_shm_tx_arena(segment), segment->arena_bytes);
+    made->writer.freed = segment->freed;
     made->reader.shared = rfaas_shm_rx(segment);
     *channel = &made->base;
     return RFAAS_OK;

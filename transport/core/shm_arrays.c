@@ -27,14 +27,36 @@ bool rfaas_channel_array_take(rfaas_channel *base, size_t size_bytes, rfaas_chan
     if (channel == NULL || base->closed || size_bytes == 0)
         return false;
     array->at = rfaas_shm_block_take(&channel->writer, size_bytes, &block);
-    if (array->at == NULL)
+    if (array->at == NULL) {
+        uint64_t wanted_bytes = rfaas_shm_arena_bytes_for(&channel->writer, size_bytes);
+        if (wanted_bytes > channel->missed_bytes)
+            channel->missed_bytes = wanted_bytes;
         return false;
+    }
     array->slot = block.slot;
     array->generation = block.generation;
     rfaas_shm_block *taken = rfaas_shm_block_find(&channel->writer, array->at, size_bytes);
     taken->held = true;
     taken->owner = array->owner;
     return true;
+}
+
+bool rfaas_channel_array_missed(const rfaas_channel *base)
+{
+    const shm_channel *channel = of(base);
+    return channel != NULL && channel->missed_bytes > 0;
+}
+
+void rfaas_channel_array_want(rfaas_channel *base, bool wanted)
+{
+    shm_channel *channel = of(base);
+    if (channel == NULL)
+        return;
+    if (wanted && channel->segment->side == 1) {
+        atomic_store(&channel->segment->directions[1].lines.arena_wanted_bytes, channel->missed_bytes);
+        FAILPOINT("after-arena-wanted");
+    }
+    channel->missed_bytes = 0;
 }
 
 void *rfaas_channel_array_owner(const rfaas_channel *base, const void *bytes, size_t size_bytes)

@@ -27,6 +27,7 @@ typedef struct shm_channel {
     uint64_t place_bytes;
     rfaas_shm_borrow *borrow;    /* segments of the frame that begins next that lie where they were made, NULL: none */
     struct rfaas_shm_pool *pool; /* the peer's, NULL: none */
+    uint64_t missed_bytes;       /* how much of the arena would have had to be ready for arrays that found no room */
     rfaas_frame_queue queue;
 } shm_channel;
 

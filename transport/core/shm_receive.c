@@ -150,13 +150,16 @@ static rfaas_rc nothing_there(shm_channel *channel)
                : rfaas_channel_broken(&channel->base, "the peer ended in the middle of a frame", 0);
 }
 
-/* A large payload that came through the ring found no block: the peer writes only where the maker has touched. */
+/* A large payload that came through the ring found no block: the peer writes only where the maker has touched. One that was
+ * copied may have been made where there was no room for it. */
 static void help_peer(shm_channel *channel)
 {
     const rfaas_frame *frame = &channel->base.receiver.frame;
-    if (channel->segment->side == 0 && frame->buffer_bytes >= RFAAS_SHM_ARENA_MIN_BYTES &&
-        rfaas_shm_borrow_came_by_ring(frame))
+    if (channel->segment->side != 0 || frame->buffer_bytes < RFAAS_SHM_ARENA_MIN_BYTES)
+        return;
+    if (rfaas_shm_borrow_came_by_ring(frame))
         rfaas_shm_grow_peers_arena(channel->segment, frame->buffer_bytes);
+    rfaas_shm_grow_as_wanted(channel->segment);
 }
 
 rfaas_rc rfaas_shm_receive(rfaas_channel *base, uint64_t budget_bytes)

@@ -96,13 +96,20 @@ bool rfaas_shm_wait_for_room(rfaas_shm_writer *writer)
     return !rfaas_shm_has_room(writer, 1);
 }
 
+/* Unsent, by its holder. */
+static bool is_freed(const rfaas_shm_writer *writer, const rfaas_shm_block *block)
+{
+    return block->held && writer->freed != NULL &&
+           atomic_load_explicit(&writer->freed[block->slot], memory_order_acquire) == block->generation;
+}
+
 static void reap_blocks(rfaas_shm_writer *writer)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < writer->n_blocks; i++) {
         const rfaas_shm_block *block = &writer->blocks[i];
         uint32_t released = atomic_load_explicit(&writer->shared->released[block->slot], memory_order_acquire);
-        if (!block->held && (block->given_back || released == block->generation))
+        if ((!block->held && (block->given_back || released == block->generation)) || is_freed(writer, block))
             writer->slot_used[block->slot] = false;
         else
             writer->blocks[kept++] = *block;
@@ -153,6 +160,13 @@ uint8_t *rfaas_shm_block_take(rfaas_shm_writer *writer, uint64_t size_bytes, rfa
     writer->blocks[index] = *block;
     writer->n_blocks++;
     return writer->arena + block->offset_bytes;
+}
+
+uint64_t rfaas_shm_arena_bytes_for(const rfaas_shm_writer *writer, uint64_t size_bytes)
+{
+    for (uint32_t i = 0; i < writer->n_blocks; i++)
+        size_bytes += writer->blocks[i].size_bytes;
+    return size_bytes;
 }
 
 rfaas_shm_block *rfaas_shm_block_find(rfaas_shm_writer *writer, const void *bytes, size_t size_bytes)

@@ -80,6 +80,7 @@ typedef struct rfaas_shm_lines {
     _Alignas(RFAAS_SHM_LINE_BYTES) _Atomic uint32_t writer_waits; /* 1: it wants a bell when there is room */
     _Alignas(RFAAS_SHM_LINE_BYTES) _Atomic uint64_t arena_ready_bytes; /* what the segment's maker has touched */
     _Atomic uint32_t pool_mapped; /* by the reader, direction 0: 1 while it can read the maker's pool */
+    _Atomic uint64_t arena_wanted_bytes; /* by the writer, direction 1: with so much ready there had been no copy */
 } rfaas_shm_lines;
 
 typedef struct rfaas_shm_shared {
@@ -112,6 +113,7 @@ typedef struct rfaas_shm_writer {
     rfaas_shm_block blocks[RFAAS_SHM_BLOCKS]; /* in use, by offset */
     uint32_t generation[RFAAS_SHM_BLOCKS];
     bool slot_used[RFAAS_SHM_BLOCKS];
+    const _Atomic uint32_t *freed; /* by a holder who may not touch the above: of each block the generation; NULL: none may */
 } rfaas_shm_writer;
 
 void rfaas_shm_writer_init(rfaas_shm_writer *writer, rfaas_shm_shared *shared, uint8_t *arena, uint64_t arena_bytes);
@@ -144,6 +146,9 @@ bool rfaas_shm_publish(rfaas_shm_writer *writer);
 /* A block of the arena of `size_bytes`, NULL if none is free; it is the reader's from publish() on, until it releases
  * it. The writer may release one that was not sent. */
 uint8_t *rfaas_shm_block_take(rfaas_shm_writer *writer, uint64_t size_bytes, rfaas_shm_block *block);
+
+/* How much of the arena there would have to be for one more block of `size_bytes`. */
+uint64_t rfaas_shm_arena_bytes_for(const rfaas_shm_writer *writer, uint64_t size_bytes);
 
 /* ---- the reader's side ---- */
 

@@ -126,3 +126,13 @@ void rfaas_shm_grow_peers_arena(rfaas_shm_segment *segment, uint64_t size_bytes)
     atomic_store(ready, ready_bytes + step_bytes);
     FAILPOINT("after-arena-ready");
 }
+
+void rfaas_shm_grow_as_wanted(rfaas_shm_segment *segment)
+{
+    const rfaas_shm_lines *lines = &rfaas_shm_rx(segment)->lines;
+    uint64_t wanted_bytes = atomic_load(&lines->arena_wanted_bytes), ready_bytes = atomic_load(&lines->arena_ready_bytes);
+    if (wanted_bytes > segment->arena_bytes)
+        wanted_bytes = segment->arena_bytes;
+    if (wanted_bytes > ready_bytes)
+        rfaas_shm_grow_peers_arena(segment, wanted_bytes - ready_bytes);
+}

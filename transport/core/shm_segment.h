@@ -27,6 +27,7 @@ typedef struct rfaas_shm_segment {
     rfaas_shm_shared *directions;
     uint8_t *arenas;
     rfaas_shm_lent lent[RFAAS_SHM_BLOCKS];
+    _Atomic uint32_t freed[RFAAS_SHM_BLOCKS]; /* the writer's: see there */
 } rfaas_shm_segment;
 
 /* Maps the segment behind `memory_fd`, whose descriptor stays the caller's; NULL if it is none: memory that is not
@@ -69,5 +70,8 @@ void rfaas_shm_lent_release(void *context, void *buffer, size_t size_bytes);
 
 /* By the maker, after a payload of this size found no block: touches more of the arena that the peer writes. */
 void rfaas_shm_grow_peers_arena(rfaas_shm_segment *segment, uint64_t size_bytes);
+
+/* By the maker: as much of it as the peer wants, as far as there is so much. */
+void rfaas_shm_grow_as_wanted(rfaas_shm_segment *segment);
 
 #endif

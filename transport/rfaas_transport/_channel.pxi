@@ -110,6 +110,8 @@ cdef extern from "rfaas_channel.h" nogil:
     bint rfaas_channel_array_take(rfaas_channel *channel, size_t size_bytes, rfaas_channel_array *array)
     void rfaas_channel_array_give_back(rfaas_channel *channel, const rfaas_channel_array *array)
     void rfaas_channel_array_hand_over(rfaas_channel *channel, const rfaas_channel_array *array)
+    bint rfaas_channel_array_missed(const rfaas_channel *channel)
+    void rfaas_channel_array_want(rfaas_channel *channel, bint wanted)
     void *rfaas_channel_array_owner(const rfaas_channel *channel, const void *bytes, size_t size_bytes)
     bint rfaas_channel_is_borrowed(const rfaas_channel *channel, const void *bytes, size_t size_bytes)
     rfaas_rc rfaas_channel_detach(rfaas_channel *channel)
@@ -367,6 +369,7 @@ cdef class Channel:
     cdef pthread_mutex_t lock
     cdef bint polling
     cdef readonly bint has_arrays  # some were taken here: `settle` has something to do
+    cdef bint has_copied           # `settle` has left a large segment to be copied
     cdef readonly str medium
 
     def __cinit__(self):
@@ -710,18 +713,24 @@ cdef class Channel:
         Args:
             frame: the CALL, which lets go of its segments; None: nothing of it was placed, and nobody holds it.
             segments: of the RESULT, with nothing else that refers to what they show. Those that nobody else looks at and
-                that lie in `array` memory are handed over by the next send; those that lie in the peer's own memory
-                are copied.
+                that lie in `array` memory, or in an array that numpy made here, are handed over by the next send;
+                those that lie in the peer's own memory are copied.
         Raises:
             MemoryError: none was left for copies; what was kept may still change under its keeper.
         """
         cdef rfaas_rc rc = RFAAS_OK
         cdef Py_ssize_t i
         cdef bint is_placed = frame is not None and frame.is_placed
-        if not (is_placed or self.has_arrays):
+        cdef bint has_missed = rfaas_channel_array_missed(self.channel)
+        if not (is_placed or self.has_arrays or has_missed or rfaas_array_heap_is_used()):
             return
+        self.has_copied = False
         for i in range(len(segments)):
             segments[i] = self.settled(segments, i)
+        if has_missed:
+            self.acquire()
+            rfaas_channel_array_want(self.channel, self.has_copied)
+            pthread_mutex_unlock(&self.lock)
         if frame is not None:
             frame.segments = ()
         if is_placed:
@@ -738,14 +747,23 @@ cdef class Channel:
         cdef void *found
         cdef size_t offset_bytes, size_bytes
         cdef bint borrowed
+        cdef rfaas_array_pin *pin = NULL
         segment, segments[i] = segments[i], None
         PyObject_GetBuffer(segment, &view, PyBUF_SIMPLE)
         size_bytes = <size_t>view.len
+        if size_bytes >= RFAAS_ARRAY_HEAP_LEAST_BYTES // 2 and rfaas_array_heap_is_used():
+            pin = rfaas_array_heap_pin(self.channel, view.buf, size_bytes)
+        if pin != NULL:
+            found = view.buf
+            PyBuffer_Release(&view)
+            segment = None  # it is freed now if nobody else has it
+            return self.claimed(pin, found, size_bytes)
         self.acquire()
         found = rfaas_channel_array_owner(self.channel, view.buf, size_bytes)
         borrowed = found == NULL and rfaas_channel_is_borrowed(self.channel, view.buf, size_bytes)
         pthread_mutex_unlock(&self.lock)
         if found == NULL or size_bytes == 0:
+            self.has_copied |= size_bytes >= RFAAS_ARRAY_HEAP_LEAST_BYTES
             try:
                 return self.copied(segment, size_bytes, view.buf) if borrowed and size_bytes > 0 else segment
             finally:
@@ -760,16 +778,35 @@ cdef class Channel:
             pthread_mutex_unlock(&self.lock)
         return PyMemoryView_FromObject(owner)[offset_bytes:offset_bytes + size_bytes]
 
+    cdef object claimed(self, rfaas_array_pin *pin, void *bytes, size_t size_bytes):
+        """What is sent of an array of numpy's; draws the pin, now or when that is gone."""
+        cdef PinnedMemory pinned
+        cdef ArenaMemory claimed = ArenaMemory.__new__(ArenaMemory)
+        cdef size_t array_bytes
+        if not rfaas_array_heap_claim(pin, &claimed.array, &array_bytes):
+            pinned = PinnedMemory.__new__(PinnedMemory)
+            pinned.pin, pinned.channel, pinned.at, pinned.view_bytes = pin, self, bytes, <Py_ssize_t>size_bytes
+            return PyMemoryView_FromObject(pinned)
+        claimed.channel = self
+        claimed.view_bytes = <Py_ssize_t>array_bytes
+        self.has_arrays = True
+        if size_bytes >= array_bytes // 2:  # else a small part would hold all of the memory at the peer
+            self.acquire()
+            rfaas_channel_array_hand_over(self.channel, &claimed.array)
+            pthread_mutex_unlock(&self.lock)
+        cdef size_t offset_bytes = <uint8_t *>bytes - <uint8_t *>claimed.array.at
+        return PyMemoryView_FromObject(claimed)[offset_bytes:offset_bytes + size_bytes]
+
     cdef object copied(self, segment, size_t size_bytes, const void *bytes):
         cdef ArenaMemory copy = self.array(<Py_ssize_t>size_bytes)
         if copy is None:
-            return bytearray(segment)
+            return PyMemoryView_FromObject(bytearray(segment))
         with nogil:
             memcpy(copy.array.at, bytes, size_bytes)
         self.acquire()
         rfaas_channel_array_hand_over(self.channel, &copy.array)
         pthread_mutex_unlock(&self.lock)
-        return copy
+        return PyMemoryView_FromObject(copy)
 
     def wait(self, timeout_s=None):
         """Block, without the GIL, until `poll` has something to do; None waits for ever.
@@ -830,6 +867,7 @@ cdef class Channel:
         """End the channel at once; repeatable. What the kernel has is still delivered, what is queued here is not."""
         if rfaas_channel_is_inherited(self.channel):
             pthread_mutex_init(&self.lock, NULL)  # a thread that is not in this process may have held it at the fork
+        rfaas_array_heap_leave(self.channel)
         self.acquire()
         rfaas_channel_close(self.channel)
         pthread_mutex_unlock(&self.lock)

@@ -9,6 +9,7 @@ from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError, No
 
 include "_arrays.pxi"
 include "_channel.pxi"
+include "_numpy_memory.pxi"
 include "_poller.pxi"
 include "_request.pxi"
 include "_loan.pxi"

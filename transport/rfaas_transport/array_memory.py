@@ -7,14 +7,16 @@ Spec: docs/spec/006-shared-memory.md section 7.
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from rfaas_transport._core import Channel, pool_memory
+from rfaas_transport._core import Channel, lend_arena_to_numpy, pool_memory, serve_numpy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from typing_extensions import Buffer
 
@@ -23,6 +25,8 @@ WORTH_BYTES: Final = 1 << 15  # smaller payloads are copied into the rings in an
 
 _serving: Channel | None = None
 _lent = False
+_modules: Final = sys.modules
+_numpy_asked = False  # whether it puts what it makes into the arena of the channel that is served
 
 
 def serve(channel: Channel | None, lent: bool = False) -> None:
@@ -32,6 +36,19 @@ def serve(channel: Channel | None, lent: bool = False) -> None:
     """
     global _serving, _lent
     _serving, _lent = channel, lent
+    if not _numpy_asked and channel is not None and channel.medium == "shm" and "numpy" in _modules:
+        _ask_numpy()
+    serve_numpy(channel)
+
+
+def _ask_numpy() -> None:
+    """Have numpy make arrays where results need not be copied, if the numpy of this environment can."""
+    global _numpy_asked
+    module = _modules.get("numpy._core._multiarray_umath") or _modules.get("numpy.core._multiarray_umath")
+    api = getattr(module, "_ARRAY_API", None)
+    if api is not None:  # else it is being imported
+        _numpy_asked = True
+        lend_arena_to_numpy(api)
 
 
 def allocate(size_bytes: int) -> Buffer | None:
@@ -51,7 +68,8 @@ def allocate(size_bytes: int) -> Buffer | None:
 # are pickled as a buffer out of band, with what makes them of it at the receiver. bytearray and array.array are left to
 # pickle: a buffer of theirs that waits to be sent would forbid their owner to resize them.
 
-_PLAIN: Final = frozenset((int, float, str, bool, type(None), tuple, list, dict, set))
+_ATOMS: Final = frozenset((int, float, str, bool, type(None)))
+_PLAIN: Final = _ATOMS | {tuple, list, dict, set}
 
 
 def stand_in(value: Any) -> Any:  # noqa: ANN401
@@ -70,9 +88,49 @@ def stand_in(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def stand_ins(values: Sequence[Any]) -> tuple[Any, ...]:
-    """The same of each."""
-    return tuple(map(stand_in, values))
+def stand_in_alone(value: Any) -> Any:  # noqa: ANN401
+    """The same of a value that is pickled with nothing that may refer to it too: of a numpy array as well.
+
+    numpy's own pickling takes twice as long, most of it for the type of the elements.
+    """
+    if type(value).__name__ != "ndarray":
+        return stand_in(value)
+    reduced = _reduce_array(value)
+    return value if reduced is None else _OutOfBand(reduced)
+
+
+def stand_ins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same of a call's arguments."""
+    n_large = sum([type(one) not in _ATOMS for one in (*args, *kwargs.values())])
+    replace = stand_in_alone if n_large == 1 else stand_in  # f(x, [x]) is to get one array, not two
+    return tuple(map(replace, args)), {name: replace(one) for name, one in kwargs.items()}
+
+
+_numbers: dict[str, Any] = {}  # numpy's own types of elements, by their characters; filled with the first array
+
+
+def _reduce_array(value: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:  # noqa: ANN401
+    """What pickle is to make of a numpy array of numbers; None: what numpy says of it."""
+    numpy: Any = _modules.get("numpy")
+    if numpy is None or type(value) is not numpy.ndarray or _lent or numpy.ndarray in copyreg.dispatch_table:
+        return None
+    if not _numbers:
+        _numbers.update((char, numpy.dtype(char)) for char in "?bBhHiIlLqQefdFD")
+    char: str = value.dtype.char
+    if _numbers.get(char) is not value.dtype:
+        return None
+    flags = value.flags
+    order = "C" if flags.c_contiguous else "F" if flags.f_contiguous else ""
+    if not order or not value.size or not value.ndim:
+        return None
+    return _array, (char, value.shape, order, pickle.PickleBuffer(value))
+
+
+def _array(kind: str, shape: tuple[int, ...], order: Any, data: Any) -> Any:  # noqa: ANN401 - of numpy
+    """A numpy array over bytes; runs at the receiver, which finds it by its name."""
+    from numpy import ndarray
+
+    return ndarray(shape, kind, data, 0, None, order)
 
 
 def reduce_memoryview(view: memoryview[Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
