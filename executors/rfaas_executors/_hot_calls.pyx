@@ -40,7 +40,6 @@ cdef extern from "Python.h":
         pass
     PyObject *PyDict_GetItem(object dictionary, object key)
     const char *PyByteArray_AS_STRING(object array)
-    object PyBytes_FromStringAndSize(const char *data, Py_ssize_t size_bytes)
     object PyMemoryView_FromObject(object data)
 
 cdef extern from *:
@@ -216,7 +215,9 @@ cdef class HotCalls:
                         elif payload == NO_ARGUMENTS:
                             arguments = keywords = None
                         else:
-                            arguments, keywords = loads(payload)
+                            arguments, keywords = load_arguments_plainly(payload), None
+                            if arguments is None:
+                                arguments, keywords = loads(payload)
                             called_ns = boot_ns()
                         stage = EXCEPTION
                         if keywords:
@@ -230,7 +231,7 @@ cdef class HotCalls:
                         if value is None:
                             pickled = NOTHING
                         else:
-                            pickled = dumps(value, 5) if type(value) in PLAIN else dump_anything(value)
+                            pickled = dump_value(value) if type(value) in PLAIN else dump_anything(value)
                 except BaseException as error:
                     still_this_process()
                     self.end_context()

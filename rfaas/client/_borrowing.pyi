@@ -13,6 +13,11 @@ R = TypeVar("R")
 ELSEWHERE: Final[object]
 ENDED: Final[object]
 
+def dump_few(args: tuple[Any, ...]) -> bytes | None: ...
+def load_few(pickled: bytes) -> tuple[Any, ...] | None: ...
+def dump_one(value: object) -> bytes | None: ...
+def load_one(pickled: bytes) -> Any: ...  # noqa: ANN401
+
 class Pending(Generic[R]):
     _request: Request | None
     _borrowing: Borrowing
