@@ -178,17 +178,17 @@ def test_a_thread_that_goes_on_sees_only_what_was_its_own(ex):
 def _fork(n):
     arrays = [np.full(n, float(number)) for number in range(3)]
     assert all(map(lies_in_arena, arrays))
-    mine, childs = multiprocessing.Pipe()
+    mine, theirs = multiprocessing.Pipe()
     go_on, wait = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(wait)
         os.read(go_on, 1)  # until the parent has written and freed
-        childs.send([(float(array.min()), float(array.max())) for array in arrays])
+        theirs.send([(float(array.min()), float(array.max())) for array in arrays])
         arrays[2] += 5.0
         del arrays
         more = np.full(n, 8.0)
-        childs.send((float(more.sum()), lies_in_arena(more)))
+        theirs.send((float(more.sum()), lies_in_arena(more)))
         os._exit(0)
     arrays[0].fill(-1.0)
     last = arrays[2]

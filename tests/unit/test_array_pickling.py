@@ -59,7 +59,7 @@ def other_arrays():
     yield np.ma.masked_array([1.0, 2.0], [True, False])
 
 
-@pytest.mark.parametrize("sent", other_arrays(), ids=repr)
+@pytest.mark.parametrize("sent", list(other_arrays()), ids=lambda one: f"{type(one).__name__} {one.dtype} {one.shape}")
 def test_all_others_are_left_to_numpy(sent):
     assert not is_ours(sent)
 
