@@ -105,7 +105,7 @@ def run_program(folder: Path, language: str, program: str) -> subprocess.Complet
     """
     script = folder / ("program.py" if language == "python" else "commands.sh")
     script.write_text(program)
-    command = [sys.executable, script] if language == "python" else ["sh", "-e", script]
+    command = [sys.executable, str(script)] if language == "python" else ["sh", "-e", str(script)]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S, env=environment

@@ -43,7 +43,10 @@ def register(engine: Served) -> None:
     """
     global _hooked
     if not _hooked:
-        threading._register_atexit(_finish_all)  # type: ignore[attr-defined]  # see above
+        try:
+            threading._register_atexit(_finish_all)  # type: ignore[attr-defined]  # see above
+        except RuntimeError:  # in words that name its own function; only a thread that outlives the main one gets here
+            raise RuntimeError(f"cannot schedule new futures after {_EXIT}") from None
         os.register_at_fork(after_in_child=_forget_all)
         _hooked = True
     _engines.add(engine)

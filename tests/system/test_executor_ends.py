@@ -30,6 +30,44 @@ def session_pid(executor):
     return executor._engine.session_pid
 
 
+def run_program(text):
+    """What a program prints, and its exit status, in an interpreter of its own."""
+    command = [sys.executable, "-c", textwrap.dedent(text)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    return done.stdout, done.returncode
+
+
+def test_a_host_that_can_t_make_workers_is_said_to_be_the_reason():
+    said, status = run_program("""
+        import os, resource, rfaas
+        os.environ.pop("RFAAS_EVENT_LOG", None)  # which is files
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # the agent's page for a worker is a file too
+        with rfaas.Executor(1, allocator="embedded", acquire_timeout_s=3) as ex:
+            try:
+                ex.invoke(abs, -1)
+            except rfaas.AcquireTimeout as error:
+                print(error.message)
+    """)
+    assert status == 0
+    assert "did not come: the agent can't make another worker: [Errno 27] File too large" in said
+
+
+def test_a_first_call_of_a_thread_that_outlives_the_main_one_is_refused_in_the_standard_s_words():
+    said, _ = run_program("""
+        import rfaas, threading
+
+        def call():
+            threading.main_thread().join()
+            try:
+                rfaas.Executor(1, allocator="embedded").submit(abs, -1)
+            except RuntimeError as error:
+                print(error)
+
+        threading.Thread(target=call).start()
+    """)
+    assert said == "cannot schedule new futures after interpreter shutdown\n"
+
+
 # --- workers -----------------------------------------------------------------------------------------
 
 

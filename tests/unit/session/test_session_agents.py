@@ -316,6 +316,17 @@ def test_a_worker_that_ends_by_itself_is_why_its_client_waits(h):
         assert h.said() == []
 
 
+def test_a_worker_that_can_t_be_made_is_why_its_client_waits_unless_another_serves(h):
+    h.serve()
+    h.said()
+    words = {"reason_code": ReasonCode.WORKER_EXITED, "exit_status": 71, "signal": 0, "hint": "no descriptor is left"}
+    h.agent_says("worker-down", 1, slot=1, generation=7, **words)
+    [queued] = h.said()
+    assert queued["reason"].endswith("did not come: no descriptor is left")
+    h.agent_says("worker-down", 1, slot=0, generation=0, **words)  # late: generation 1 serves there
+    assert h.said() == []
+
+
 def test_after_a_notice_no_channel_is_handed_over_or_opened(h):
     number = h.serve()
     h.agent_says("notice", None, leases=[lease(1)], reason_code=1, grace_s=4.0)
