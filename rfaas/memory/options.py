@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from rfaas import config
 from rfaas.settings import Settings
@@ -43,7 +43,7 @@ def configure(
     *,
     when_reclaimed: str | None = None,
     spill_dir: str | os.PathLike[str] | None = None,
-    **as_executor: object,
+    **as_executor: Any,  # noqa: ANN401 - checked there
 ) -> MemoryOptions:
     """Check arguments; those that are None come from the settings, where an Executor's are a RemoteMemory's too.
 
