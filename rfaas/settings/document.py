@@ -43,7 +43,7 @@ leave_cores = 2
 SECTIONS = {
     "": ("Before all sections", "Whom programs and commands ask, and what daemons say."),
     "executor": ("[executor]", "Defaults of `rfaas.Executor`; its arguments have the same names."),
-    "memory": (
+    "remote_memory": (
         "`[memory]`: borrowed memory",
         "The defaults of `rfaas.RemoteMemory`, beside those of `[executor]` that it has too.",
     ),
