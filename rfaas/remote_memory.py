@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from typing_extensions import Buffer
-
 from rfaas.client.reclaims import ReclaimNotice, Subscription
 from rfaas.memory.keeper import Keeper
 from rfaas.memory.operations import Operations, byte_view
@@ -22,7 +20,12 @@ from rfaas.memory.options import configure
 if TYPE_CHECKING:
     import asyncio
 
+    import numpy.typing as npt
+    from typing_extensions import Buffer
+
     from rfaas.memory.arrays import RemoteArray
+
+    BufferLike = Buffer | npt.NDArray[Any]  # numpy's stubs say so from Python 3.12 on
 
 
 class RemoteMemory:
@@ -141,7 +144,7 @@ class RemoteMemory:
         self._keeper.gate.transfer([(False, offset, data)])
         return data
 
-    def readinto(self, offset: int, buffer: Buffer) -> int:
+    def readinto(self, offset: int, buffer: BufferLike) -> int:
         """Fill a writable contiguous buffer, as a numpy array is, with the bytes from `offset` on; return how many.
 
         Raises:
@@ -150,26 +153,26 @@ class RemoteMemory:
         """
         return self.readv([(offset, buffer)])
 
-    def write(self, offset: int, data: Buffer) -> int:
+    def write(self, offset: int, data: BufferLike) -> int:
         """Write a contiguous buffer at `offset`; return how many bytes.
 
         Raises: as `readinto`. After an error some may be written.
         """
         return self.writev([(offset, data)])
 
-    def readv(self, parts: Iterable[tuple[int, Buffer]]) -> int:
+    def readv(self, parts: Iterable[tuple[int, BufferLike]]) -> int:
         """As `readinto` for many (offset, buffer), in one go; return the sum."""
         operations = [(False, offset, self._view(offset, buffer, writable=True)) for offset, buffer in parts]
         self._keeper.gate.transfer(operations)
         return sum(len(view) for _, _, view in operations)
 
-    def writev(self, parts: Iterable[tuple[int, Buffer]]) -> int:
+    def writev(self, parts: Iterable[tuple[int, BufferLike]]) -> int:
         """As `write` for many (offset, data), in one go and in this order; return the sum."""
         operations = [(True, offset, self._view(offset, data, writable=False)) for offset, data in parts]
         self._keeper.gate.transfer(operations)
         return sum(len(view) for _, _, view in operations)
 
-    def _view(self, offset: int, buffer: Buffer, *, writable: bool) -> memoryview:
+    def _view(self, offset: int, buffer: BufferLike, *, writable: bool) -> memoryview:
         view = byte_view(buffer, writable=writable)
         self._check(offset, len(view))
         return view
@@ -188,12 +191,12 @@ class RemoteMemory:
         data = bytearray(size_bytes)
         return self._operations.submit((False, offset, memoryview(data)), data)
 
-    def readinto_async(self, offset: int, buffer: Buffer) -> concurrent.futures.Future[int]:
+    def readinto_async(self, offset: int, buffer: BufferLike) -> concurrent.futures.Future[int]:
         """Begin a `readinto`; leave the buffer alone until the future is done."""
         view = self._view(offset, buffer, writable=True)
         return self._operations.submit((False, offset, view), len(view))
 
-    def write_async(self, offset: int, data: Buffer) -> concurrent.futures.Future[int]:
+    def write_async(self, offset: int, data: BufferLike) -> concurrent.futures.Future[int]:
         """Begin a `write`; leave the data alone until the future is done."""
         view = self._view(offset, data, writable=False)
         return self._operations.submit((True, offset, view), len(view))
@@ -202,11 +205,11 @@ class RemoteMemory:
         """`read` for a coroutine: `data = await memory.aread(0, 100)`. Begun at once, not when it is awaited."""
         return _wrap(self.read_async(offset, size_bytes))
 
-    def areadinto(self, offset: int, buffer: Buffer) -> asyncio.Future[int]:
+    def areadinto(self, offset: int, buffer: BufferLike) -> asyncio.Future[int]:
         """`readinto` for a coroutine."""
         return _wrap(self.readinto_async(offset, buffer))
 
-    def awrite(self, offset: int, data: Buffer) -> asyncio.Future[int]:
+    def awrite(self, offset: int, data: BufferLike) -> asyncio.Future[int]:
         """`write` for a coroutine."""
         return _wrap(self.write_async(offset, data))
 

@@ -90,7 +90,7 @@ class Agent:
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._timer is not None:
                 self._timer.cancel()
-            for host in (*self._hosts.values(), *self._memory.values()):  # only after a failure or a cancellation
+            for host in self._all_hosts():  # only after a failure or a cancellation is one left
                 host.kill_template()
             self._watch.close()
             await self._doors.close(FLUSH_S)
@@ -161,8 +161,7 @@ class Agent:
             case on.KillWorker(worker) if worker in self._host_of:
                 self._host_of[worker].kill(worker)
             case on.ReadUsage():
-                hosts = (*self._hosts.values(), *self._memory.values())
-                usages = {number: usage for host in hosts for number, usage in host.usages()}
+                usages = {number: usage for host in self._all_hosts() for number, usage in host.usages()}
                 self._post(on.UsageRead(usages))
             case on.Record(event, fields):
                 self._event_log.write(event, **fields)
@@ -189,6 +188,9 @@ class Agent:
             return
         self._host_of[order.worker] = host
         host.start_worker(order)
+
+    def _all_hosts(self) -> list[TemplateHost | MemoryHost]:
+        return [*self._hosts.values(), *self._memory.values()]
 
     def _start_memory(self, order: on.StartMemory) -> None:
         try:

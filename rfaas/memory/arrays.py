@@ -144,7 +144,7 @@ def _select(key: Any, shape: tuple[int, ...]) -> tuple[list[range], list[bool]]:
 def _axis(key: Any, length: int, axis: int) -> tuple[range, bool]:  # noqa: ANN401
     if isinstance(key, slice):
         return range(length)[key], False
-    if isinstance(key, bool | np.bool_) or not hasattr(key, "__index__") or getattr(key, "ndim", 0):
+    if isinstance(key, bool | np.bool_) or not hasattr(key, "__index__") or getattr(key, "ndim", 0) != 0:
         raise TypeError(
             f"a remote array is indexed by integers, slices and ..., not by {key!r}: read, then select here"
         )

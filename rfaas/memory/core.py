@@ -48,10 +48,12 @@ class Stage(Enum):
 
 @dataclass(slots=True)
 class _Lent:
-    """One lease. `channel`: that is open to it; `notice`: it goes back to its owner."""
+    """One lease. `channel`: that is open to it; `ended`: the number of the last one, whose farewell may still come;
+    `notice`: it goes back to its owner."""
 
     lease: Lease
     channel: ChannelOpened | None = None
+    ended: int = 0
     notice: Notice | None = None
 
     @property
@@ -206,7 +208,7 @@ class MemoryCore:
             self._do(on.Drop(lent.number))
         lent.channel = opened
         if self.stage is Stage.WAITING:
-            self._current, self.stage = lent, Stage.SERVING
+            self._current, self.stage, self._why = lent, Stage.SERVING, ""
             self._do(on.Use(opened.info.number))
             if lent.notice is not None:
                 self._leave(lent, lent.notice)
@@ -297,7 +299,7 @@ class MemoryCore:
         """Whether the lender lives is yet to be heard."""
         for lent in self._leases.values():
             if number and lent.number == number:
-                lent.channel = None
+                lent.channel, lent.ended = None, number
                 self._do(on.Drop(number))
                 if lent is self._current and self._channel_due_s is None:
                     self._channel_due_s = self._now_s + REDIAL_WAIT_S
@@ -305,7 +307,7 @@ class MemoryCore:
 
     def _on_condemned(self, channels: tuple[int, ...], verdict: Verdict) -> None:
         for number in channels:
-            lent = next((lent for lent in self._leases.values() if lent.number == number), None)
+            lent = next((lent for lent in self._leases.values() if number in (lent.number, lent.ended)), None)
             if lent is None:
                 continue
             if verdict.reason_code == ReasonCode.NONE:
@@ -339,16 +341,19 @@ class MemoryCore:
         """The content is gone."""
         assert self._current is not None
         lease, notice = self._current.lease, self._current.notice
-        about = {"node": lease.node, "lease_id": lease.lease, "epoch": lease.epoch}
         code = verdict.reason_code if verdict.reason_code in set(ReasonCode) else ReasonCode.NONE
         if notice is not None and notice.reason_code in set(ReasonCode):
             code = notice.reason_code
-        grace_s = None if notice is None else notice.grace_s
-        self._end(
-            MemoryLost(
-                self._story(verdict, notice), reason_code=code, grace_s=grace_s, hint=self._hint(notice), **about
-            )
+        error = MemoryLost(
+            self._story(verdict, notice),
+            reason_code=code,
+            node=lease.node,
+            lease_id=lease.lease,
+            epoch=lease.epoch,
+            grace_s=None if notice is None else notice.grace_s,
+            hint=self._hint(notice),
         )
+        self._end(error)
 
     def _story(self, verdict: Verdict, notice: Notice | None) -> str:
         assert self._current is not None

@@ -1,6 +1,6 @@
 """What happens to a borrowed region, and what its core asks for: plain values.
 
-No I/O and no logic here; what a session process says are events of `rfaas.client.events`. Spec: docs/spec/008-memory.md.
+No I/O and no logic here; what a session process says are events of `rfaas.client`. Spec: docs/spec/008-memory.md.
 """
 
 from __future__ import annotations

@@ -172,9 +172,9 @@ class Keeper:
                 )
                 self._copier.start()
             case on.Drop(number):
-                wire = self._wires.pop(number, None)
-                if wire is not None:
-                    wire.close()
+                dropped = self._wires.pop(number, None)
+                if dropped is not None:
+                    dropped.close()
             case on.Tell(notice):
                 self.reclaims.tell(notice)
             case on.Leave():
@@ -341,8 +341,8 @@ class Keeper:
             problem = f"the copy was cut off: {error}"
         except OSError as error:
             problem = f"the spill file could not be written: {error}"
-        except MemoryError:
-            problem = "no memory for the copy's buffer"
+        except Exception as error:  # whoever reads or writes must not wait for ever
+            problem = f"the copy failed: {error!r}"
         for number in (source, to):
             wire = self._wires.get(number)
             if wire is not None and wire.closed:

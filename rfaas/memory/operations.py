@@ -11,8 +11,6 @@ import threading
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from typing_extensions import Buffer
-
 from rfaas.memory.gate import Gate
 from rfaas.memory.spill import Operation
 
@@ -20,7 +18,7 @@ T = TypeVar("T")
 _Item = tuple[Operation, "Future[Any]", Any]
 
 
-def byte_view(buffer: Buffer, *, writable: bool) -> memoryview:
+def byte_view(buffer: Any, *, writable: bool) -> memoryview:  # noqa: ANN401 - whatever has bytes
     """The bytes of a contiguous buffer, whatever they stand for.
 
     Raises:
@@ -30,7 +28,7 @@ def byte_view(buffer: Buffer, *, writable: bool) -> memoryview:
     try:
         view = memoryview(buffer)
     except ValueError:  # numpy's dates, which memoryview knows no letter for
-        view = memoryview(buffer.view("u1"))  # type: ignore[attr-defined]
+        view = memoryview(buffer.view("u1"))
     if writable and view.readonly:
         raise TypeError(f"a {type(buffer).__name__} that can't be written can't be read into")
     if "O" in view.format:

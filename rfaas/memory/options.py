@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from rfaas import config
 from rfaas.settings import Settings
@@ -43,7 +43,7 @@ def configure(
     *,
     when_reclaimed: str | None = None,
     spill_dir: str | os.PathLike[str] | None = None,
-    **as_executor: object,
+    **as_executor: Any,  # noqa: ANN401 - checked there
 ) -> MemoryOptions:
     """Check arguments; those that are None come from the settings, where an Executor's are a RemoteMemory's too.
 
@@ -56,13 +56,13 @@ def configure(
     if size_bytes > REGION_BYTES_MAX:
         raise ConfigError(f"size={size!r} is more than a region can have", hint="ask for at most 2**50 bytes")
     settings = Settings.load()
-    directory = settings.value("memory.spill_dir", None if spill_dir is None else os.fspath(spill_dir))
+    directory = settings.value("remote_memory.spill_dir", None if spill_dir is None else os.fspath(spill_dir))
     if directory is not None and not os.path.isdir(directory):
         raise ConfigError(f"spill_dir={directory!r} is no directory", hint="make it, or name one that is there")
     about = config.configure(**as_executor)
     return MemoryOptions(
         size_bytes=size_bytes,
-        when_reclaimed=settings.value("memory.when_reclaimed", when_reclaimed),
+        when_reclaimed=settings.value("remote_memory.when_reclaimed", when_reclaimed),
         spill_dir=directory,
         choice=about.choice,
         transport=about.transport,

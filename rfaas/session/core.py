@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import replace
 from typing import Final
 
 from rfaas.control.messages import (
@@ -314,7 +313,8 @@ class SessionCore:
             self._release(client, lease, ReasonCode.OWNER_RELEASE)
         if client is None or want is None:
             return  # already told for another lease of this executor
-        self._set_want(client, replace(want, workers=0))
+        nothing = Want(want.holder, want.request, 0, want.cores_per_worker, want.memory_bytes_per_worker)
+        self._set_want(client, nothing)
         denied = {"m": "denied", "executor": lease.executor, "code": code, "hint": hint}
         self._out.emit(ToClient(client.conn, denied))
 
@@ -333,7 +333,7 @@ class SessionCore:
         held = [(client, lease) for client in self._clients.values() for lease in client.leases.values()]
         for client in self._clients.values():
             for want in list(client.wants.values()):
-                self._set_want(client, replace(want, workers=0))
+                self._set_want(client, Want(want.holder, want.request, 0, 1, 1))
         for client, lease in held:
             self._release(client, lease, ReasonCode.OWNER_RELEASE)
         if held:

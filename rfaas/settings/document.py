@@ -43,6 +43,10 @@ leave_cores = 2
 SECTIONS = {
     "": ("Before all sections", "Whom programs and commands ask, and what daemons say."),
     "executor": ("[executor]", "Defaults of `rfaas.Executor`; its arguments have the same names."),
+    "remote_memory": (
+        "`[memory]`: borrowed memory",
+        "The defaults of `rfaas.RemoteMemory`, beside those of `[executor]` that it has too.",
+    ),
     "session": ("[session]", "The session process beside a user's programs."),
     "tcp": (
         "[tcp]",

@@ -204,12 +204,12 @@ TABLE: Final = (
     ),
     # --- borrowed memory ----------------------------------------------------------------------------
     Setting(
-        *("memory", "when_reclaimed", kinds.choice("lose", "move", "spill"), "lose"),
+        *("remote_memory", "when_reclaimed", kinds.choice("lose", "move", "spill"), "lose"),
         about="What becomes of a RemoteMemory that goes back to its owner.",
         why="to keep it costs a copy within the grace, and not every program needs it",
     ),
     Setting(
-        *("memory", "spill_dir", kinds.path(), None, 'Where `when_reclaimed = "spill"` makes its file.'),
+        *("remote_memory", "spill_dir", kinds.path(), None, 'Where `when_reclaimed = "spill"` makes its file.'),
         why="mostly on the node's own disk",
         otherwise="the temporary directory",
     ),

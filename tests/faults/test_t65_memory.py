@@ -118,7 +118,8 @@ def test_a_killed_borrower_s_memory_is_free_at_once(personal):
 def test_reclaims_while_threads_write_lose_nothing_that_was_promised(personal, when_reclaimed):
     """Each thread counts up in a place of its own; what a write had returned for must be there, or the loss be told."""
     source = seeded(f"reclaim, {when_reclaimed}")
-    agents = [personal.start_agent(2, 3.0)]
+    grace_s = 20.0 if when_reclaimed == "move" else 3.0  # the next agent may take long to start
+    agents = [personal.start_agent(2, grace_s)]
     memory = rfaas.RemoteMemory("64MiB", when_reclaimed=when_reclaimed, allocator=personal.state_dir)
     done, ends = [0] * 4, []
 
@@ -139,7 +140,7 @@ def test_reclaims_while_threads_write_lose_nothing_that_was_promised(personal, w
     for _ in range(rounds):
         pause(source)
         if when_reclaimed == "move":
-            agents.append(personal.start_agent(2, 3.0))
+            agents.append(personal.start_agent(2, grace_s))
         agents[-2 if when_reclaimed == "move" else -1].send_signal(signal.SIGTERM)
         agents[-2 if when_reclaimed == "move" else -1].wait(30)
     pause(source)

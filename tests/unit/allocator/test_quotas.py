@@ -192,11 +192,11 @@ def test_hosts_outlive_the_allocator_and_slurms_stand_beside_the_files():
     assert snapshot.hosts_complete
 
 
-def test_memory_alone_is_reserved_and_refused_with_its_own_code():
+def test_an_unknown_kind_is_refused_with_its_own_code():
     world = World()
     world.agent()
     holder = world.holder()
-    holder.want(1, cores=0, kind="memory")
+    holder.want(1, cores=0, kind="gpu")
     world.settle()
     assert last(holder, m.Denied).code == "not-supported"
 

@@ -203,6 +203,13 @@ def test_a_channel_that_broke_alone_is_waited_for():
     assert region.core.wake_at_s is None
 
 
+def test_the_farewell_of_a_channel_that_is_gone_already_says_why():
+    region = Region().serving()
+    region.step(on.ChannelFailed(1))
+    region.step(farewell(1, ReasonCode.WORKER_CRASHED, "killed by SIGKILL"))
+    assert region.error().reason_code is ReasonCode.WORKER_CRASHED
+
+
 def test_a_channel_that_never_comes_back_is_a_loss():
     region = Region().serving()
     region.step(on.ChannelFailed(1))
