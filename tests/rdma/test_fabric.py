@@ -1,6 +1,6 @@
-"""A fabric that fails: a peer that answers nothing, a port that goes down, a device that goes away.
+"""A fabric that fails: a peer that answers nothing, a port that goes down (in the guest only).
 
-What a device and its kernel are asked for is the guest's: on another machine only the first of these runs.
+A device can't be removed under its users there: soft-RoCE waits until the last of them has gone.
 """
 
 import os
@@ -80,18 +80,3 @@ if IN_GUEST:
             assert frames == []
             assert isinstance(error, ChannelBroken)
             assert "is down" in str(error)
-
-    def test_a_device_that_is_removed_ends_its_channels_at_once():
-        left, right = connected()
-        with left, right:
-            try:
-                run("rdma", "link", "delete", DEVICE)
-                for channel in left, right:
-                    frames, error = drain(channel, TIMEOUT_S)
-                    assert (frames, type(error)) == ([], ChannelBroken)
-                    print(error)
-            finally:
-                run("rdma", "link", "add", DEVICE, "type", "rxe", "netdev", "veth0")
-                wait_until(lambda: not verbs.why_no_port(), TIMEOUT_S, "the port to be up")
-        for channel in connected():  # the new one serves
-            channel.close()
