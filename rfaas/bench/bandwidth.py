@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EDGE: Final = 64
+WARM_UP: Final = 1000
+WARM_UP_S: Final = 0.02
+"""Calls, or seconds of them, before each block: before came another function, or the link, and no calls in a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +156,7 @@ def _row(bench: Bench, link: RawLink, plan: Plan, size_bytes: int) -> Row:
     share, budget_s = max(1, plan.iterations // plan.blocks), plan.seconds / plan.blocks
     for _ in range(plan.blocks):
         for name, way in WAYS.items():
+            _calls(bench.executor, way, arrays[name], WARM_UP, WARM_UP_S)
             blocks[name].append(_calls(bench.executor, way, arrays[name], share, budget_s))
         room = samples(share)
         n = link.block(size_bytes, memoryview(room), budget_s=budget_s)
