@@ -72,8 +72,9 @@ def of_copy(size_bytes: int, for_s: float) -> dict[str, Any]:
     return {"mb_s": n * size_bytes / took_s / 1e6, "us": took_s / n * 1e6}
 
 
-def _sink(sock: socket.socket, size_bytes: int) -> None:
-    """Answers each `size_bytes` by one byte."""
+def _sink(sock: socket.socket, other: socket.socket, size_bytes: int) -> None:
+    """Answers each `size_bytes` by one byte, in a process of its own, until the other end is closed."""
+    other.close()  # the copy of it here would keep the connection alive
     data = bytearray(size_bytes)
     view = memoryview(data)
     while True:
@@ -93,7 +94,7 @@ def of_tcp(size_bytes: int, for_s: float) -> dict[str, Any]:
         there, _ = server.accept()
     for sock in (here, there):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    child = multiprocessing.get_context("fork").Process(target=_sink, args=(there, size_bytes))
+    child = multiprocessing.get_context("fork").Process(target=_sink, args=(there, here, size_bytes))
     child.start()
     there.close()
     data = bytes(size_bytes)

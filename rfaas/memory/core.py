@@ -73,7 +73,7 @@ class MemoryCore:
 
     def __init__(self, when_reclaimed: str, acquire_timeout_s: float | None, now_s: float) -> None:
         self.stage = Stage.WAITING
-        self._when_reclaimed = when_reclaimed
+        self._when_reclaimed = self._asked = when_reclaimed  # the first changes once that has failed for good
         self._give_up_at_s = None if acquire_timeout_s is None else now_s + acquire_timeout_s
         self._leases: dict[bytes, _Lent] = {}
         self._current: _Lent | None = None  # who has the content
@@ -360,7 +360,7 @@ class MemoryCore:
         where = f"memory on {self._current.lease.node or 'an unnamed node'}"
         if notice is not None:
             tried = f"; it could not be kept: {self._why or 'there was no time'}"
-            return f"{where} went back to its owner{'' if self._when_reclaimed == LOSE and not self._why else tried}"
+            return f"{where} went back to its owner{'' if self._asked == LOSE else tried}"
         if verdict.silent:
             return f"{where} is lost: its channel ended and nobody says what became of it"
         known = verdict.reason_code in set(ReasonCode) and verdict.reason_code != ReasonCode.NONE
@@ -370,7 +370,7 @@ class MemoryCore:
     def _hint(self, notice: Notice | None) -> str:
         if notice is None:
             return "what can't be computed again belongs into a file too: docs/memory.md"
-        if self._when_reclaimed == LOSE and not self._why:
+        if self._asked == LOSE:
             return 'when_reclaimed="spill" or "move" keeps it'
         return "a longer grace, or a smaller region, gives it the time"
 
