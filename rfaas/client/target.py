@@ -137,7 +137,7 @@ class Target:
                 break
             message = f"no worker came within acquire_timeout_s={self._acquire_timeout_s}"
             message += f" ({self.why_waiting}{self._why_more})" if self.why_waiting else ""
-            hint = "wait longer, or ask for less: fewer cores or less memory a worker"
+            hint = "wait longer, or ask for less: fewer cores or less memory a worker; see `rfaas explain`"
             self._calls.fail(call, unsent_error(AcquireTimeout, call, message, hint=hint), out)
 
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 AGENTS_WORD_S: Final = 1.0  # how long the agent's own word may come later than the allocator's
 ALLOCATORS_WORD_S: Final = 2.0  # the same the other way round; then the agent's word to it was lost
 REMEMBERED: Final = 4096
-UNREACHABLE: Final = "the allocator can't be reached; it is tried again"
+UNREACHABLE: Final = "the allocator can't be reached; it is tried again, and `rfaas up` starts one that has ended"
 
 
 class AllocatorSide:
