@@ -49,10 +49,12 @@ def ex():
 
 @pytest.fixture
 def personal(tmp_path):
-    made = Personal(tmp_path)
-    made.start_allocator()
-    yield made
-    made.stop()
+    made = Personal(tmp_path, ttl_s=10.0, start_s=TIMEOUT_S)
+    try:
+        made.start_allocator()
+        yield made
+    finally:
+        made.stop()
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,14 @@ class Personal:
     Args:
         directory: an empty one of the test.
         ttl_s: of leases.
+        start_s: what the allocator may take until it serves.
     """
 
-    def __init__(self, directory, ttl_s=2.0):
+    def __init__(self, directory, ttl_s=2.0, start_s=20):
         self.state_dir = directory / "state"
         self.logs = directory / "logs"
         self.logs.mkdir()
-        self.ttl_s = ttl_s
+        self.ttl_s, self.start_s = ttl_s, start_s
         self.python = [sys.executable]  # what daemons are started with
         self.agents = []
         self.allocator = None
@@ -38,7 +39,7 @@ class Personal:
             "allocator", "rfaas_allocator", "--state-dir", self.state_dir, "--ttl", f"{self.ttl_s}s", *arguments
         )
         about = self.state_dir / "allocator.json"
-        wait_until(lambda: about.exists() and json.loads(about.read_text())["pid"] == self.allocator.pid, 20)
+        wait_until(lambda: about.exists() and json.loads(about.read_text())["pid"] == self.allocator.pid, self.start_s)
         return self.allocator
 
     def start_agent(self, cores=2, grace_s=5.0, *arguments):
