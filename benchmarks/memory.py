@@ -123,6 +123,7 @@ class Borrowed:
         """Read or write so many bytes at a time, through the region from the beginning to its end."""
         act = self.memory.readinto if what == "read" else self.memory.write
         mine = self.data[:size_bytes]
+        self._at = 0
 
         def step() -> None:
             act(self._at, mine)
