@@ -19,6 +19,7 @@ static uint64_t copied_bytes, sent_bytes, received_bytes;
 
 void *__real_memcpy(void *to, const void *from, size_t size_bytes);
 void *__real_memmove(void *to, const void *from, size_t size_bytes);
+ssize_t __real_send(int fd, const void *bytes, size_t size_bytes, int flags);
 ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
 ssize_t __real_recvmsg(int fd, struct msghdr *message, int flags);
 ssize_t __real_recv(int fd, void *buffer, size_t size_bytes, int flags);
@@ -33,6 +34,13 @@ void *__wrap_memmove(void *to, const void *from, size_t size_bytes)
 {
     copied_bytes += size_bytes;
     return __real_memmove(to, from, size_bytes);
+}
+
+ssize_t __wrap_send(int fd, const void *bytes, size_t size_bytes, int flags)
+{
+    ssize_t n = __real_send(fd, bytes, size_bytes, flags);
+    sent_bytes += n > 0 ? (uint64_t)n : 0;
+    return n;
 }
 
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)

@@ -9,7 +9,7 @@ import pytest
 HERE = Path(__file__).parent
 CORE = HERE.parent.parent / "transport" / "core"
 PAYLOAD_BYTES = 32 << 20
-COUNTED = ("memcpy", "memmove", "sendmsg", "recvmsg", "recv")
+COUNTED = ("memcpy", "memmove", "send", "sendmsg", "recvmsg", "recv")
 
 
 @pytest.fixture(scope="module")
