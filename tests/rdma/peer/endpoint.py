@@ -224,7 +224,7 @@ class Endpoint:
         )
         attributes.path_mtu = min(peer.mtu, self._port.mtu)
         attributes.qp_access_flags = e.IBV_ACCESS_REMOTE_WRITE
-        attributes.min_rnr_timer, attributes.timeout, attributes.retry_cnt, attributes.rnr_retry = 12, 14, 7, 7
+        attributes.min_rnr_timer, attributes.timeout, attributes.retry_cnt, attributes.rnr_retry = 12, 14, 6, 7
         self._pair.to_rts(attributes)
 
     # ---- moving ----

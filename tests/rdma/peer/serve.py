@@ -17,6 +17,7 @@ from endpoint import Endpoint, Port
 
 HEADER_BYTES, WORDS_AT, PAYLOAD_AT = 64, 4, 48  # spec 001 section 1
 READ_BYTES = 65_536
+ANSWER_BYTES = 16_384  # a datagram is one piece of the kernel's memory
 PAUSE_S = 0.001  # a completion queue has no descriptor in pyverbs
 
 
@@ -121,6 +122,7 @@ class Server:
         self._bridges: list[Bridge] = []
         self._n_bridges = 0
         self._ends: dict[int, Endpoint] = {}
+        self._taken: dict[int, bytes] = {}
 
     def run(self) -> None:
         """Until the control socket ends."""
@@ -158,6 +160,7 @@ class Server:
 
     def on_open(self, sockets: list[socket.socket], rkey_xor: int) -> int:
         number = max(self._ends, default=0) + 1
+        self._taken.pop(number, None)
         self._ends[number] = Endpoint(sockets[0], self._port, rkey_xor)
         return number
 
@@ -172,10 +175,11 @@ class Server:
         self._ends[end].send(bytes.fromhex(frame))
 
     def on_take(self, _: list[socket.socket], end: int) -> str:
-        taken = b""
-        while len(taken) < READ_BYTES and (piece := self._ends[end].take()) is not None:
+        taken = self._taken.pop(end, b"")
+        while len(taken) < ANSWER_BYTES and (piece := self._ends[end].take()) is not None:
             taken += piece
-        return taken.hex()
+        self._taken[end] = taken[ANSWER_BYTES:]
+        return taken[:ANSWER_BYTES].hex()
 
     def on_tell(self, _: list[socket.socket], end: int, data: str, **what: Any) -> None:
         self._ends[end].tell(data=bytes.fromhex(data), **what)

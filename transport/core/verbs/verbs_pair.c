@@ -22,7 +22,7 @@ enum {
      * seconds, as over TCP, and a dead peer is known by its socket anyway. Receives are always posted in time, so a receiver
      * that is not ready is waited for (7: always). */
     ACKNOWLEDGE_TIMEOUT = 18,
-    RETRIES = 7,
+    RETRIES = 6, /* not 7: soft-RoCE takes that for "always" too, and would never give up */
     RECEIVER_RETRIES = 7,
     RECEIVER_PAUSE = 12,
     HOPS_MAX = 64,
