@@ -308,12 +308,14 @@ class AgentSide:
     def _on_worker_down(self, lease: Lease, message: Message) -> None:
         slot, generation = int(message["slot"]), int(message["generation"])
         was_up = lease.living.get(slot) == generation
+        is_news = lease.ended.get(slot) != generation
+        lease.ended[slot] = generation
         if was_up:
             del lease.living[slot]
         log.info("worker down lease=%s slot=%d reason_code=%s", lease.lease_id.hex(), slot, message.get("reason_code"))
         failed = message.get("signal") or message.get("exit_status")
         # What a client may read that no worker ever serves; of one whose place is taken nobody has to know.
-        if slot not in lease.living and failed and message.get("reason_code") in _OWN_DOING:
+        if is_news and slot not in lease.living and failed and message.get("reason_code") in _OWN_DOING:
             what = "did not stay" if was_up else "did not come"
             reason = f"a worker on {lease.node} {what}: {message.get('hint') or 'it said nothing'}"
             self.channels.tell(lease, {"m": "queued", "executor": lease.executor, "reason": reason, "hint": ""})

@@ -49,6 +49,7 @@ class Lease:
     closing: bool = False  # draining or given back: no new channel, no renewal once given back
     released: bool = False
     living: dict[int, int] = field(default_factory=dict)  # slot -> generation of its worker
+    ended: dict[int, int] = field(default_factory=dict)  # slot -> generation of the last that went, or never came
     channels: dict[int, Channel] = field(default_factory=dict)
     encrypted_only: bool = False  # its agent takes no others
     no_verbs: str = ""  # why RDMA was tried in vain

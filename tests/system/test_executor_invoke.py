@@ -286,11 +286,12 @@ def test_whoever_wants_to_be_told_is(ex, way):
     assert all(future.done() and not future.running() and not future.cancelled() for future in futures)
 
 
-def test_a_waiting_call_can_be_cancelled_and_a_running_one_by_force(ex):
-    ex.invoke(f.sleep, 0.0)  # the channel knows it from now on
+def test_a_waiting_call_can_be_cancelled_and_a_running_one_by_force(ex, tmp_path):
+    ex.invoke(f.witness_then_wait, tmp_path / "first", tmp_path)  # the channel knows it from now on
     warm(ex)
-    running = ex.submit(f.sleep, 30.0)
+    running = ex.submit(f.witness_then_wait, tmp_path / "ran", tmp_path / "never")
     waiting = [ex.submit(f.add, n, 1) for n in range(3)]
+    wait_until((tmp_path / "ran").exists, TIMEOUT_S, "the first call to run")
     assert waiting[1].cancel()
     assert waiting[1].cancelled()
     with pytest.raises(concurrent.futures.CancelledError):
