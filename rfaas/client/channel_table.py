@@ -123,6 +123,11 @@ class ChannelTable:
             channel.idle = False
             self._idle.remove(channel)
 
+    @property
+    def has_idle(self) -> bool:
+        """True if a worker waits for a call."""
+        return any(channel.usable and not channel.spent for channel in self._idle)
+
     def take_idle(self) -> Channel | None:
         """Spend a credit of the idle channel that was used last; None if all are busy. Whoever gets it uses it now."""
         while self._idle:

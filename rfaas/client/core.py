@@ -142,6 +142,11 @@ class ClientCore:
             Denied: self._target.on_denied,
         }
 
+    @property
+    def has_idle(self) -> bool:
+        """True if a worker that is not on loan waits for a call."""
+        return self._channels.has_idle
+
     def step(self, event: Event, now_s: float) -> list[Effect]:
         """Take one event at `now_s` (monotonic seconds, never going back); Tick does what is due by then.
 

@@ -257,11 +257,16 @@ class IoThread(Books, ABC):
         awaited = self._lane.awaited()
         while awaited:
             awaited.popleft().settle()
-        if self._lane.is_over(time.monotonic()):
-            self._bring_lane_back()
+        if self._lane.is_over(time.monotonic()) or (self._lane.waiting() and self._has_idle()):
+            self._bring_lane_back()  # a worker that has come since, or was busy then, takes part in the next loan
         elif self._lane.waiting() and self._lane.outstanding() != self._n_borrowed:
             self._n_borrowed = self._lane.outstanding()
             self._step(Borrowed(self._n_borrowed))
+
+    def _has_idle(self) -> bool:
+        """True if calls on loan wait for workers while another one is idle."""
+        with self._lock:
+            return self._core.has_idle
 
     def _bring_lane_back(self) -> None:
         """End the loan, if there is one. Calls that were sent on it and not answered become ones like any other."""
