@@ -39,12 +39,12 @@ def found_pythons(versions: list[str]) -> list[tuple[str, str]]:
 
 
 def fresh_tree(folder: Path) -> Path:
-    """Copy the tests, and what they read, to where no source of rfaas is."""
+    """Copy the tests, and what they read or compile, to where no module of rfaas is."""
     tree = folder / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
     without_caches = shutil.ignore_patterns("__pycache__")
-    for name in ("tests", "examples", "docs", "benchmarks"):
+    for name in ("tests", "examples", "docs", "benchmarks", "transport/core"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, tree / name, ignore=without_caches)
     shutil.copy(ROOT / "pyproject.toml", tree)
