@@ -20,6 +20,9 @@ from rfaas.client.events import (
     LeaseGranted,
     Notice,
     Queued,
+    SessionFailed,
+    SessionLost,
+    SessionUp,
     Verdict,
 )
 from rfaas.memory import events as on
@@ -125,12 +128,12 @@ class MemoryCore:
 
     def _on(self, event: on.Event) -> None:
         match event:
-            case on.SessionUp(embedded):
+            case SessionUp(embedded):
                 self._session_up, self._embedded, self._rejoin_at_s = True, embedded, None
                 self._do(on.SayWant(self._target, keep=True))
-            case on.SessionFailed(error):
+            case SessionFailed(error):
                 self._on_no_session(error)
-            case on.SessionLost():
+            case SessionLost():
                 self._on_session_lost()
             case LeaseGranted(lease):
                 self._on_granted(lease)

@@ -16,29 +16,12 @@ from rfaas.client.events import (
     LeaseGranted,
     Notice,
     Queued,
+    SessionFailed,
+    SessionLost,
+    SessionUp,
 )
-from rfaas_transport.errors import RfaasError
 
 # --- events -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, frozen=True)
-class SessionUp:
-    """A session process was joined. `embedded`: it hosts the lender itself."""
-
-    embedded: bool
-
-
-@dataclass(slots=True, frozen=True)
-class SessionFailed:
-    """None could be joined."""
-
-    error: RfaasError
-
-
-@dataclass(slots=True, frozen=True)
-class SessionLost:
-    """The connection to it ended."""
 
 
 @dataclass(slots=True, frozen=True)

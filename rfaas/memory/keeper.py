@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any, Final
 
 from rfaas.client import lifetime, session_events
-from rfaas.client.events import ChannelOpened
+from rfaas.client.events import ChannelOpened, SessionFailed, SessionLost, SessionUp
 from rfaas.client.reclaims import Reclaims
 from rfaas.memory import events as on
 from rfaas.memory.core import MemoryCore, Stage
@@ -223,11 +223,11 @@ class Keeper:
                 wanted=lambda: not self._over,
             )
         except RfaasError as error:
-            self.post(on.SessionFailed(error))
+            self.post(SessionFailed(error))
         except Exception as error:
             failed = AllocatorUnavailable(f"the session process can't be joined: {error!r}")
             failed.__cause__ = error
-            self.post(on.SessionFailed(failed))
+            self.post(SessionFailed(failed))
         else:
             self._joined.append(connection)
             if self._over:  # too late for the thread to see it
@@ -241,7 +241,7 @@ class Keeper:
             connection = self._joined.popleft()
             self._connection = connection
             self._poller.add(connection.fileno(), _SESSION)
-            self._events.appendleft(on.SessionUp(connection.mode == "embedded"))
+            self._events.appendleft(SessionUp(connection.mode == "embedded"))
 
     def _want(self, regions: int, *, keep: bool) -> dict[str, Any]:
         options = self._options
@@ -273,7 +273,7 @@ class Keeper:
         if connection is not None:
             self._poller.remove(connection.fileno())
             connection.close()
-            self._events.append(on.SessionLost())
+            self._events.append(SessionLost())
 
     def _hear(self) -> None:
         """Take what the session process says."""

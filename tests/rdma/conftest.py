@@ -2,6 +2,7 @@
 
 import pytest
 
+from rfaas_transport import verbs
 from support import verbs_peer
 
 
@@ -9,3 +10,10 @@ from support import verbs_peer
 def peer_over_pyverbs(request):
     """Before any test counts processes."""
     yield from verbs_peer.in_session(request.session)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def device():
+    """There is one; the ring takes a skip for a failure."""
+    if problem := verbs.why_not():
+        pytest.skip(f"no RDMA device: {problem}")

@@ -29,12 +29,6 @@ BURST = 500
 ARRAY_BYTES = 1 << 20 if IN_GUEST else 64 << 20
 
 
-@pytest.fixture(autouse=True, scope="module")
-def device():
-    if problem := verbs.why_not():
-        pytest.skip(f"no RDMA device: {problem}")
-
-
 @pytest.fixture(autouse=True)
 def _no_event_log(monkeypatch):
     """It tells of each call, and a loan hides them."""

@@ -40,12 +40,6 @@ BURST = 100
 CONNECTS = scaled(500, 10_000)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def device():
-    if problem := verbs.why_not():
-        pytest.skip(f"no RDMA device: {problem}")
-
-
 @pytest.fixture
 def half():
     """A channel that is being set up, and the plain socket at the other end."""

@@ -25,12 +25,6 @@ GIVEN_UP_S = 60.0  # eight times 1.1 s, of which devices may make four times as 
 TIMEOUT_S = 120.0
 
 
-@pytest.fixture(autouse=True, scope="module")
-def device():
-    if problem := verbs.why_not():
-        pytest.skip(f"no RDMA device: {problem}")
-
-
 def connected():
     left, right = (Channel.from_verbs(sock.detach(), device=DEVICE) for sock in socket.socketpair())
     for channel in (right, left, right):

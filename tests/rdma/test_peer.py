@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from rfaas_transport import verbs
 from rfaas_transport._core import Channel
 from rfaas_transport.errors import ChannelBroken, ChannelClosed
 from rfaas_transport.frame import Decoder, Header, Kind, encode
@@ -26,12 +25,6 @@ DEVICE_GIVES_UP_S = 2.1  # seven times up to four times 67 ms: spec 007 section 
 TIMEOUT_S = 20.0
 REQUEST_BYTES = 16_384
 FRAME = b"".join(encode(Header(kind=Kind.RESULT, call_id=5), [b"true"]))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def device():
-    if problem := verbs.why_not():
-        pytest.skip(f"no RDMA device: {problem}")
 
 
 class End:

@@ -13,6 +13,9 @@ from rfaas.client.events import (
     LeaseGranted,
     Notice,
     Queued,
+    SessionFailed,
+    SessionLost,
+    SessionUp,
     Verdict,
 )
 from rfaas.memory import events as on
@@ -37,7 +40,7 @@ class Region:
         return self.step(on.Tick())
 
     def up(self):
-        self.step(on.SessionUp(embedded=False))
+        self.step(SessionUp(embedded=False))
 
     def lend(self, name=b"a", number=1, node="n1"):
         """A lender comes, with its channel."""
@@ -65,7 +68,7 @@ def farewell(number=1, code=ReasonCode.SLURM_PREEMPT, hint=""):
 def test_it_joins_wants_one_region_and_uses_the_channel_that_comes():
     region = Region()
     assert region.did == [on.Join()]
-    assert region.step(on.SessionUp(embedded=True)) == [on.SayWant(1, keep=True)]
+    assert region.step(SessionUp(embedded=True)) == [on.SayWant(1, keep=True)]
     assert region.core.stage is Stage.WAITING
     assert region.lend() == [on.Use(1)]
     assert (region.core.stage, region.core.node, region.core.lease_id) == (Stage.SERVING, "n1", b"a")
@@ -73,14 +76,14 @@ def test_it_joins_wants_one_region_and_uses_the_channel_that_comes():
 
 def test_without_a_session_process_it_fails_with_that_error():
     region = Region()
-    assert region.step(on.SessionFailed(rfaas.AllocatorUnavailable("not in time"))) == []
+    assert region.step(SessionFailed(rfaas.AllocatorUnavailable("not in time"))) == []
     assert region.pass_time(1.0) == [on.Join()]
     region.now_s += JOIN_PATIENCE_S
-    region.step(on.SessionFailed(rfaas.AllocatorUnavailable("nobody")))
+    region.step(SessionFailed(rfaas.AllocatorUnavailable("nobody")))
     assert isinstance(region.error(), rfaas.AllocatorUnavailable)
     assert region.core.stage is Stage.LOST
     region = Region()
-    region.step(on.SessionFailed(rfaas.VersionMismatch("newer")))
+    region.step(SessionFailed(rfaas.VersionMismatch("newer")))
     assert isinstance(region.error(), rfaas.VersionMismatch)
 
 
@@ -229,21 +232,21 @@ def test_a_copy_that_was_cut_off_by_a_broken_channel_goes_on_over_the_next():
 
 def test_a_lost_session_process_is_joined_again_with_what_is_held():
     region = Region().serving()
-    [join] = region.step(on.SessionLost())
+    [join] = region.step(SessionLost())
     [(lease, opened)] = join.resume
     assert (lease.lease, opened.info.number) == (b"a", 1)
-    assert region.step(on.SessionFailed(rfaas.AllocatorUnavailable("not yet"))) == []
+    assert region.step(SessionFailed(rfaas.AllocatorUnavailable("not yet"))) == []
     [again] = region.pass_time(1.0)
     assert again == join
-    assert region.step(on.SessionUp(embedded=False)) == [on.SayWant(1, keep=True)]
+    assert region.step(SessionUp(embedded=False)) == [on.SayWant(1, keep=True)]
     assert region.core.stage is Stage.SERVING
 
 
 def test_an_embedded_session_process_takes_its_lender_along():
     region = Region()
-    region.step(on.SessionUp(embedded=True))
+    region.step(SessionUp(embedded=True))
     region.lend()
-    region.step(on.SessionLost())
+    region.step(SessionLost())
     assert region.error().reason_code is ReasonCode.AGENT_LOST
 
 
