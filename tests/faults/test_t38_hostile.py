@@ -15,6 +15,7 @@ import pytest
 
 import rfaas
 from rfaas import ReasonCode
+from rfaas.session import environment
 from support import hostile
 from support.invariants import assert_kept
 from support.leftovers import alive, children, shared_memory
@@ -42,6 +43,8 @@ class Pool:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RFAAS_EVENT_LOG", str(self.events))
             patch.setenv("TMPDIR", str(self.temporary))
+            # What other tests of this run imported is not to be imported again by a template that takes another's place.
+            patch.setattr(environment, "PRELOADED", ())
             self.residue = Residue(self.events)
             self.ex = rfaas.Executor(WORKERS, allocator="embedded", memory="512MiB")
             self.fill()
