@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, overload
 
+from rfaas.output_room import new_room
 from rfaas_transport._core import DEFAULT_MAX_PAYLOAD_BYTES
 from rfaas_transport.errors import ConfigError, FunctionError, PayloadTooLarge, SerializationError
 from rfaas_transport.manifest import digest
@@ -384,20 +385,3 @@ def get_include() -> str:
     if (source / "rfaas_function.h").is_file():
         return str(source)
     raise ConfigError("this installation of rfaas has no headers", hint="install rfaas from its wheel")
-
-
-def new_room(capacity_bytes: int) -> bytearray | memoryview:
-    """Zeroed memory; of what is large only what is written to is taken.
-
-    Raises:
-        MemoryError: there is not so much.
-    """
-    if capacity_bytes <= 1 << 16:
-        return bytearray(capacity_bytes)
-    import mmap
-
-    no_reserve = 0x4000  # MAP_NORESERVE, which Python has no name for before 3.13
-    try:
-        return memoryview(mmap.mmap(-1, capacity_bytes, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | no_reserve))
-    except OSError as error:
-        raise MemoryError(f"an output of {capacity_bytes} bytes can't be mapped: {error.strerror}") from error

@@ -9,6 +9,7 @@ import ctypes
 import os
 from typing import Final
 
+from rfaas.output_room import new_room
 from rfaas_transport.errors import ConfigError
 from rfaas_transport.shared_library import path_for_loading, seal
 
@@ -64,8 +65,6 @@ class NativeHere:
 
     def call(self, data: memoryview, capacity_bytes: int) -> tuple[int, int, memoryview]:
         """Call it; return its value, how many bytes it says it wrote, and the output."""
-        from rfaas.functions import new_room
-
         given = memoryview(new_room(data.nbytes + PAGE + (1 << 16)))  # large enough to begin on a page
         room = memoryview(new_room(capacity_bytes + PAGE + (1 << 16)))
         given[: data.nbytes] = data

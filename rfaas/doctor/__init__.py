@@ -4,6 +4,7 @@ Must not change anything but a probe file of its own, need no allocator, and nev
 be made is a finding. Each check is a function that yields findings.
 """
 
-from rfaas.doctor.finding import Finding, Severity, examine
+from rfaas.doctor.checks import examine
+from rfaas.doctor.finding import Finding, Severity
 
 __all__ = ["Finding", "Severity", "examine"]

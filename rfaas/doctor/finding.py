@@ -1,9 +1,7 @@
-"""Findings, and the list of all checks."""
+"""What a check found, in the form that all of them use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 Severity = Literal["ok", "info", "warning", "error"]
@@ -25,32 +23,3 @@ class Finding(NamedTuple):
     severity: Severity
     text: str
     remedy: str = ""
-
-
-def examine(state_dir: Path) -> list[Finding]:
-    """Make every check, in order."""
-    from rfaas.doctor import cluster, host, rdma, state
-
-    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        *(host.interpreter, host.packages, host.settings, host.limits, host.shared_memory, host.rdma),
-        *(rdma.library, rdma.pyverbs, host.encryption),
-        *(host.clock, host.cgroup),
-        lambda: state.directory(state_dir),
-        lambda: state.locks(state_dir),
-        lambda: state.space(state_dir),
-        lambda: state.daemons(state_dir),
-        lambda: state.allocator(state_dir),
-        lambda: state.listening(state_dir),
-        *(cluster.munge, cluster.slurm),
-    )
-    return [finding for check in checks for finding in _made(check)]
-
-
-def _made(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    try:
-        yield from check()
-    except Exception as error:  # one check must not hide the others
-        name = getattr(check, "__name__", "check")
-        yield Finding(
-            name, "warning", f"could not be checked: {type(error).__name__}: {error}", "report this as a fault"
-        )

@@ -12,32 +12,6 @@
 static const int64_t spin_default_ns = 100000;
 static const int64_t connect_default_ns = 30000000000; /* a cold interpreter on a busy shared file system needs its time */
 
-/* ---- forks ---- */
-
-static volatile unsigned forks; /* of which this process is the child */
-static pthread_once_t watching_forks = PTHREAD_ONCE_INIT;
-
-static void count_fork(void)
-{
-    forks++;
-}
-
-static void watch_forks(void)
-{
-    pthread_atfork(NULL, NULL, count_fork);
-}
-
-bool entry_is_allowed(const rfaas_client *client)
-{
-    return client->fork_generation == forks;
-}
-
-int entry_refused(rfaas_error *error)
-{
-    return say_error(error, RFAAS_ERROR_FORKED, "call rfaas_connect in this process",
-                     "this client belongs to the process that connected, of which this one is a fork");
-}
-
 /* ---- options ---- */
 
 void rfaas_options_init(rfaas_options *options, size_t struct_size)
@@ -132,7 +106,7 @@ static rfaas_client *make_client(const rfaas_options *options, rfaas_error *erro
                   "the system gave no descriptor, or hides this process's own start time");
         return NULL;
     }
-    client->fork_generation = forks;
+    client->fork_generation = entry_forks();
     client->spin_ns = spin_time_ns(options->spin_for_s);
     client->connect_timeout_ns =
         options->connect_timeout_s < 0 ? connect_default_ns : (int64_t)(options->connect_timeout_s * 1e9);
@@ -162,7 +136,6 @@ int rfaas_connect(const rfaas_options *options, rfaas_client **client, rfaas_err
     if (!take_options(&taken, options))
         return say_error(error, RFAAS_ERROR_ARGUMENT, "call rfaas_options_init(&options, sizeof options) first",
                          "these are no rfaas_options of any version");
-    pthread_once(&watching_forks, watch_forks);
     rfaas_client *made = make_client(&taken, error);
     if (made == NULL)
         return error != NULL && error->struct_size >= 2 * sizeof(uint32_t) ? error->code : RFAAS_ERROR_NO_MEMORY;

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "client_core.h"
+#include "clock.h"
 #include "pack.h"
 #include "poller.h"
 #include "rfaas_channel.h"
@@ -93,8 +94,6 @@ struct rfaas_client {
     char placement[16], transport[16];
 };
 
-int64_t client_now_ns(void);
-
 /* Carries out what the core wants. */
 void client_do_effects(rfaas_client *client);
 
@@ -117,7 +116,8 @@ void result_take(port *from, const rfaas_frame *frame, int64_t now_ns);
 
 /* ---- session.c ---- */
 
-void session_serve(rfaas_client *client);
+/* One packet; false: nothing is there, or the connection has ended. */
+bool session_serve(rfaas_client *client);
 void session_flush(rfaas_client *client);
 void session_want(rfaas_client *client, uint64_t workers);
 void session_interrupt(rfaas_client *client, uint64_t channel, uint64_t call_id);

@@ -1,7 +1,6 @@
 /* drive.c - how a waiting thread makes progress: it polls for a moment, then sleeps; one thread does it for all. */
 #include <errno.h>
 #include <sched.h>
-#include <time.h>
 
 #include "entries.h"
 
@@ -9,32 +8,12 @@ enum {
     TOKENS = 64,
     LOOKS_A_CLOCK = 64,
     SLICES_AT_ONCE = 8,
+    PACKETS_A_TURN = 64,
     TURNS_A_GLANCE = 256, /* of a thread that is never without results: then it asks all descriptors too */
 };
 
 static const int64_t yield_after_ns = 20000;  /* a worker that answers at all at once has answered by then */
 static const int64_t taken_away_ns = 200000;  /* a yield that took so long let somebody else run: others want the CPU */
-
-int64_t client_now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-void entry_lock(rfaas_client *client)
-{
-    if (pthread_mutex_trylock(&client->lock) == 0)
-        return;
-    atomic_fetch_add(&client->wanting, 1);
-    pthread_mutex_lock(&client->lock);
-    atomic_fetch_sub(&client->wanting, 1);
-}
-
-void entry_unlock(rfaas_client *client)
-{
-    pthread_mutex_unlock(&client->lock);
-}
 
 void client_do_effects(rfaas_client *client)
 {
@@ -169,10 +148,17 @@ static bool fall_asleep(rfaas_client *client)
     return quiet;
 }
 
+/* What a packet means is done before the next is read: that may be about a channel which this one brought. */
+static void serve_session(rfaas_client *client)
+{
+    for (int i = 0; i < PACKETS_A_TURN && session_serve(client); i++)
+        client_do_effects(client);
+}
+
 static void serve_token(rfaas_client *client, uint64_t token)
 {
     if (token == 0) {
-        session_serve(client);
+        serve_session(client);
     } else if (token == 1) {
         join_serve(client);
     } else {

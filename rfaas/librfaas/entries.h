@@ -4,6 +4,9 @@
 
 #include "client.h"
 
+/* Of how many forks this process is the child, as far as they happened since somebody first asked. */
+unsigned entry_forks(void);
+
 /* False in a forked child, where the lock may be held by a thread that is not there. */
 bool entry_is_allowed(const rfaas_client *client);
 int entry_refused(rfaas_error *error);

@@ -8,7 +8,7 @@
 
 #include "client.h"
 
-enum { DESCRIPTORS_MAX = 8, PACKETS_A_TURN = 64, LEAVE_WAIT_MS = 1000 };
+enum { DESCRIPTORS_MAX = 8, LEAVE_WAIT_MS = 1000 };
 
 /* ---- sending ---- */
 
@@ -264,7 +264,6 @@ static void take_descriptors(struct msghdr *header, int fds[DESCRIPTORS_MAX], si
     }
 }
 
-/* One packet; false: nothing is there, or the connection has ended. */
 static bool serve_packet(rfaas_client *client)
 {
     union {
@@ -300,16 +299,11 @@ static bool serve_packet(rfaas_client *client)
     return whole && client->session_fd >= 0;
 }
 
-void session_serve(rfaas_client *client)
+bool session_serve(rfaas_client *client)
 {
     if (client->session_fd >= 0 && client->unsent.size_bytes > 0)
         session_flush(client);
-    for (int i = 0; client->session_fd >= 0 && i < PACKETS_A_TURN; i++) {
-        bool more = serve_packet(client);
-        client_do_effects(client);
-        if (!more)
-            return;
-    }
+    return client->session_fd >= 0 && serve_packet(client);
 }
 
 /* ---- leaving ---- */

@@ -12,7 +12,8 @@ import pytest
 import rfaas
 from rfaas.client.byte_results import Room
 from rfaas.client.serial import FunctionCache, load_result
-from rfaas.functions import NativeFunction, RawFunction, new_room
+from rfaas.functions import NativeFunction, RawFunction
+from rfaas.output_room import new_room
 from rfaas_transport.frame import Status
 from rfaas_transport.manifest import decode_manifest, digest
 from rfaas_transport.shared_library import this_isa
