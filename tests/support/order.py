@@ -1,4 +1,4 @@
-"""Files with a test of twenty seconds or more begin first: one that began last would keep one worker busy, all others idle.
+"""Files with a test of twenty seconds or more begin first: one that began last would keep one worker busy, others idle.
 
 What is listed is what was seen on two CPUs with a worker more than these, longest first; it decides nothing but time.
 """
