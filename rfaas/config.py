@@ -253,18 +253,7 @@ def make_config(
     Raises:
         ConfigError: a value is wrong; the message says which, and what would be right.
     """
-    if transport_security not in SECURITIES:
-        wrong = f"transport_security={transport_security!r} is not one of {', '.join(SECURITIES)}"
-        raise ConfigError(wrong, hint='leave it at "trusted"')
-    if transport_security == "encrypt":
-        tls.require()
-    if transport not in TRANSPORTS:
-        raise ConfigError(f"transport={transport!r} is not one of {', '.join(TRANSPORTS)}", hint='leave it at "auto"')
-    if transport == "verbs":
-        if transport_security == "encrypt":
-            wrong = 'transport="verbs" with transport_security="encrypt": what goes over RDMA is not encrypted'
-            raise ConfigError(wrong, hint='leave transport at "auto", which takes TCP then')
-        verbs.require()
+    _check_medium(transport, transport_security)
     if placement not in PLACEMENTS:
         raise ConfigError(f"placement={placement!r} is not one of {', '.join(PLACEMENTS)}", hint='leave it at "pack"')
     choice = choose_allocator(allocator, environ)
@@ -290,6 +279,21 @@ def make_config(
         arena_bytes=arena_bytes // 4096 * 4096,
         array_memory_bytes=array_memory_bytes,
     )
+
+
+def _check_medium(transport: str, transport_security: str) -> None:
+    if transport_security not in SECURITIES:
+        wrong = f"transport_security={transport_security!r} is not one of {', '.join(SECURITIES)}"
+        raise ConfigError(wrong, hint='leave it at "trusted"')
+    if transport_security == "encrypt":
+        tls.require()
+    if transport not in TRANSPORTS:
+        raise ConfigError(f"transport={transport!r} is not one of {', '.join(TRANSPORTS)}", hint='leave it at "auto"')
+    if transport == "verbs":
+        if transport_security == "encrypt":
+            wrong = 'transport="verbs" with transport_security="encrypt": what goes over RDMA is not encrypted'
+            raise ConfigError(wrong, hint='leave transport at "auto", which takes TCP then')
+        verbs.require()
 
 
 def check_worker_life(initializer: object, initargs: object, max_tasks_per_child: object) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from hypothesis import settings
 
 import cluster.fixtures
+from support import order
 from support.figures import FiguresAreShown, ResultsAreWritten
 from support.nothing_left import _nothing_is_left_running as _nothing_is_left_running  # autouse, in every ring
 from support.skips import SkipsAreFailures
@@ -18,6 +19,7 @@ settings.load_profile("rfaas")
 
 def pytest_configure(config):
     config.pluginmanager.register(cluster.fixtures, "cluster-fixtures")
+    config.pluginmanager.register(order, "order")
     if hasattr(config, "workerinput"):
         _separate_temporary_files(config.option.basetemp)
         return  # what follows reads reports, and those of pytest-xdist's workers all come to the process that reports

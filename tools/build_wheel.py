@@ -2,8 +2,9 @@
 
 usage: python tools/build_wheel.py [INTERPRETER]
 
-Must run on the standard library and pip alone. Wheels are kept in `.cache/wheels/<hash of the sources>/`; those of
-earlier states are removed.
+It is built from the sdist, as it is where a package index has no wheel for a machine: what is tested with it shows that
+the sdist is whole, too. Must run on the standard library and pip alone. Both are kept in
+`.cache/wheels/<hash of the sources>/`; those of earlier states are removed.
 """
 
 import fcntl
@@ -12,6 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +33,9 @@ SOURCES = (
     "slurm_plugin",
 )
 NOT_SOURCES = ("__pycache__", ".so", ".pyc")
+
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+BUILD_SDIST = "import sys, scikit_build_core.build as backend; backend.build_sdist(sys.argv[1])"
 
 
 def source_files() -> list[Path]:
@@ -57,6 +63,28 @@ def interpreter_id(python: str) -> str:
     return f"{version}-{hashlib.sha256(prefix.encode()).hexdigest()[:8]}"
 
 
+def sdist(folder: Path) -> Path:
+    """Return the sdist of this tree in `folder`, making it when it is not there yet.
+
+    Raises:
+        subprocess.CalledProcessError: it failed, with its output on stderr; nothing is kept.
+    """
+    if not list(folder.glob("*.tar.gz")):
+        requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            # pip makes no sdists: the back-end is asked, with the packages that pyproject.toml says it needs.
+            backend = ["install", "--quiet", "--target", f"{scratch}/backend", *requires]
+            subprocess.run([*PIP, *backend], check=True, stdout=sys.stderr)
+            env = {**os.environ, "PYTHONPATH": f"{scratch}/backend"}
+            ask = [sys.executable, "-c", BUILD_SDIST, scratch]
+            subprocess.run(ask, cwd=ROOT, env=env, check=True, stdout=sys.stderr)
+            (archive,) = Path(scratch).glob("*.tar.gz")
+            os.replace(archive, folder / archive.name)
+    (found,) = folder.glob("*.tar.gz")
+    return found
+
+
 def build(python: str) -> Path:
     """Return the wheel of the present sources for `python`, building it when it is not there yet.
 
@@ -75,9 +103,8 @@ def build(python: str) -> Path:
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             # Our own pip on behalf of the other interpreter, which may have none (Debian's has not).
-            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
-            wheel_of = ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(partial), str(ROOT)]
-            subprocess.run([*pip, *wheel_of], check=True, stdout=sys.stderr)
+            wheel_of = ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(partial), str(sdist(current))]
+            subprocess.run([*PIP, "--python", python, *wheel_of], check=True, stdout=sys.stderr)
             os.replace(partial, folder)
         (wheel,) = folder.glob("*.whl")
         return wheel

@@ -16,7 +16,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rfaas.control.address import AllocatorAddress, check_private
@@ -99,67 +100,28 @@ async def _serve(options: argparse.Namespace) -> int:
     soft_limit = raise_limit()
     secret = read_secret(options.state_dir)
     where_is = _finder(options, secret)
-    environ: Mapping[str, str] = os.environ if options.from_slurm else {}
-    job_id = options.job_id or environ.get("SLURM_JOB_ID", "")
-    node = options.node or environ.get("SLURMD_NODENAME") or socket.gethostname()
-    incarnation = str(Incarnation.of_this_node(node))
-    key = _key(options, incarnation, job_id, secret)
-    slice_id = SliceId(hashlib.sha256(key.encode()).digest()[:16])
+    name = _Name.of(options, secret)
     # Before the sweep, which would kill the workers of one that lives.
-    claimed = by_hand.claim(slice_id, options.label) if options.by_hand or options.local else None
-    clean = await asyncio.to_thread(sweep, slice_id)
+    claimed = by_hand.claim(name.slice_id, options.label) if options.by_hand or options.local else None
+    clean = await asyncio.to_thread(sweep, name.slice_id)
     host = _listen_host(options, where_is)
     listener, address = listen_at(host, options.port_range) if host else listen_here()
-    offered = Slice(
-        slice_id,
-        node,
-        options.cores,
-        options.memory_bytes,
-        address,
-        key=f"job {job_id} on {node}" if job_id else f"by hand on {node}" if options.by_hand else f"local on {node}",
-        job_id=job_id,
-        end_in_s=end_in_s(options.end_in_s, environ),
-        grace_s=options.grace_s,
-        submit_time_s=options.submit_time,
-        incarnation=incarnation,
-    )
     settings = Settings.load()
-    encrypted_only = settings.value("agent.transport_security") == "encrypt"
-    if encrypted_only:
-        tls.require()
-    config = AgentConfig(
-        offered,
-        secrets.token_bytes(16),
-        drain_s=max(0.0, options.grace_s - 1.0) if options.drain_s is None else options.drain_s,
-        cpus=cpus_to_pin(options.cores),
-        clean=clean,
-        abandoned_after_s=options.abandoned_after_s,
-        encrypted_only=encrypted_only,
-        cannot_encrypt="" if address.startswith("unix:") else tls.why_not(),
-    )
+    config = _config(options, name, address, settings, clean=clean)
     most_tasks = settings.value("agent.tasks_per_worker")
-    surroundings = Surroundings(node, slice_id, sched=options.sched, descriptors=soft_limit, most_tasks=most_tasks)
-    words = by_hand.Announcer(options.say, _about(offered)) if options.say else None
-
-    async def dial() -> Link[AgentMessage, AllocatorToAgent]:
-        try:
-            return await dial_agent(where_is())
-        except (OSError, RfaasError) as error:
-            if words is not None:
-                words.unreachable(error)
-            raise
-
-    on_record = words.happened if words is not None else None
+    words = by_hand.Announcer(options.say, _about(config.slice)) if options.say else None
     agent = Agent(
         config,
-        dial,
+        _dialer(where_is, words),
         secret,
         listener=listener,
-        surroundings=surroundings,
-        on_record=on_record,
+        surroundings=Surroundings(
+            name.node, name.slice_id, sched=options.sched, descriptors=soft_limit, most_tasks=most_tasks
+        ),
+        on_record=words.happened if words is not None else None,
         options=socket_options(settings),
     )
-    log.info("agent serves node=%s cores=%d address=%s", node, options.cores, address)
+    log.info("agent serves node=%s cores=%d address=%s", name.node, options.cores, address)
     status = await run_until_reclaimed(agent)
     if words is not None:
         words.left()
@@ -169,6 +131,85 @@ async def _serve(options: argparse.Namespace) -> int:
     # two cores, 2026-11), and there is nothing left that it would save.
     logging.shutdown()
     os._exit(status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """What tells a slice from all others, and what people call it."""
+
+    slice_id: SliceId
+    node: str
+    incarnation: str
+    job_id: str
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, secret: bytes) -> _Name:
+        environ = _slurm(options)
+        job_id = options.job_id or environ.get("SLURM_JOB_ID", "")
+        node = options.node or environ.get("SLURMD_NODENAME") or socket.gethostname()
+        incarnation = str(Incarnation.of_this_node(node))
+        key = _key(options, incarnation, job_id, secret)
+        return cls(SliceId(hashlib.sha256(key.encode()).digest()[:16]), node, incarnation, job_id)
+
+    def spoken(self, options: argparse.Namespace) -> str:
+        """As `rfaas status` shows it."""
+        source = f"job {self.job_id}" if self.job_id else "by hand" if options.by_hand else "local"
+        return f"{source} on {self.node}"
+
+
+def _slurm(options: argparse.Namespace) -> Mapping[str, str]:
+    """Slurm's variables, where they are to be believed."""
+    return os.environ if options.from_slurm else {}
+
+
+def _config(options: argparse.Namespace, name: _Name, address: str, settings: Settings, *, clean: bool) -> AgentConfig:
+    """What is offered, and how the agent is to go about it.
+
+    Raises:
+        ConfigError: only encrypted calls are wished for, and this rfaas was built without OpenSSL.
+    """
+    offered = Slice(
+        name.slice_id,
+        name.node,
+        options.cores,
+        options.memory_bytes,
+        address,
+        key=name.spoken(options),
+        job_id=name.job_id,
+        end_in_s=end_in_s(options.end_in_s, _slurm(options)),
+        grace_s=options.grace_s,
+        submit_time_s=options.submit_time,
+        incarnation=name.incarnation,
+    )
+    encrypted_only = settings.value("agent.transport_security") == "encrypt"
+    if encrypted_only:
+        tls.require()
+    return AgentConfig(
+        offered,
+        secrets.token_bytes(16),
+        drain_s=max(0.0, options.grace_s - 1.0) if options.drain_s is None else options.drain_s,
+        cpus=cpus_to_pin(options.cores),
+        clean=clean,
+        abandoned_after_s=options.abandoned_after_s,
+        encrypted_only=encrypted_only,
+        cannot_encrypt="" if address.startswith("unix:") else tls.why_not(),
+    )
+
+
+def _dialer(
+    where_is: Callable[[], AllocatorAddress], words: by_hand.Announcer | None
+) -> Callable[[], Awaitable[Link[AgentMessage, AllocatorToAgent]]]:
+    """How to reach the allocator; who watches is told when that fails."""
+
+    async def dial() -> Link[AgentMessage, AllocatorToAgent]:
+        try:
+            return await dial_agent(where_is())
+        except (OSError, RfaasError) as error:
+            if words is not None:
+                words.unreachable(error)
+            raise
+
+    return dial
 
 
 def _finder(options: argparse.Namespace, secret: bytes) -> Callable[[], AllocatorAddress]:

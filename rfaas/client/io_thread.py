@@ -190,7 +190,7 @@ class IoThread(Books, ABC):
                 self._read(port)
             if self._lane.may_lend(time.monotonic()):  # before the caller wakes up, and comes back
                 self._lend_idle()
-        if self._lane.waiting():
+        if self._idles_beside_loan():
             self._bring_lane_back()  # for the worker that has just become idle
         self._resolve()
 
@@ -257,14 +257,16 @@ class IoThread(Books, ABC):
         awaited = self._lane.awaited()
         while awaited:
             awaited.popleft().settle()
-        if self._lane.is_over(time.monotonic()) or (self._lane.waiting() and self._has_idle()):
+        if self._lane.is_over(time.monotonic()) or self._idles_beside_loan():
             self._bring_lane_back()  # a worker that has come since, or was busy then, takes part in the next loan
         elif self._lane.waiting() and self._lane.outstanding() != self._n_borrowed:
             self._n_borrowed = self._lane.outstanding()
             self._step(Borrowed(self._n_borrowed))
 
-    def _has_idle(self) -> bool:
-        """True if calls on loan wait for workers while another one is idle."""
+    def _idles_beside_loan(self) -> bool:
+        """True if calls wait for the workers on loan while another one is idle."""
+        if not self._lane.waiting():
+            return False
         with self._lock:
             return self._core.has_idle
 

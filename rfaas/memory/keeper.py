@@ -15,15 +15,16 @@ import time
 from collections import deque
 from typing import Any, Final
 
-from rfaas.client import lifetime, session_events
-from rfaas.client.events import ChannelOpened, SessionFailed, SessionLost, SessionUp
+from rfaas.client import lifetime
+from rfaas.client.events import ChannelOpened, SessionFailed
 from rfaas.client.reclaims import Reclaims
+from rfaas.client.session_line import LEAVE_WAIT_S, SessionLine
 from rfaas.memory import events as on
 from rfaas.memory.core import MemoryCore, Stage
 from rfaas.memory.gate import Gate, Wire, copy
 from rfaas.memory.options import MemoryOptions
 from rfaas.memory.spill import SpillFile
-from rfaas.session.connection import SessionConnection, SessionEnded
+from rfaas.session.connection import SessionConnection
 from rfaas.session.start import connect
 from rfaas_transport import shared_memory, tls
 from rfaas_transport._core import Channel, Poller, RegionClient
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 
 EXECUTOR: Final = 1  # the session process's number of our only want
 JOIN_TIMEOUT_S: Final = 30.0
-LEAVE_WAIT_S: Final = 1.0  # for the embedded session process to take its leave after ours
 _SESSION: Final = 1  # the poller's token
 CLOSED: Final = "the remote memory is closed"
 
@@ -45,10 +45,10 @@ class Keeper:
         self._options = options
         self._client_id = secrets.token_bytes(16)
         self._poller = Poller()
+        self._line = SessionLine(self._poller, _SESSION)
         self._core = MemoryCore(options.when_reclaimed, options.acquire_timeout_s, _now_s())
         self._events: deque[on.Event] = deque()
         self._joined: deque[SessionConnection] = deque()
-        self._connection: SessionConnection | None = None
         self._wires: dict[int, Wire] = {}
         self._spill: SpillFile | None = None
         self._copier: threading.Thread | None = None
@@ -113,8 +113,7 @@ class Keeper:
         self._over = True
         for wire in self._wires.values():
             wire.drop_in_child()
-        if self._connection is not None:
-            self._connection.close()
+        self._line.close_in_forked_child()
 
     # --- the thread ---------------------------------------------------------------------------------------------
 
@@ -198,15 +197,7 @@ class Keeper:
 
     def _leave(self) -> None:
         self._take_joined()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(SessionEnded, ProtocolError):
-                connection.send({"m": "leave"})
-                session_events.wait_for_end(
-                    connection, self._poller, LEAVE_WAIT_S if connection.mode == "embedded" else 0
-                )
-            self._poller.remove(connection.fileno())
-            connection.close()
+        self._line.leave(LEAVE_WAIT_S if self._line.mode == "embedded" else 0)
 
     # --- the session process ------------------------------------------------------------------------------------
 
@@ -238,10 +229,7 @@ class Keeper:
 
     def _take_joined(self) -> None:
         while self._joined:
-            connection = self._joined.popleft()
-            self._connection = connection
-            self._poller.add(connection.fileno(), _SESSION)
-            self._events.appendleft(SessionUp(connection.mode == "embedded"))
+            self._events.appendleft(self._line.take(self._joined.popleft()))
 
     def _want(self, regions: int, *, keep: bool) -> dict[str, Any]:
         options = self._options
@@ -260,49 +248,17 @@ class Keeper:
         }
 
     def _say(self, message: dict[str, Any]) -> None:
-        if self._connection is None:
-            return
-        try:
-            self._connection.send(message)
-            self._poller.want_write(self._connection.fileno(), self._connection.wants_write)
-        except SessionEnded:
-            self._lose_session()
-
-    def _lose_session(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._poller.remove(connection.fileno())
-            connection.close()
-            self._events.append(SessionLost())
+        lost = self._line.say(message)
+        if lost is not None:
+            self._events.append(lost)
 
     def _hear(self) -> None:
         """Take what the session process says."""
-        try:
-            while self._connection is not None:
-                if self._connection.wants_write:
-                    self._connection.flush()
-                    self._poller.want_write(self._connection.fileno(), self._connection.wants_write)
-                received = self._connection.receive()
-                if received is None:
-                    return
-                self._understand(*received)
-        except (SessionEnded, ProtocolError) as end:
-            log.debug("session connection ended: %s", end)
-            self._lose_session()
-
-    def _understand(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        try:
-            event = session_events.parse(message)
-        except (KeyError, TypeError, ValueError) as error:
-            session_events.close_all(descriptors)
-            raise ProtocolError(f"message {message.get('m')!r} of the session process: {error!r}") from error
-        if isinstance(event, ChannelOpened):
-            if descriptors:
-                self._open(event, descriptors.pop(0))
-        elif isinstance(event, on.Event):
-            session_events.log_news(event)
-            self._events.append(event)
-        session_events.close_all(descriptors)
+        for event, descriptor in self._line.hear():
+            if isinstance(event, ChannelOpened) and descriptor is not None:
+                self._open(event, descriptor)
+            elif isinstance(event, on.Event):
+                self._events.append(event)
 
     def _open(self, opened: ChannelOpened, descriptor: int) -> None:
         """Make a channel of a connection; one that can't be is the core's to hear of."""

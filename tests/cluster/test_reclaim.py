@@ -20,7 +20,7 @@ from support.waiting import wait_until
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.figures]
 
 RIGID_JOBS = 20
-BASELINE_JOBS = 10
+BASELINE_JOBS = 6
 RIGID_NODES = 2
 RUN_S = 60.0
 HELLO = "import os, rfaas\nwith rfaas.Executor() as ex: print(ex.submit(os.uname).result()[1])\n"

@@ -1,7 +1,7 @@
 """T04: kill -9 of an agent, 100 times: its workers gone within 1 s, futures typed within 2 s, and its successor grants
 nothing before everything of the dead one is gone, also what functions left running.
 
-Scaled: ten times in `make test`.
+Scaled: four times in `make test`.
 """
 
 import os
@@ -24,7 +24,7 @@ from support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.timeout(timeout_s())]
 
-KILLS = scaled(6, 100)
+KILLS = scaled(4, 100)
 GONE_GOAL_S = 1.0
 TYPED_GOAL_S = 2.0
 

@@ -1,7 +1,7 @@
 """T06: kill -9 of a client that holds 8 leases, 100 times: its cores are free within TTL + 1 s and nothing is left.
 
 Another program of the same session process notices nothing; a child of the dead one that holds copies of all its
-sockets keeps nothing. Scaled: nine times in `make test`.
+sockets keeps nothing. Scaled: three times in `make test`.
 """
 
 import os
@@ -20,7 +20,7 @@ from support.witness import Witness
 
 pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.timeout(timeout_s())]
 
-KILLS = scaled(6, 100)
+KILLS = scaled(3, 100)
 LEASES = 8
 OTHERS = 2  # workers of the program that goes on
 GOAL_S = TTL_S + 1.0
@@ -95,7 +95,7 @@ def test_a_client_and_its_session_process_at_once(ring):
     """Nobody is left to say anything: the cores are free when the lease has expired."""
     source = seeded("client and session")
     free_s = []
-    for round_ in range(scaled(4, 20)):
+    for round_ in range(scaled(2, 20)):
         witness = Witness(ring.directory / f"witness-{round_}")
         program, child = ring.start_client(witness.path, 1, ("alone", "copy")[round_ % 2], executors=LEASES)
         pause(source, 0.0)
@@ -115,7 +115,7 @@ def test_a_client_and_its_session_process_at_once(ring):
 def test_an_embedded_client(alone):
     source = seeded("client, embedded")
     gone_s = []
-    for round_ in range(scaled(4, 20)):
+    for round_ in range(scaled(2, 20)):
         program, child = alone.start_client(alone.witness, 2, ("alone", "copy")[round_ % 2], "embedded")
         pause(source, 0.0)
         killed_s = alone.kill(program.pid)

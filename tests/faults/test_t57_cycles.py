@@ -1,7 +1,7 @@
 """T57: after 1,000 lease cycles all daemons and the client hold what they held before: descriptors, threads, children,
 shared memory, temporary files, control groups, sockets.
 
-A cycle: an executor of one to four workers, some calls, and its end. Scaled: a hundred cycles in `make test`.
+A cycle: an executor of one to four workers, some calls, and its end. Scaled: forty cycles in `make test`.
 """
 
 import os
@@ -18,7 +18,7 @@ from support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.timeout(timeout_s())]
 
-WARM_UP, CYCLES = 10, scaled(100, 1_000)
+WARM_UP, CYCLES = 10, scaled(40, 1_000)
 EMBEDDED_CYCLES = scaled(4, 100)
 SETTLE_S = 30.0  # until connections and threads that linger have gone
 

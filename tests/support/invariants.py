@@ -43,3 +43,16 @@ def event_log(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("RFAAS_EVENT_LOG", str(directory))
     yield directory
     assert_kept(directory)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _promises_are_kept(tmp_path_factory):
+    """One event log for all tests of a module that imports this, since they share their executors; checked at its end.
+
+    There it takes the place of the fixture of the same name that checks after each test.
+    """
+    directory = tmp_path_factory.mktemp("events")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RFAAS_EVENT_LOG", str(directory))
+        yield
+    assert_kept(directory)

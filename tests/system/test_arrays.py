@@ -15,20 +15,23 @@ import pytest
 
 import rfaas
 from rfaas_transport._core import pool_usage
+from support.invariants import _promises_are_kept as _promises_are_kept  # one event log for all tests here
 from support.waiting import wait_until
 
 N = 50_000  # of float64: large enough not to travel in the rings
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ex():
     with rfaas.Executor(max_workers=1, transport="shm") as executor:
+        executor.submit(os.getpid).result()
         yield executor
 
 
-@pytest.fixture(params=["shm", "tcp"])
+@pytest.fixture(scope="module", params=["shm", "tcp"])
 def any_ex(request):
     with rfaas.Executor(max_workers=1, transport=request.param) as executor:
+        executor.submit(os.getpid).result()
         yield executor
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import rfaas
 from support import functions as f
-from support.invariants import assert_kept
+from support.invariants import _promises_are_kept as _promises_are_kept  # one event log for all tests here
 from support.waiting import wait_until
 
 TIMEOUT_S = 60
@@ -21,16 +21,6 @@ TIMEOUT_S = 60
 
 def make_rfaas(workers):
     return rfaas.Executor(workers, allocator="embedded")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _promises_are_kept(tmp_path_factory):
-    """One event log for all of these tests, because they share their executors; checked after the last."""
-    directory = tmp_path_factory.mktemp("events")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RFAAS_EVENT_LOG", str(directory))
-        yield
-    assert_kept(directory)
 
 
 @pytest.fixture(scope="module", params=[ProcessPoolExecutor, make_rfaas], ids=["standard", "rfaas"])

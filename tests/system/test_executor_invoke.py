@@ -27,8 +27,17 @@ def _no_event_log(monkeypatch):
     monkeypatch.delenv("RFAAS_EVENT_LOG", raising=False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ex():
+    """One worker that tests share which leave it as it was."""
+    with rfaas.Executor(max_workers=1, hot_for_s=0.05) as executor:
+        executor.invoke(os.getpid)
+        yield executor
+
+
+@pytest.fixture
+def own():
+    """One worker for a test that harms it, or the session process."""
     with rfaas.Executor(max_workers=1, hot_for_s=0.05) as executor:
         yield executor
 
@@ -106,11 +115,11 @@ def test_several_threads_invoke_and_submit_at_once():
         assert all(got == wanted for got, wanted in results)
 
 
-def test_a_worker_that_dies_while_its_channel_is_on_loan_is_replaced(ex):
-    warm(ex)
+def test_a_worker_that_dies_while_its_channel_is_on_loan_is_replaced(own):
+    warm(own)
     for _ in range(3):
-        os.kill(ex.invoke(os.getpid), signal.SIGKILL)
-        with_losses(lambda: ex.invoke(f.add, 1, 2), 3)
+        os.kill(own.invoke(os.getpid), signal.SIGKILL)
+        with_losses(lambda: own.invoke(f.add, 1, 2), 3)
 
 
 def with_losses(call, wanted):
@@ -124,18 +133,18 @@ def with_losses(call, wanted):
     assert call() == wanted
 
 
-def test_a_call_that_kills_its_worker_is_a_typed_loss(ex):
-    warm(ex)
+def test_a_call_that_kills_its_worker_is_a_typed_loss(own):
+    warm(own)
     with pytest.raises(rfaas.WorkerLost) as lost:
-        ex.invoke(os._exit, 3)
+        own.invoke(os._exit, 3)
     assert lost.value.may_have_run
-    assert ex.invoke(f.add, 1, 2) == 3
+    assert own.invoke(f.add, 1, 2) == 3
 
 
-def test_the_session_process_may_die_meanwhile(ex):
-    warm(ex)
-    os.kill(ex._engine.session_pid, signal.SIGKILL)
-    wait_until(lambda: with_session_back(ex), TIMEOUT_S)
+def test_the_session_process_may_die_meanwhile(own):
+    warm(own)
+    os.kill(own._engine.session_pid, signal.SIGKILL)
+    wait_until(lambda: with_session_back(own), TIMEOUT_S)
 
 
 def with_session_back(ex):
@@ -192,18 +201,18 @@ class Again:
         return again, ()
 
 
-def test_ctrl_c_in_a_call_ends_the_waiting_and_the_next_call_works(ex):
-    warm(ex)
+def test_ctrl_c_in_a_call_ends_the_waiting_and_the_next_call_works(own):
+    warm(own)
     main = threading.main_thread().ident
     for delay_s in (0.0, 0.0001, 0.001, 0.02):
         timer = threading.Timer(0.05 + delay_s, lambda: signal.pthread_kill(main, signal.SIGINT))
         timer.start()
         try:
             with pytest.raises(KeyboardInterrupt):
-                call_for_ever(ex)
+                call_for_ever(own)
         finally:
             timer.join()
-        assert ex.invoke(f.add, 2, 3) == 5
+        assert own.invoke(f.add, 2, 3) == 5
 
 
 def call_for_ever(ex):
@@ -211,11 +220,11 @@ def call_for_ever(ex):
         ex.invoke(f.add, 1, 1)
 
 
-def test_calls_with_a_deadline_or_retries_keep_them(ex):
-    warm(ex)
+def test_calls_with_a_deadline_or_retries_keep_them(own):
+    warm(own)
     with pytest.raises(rfaas.DeadlineExceeded):
-        ex.options(call_timeout_s=0.2).invoke(time.sleep, 30)
-    assert ex.options(idempotent=True, retries=2).invoke(f.add, 1, 1) == 2
+        own.options(call_timeout_s=0.2).invoke(time.sleep, 30)
+    assert own.options(idempotent=True, retries=2).invoke(f.add, 1, 1) == 2
 
 
 def test_an_idle_loan_costs_nothing(ex):
@@ -286,11 +295,11 @@ def test_whoever_wants_to_be_told_is(ex, way):
     assert all(future.done() and not future.running() and not future.cancelled() for future in futures)
 
 
-def test_a_waiting_call_can_be_cancelled_and_a_running_one_by_force(ex, tmp_path):
-    ex.invoke(f.witness_then_wait, tmp_path / "first", tmp_path)  # the channel knows it from now on
-    warm(ex)
-    running = ex.submit(f.witness_then_wait, tmp_path / "ran", tmp_path / "never")
-    waiting = [ex.submit(f.add, n, 1) for n in range(3)]
+def test_a_waiting_call_can_be_cancelled_and_a_running_one_by_force(own, tmp_path):
+    own.invoke(f.witness_then_wait, tmp_path / "first", tmp_path)  # the channel knows it from now on
+    warm(own)
+    running = own.submit(f.witness_then_wait, tmp_path / "ran", tmp_path / "never")
+    waiting = [own.submit(f.add, n, 1) for n in range(3)]
     wait_until((tmp_path / "ran").exists, TIMEOUT_S, "the first call to run")
     assert waiting[1].cancel()
     assert waiting[1].cancelled()
@@ -320,11 +329,11 @@ def test_a_burst_asks_for_workers_as_any_queue_does():
         assert len(pids) == 3
 
 
-def test_a_worker_that_dies_in_a_burst_costs_one_call(ex):
-    warm(ex)
-    futures = [ex.submit(f.add, n, 1) for n in range(100)]
-    lethal = ex.submit(os._exit, 1)
-    later = [ex.submit(f.add, n, 2) for n in range(100)]
+def test_a_worker_that_dies_in_a_burst_costs_one_call(own):
+    warm(own)
+    futures = [own.submit(f.add, n, 1) for n in range(100)]
+    lethal = own.submit(os._exit, 1)
+    later = [own.submit(f.add, n, 2) for n in range(100)]
     assert [future.result(TIMEOUT_S) for future in futures] == list(range(1, 101))
     assert isinstance(lethal.exception(TIMEOUT_S), rfaas.WorkerLost)
     assert [future.result(TIMEOUT_S) for future in later] == list(range(2, 102))
@@ -460,7 +469,7 @@ def test_a_future_that_somebody_else_resolves_keeps_that_end(ex):
 
 def test_a_loop_that_makes_a_function_a_call_keeps_few_of_them(ex):
     made = weakref.WeakSet()
-    for n in range(2000):
+    for n in range(800):
         function = eval("lambda x: x + 1")  # another object, and the same function to a worker
         made.add(function)
         assert ex.invoke(function, n) == n + 1

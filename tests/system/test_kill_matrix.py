@@ -1,4 +1,6 @@
-"""kill -9 of templates, session processes and the allocator, 20 times each at random moments of a stream.
+"""kill -9 of templates, session processes and the allocator, at random moments of a stream.
+
+Scaled: ten times each in `make test`, twenty with RFAAS_SOAK.
 
 Workers, agents and clients: tests/faults/test_t01_workers.py, test_t04_agent.py, test_t06_client.py.
 
@@ -15,12 +17,13 @@ from support.fault_ring import TTL_S, WORKERS, long_ttl, pause, seeded, wait_dea
 from support.fault_ring import alone as alone  # fixtures: pytest finds them by name
 from support.fault_ring import ring as ring
 from support.leftovers import children
+from support.soak import scaled
 from support.stream import Stream, figures
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.serial]
 
-KILLS = 20
+KILLS = scaled(10, 20)
 SLACK = 3  # asserted deadline over goal
 WORKER_GOAL_S = 1.0
 SESSION_GOAL_S = 2.0

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.figures]
 
 SLACK = 3  # asserted deadline over goal
 NO_OPS_GOAL_S = 0.1
-STOPPED_S = 3.0
+STOPPED_S = 2.0
 
 
 def no_op():
@@ -186,7 +186,7 @@ def test_two_processes_killed_at_once(ring):
     source.shuffle(pairs)
     with ring.executor(WORKERS) as executor:
         stream = Stream(executor, ring.witness, source.random(), some_s=0.5)
-        for one, two in pairs[: scaled(9, len(pairs))]:
+        for one, two in pairs[: scaled(6, len(pairs))]:
             ring.wait_workers(executor, WORKERS)
             wait_until(lambda: len(ring.session_daemons()) == 1, 10, "a session process")
             pause(source, 0.0)

@@ -81,7 +81,7 @@ def test_bytes_come_back_from_where_they_were_written(memory):
 def test_nobody_but_its_server_has_the_memory(memory):
     memory.write(0, b"x" * MIB)
     [server] = lenders()
-    session = memory._keeper._connection.pid
+    session = memory._keeper._line.pid
     assert region_holders({server, os.getpid(), session}) == {server}
 
 

@@ -59,7 +59,8 @@ class Project:
 
     def popen(self, *arguments):
         command = [sys.executable, str(self.directory / "tools" / "soak.py"), *arguments]
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        env["PYTEST_PLUGINS"] = "pytest_timeout"
         return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def run(self, *arguments):

@@ -1,8 +1,9 @@
-"""What is built: one wheel that installs only `rfaas*`, and an sdist from which the same wheel can be built."""
+"""What is built: one wheel, made from the sdist, that installs only `rfaas*` and all that this tree has of it."""
 
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -28,19 +29,22 @@ def members(wheel):
     return {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
 
+def sources():
+    """Names in the wheel of what this tree has of the packages, but what is compiled or included in the compiled."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["scikit-build"]["wheel"]
+    left_out = tuple(name.removeprefix("*") for name in settings["exclude"] if name.startswith("*"))
+    built = (*left_out, ".so", ".pyc")  # beside the sources, by an editable install
+    found = set()
+    for package in map(Path, settings["packages"]):
+        for path in (ROOT / package).rglob("*"):
+            if path.is_file() and not path.name.endswith(built):
+                found.add(str(Path(package.name, path.relative_to(ROOT / package))))
+    return found
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     return Path(run(sys.executable, ROOT / "tools" / "build_wheel.py", cwd=tmp_path_factory.mktemp("wheel")).strip())
-
-
-@pytest.fixture(scope="module")
-def sdist_wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sdist")
-    run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT, cwd=folder)
-    (sdist,) = folder.glob("*.tar.gz")
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, sdist, cwd=folder)
-    (built,) = folder.glob("*.whl")
-    return built
 
 
 def test_the_wheel_installs_our_packages_and_nothing_else(wheel):
@@ -70,12 +74,14 @@ def test_the_wheel_holds_what_programs_in_c_and_fortran_are_built_with(wheel):
     assert [name for name in members(wheel) if name.endswith(".f90") and name not in parts] == []
 
 
-def test_the_sdist_builds_the_same_wheel(wheel, sdist_wheel):
-    assert members(sdist_wheel) == members(wheel)
+def test_by_way_of_the_sdist_all_of_the_tree_is_in_the_wheel_and_else_only_what_is_built(wheel):
+    assert sources() - members(wheel) == set()
+    built = {name for name in members(wheel) - sources() if not name.endswith(".so")}
+    assert {name for name in built if not name.startswith(("rfaas/include/", "rfaas/lib/"))} == set()
 
 
-def test_the_wheel_of_the_sdist_works_beside_modules_with_our_folders_names(sdist_wheel, tmp_path):
-    run(sys.executable, "-m", "pip", "install", "--no-deps", "--target", tmp_path / "site", sdist_wheel, cwd=tmp_path)
+def test_the_wheel_works_beside_modules_with_our_folders_names(wheel, tmp_path):
+    run(sys.executable, "-m", "pip", "install", "--no-deps", "--target", tmp_path / "site", wheel, cwd=tmp_path)
     for generic in ("transport", "executors", "allocator"):
         (tmp_path / f"{generic}.py").write_text("mine = True\n")
     program = (
