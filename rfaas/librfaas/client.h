@@ -95,6 +95,16 @@ struct rfaas_client {
 
 int64_t client_now_ns(void);
 
+/* Nanoseconds of a duration that is not negative: so many that adding one to a time does no harm, and none only of 0, which
+ * means something else almost everywhere. What is no number is long. */
+static inline int64_t duration_ns(double duration_s)
+{
+    if (duration_s == 0)
+        return 0;
+    int64_t ns = duration_s < 1e9 ? (int64_t)(duration_s * 1e9) : 1000000000000000000;
+    return ns > 0 ? ns : 1;
+}
+
 /* Carries out what the core wants. */
 void client_do_effects(rfaas_client *client);
 
