@@ -82,6 +82,12 @@ static int refuse_call(rfaas_error *error)
                      "a call needs a client, a function of that client, and buffers where their sizes are not 0");
 }
 
+static int refuse_options(rfaas_error *error)
+{
+    return say_error(error, RFAAS_ERROR_ARGUMENT, "begin with RFAAS_CALL_OPTIONS_INIT",
+                     "these are no rfaas_call_options of any version");
+}
+
 static int refuse_size(rfaas_error *error, uint64_t in_size)
 {
     return say_error(error, RFAAS_ERROR_PAYLOAD_TOO_LARGE, "send it in parts, or let the function read it from a file",
@@ -150,14 +156,14 @@ int rfaas_invoke(rfaas_client *client, const rfaas_function *function, const voi
 static call_settings settings_of(const rfaas_client *client, const rfaas_call_options *options)
 {
     call_settings settings = client->settings;
-    if (options == NULL || options->struct_size < sizeof *options)
+    if (options == NULL)
         return settings;
     if (options->idempotent >= 0) {
         settings.idempotent = options->idempotent != 0;
         settings.retries = options->retries;
     }
     if (options->call_timeout_s >= 0)
-        settings.timeout_ns = (int64_t)((options->call_timeout_s < 1e9 ? options->call_timeout_s : 1e9) * 1e9);
+        settings.timeout_ns = duration_ns(options->call_timeout_s);
     return settings;
 }
 
@@ -168,6 +174,8 @@ int rfaas_submit(rfaas_client *client, const rfaas_function *function, const voi
         *call = NULL;
     if (call == NULL || !can_be_called(client, function, in, in_size, out, out_capacity))
         return refuse_call(error);
+    if (options != NULL && options->struct_size < sizeof *options) /* what they say would be passed over */
+        return refuse_options(error);
     if (!entry_is_allowed(client))
         return entry_refused(error);
     if (in_size > PAYLOAD_BYTES_MAX)

@@ -10,6 +10,7 @@
 #include "entries.h"
 
 static const int64_t spin_default_ns = 100000;
+static const double connect_max_s = 1e6; /* what the helper waits by takes no more */
 static const int64_t connect_default_ns = 30000000000; /* a cold interpreter on a busy shared file system needs its time */
 
 /* ---- options ---- */
@@ -37,6 +38,8 @@ static bool take_options(rfaas_options *taken, const rfaas_options *given)
     if (size_bytes < offsetof(rfaas_options, python) + sizeof given->python)
         return false;
     memcpy(taken, given, size_bytes < sizeof *taken ? size_bytes : sizeof *taken);
+    if (!(taken->connect_timeout_s < connect_max_s)) /* nor is it a number */
+        taken->connect_timeout_s = connect_max_s;
     return true;
 }
 
@@ -45,7 +48,7 @@ static int64_t spin_time_ns(double spin_for_s)
 {
     cpu_set_t usable;
     if (spin_for_s >= 0)
-        return (int64_t)((spin_for_s < 3600 ? spin_for_s : 3600) * 1e9);
+        return duration_ns(spin_for_s);
     bool single = sched_getaffinity(0, sizeof usable, &usable) == 0 && CPU_COUNT(&usable) == 1;
     return single ? 0 : spin_default_ns;
 }
@@ -109,7 +112,7 @@ static rfaas_client *make_client(const rfaas_options *options, rfaas_error *erro
     client->fork_generation = entry_forks();
     client->spin_ns = spin_time_ns(options->spin_for_s);
     client->connect_timeout_ns =
-        options->connect_timeout_s < 0 ? connect_default_ns : (int64_t)(options->connect_timeout_s * 1e9);
+        options->connect_timeout_s < 0 ? connect_default_ns : duration_ns(options->connect_timeout_s);
     client->show_output = options->show_output != 0;
     rfaas_error_init(&client->join_error, sizeof client->join_error);
     core_init(&client->core, 1, 0, seed);

@@ -294,7 +294,7 @@ bool await(rfaas_client *client, await_test is_done, void *context, double timeo
 {
     int64_t until_ns = INT64_MAX;
     if (timeout_s >= 0 && timeout_s < 1e9)
-        until_ns = timeout_s == 0 ? 0 : client_now_ns() + (int64_t)(timeout_s * 1e9);
+        until_ns = timeout_s == 0 ? 0 : client_now_ns() + duration_ns(timeout_s);
     bool drove = false, done;
     for (bool first = true; !(done = is_done(context)); first = false) {
         if (!first && until_ns != INT64_MAX && client_now_ns() >= until_ns)

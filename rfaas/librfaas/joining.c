@@ -243,10 +243,10 @@ static void take_settings(rfaas_client *client, const pack_value *answer)
     double acquire_s = seconds_of(answer, "acquire_timeout_s", 0), timeout_s = seconds_of(answer, "call_timeout_s", 0);
     pack_value idempotent = pack_find(answer, "idempotent"), text = pack_find(answer, "placement");
     client->core.max_workers = workers == 0 || workers > UINT16_MAX ? UINT16_MAX : (uint32_t)workers;
-    client->core.acquire_timeout_ns = (int64_t)(acquire_s * 1e9);
+    client->core.acquire_timeout_ns = duration_ns(acquire_s);
     client->settings.idempotent = idempotent.kind == PACK_BOOL && idempotent.magnitude != 0;
     client->settings.retries = retries > UINT32_MAX ? UINT32_MAX : (uint32_t)retries;
-    client->settings.timeout_ns = (int64_t)(timeout_s * 1e9);
+    client->settings.timeout_ns = duration_ns(timeout_s);
     client->cores = count_of(answer, "cores", 1);
     client->memory_bytes = count_of(answer, "memory_bytes", 1 << 30);
     client->hot_for_s = seconds_of(answer, "hot_for_s", 0);

@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <float.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -87,9 +88,15 @@ static bool add_count(char **words, const char *name, uint64_t value)
 
 static bool add_duration(char **words, const char *name, double value_s)
 {
-    char text[32];
-    snprintf(text, sizeof text, "%.9f", value_s);
-    return value_s < 0 || add_text(words, name, text);
+    char text[DBL_MAX_10_EXP + 8];
+    if (value_s < 0)
+        return true;
+    int64_t value_ns = duration_ns(value_s); /* in whole numbers: the program's locale may have a decimal comma */
+    if (value_s < 1e9)
+        snprintf(text, sizeof text, "%lld.%09lld", (long long)(value_ns / 1000000000), (long long)(value_ns % 1000000000));
+    else
+        snprintf(text, sizeof text, "%.0f", value_s); /* too long, inf, nan: settings say that they take none of them */
+    return add_text(words, name, text);
 }
 
 static bool add_options(char **words, const rfaas_options *options)

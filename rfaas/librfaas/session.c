@@ -1,6 +1,7 @@
 /* session.c - the connection to the session process: packets, and what they mean to the core. Spec: 004 section 3. */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -210,13 +211,31 @@ static void on_lost(rfaas_client *client, const pack_value *message)
     }
 }
 
+/* write() without a SIGPIPE, which would end a program for what a function printed. */
+static ssize_t write_quietly(int fd, const void *bytes, size_t size_bytes)
+{
+    const struct timespec at_once = {0, 0};
+    sigset_t pipe, pending, before;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    bool was_pending = sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1;
+    pthread_sigmask(SIG_BLOCK, &pipe, &before);
+    ssize_t n = write(fd, bytes, size_bytes);
+    int error = errno;
+    while (n < 0 && error == EPIPE && !was_pending && sigtimedwait(&pipe, NULL, &at_once) < 0 && errno == EINTR)
+        continue;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return n;
+}
+
 static void on_output(const pack_value *message)
 {
     pack_value data = pack_find(message, "data");
     int fd = number_of(message, "stream") == 2 ? STDERR_FILENO : STDOUT_FILENO;
     for (uint64_t at = 0; data.kind == PACK_BYTES && at < data.size;) {
-        ssize_t n = write(fd, data.data + at, data.size - at);
-        if (n <= 0 && errno != EINTR)
+        ssize_t n = write_quietly(fd, data.data + at, data.size - at);
+        if (n == 0 || (n < 0 && errno != EINTR))
             break; /* nobody reads it, or would only later: output is no reason to wait */
         at += n > 0 ? (uint64_t)n : 0;
     }

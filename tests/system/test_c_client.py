@@ -217,6 +217,24 @@ def test_signals_of_the_program_disturb_nothing(start):
     start("signals").finish()
 
 
+def test_durations_that_no_clock_counts_and_options_that_nobody_began(start):
+    assert re.search(r"code=argument .*these are no rfaas_call_options of any version", start("durations").finish())
+
+
+def test_a_program_whose_numbers_have_a_decimal_comma(start, tmp_path, monkeypatch):
+    made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], capture_output=True)
+    if made.returncode != 0:
+        pytest.skip("no definitions of locales: see tools/apt-packages.txt")
+    monkeypatch.setenv("LOCPATH", str(tmp_path))
+    start("comma", "de_DE.UTF-8").finish()
+
+
+def test_output_that_nobody_reads_ends_no_program(start):
+    running = start("unread")
+    running.process.stdout.close()
+    assert (running.process.wait(TIMEOUT_S), running.process.stderr.read()) == (0, "")
+
+
 def test_the_embedded_session_process_is_killed_in_a_call(start_long):
     running, worker = start_long(60_000)
     session = session_of(running.process.pid)

@@ -146,7 +146,8 @@ def reduce_memoryview(view: memoryview[Any]) -> tuple[Callable[..., Any], tuple[
     if not view.nbytes:
         return _shaped, (b"", form, shape)
     if not view.c_contiguous:
-        view = memoryview(view.tobytes()).cast(form, shape)
+        data = bytes(view) if view.readonly else bytearray(view)
+        view = memoryview(data).cast("B").cast(form, shape)
     if view.ndim == 1 and form == "B":
         return memoryview, (pickle.PickleBuffer(view),)
     return _shaped, (pickle.PickleBuffer(view.cast("B")), form, shape)

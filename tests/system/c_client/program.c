@@ -1,5 +1,7 @@
 /* program.c - a program in C for test_c_client.py: one command a run, lines on standard output, 0 if all was as it should. */
 #include <errno.h>
+#include <locale.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -387,6 +389,73 @@ static int signals(void)
     return 0;
 }
 
+/* Connects with one option, and calls. */
+static void call_with(const rfaas_options *options)
+{
+    rfaas_error error = RFAAS_ERROR_INIT;
+    if (rfaas_connect(options, &client, &error) != RFAAS_SUCCESS)
+        tell(&error);
+    REQUIRE(client != NULL && echo_one(function("echo"), 7));
+}
+
+/* Durations that no clock counts, or none to speak of, and options of a call that nobody began. */
+static int durations(void)
+{
+    rfaas_error error = RFAAS_ERROR_INIT;
+    rfaas_options options;
+    rfaas_options_init(&options, sizeof options);
+    options.max_workers = 1;
+    options.connect_timeout_s = options.spin_for_s = INFINITY;
+    call_with(&options);
+
+    rfaas_function *doze = function("doze"), *echo = function("echo");
+    rfaas_call_options call_options = RFAAS_CALL_OPTIONS_INIT, begun_by_nobody = {.idempotent = 1, .call_timeout_s = 0.1};
+    uint64_t ms = 60000;
+    rfaas_call *call;
+    call_options.call_timeout_s = 1e-12; /* not none */
+    REQUIRE(rfaas_submit(client, doze, &ms, 8, NULL, 0, &call_options, &call, &error) == RFAAS_SUCCESS);
+    REQUIRE(rfaas_wait(&call, INFINITY, NULL, &error) == RFAAS_ERROR_DEADLINE_EXCEEDED);
+    call_options.call_timeout_s = INFINITY;
+    REQUIRE(rfaas_submit(client, echo, "x", 0, NULL, 0, &call_options, &call, &error) == RFAAS_SUCCESS);
+    REQUIRE(rfaas_wait(&call, 1e300, NULL, &error) == RFAAS_SUCCESS);
+    REQUIRE(rfaas_submit(client, echo, "x", 0, NULL, 0, &begun_by_nobody, &call, &error) == RFAAS_ERROR_ARGUMENT);
+    REQUIRE(call == NULL);
+    tell(&error);
+    return 0;
+}
+
+/* What it prints of a number has a decimal comma. */
+static int with_a_comma(const char *name)
+{
+    char text[8];
+    REQUIRE(setlocale(LC_ALL, name) != NULL);
+    REQUIRE(snprintf(text, sizeof text, "%.1f", 0.5) == 3 && text[1] == ',');
+    rfaas_options options;
+    rfaas_options_init(&options, sizeof options);
+    options.max_workers = 1;
+    options.call_timeout_s = 120.5;
+    call_with(&options);
+    return 0;
+}
+
+/* Nobody reads what functions print. */
+static int unread(void)
+{
+    rfaas_options options;
+    rfaas_options_init(&options, sizeof options);
+    options.max_workers = 1;
+    options.show_output = 1;
+    signal(SIGPIPE, SIG_DFL);
+    call_with(&options);
+    rfaas_error error = RFAAS_ERROR_INIT;
+    rfaas_function *say = function("say");
+    for (int i = 0; i < 20; i++) {
+        REQUIRE(rfaas_invoke(client, say, "x", 1, NULL, NULL, &error) == RFAAS_SUCCESS);
+        rfaas_progress(client, 0.01);
+    }
+    return 0;
+}
+
 /* Computes, as far as the library can tell, for longer than a lease lives without renewal. */
 static int away(unsigned seconds)
 {
@@ -449,6 +518,12 @@ static int run(int argc, char **argv)
         return signals();
     if (strcmp(command, "away") == 0)
         return away((unsigned)atoi(argument));
+    if (strcmp(command, "durations") == 0)
+        return durations();
+    if (strcmp(command, "comma") == 0)
+        return with_a_comma(argument);
+    if (strcmp(command, "unread") == 0)
+        return unread();
     if (strcmp(command, "no-workers") == 0)
         return no_workers();
     return 2;
