@@ -27,6 +27,12 @@ cdef extern from "state_page.h" nogil:
     bint rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
     void rfaas_page_account(rfaas_page_usage *usage, uint64_t running_ns, uint64_t bytes_in, uint64_t bytes_out)
 
+cdef extern from "held.h" nogil:
+    ctypedef struct rfaas_held:
+        int fd
+    int rfaas_hold(int fd, rfaas_held *held)
+    bint rfaas_is_held(const rfaas_held *held)
+
 cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
@@ -88,14 +94,15 @@ cdef class HotCalls:
     """
 
     cdef object channel, page, over_bytes, holder
-    cdef object requests, call_printed, function, make_context, holds
+    cdef object requests, call_printed, function, make_context
     cdef object out, err  # the worker's own streams; None: somebody else's
     cdef int64_t write_ns
     cdef uint64_t n_writes  # when it was last looked whether anything was printed
     cdef bint running, is_raw
     cdef bytearray room  # for outputs of a raw function
     cdef readonly int n_calls  # of the last `run`
-    cdef int watched
+    cdef rfaas_held watched
+    cdef bint is_watched
     cdef rfaas_page_slot *slot
     cdef rfaas_page_usage *usage  # NULL: the page has no place for it
 
@@ -110,14 +117,15 @@ cdef class HotCalls:
         self.page = page  # the addresses are in it
         self.slot = <rfaas_page_slot *><uintptr_t>slot
         self.usage = <rfaas_page_usage *><uintptr_t>usage
-        self.holds = held.holds
+        self.is_watched = watched >= 0
+        if self.is_watched and (rfaas_hold(watched, &self.watched) != 0 or not held.holds(watched)):
+            self.watched.fd = -1  # lost already, which the first answer finds out
         self.call_printed = streams.call_printed
         self.write_ns = streams.write_ns
         if streams.writers:
             self.out, self.err = streams.streams
         self.function = function
         self.make_context = make_context
-        self.watched = watched
 
     def __call__(self):
         """The context of the call that runs: `current_call` asks for it if the function does."""
@@ -250,7 +258,7 @@ cdef class HotCalls:
                     return requests.frame(), outcome_of(pickled), True
                 if out_size and size_bytes > out_size or size_bytes > MOST_BYTES:
                     return requests.frame(), outcome_of(pickled), False
-                if self.watched >= 0 and not self.holds(self.watched):
+                if self.is_watched and not rfaas_is_held(&self.watched):
                     return requests.frame(), outcome_of(pickled), False
                 if pickled is not NOTHING:
                     now_ns = boot_ns()

@@ -52,6 +52,7 @@ MORE_CREDITS = 7  # that it may have once it is attended: enough that the next o
 SOON_S = 0.0001  # who calls again and again calls within it, over a network too
 TIDY_EVERY_NS = 1_000_000  # it does no longer wait for what is to be done after each call
 LOOK_S = 0.0002  # how long one channel is polled before the agent and the others are looked at
+MANY_CALLS = 8  # served since it woke: more will come, and the poller need not hear of each
 FLUSH_S = 5.0  # for the last result to reach the peer's kernel; the agent's drain_s usually ends sooner
 REAP_EVERY_CALLS = 32  # what detached itself and ended is reaped
 _CONTROL = 0  # the poller's token of the control socket; channels use their descriptors
@@ -78,6 +79,8 @@ class Connection:
     holder: str
     hot_for_s: float
     awake: bool = False  # polled without pause: its descriptor tells nothing
+    n_hot: int = 0  # calls that were served since it is awake
+    is_left_out: bool = False  # of the poller, while awake: what comes would be told to it first
     functions: dict[int, Defined] = field(default_factory=dict)
     parked: Frame | None = None
     awaited: int = 0  # blobs that it still waits for
@@ -246,6 +249,7 @@ class Worker:
             return None
         if not connection.awake:
             connection.awake = True
+            connection.n_hot = 0
             channel.stay_awake(True)
         start_ns = busy_ns = now_ns = time.monotonic_ns()
         before_ns = self._page.usage()[0]
@@ -255,6 +259,9 @@ class Worker:
             now_ns = time.monotonic_ns()
             if connection.hot is not None and connection.hot.n_calls:
                 busy_ns = now_ns
+                connection.n_hot += connection.hot.n_calls
+                if connection.n_hot >= MANY_CALLS and not connection.is_left_out:
+                    self._leave_out(connection)
             if self._untidy and (frame is None or now_ns - self._tidied_at_ns > TIDY_EVERY_NS):
                 self._tidy_up()
             if frame is None and (self._line.draining or self._poller.wait(0.0)):
@@ -262,9 +269,18 @@ class Worker:
         self._page.account_hot(max(0, now_ns - start_ns - (self._page.usage()[0] - before_ns)))
         if frame is None:
             connection.awake = False
+            if connection.is_left_out:
+                connection.is_left_out = False
+                self._poller.add(channel.fileno(), channel.fileno())
             if channel.stay_awake(False):
                 return channel.poll()
         return frame
+
+    def _leave_out(self, connection: Connection) -> None:
+        """Have the poller hear no more of a channel that is polled: the kernel tells it in the sender's time."""
+        if connection.channel.medium != "shm":  # nobody rings there
+            self._poller.remove(connection.channel.fileno())
+            connection.is_left_out = True
 
     def _next_frame(self, connection: Connection, soon_s: float) -> Frame | None:
         """A frame that comes within `soon_s`, once the calls of the function that ran last are served."""
@@ -547,7 +563,7 @@ class Worker:
             whole = connection.channel.send(kind, **fields)
         except (ChannelClosed, ChannelBroken):
             return
-        if not whole:
+        if not whole and not connection.is_left_out:  # who is awake writes with each look
             with contextlib.suppress(OSError):  # without a poller it is written by `_flush`
                 self._poller.want_write(connection.channel.fileno(), True)
 

@@ -347,13 +347,17 @@ static void relax(void)
 #endif
 }
 
-rfaas_rc rfaas_channel_look(const rfaas_channel *channel)
+static uint32_t looks_a_clock(const rfaas_channel *channel)
+{
+    return channel->medium->looks_a_clock > 0 ? channel->medium->looks_a_clock : LOOKS_A_CLOCK;
+}
+
+static rfaas_rc look_again_and_again(const rfaas_channel *channel, uint32_t looks)
 {
     if (channel->closed)
         return RFAAS_CLOSED;
     if (channel->ahead.first != NULL || channel->rx_end != RFAAS_OK)
         return RFAAS_OK;
-    uint32_t looks = channel->medium->looks_a_clock > 0 ? channel->medium->looks_a_clock : LOOKS_A_CLOCK;
     for (uint32_t look = 0; look < looks; look++) {
         if (channel->medium->ready(channel))
             return RFAAS_OK;
@@ -362,11 +366,17 @@ rfaas_rc rfaas_channel_look(const rfaas_channel *channel)
     return RFAAS_AGAIN;
 }
 
+rfaas_rc rfaas_channel_look(const rfaas_channel *channel)
+{
+    uint32_t first_looks = channel->medium->first_looks;
+    return look_again_and_again(channel, first_looks > 0 ? first_looks : looks_a_clock(channel));
+}
+
 rfaas_rc rfaas_channel_spin(const rfaas_channel *channel, int64_t spin_ns)
 {
     int64_t start_ns = 0;
     for (;;) {
-        rfaas_rc rc = rfaas_channel_look(channel);
+        rfaas_rc rc = look_again_and_again(channel, looks_a_clock(channel));
         if (rc != RFAAS_AGAIN)
             return rc;
         int64_t at_ns = now_ns();
