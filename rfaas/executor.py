@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 
 from rfaas.client import shipping
+from rfaas.client._borrowing import Way, invoke_method
 from rfaas.client.applying import Chunk
 from rfaas.client.engine import Engine
 from rfaas.client.futures import Future
@@ -40,16 +41,14 @@ class _Unset:
 _UNSET = _Unset()
 
 
-class Calls(concurrent.futures.Executor):
+class Calls(Way, concurrent.futures.Executor):
     """Ways to call functions, all treated alike: what an Executor and its `options` have in common.
 
     Made by `Executor` and `Executor.options` only.
     """
 
     def __init__(self, engine: Engine, settings: CallSettings, owner: Calls | None = None) -> None:
-        self._engine = engine
-        self._settings = settings
-        self._way = engine.way(settings)
+        super().__init__(engine, engine.lender, settings)
         self._owner = owner  # a view keeps its executor alive
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -70,18 +69,10 @@ class Calls(concurrent.futures.Executor):
             RuntimeError: after shutdown, at interpreter exit, or in a forked child; nothing was queued.
             ExecutorBroken: which is a RuntimeError too: the initializer failed on a worker; nothing was queued.
         """
-        future: Future[R] = self._way.submit(fn, args, kwargs)
+        future: Future[R] = self._submit(fn, args, kwargs)
         return future
 
-    def invoke(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function on a worker and wait for what it returns.
-
-        Raises:
-            BaseException: what the function raised, or an RfaasError, as for `submit`. A KeyboardInterrupt here takes
-                the call back if it was not sent; one that runs goes on, and its result is dropped.
-        """
-        value: R = self._way.invoke(fn, args, kwargs)
-        return value
+    invoke = invoke_method
 
     def asubmit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
         """Call a function on a worker from a coroutine: `value = await ex.asubmit(fn, 1, 2)`.

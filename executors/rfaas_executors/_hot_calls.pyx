@@ -17,6 +17,7 @@ from rfaas_transport.frame import Kind, Status
 from rfaas_transport._core cimport requests_answer, requests_next, requests_sizes
 
 include "rfaas_transport/_plain.pxi"
+include "rfaas_transport/_array_pickles.pxi"
 
 cdef extern from "state_page.h" nogil:
     ctypedef struct rfaas_page_slot:
@@ -64,6 +65,7 @@ cdef int CALL = Kind.CALL, RESULT = Kind.RESULT
 cdef int OK = Status.OK, BAD_ARGUMENTS = Status.BAD_ARGUMENTS, EXCEPTION = Status.EXCEPTION, BAD_RESULT = Status.BAD_RESULT
 cdef uint64_t MOST_BYTES = 1 << 30  # a larger result may be too large for a channel
 cdef enum:
+    BYTES_A_NS = 8  # that whoever calls again takes and moves meanwhile; slowly, with caches that others have filled
     SMALL_ROOM_BYTES = 65536  # of a raw function's output: zeroed and copied at less cost than mapped
 
 
@@ -177,7 +179,7 @@ cdef class HotCalls:
         return 0
 
     def run(self, double soon_s, int64_t for_ns):
-        """Serve calls until none came for `soon_s` or `for_ns` are over.
+        """Serve calls until none came for `soon_s`, or longer after one that moved much, or `for_ns` are over.
 
         Returns:
             None; or a frame that is no plain call, untouched; or, of a call that was run and whose end is not plain,
@@ -187,7 +189,7 @@ cdef class HotCalls:
             WorkerExit: the function called `sys.exit`.
         """
         cdef int64_t now_ns = boot_ns()
-        cdef int64_t until_ns = now_ns + for_ns, soon_ns = <int64_t>(soon_s * 1e9), started_ns, called_ns
+        cdef int64_t until_ns = now_ns + for_ns, least_ns = <int64_t>(soon_s * 1e9), soon_ns = least_ns, started_ns, called_ns
         cdef uint64_t call_id = 0, in_size = 0, out_size = 0, size_bytes
         cdef int stage
         cdef object requests = self.requests
@@ -218,7 +220,11 @@ cdef class HotCalls:
                             return requests.frame(), Outcome(status, pickled, needed_bytes, SAID_BYTES), None
                     else:
                         if type(payload) is not bytes:
-                            arguments, keywords = loads(payload[0], buffers=payload[1:])
+                            arguments = keywords = None
+                            if len(<tuple>payload) == 2:
+                                arguments = load_arguments_with_array((<tuple>payload)[0], (<tuple>payload)[1])
+                            if arguments is None:
+                                arguments, keywords = loads(payload[0], buffers=payload[1:])
                             called_ns = boot_ns()
                         elif payload == NO_ARGUMENTS:
                             arguments = keywords = None
@@ -238,8 +244,12 @@ cdef class HotCalls:
                         stage = BAD_RESULT
                         if value is None:
                             pickled = NOTHING
+                        elif type(value) in PLAIN:
+                            pickled = dump_value(value)
                         else:
-                            pickled = dump_value(value) if type(value) in PLAIN else dump_anything(value)
+                            pickled = dump_array(value)
+                            if pickled is None:
+                                pickled = dump_anything(value)
                 except BaseException as error:
                     still_this_process()
                     self.end_context()
@@ -266,6 +276,7 @@ cdef class HotCalls:
                     return requests.frame(), outcome_of(pickled), False
                 if self.usage != NULL:
                     rfaas_page_account(self.usage, now_ns - started_ns, in_size, size_bytes)
+                soon_ns = min(for_ns, least_ns + <int64_t>((in_size + size_bytes) // BYTES_A_NS))
                 if not requests_answer(requests, pickled):
                     return None  # it waits for the peer to read, and somebody has to look after that
                 payload = value = pickled = None

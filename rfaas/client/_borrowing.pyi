@@ -1,6 +1,8 @@
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+from typing_extensions import Buffer
 
 from rfaas.client.engine import Engine
 from rfaas.client.futures import Future
@@ -8,6 +10,7 @@ from rfaas.client.serial import Definition
 from rfaas.config import CallSettings
 from rfaas_transport._core import Frame, Loan, Request
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 ELSEWHERE: Final[object]
@@ -17,6 +20,10 @@ def dump_few(args: tuple[Any, ...]) -> bytes | None: ...
 def load_few(pickled: bytes) -> tuple[Any, ...] | None: ...
 def dump_one(value: object) -> bytes | None: ...
 def load_one(pickled: bytes) -> Any: ...  # noqa: ANN401
+def dump_few_with_array(args: tuple[Any, ...]) -> list[Any] | None: ...
+def load_few_with_array(pickled: Buffer, data: Buffer) -> tuple[Any, ...] | None: ...
+def dump_one_array(value: object) -> list[Any] | None: ...
+def load_one_array(pickled: Buffer, data: Buffer) -> Any: ...  # noqa: ANN401
 
 class Pending(Generic[R]):
     _request: Request | None
@@ -62,6 +69,9 @@ class Lender:
     borrowing: Borrowing | None
 
 class Way:
+    _engine: Engine
+    _settings: CallSettings
     def __init__(self, engine: Engine, lender: Lender, settings: CallSettings) -> None: ...
-    def invoke(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...  # noqa: ANN401
-    def submit(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]: ...
+    def _submit(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]: ...
+
+def invoke_method(self: Way, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...

@@ -3,6 +3,8 @@
 Must not hold policy: what is not a plain call with a plain result goes to whoever it is told.
 """
 
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
 
 from rfaas.client.byte_results import Room
@@ -12,11 +14,13 @@ from rfaas_transport._core import Loan
 
 from rfaas_transport._core cimport (
     ANSWERED, NOWHERE, Under, loan_call, loan_look, loan_submit, loan_wait, make_request, request_about, request_answer,
-    request_claim, request_is_done, request_is_wanted, request_is_withdrawn,
+    request_claim, request_is_done, request_is_wanted, request_is_withdrawn, request_renew, request_rest,
 )
 
 include "rfaas_transport/_plain.pxi"
+include "rfaas_transport/_array_pickles.pxi"
 include "_pending.pxi"
+include "_output_memory.pxi"
 
 cdef int MOST_KNOWN = 256  # functions that one loan keeps alive; a loop that makes a lambda a call would have no end
 cdef int SMALL_BYTES = 4096  # bytes are handed over at less cost than a view of them
@@ -43,10 +47,12 @@ cdef object pack(tuple args, dict kwargs, uint64_t limit_bytes):
     elif not kwargs and (payload := dump_arguments_plainly(args)) is not None:
         pass
     elif are_plain(args) and (not kwargs or are_plain(kwargs.values())):
-        payload = dumps((args, kwargs), 5)
+        payload = dumps((args, kwargs or {}), 5)
     else:
         try:
-            segments = dump_arguments(args, kwargs)
+            segments = None if kwargs else dump_arguments_with_array(args)
+            if segments is None:
+                segments = dump_arguments(args, kwargs or {})
         except Exception:
             return None
         if limit_bytes and <uint64_t>sum([memoryview(segment).nbytes for segment in segments]) > limit_bytes:
@@ -56,7 +62,7 @@ cdef object pack(tuple args, dict kwargs, uint64_t limit_bytes):
 
 
 def dump_few(tuple args not None):
-    """What is sent of these arguments; None: what pickle makes of them. For tests, as the next three."""
+    """What is sent of these arguments; None: what pickle makes of them. For tests, as the next seven."""
     return dump_arguments_plainly(args)
 
 
@@ -75,10 +81,31 @@ def load_one(bytes pickled not None):
     return load_value(pickled)
 
 
+def dump_few_with_array(tuple args not None):
+    """What is sent of arguments one of which is an array: pickle and bytes; None: what pickle makes of them."""
+    return dump_arguments_with_array(args)
+
+
+def load_few_with_array(pickled not None, data not None):
+    """Such arguments, the array over `data`; None: they are for pickle."""
+    return load_arguments_with_array(pickled, data)
+
+
+def dump_one_array(value):
+    """What is sent of an array that is a result; None: what pickle makes of it."""
+    return dump_array(value)
+
+
+def load_one_array(pickled not None, data not None):
+    """Such a result; None: it is for pickle."""
+    return load_array(pickled, data)
+
+
 cdef class Known:
     """A function: what its requests are made of. Of one over bytes the usual room for its output, too."""
 
     cdef object function, definition, identity, room
+    cdef Outputs outputs
     cdef bint is_over_bytes
     cdef uint64_t asked_bytes
     cdef tuple about  # of the requests that were made last
@@ -106,6 +133,7 @@ cdef class Borrowing:
     cdef uint64_t limit_bytes
     cdef dict known  # by id of the function
     cdef Known last
+    cdef object spare  # a request that is over and that nobody else has
 
     def __init__(self, loan not None, uint64_t generation, look_up, load, uint64_t limit_bytes, make_future):
         if type(loan) is not Loan:
@@ -144,29 +172,37 @@ cdef class Borrowing:
         if known.is_over_bytes:
             known.room = Room(function.out_size or 0, None)
             known.asked_bytes = known.room.asked_bytes(self.limit_bytes)
+            known.outputs = Outputs.__new__(Outputs)
         return known
 
-    cdef object prepare(self, function, tuple args, dict kwargs, settings):
-        """A request for this call, or None: it has to go the ordinary way."""
-        cdef Known known = self.find(function)
+    cdef object prepare(self, Known known, tuple args, dict kwargs, settings, bint wants_memory):
+        """A request for this call, or None: it has to go the ordinary way; `wants_memory`: of an output."""
         if known is None:
             return None
         if known.is_over_bytes:
-            return self.prepare_bytes(known, args, kwargs, settings)
+            return self.prepare_bytes(known, args, kwargs, settings, wants_memory)
         payload = pack(args, kwargs, self.limit_bytes)
         if payload is None:
             return None
-        return make_request(known.identity, payload, known.with_settings(settings), 0, False)
+        return self.request_of(known.identity, payload, known.with_settings(settings), 0, False)
 
-    cdef object prepare_bytes(self, Known known, tuple args, dict kwargs, settings):
+    cdef object request_of(self, identity, payload, about, uint64_t out_size, bint wants_memory):
+        """As `make_request`, of an old one if there is one."""
+        if self.spare is None or type(payload) is not bytes:
+            return make_request(identity, payload, about, out_size, wants_memory)
+        request, self.spare = self.spare, None
+        request_renew(request, identity, payload, about, out_size, wants_memory)
+        return request
+
+    cdef object prepare_bytes(self, Known known, tuple args, dict kwargs, settings, bint wants_memory):
         """A request whose payload is the input itself."""
         cdef uint64_t n_bytes
-        if len(args) == 1 and not kwargs and type(args[0]) is bytes and len(<bytes>args[0]) <= SMALL_BYTES:
-            if self.limit_bytes and <uint64_t>len(<bytes>args[0]) > self.limit_bytes:
-                return None
-            return make_request(known.identity, args[0], known.with_settings(settings), known.asked_bytes, True)
+        if len(args) == 1 and not kwargs and type(args[0]) is bytes:
+            request = self.prepare_small(known, <bytes>args[0], settings, wants_memory)
+            if request is not None:
+                return request
         try:
-            data, capacity_bytes, out = known.function.pack(args, kwargs)
+            data, capacity_bytes, out = known.function.pack(args, kwargs or {})
         except Exception:
             return None  # the ordinary way tells
         n_bytes = data.nbytes
@@ -181,6 +217,12 @@ cdef class Borrowing:
             out is None,
         )
 
+    cdef object prepare_small(self, Known known, bytes data, settings, bint wants_memory):
+        """The same of bytes that are handed over as they are; None: there are too many of them for that."""
+        if len(data) > SMALL_BYTES or (self.limit_bytes and <uint64_t>len(data) > self.limit_bytes):
+            return None
+        return self.request_of(known.identity, data, known.with_settings(settings), known.asked_bytes, wants_memory)
+
     cdef object plain_value(self, answer, room):
         """What a small answer holds.
 
@@ -191,19 +233,35 @@ cdef class Borrowing:
             return None if answer == NOTHING else load_value(answer)
         return room.take(answer)
 
+    cdef object array_value(self, frame):
+        """The array that a frame of two segments brought; None: pickle tells."""
+        try:
+            return load_array((<tuple>frame.segments)[0], (<tuple>frame.segments)[1])
+        except Exception:
+            return None
+
     cdef tuple decode(self, request):
         """Value and error."""
         answer = request_answer(request)
         if type(answer) is memoryview:  # what a function over bytes gives
             return answer, None
         if type(answer) is not bytes:
+            if (<tuple>request_about(request))[2] is None and answer.status == 0 and len(<tuple>answer.segments) == 2:
+                value = self.array_value(answer)
+                if value is not None:
+                    return value, None
             return self.load(request, answer, None)
         try:
             return self.plain_value(answer, (<tuple>request_about(request))[2]), None
         except Exception as error:
             return self.load(request, None, error)
 
-    cdef object value_of(self, request):
+    cdef object value_of(self, request, Known known):
+        answer = request_answer(request)
+        if type(answer) is memoryview:
+            return answer
+        if type(answer) is bytes and known.room is not None and (<tuple>request_about(request))[2] is known.room:
+            return known.outputs.show(answer)
         value, failure = self.decode(request)
         if failure is None:
             return value
@@ -228,13 +286,18 @@ cdef class Borrowing:
             BaseException: what the function raised, or an RfaasError, as for `Executor.submit`. After a
                 KeyboardInterrupt the call goes on, and its result is dropped.
         """
-        cdef Under under
-        request = self.prepare(function, args, kwargs, settings)
-        if request is None:
-            return ELSEWHERE
-        under = self.call(request)
+        cdef Known known = self.find(function)
+        request = self.prepare(known, args, kwargs, settings, False)
+        return ELSEWHERE if request is None else self.finish(request, known)
+
+    cdef object finish(self, request, Known known):
+        """Send the request of a call and return what it ends with, as `invoke`."""
+        cdef Under under = self.call(request)
         if under == ANSWERED:
-            return self.value_of(request)
+            value = self.value_of(request, known)
+            if self.spare is None and request_rest(request):
+                self.spare = request
+            return value
         if under == NOWHERE:
             return ELSEWHERE
         # Somebody else's affair now: of another borrower, who may answer it still, or of the I/O thread, which then has
@@ -249,7 +312,7 @@ cdef class Borrowing:
 
     cdef object submit(self, function, tuple args, dict kwargs, settings):
         """Call a function and return the future of the call, or None: nothing was sent."""
-        request = self.prepare(function, args, kwargs, settings)
+        request = self.prepare(self.find(function), args, kwargs, settings, True)
         if request is None:
             return None
         future = self.make_future()
@@ -280,39 +343,4 @@ cdef class Lender:
     cdef public Borrowing borrowing
 
 
-cdef class Way:
-    """How one view of an executor calls: on a channel on loan where there is one, else as its engine does.
-
-    Args:
-        engine: the ordinary way (rfaas.client.engine.Engine).
-        lender: of that engine.
-        settings: of the view's calls.
-    """
-
-    cdef object engine, settings
-    cdef Lender lender
-    cdef bint may_borrow  # who has borrowed neither keeps time nor runs a call again
-
-    def __init__(self, engine, Lender lender not None, settings):
-        self.engine = engine
-        self.lender = lender
-        self.settings = settings
-        self.may_borrow = settings.call_timeout_s is None and not settings.retry_on
-
-    def invoke(self, function, tuple args not None, dict kwargs not None):
-        """Call and wait, as `Engine.invoke`."""
-        cdef Borrowing borrowing = self.lender.borrowing
-        if borrowing is not None and self.may_borrow:
-            value = borrowing.invoke(function, args, kwargs, self.settings)
-            if value is not ELSEWHERE:
-                return value
-        return self.engine.invoke(function, args, kwargs, self.settings)
-
-    def submit(self, function, tuple args not None, dict kwargs not None):
-        """Call and return the call's future, as `Engine.submit`."""
-        cdef Borrowing borrowing = self.lender.borrowing
-        if borrowing is not None and self.may_borrow and not self.engine.refuses:
-            future = borrowing.submit(function, args, kwargs, self.settings)
-            if future is not None:
-                return future
-        return self.engine.submit(function, args, kwargs, self.settings)
+include "_way.pxi"

@@ -18,7 +18,7 @@ from concurrent.futures import Future as StandardFuture
 from typing import Any
 
 from rfaas.client import lifetime
-from rfaas.client._borrowing import Way
+from rfaas.client._borrowing import Lender
 from rfaas.client.applying import Initializer, leave
 from rfaas.client.byte_results import Room
 from rfaas.client.chores import Chores
@@ -77,9 +77,10 @@ class Engine(IoThread):
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
         self._lane = Lane(self._functions, self._functions_lock, config.payload_limit_bytes or 0)
 
-    def way(self, settings: CallSettings) -> Way:
-        """The short way of calls that are treated like this: what is on loan first, then `submit` and `invoke`."""
-        return Way(self, self._lane, settings)
+    @property
+    def lender(self) -> Lender:
+        """Who has the channels that calls may borrow."""
+        return self._lane
 
     def submit(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings

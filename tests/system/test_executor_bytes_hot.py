@@ -66,6 +66,46 @@ def test_many_calls_of_all_sizes_in_a_row(ex, path):
                 assert (type(result), result.readonly, result == given) == (memoryview, False, True)
 
 
+def test_a_result_stays_what_it_is_whoever_still_looks_at_it_and_however(ex, path):
+    """Memory of outputs is used again: of those that nobody can see any more."""
+    function = rfaas.native(path, "echo")
+    ways = (
+        lambda result: result,
+        lambda result: result[2:6],
+        lambda result: result.cast("Q"),
+        lambda result: np.frombuffer(result, "u1"),
+        lambda result: result.obj,
+    )
+    hot(ex, function)
+    kept = []
+    for n in range(200):
+        result = ex.invoke(function, b"%08d" % n)
+        result[0] = ord("x")
+        kept.append((n, ways[n % len(ways)](result)))
+        if n % 3 == 0:  # two of the same size that nobody keeps
+            assert [bytes(ex.invoke(function, bytes([n]) * 8)) for _ in range(2)] == [bytes([n]) * 8] * 2
+        if n % 7 == 0:
+            kept = kept[-5:]
+    for n, seen in kept:
+        said = b"x%07d" % n
+        assert bytes(seen) in (said, said[2:6])
+
+
+def test_the_memory_of_small_results_is_used_again(ex, path):
+    function = rfaas.native(path, "echo")
+    hot(ex, function)
+
+    def place(given):
+        return np.frombuffer(ex.invoke(function, given), "u1").ctypes.data
+
+    places, others = set(), []
+    for _ in range(20):
+        places.add(place(b"12345678"))
+        others += [bytearray(8) for _ in range(1000)]  # what was freed would be theirs now
+    assert len(places) <= 6  # a busy machine ends a loan now and then
+    assert place(b"1") not in places
+
+
 def test_bursts_keep_their_order_and_their_buffers(ex, path):
     for function in shout, rfaas.native(path, "echo"):
         hot(ex, function)

@@ -1,6 +1,7 @@
 """`invoke`: a channel on loan to the thread that waits, and every way in which it goes back."""
 
 import concurrent.futures
+import inspect
 import os
 import queue
 import signal
@@ -63,6 +64,37 @@ def test_a_thousand_calls_in_a_row(ex):
     assert [ex.invoke(f.add, n, 1) for n in range(1000)] == list(range(1, 1001))
     ex.submit(f.add, 1, 1).result()  # the loan ends, and what was done on it is counted
     assert ex.statistics()["answered"] == ex.statistics()["submitted"] == before + 1001
+
+
+def test_any_keyword_is_the_functions_on_every_way(ex):
+    for _ in range(3):  # on the ordinary way, then on a channel on loan
+        assert ex.invoke(f.echo, 1, fn=2, self=3) == ((1,), {"fn": 2, "self": 3})
+        assert ex.invoke(f.echo, **{"not a name": 1}) == ((), {"not a name": 1})
+        assert ex.invoke(f.echo, [1]) == (([1],), {})
+        warm(ex)
+    with pytest.raises(TypeError, match="required positional argument: 'fn'"):
+        ex.invoke()
+    with pytest.raises(TypeError, match="required positional argument: 'fn'"):
+        ex.invoke(fn=f.add)
+
+
+def test_invoke_is_a_method_like_any():
+    class Counting(rfaas.Executor):
+        n = 0
+
+        def invoke(self, fn, /, *args, **kwargs):
+            self.n += 1
+            return super().invoke(fn, *args, **kwargs)
+
+    assert str(inspect.signature(rfaas.Executor.invoke)) == "(self, fn, /, *args, **kwargs)"
+    assert "on a worker" in rfaas.Executor.invoke.__doc__
+    with Counting(max_workers=1) as ex:
+        assert ex.invoke(f.add, 1, 2) == 3
+        bound = ex.options(idempotent=True).invoke
+        assert bound(f.add, 1, 3) == 4
+    assert ex.n == 1
+    with pytest.raises(TypeError):
+        rfaas.Executor.invoke(object(), f.add)
 
 
 def test_what_a_function_raises_comes_as_itself_and_the_next_call_works(ex):

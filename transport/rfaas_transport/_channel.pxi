@@ -614,6 +614,26 @@ cdef class Channel:
             Py_DECREF(data)
         return rc
 
+    cdef rfaas_rc exchange_bytes(self, rfaas_header *header, bytes data, rfaas_rc *came, rfaas_frame *received) noexcept:
+        """`hand_over_bytes`, and `take` what comes while this looks, which is no longer than a hot peer takes.
+
+        Args:
+            came: what taking gave; AGAIN if nothing came, or the data could not be handed over whole.
+        """
+        cdef iovec piece
+        piece.iov_base = <void *><const char *>data
+        piece.iov_len = <size_t>PyBytes_GET_SIZE(data)
+        came[0] = RFAAS_AGAIN
+        Py_INCREF(data)
+        self.acquire()
+        cdef rfaas_rc rc = rfaas_channel_send(self.channel, header, &piece, 1, NULL, 0, <PyObject *>data)
+        if rc == RFAAS_OK and rfaas_channel_look(self.channel) != RFAAS_AGAIN:
+            came[0] = rfaas_channel_poll(self.channel, SMALL_BYTES, received)
+        pthread_mutex_unlock(&self.lock)
+        if rc != RFAAS_QUEUED:
+            Py_DECREF(data)
+        return rc
+
     def poll(self):
         """Send what is queued, read what is there; never blocks.
 

@@ -10,6 +10,8 @@ cdef enum Under:  # what has become of a request that was sent to be waited for
 
 # Request; one that wants memory gets a small answer as a memoryview of that, and not as bytes
 cdef object make_request(object identity, object payload, object about, uint64_t out_size, bint wants_memory)
+cdef bint request_renew(object request, object identity, bytes payload, object about, uint64_t out_size, bint wants_memory) except -1
+cdef bint request_rest(object request) noexcept
 cdef object request_about(object request)
 cdef object request_answer(object request)
 cdef object request_claim(object request, object future)

@@ -8,6 +8,16 @@ cdef object make_request(object identity, object payload, object about, uint64_t
     return request
 
 
+cdef bint request_renew(
+        object request, object identity, bytes payload, object about, uint64_t out_size, bint wants_memory) except -1:
+    (<Request>request).wants_memory = wants_memory
+    return (<Request>request).fill(identity, payload, about, out_size) == 0
+
+
+cdef bint request_rest(object request) noexcept:
+    return (<Request>request).rest()
+
+
 cdef object request_about(object request):
     return (<Request>request).about
 

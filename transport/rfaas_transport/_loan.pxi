@@ -73,6 +73,7 @@ cdef class _Lent:
     cdef rfaas_header header    # of the request that was sent last
     cdef uint64_t last_id
     cdef dict functions         # index by identity
+    cdef object last_function   # identity of the one whose index `header` has
     cdef Request request        # sent and not answered, the oldest
     cdef list behind            # the others, in order
     cdef int n_behind
@@ -322,12 +323,14 @@ cdef class Loan:
             return ANSWERED if self.wait_for(request, None) else UNDER_WAY
         request.generation = generation
         self.activity += 1
-        if self.send_first(request):
-            self.have_it_watched()
-            self.await_one(request, self.sleep_ns)
-        else:
+        if not self.send_and_look(request):
             self.leave()
             self.have_it_watched()
+        elif request.done:  # as most are
+            rfaas_loan_give_back(&self.loan)
+        else:
+            self.have_it_watched()
+            self.await_one(request, self.sleep_ns)
         self.look_after()
         return ANSWERED if request.done else UNDER_WAY
 
@@ -387,20 +390,50 @@ cdef class Loan:
                 return
         self.leave()
 
+    cdef int free_place(self) noexcept:
+        """The first channel without a request, as a place among those lent; -1: there is none."""
+        cdef int i
+        for i in range(PyList_GET_SIZE(self.lent)):
+            if (<_Lent>PyList_GET_ITEM(self.lent, i)).request is None:
+                return i
+        return -1
+
     cdef bint send_first(self, Request request):
         """Send a request before which none waits, or have it wait; False: a channel doesn't take it."""
-        cdef _Lent one
-        cdef int i
-        cdef bint taken = True
-        for i in range(PyList_GET_SIZE(self.lent)):
-            one = <_Lent>PyList_GET_ITEM(self.lent, i)
-            if one.request is None:
-                taken = self.send_on(one, i, request)
-                if taken:
-                    return True
-                break
+        cdef int place = self.free_place()
+        if place >= 0 and self.send_on(<_Lent>PyList_GET_ITEM(self.lent, place), place, request):
+            return True
         self.put(request)
-        return taken
+        return place < 0
+
+    cdef bint send_and_look(self, Request request):
+        """`send_first`, and take the answer if it comes meanwhile: of a small request, under one lock.
+
+        Returns:
+            False: the rest is the owner's affair.
+        """
+        cdef _Lent one
+        cdef rfaas_frame received
+        cdef rfaas_rc came = RFAAS_AGAIN
+        cdef int place = self.free_place()
+        if place < 0 or request.borrowed is not None:
+            return self.send_first(request)
+        one = <_Lent>PyList_GET_ITEM(self.lent, place)
+        if not self.address(one, request):
+            self.put(request)
+            return False
+        cdef rfaas_rc rc = one.channel.exchange_bytes(&one.header, <bytes>request.payload, &came, &received)
+        if rc != RFAAS_OK and rc != RFAAS_QUEUED:
+            self.put(request)
+            return False
+        if came == RFAAS_OK and self.is_answer(one, &received) and request.take(&received):
+            request.sent = True
+            request.channel = place
+            one.n_answers += 1
+            self.activity += 1
+            return True
+        self.note_sent(one, place, request)
+        return self.arrived(one, came, &received)
 
     cdef bint is_on_its_way(self, Request request):
         """True if nothing is to be sent before there is an answer to be taken."""
@@ -465,23 +498,21 @@ cdef class Loan:
         """False: what came is no answer, or the channel ended."""
         cdef rfaas_frame received
         cdef rfaas_rc rc = one.channel.take(&received)
+        return self.arrived(one, rc, &received)
+
+    cdef bint arrived(self, _Lent one, rfaas_rc rc, rfaas_frame *came):
+        """Deal with what a look for an answer gave; False as `take_answer`."""
         if rc == RFAAS_AGAIN or rc == RFAAS_MORE:
             return True
         if rc != RFAAS_OK:
             return False
-        cdef rfaas_header *header = &received.header
-        cdef bint is_answer = header.status < ANSWERS_MAX or header.status == FUNCTION_ERROR
-        cdef uint64_t call_id = one.header.call_id - <uint64_t>one.n_behind
-        if header.kind == RFAAS_KIND_TAKEN and header.call_id == 0 and received.buffer == NULL:
+        cdef rfaas_header *header = &came.header
+        if header.kind == RFAAS_KIND_TAKEN and header.call_id == 0 and came.buffer == NULL:
             one.n_credits += header.credits
             return True
-        if header.kind != RFAAS_KIND_RESULT or header.call_id != call_id or not is_answer or header.credits != 1:
-            one.received = received
-            one.has_received = True
-            return False
         cdef Request request = one.request
-        if not request.take(&received):
-            one.received = received
+        if not self.is_answer(one, came) or not request.take(came):
+            one.received = came[0]
             one.has_received = True
             return False
         self.finished.append(request)  # keeps it, with all that it holds, until nobody has the loan
@@ -495,6 +526,13 @@ cdef class Loan:
         self.activity += 1
         self.n_busy -= 1
         return True
+
+    cdef bint is_answer(self, _Lent one, const rfaas_frame *came) noexcept:
+        """True of a plain answer of the oldest request there."""
+        cdef const rfaas_header *header = &came.header
+        cdef uint64_t call_id = one.header.call_id - <uint64_t>one.n_behind
+        cdef bint is_end = header.status < ANSWERS_MAX or header.status == FUNCTION_ERROR
+        return header.kind == RFAAS_KIND_RESULT and header.call_id == call_id and is_end and header.credits == 1
 
     cdef void see_how_quick(self, _Lent one, Request request):
         """After an answer: how long it took, while others wait; otherwise nobody needs to know."""
@@ -524,17 +562,31 @@ cdef class Loan:
 
     cdef bint send_on(self, _Lent one, int place, Request request):
         """Send a request on a channel, behind what is there; False: the channel doesn't take it."""
-        cdef rfaas_rc rc = RFAAS_NO_CREDIT
-        if one.header.call_id < one.last_id:
-            one.header.call_id += 1
-            one.header.function = <uint16_t>one.functions[request.identity]
-            one.header.out_size = request.out_size or self.out_size
-            if request.borrowed is None:
-                rc = one.channel.hand_over_bytes(&one.header, <bytes>request.payload)
-            else:
-                rc = one.channel.hand_over(&one.header, request.borrowed, NULL, 0)
+        cdef rfaas_rc rc
+        if not self.address(one, request):
+            return False
+        if request.borrowed is None:
+            rc = one.channel.hand_over_bytes(&one.header, <bytes>request.payload)
+        else:
+            rc = one.channel.hand_over(&one.header, request.borrowed, NULL, 0)
         if rc != RFAAS_OK and rc != RFAAS_QUEUED:
             return False
+        self.note_sent(one, place, request)
+        return True
+
+    cdef bint address(self, _Lent one, Request request):
+        """Fill in the header of a request; False: this loan has no number left for it."""
+        if one.header.call_id >= one.last_id:
+            return False
+        one.header.call_id += 1
+        if request.identity is not one.last_function:
+            one.header.function = <uint16_t>one.functions[request.identity]
+            one.last_function = request.identity
+        one.header.out_size = request.out_size or self.out_size
+        return True
+
+    cdef int note_sent(self, _Lent one, int place, Request request) except -1:
+        """A request was sent."""
         request.sent = True
         request.channel = place
         if one.request is None:
@@ -544,7 +596,7 @@ cdef class Loan:
             one.behind.append(request)
             one.n_behind += 1
         self.n_busy += 1
-        return True
+        return 0
 
     cdef bint await_answers(self, int64_t sleep_ns):
         """Wait for the next answer; False: nothing came, or the loan was recalled, and it is left."""

@@ -46,6 +46,22 @@ cdef class Request:
             self.borrowed.borrow(payload)
         return 0
 
+    cdef bint rest(self) noexcept:
+        """Be as new, to be filled again; False: it is no plain one, or not over, or somebody else has it.
+
+        Of a request that is answered, for its only owner.
+        """
+        if not self.done or self.has_received or self.kept != NULL or self.borrowed is not None or self.is_awaited:
+            return False
+        if Py_REFCNT(self) > 1 or self.future is not None:
+            return False
+        self.payload = self.about = self.made = None
+        self.small = None
+        self.memory = None
+        self.done = self.sent = self.behind = False
+        self.generation = 0
+        return True
+
     def __dealloc__(self):
         if self.has_received and self.received.buffer != NULL:
             self.received.memory.release(self.received.memory.context, self.received.buffer, self.received.buffer_bytes)
