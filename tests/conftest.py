@@ -4,17 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from hypothesis import settings
-
 import cluster.fixtures
 from support import order
 from support.figures import FiguresAreShown, ResultsAreWritten
 from support.nothing_left import _nothing_is_left_running as _nothing_is_left_running  # autouse, in every ring
 from support.skips import SkipsAreFailures
-
-# No deadline per example: a shared machine may pause any of them.
-settings.register_profile("rfaas", deadline=None)
-settings.load_profile("rfaas")
 
 
 def pytest_configure(config):

@@ -2,10 +2,11 @@
 
 usage: python tools/soak.py [--table | --check] [PART...]     e.g. T01; default: every part not done at this commit
 
-A part is the files tests/faults/test_tNN_*.py. Its result is one line of benchmarks/soak/results.jsonl, from which the
-tables in benchmarks/soak/README.md are made; --table makes them again, --check says whether they are those. Both are
-committed. What is interrupted is not written and runs again; a part named on the command line always runs. Each part is
-bounded in time.
+A part is the files tests/faults/test_tNN_*.py, or one test that needs an RDMA device (RDMA-CALLS and so on), which runs
+in the guest of tests/rdma/rig where this machine has none. Its result is a line of benchmarks/soak/results.jsonl,
+from which the tables in benchmarks/soak/README.md are made; --table makes them again, --check says whether they are
+those. Both are committed. What is interrupted is not written and runs again; a part named on the command line always
+runs. Each part is bounded in time.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = ROOT / "tests" / "faults"
+RDMA_RING = ROOT / "tests" / "rdma" / "rig" / "ring"
+RDMA_TESTS = {"RDMA-CALLS": "more_calls_on_one_connection", "RDMA-CONNECTS": "many_connects", "RDMA-KEYS": "t50"}
 RESULTS = ROOT / "benchmarks" / "soak" / "results.jsonl"
 TABLES = RESULTS.with_name("README.md")
 LOGS = ROOT / "out" / "soak"
@@ -63,11 +66,14 @@ def main() -> int:
     return max([run_and_keep(part, known[part]) for part in todo], default=0)
 
 
-def find_parts() -> dict[str, list[Path]]:
-    """The test files of each part, in the order of their numbers."""
-    parts: dict[str, list[Path]] = {}
+def find_parts() -> dict[str, list[str]]:
+    """What runs each part, but for pytest's options: first the test files, in the order of their numbers."""
+    files: dict[str, list[str]] = {}
     for path in sorted(FAULTS.glob("test_t[0-9][0-9]_*.py")):
-        parts.setdefault(path.name[5:8].upper(), []).append(path)
+        files.setdefault(path.name[5:8].upper(), []).append(str(path.relative_to(ROOT)))
+    parts = {part: [sys.executable, "-m", "pytest", *named] for part, named in files.items()}
+    if RDMA_RING.exists():
+        parts |= {part: [str(RDMA_RING), "-k", test] for part, test in RDMA_TESTS.items()}
     return parts
 
 
@@ -79,17 +85,17 @@ def parts_done(results: Iterable[Result], commit: str) -> set[str]:
 # --- one part ------------------------------------------------------------------------------------
 
 
-def run_and_keep(part: str, files: list[Path]) -> int:
+def run_and_keep(part: str, program: list[str]) -> int:
     """Run a part, write down what came of it, and return 0 if it passed."""
     LOGS.mkdir(parents=True, exist_ok=True)
     report, log = LOGS / f"{part}.json", LOGS / f"{part}.log"
     report.unlink(missing_ok=True)
     limit_s = LIMITS_S.get(part, LIMIT_S)
-    command = [sys.executable, "-m", "pytest", f"--timeout={limit_s}", "-o", "faulthandler_timeout=0"]
-    command += [*(str(file.relative_to(ROOT)) for file in files)]
+    command = [*program, f"--timeout={limit_s}", "-o", "faulthandler_timeout=0"]
+    changes = {"RFAAS_SOAK": "1", "RFAAS_TEST_REPORT": str(report), "RFAAS_RDMA_LIMIT_S": str(limit_s)}
     print(f"{part}: at most {limit_s} s, output in {log.relative_to(ROOT)}", flush=True)
     begun_s, commit = time.monotonic(), this_commit()
-    status = run_bounded(command, {"RFAAS_SOAK": "1", "RFAAS_TEST_REPORT": str(report)}, log, limit_s)
+    status = run_bounded(command, changes, log, limit_s)
     tests = json.loads(report.read_text()) if report.exists() else []
     outcome = "timeout" if status is None else outcome_of(status, tests)
     for test in tests:

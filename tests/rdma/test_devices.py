@@ -32,10 +32,14 @@ def test_devices_lists_what_can_be_connected_to():
         assert address in {entry["address"] for entry in active}
 
 
-def test_doctor_names_the_device():
-    done = rfaas("doctor", "--json")
-    finding = next(found for found in json.loads(done.stdout)["findings"] if found["check"] == "RDMA")
-    assert DEVICE in finding["text"]
+@pytest.fixture(scope="module")
+def findings():
+    """Of `rfaas doctor`, by check."""
+    return {finding["check"]: finding for finding in json.loads(rfaas("doctor", "--json").stdout)["findings"]}
+
+
+def test_doctor_names_the_device(findings):
+    assert DEVICE in findings["RDMA"]["text"]
 
 
 def test_devices_are_told_to_people_with_what_they_can():
@@ -71,6 +75,5 @@ def test_pyverbs_of_the_system_says_the_same():
         assert {name: entry[name] for name in same} == {name: getattr(at, name) for name in same}
 
 
-def test_doctor_knows_the_library_and_pyverbs():
-    found = {finding["check"]: finding for finding in json.loads(rfaas("doctor", "--json").stdout)["findings"]}
-    assert (found["rdma-core"]["severity"], found["pyverbs"]["severity"]) == ("ok", "ok")
+def test_doctor_knows_the_library_and_pyverbs(findings):
+    assert (findings["rdma-core"]["severity"], findings["pyverbs"]["severity"]) == ("ok", "ok")

@@ -1,6 +1,9 @@
 """The core beside an end over pyverbs that was written from spec 007 alone; what it does to ends that lie and fail."""
 
+import contextlib
+import ctypes
 import os
+import random
 import socket
 import time
 
@@ -10,7 +13,7 @@ from rfaas_transport._core import Channel
 from rfaas_transport.errors import ChannelBroken, ChannelClosed
 from rfaas_transport.frame import Decoder, Header, Kind, encode
 from support.media import drain, receive
-from support.soak import SLACK
+from support.soak import SLACK, scaled
 from support.vectors import load, raw
 from support.verbs_messages import PIECE_BYTES_MAX, RING_BYTES, SLOT_BYTES, SLOTS
 from support.verbs_objects import kernel_objects
@@ -24,6 +27,7 @@ ANSWER_S = 1.0  # the goal for what is told of a failure
 DEVICE_GIVES_UP_S = 2.1  # seven times up to four times 67 ms: spec 007 section 4
 TIMEOUT_S = 20.0
 REQUEST_BYTES = 16_384
+GUESSES = scaled(12, 1000)
 FRAME = b"".join(encode(Header(kind=Kind.RESULT, call_id=5), [b"true"]))
 
 
@@ -45,17 +49,18 @@ class End:
         self.tell(data=data.hex(), **what)
 
 
-@pytest.fixture
-def connect():
-    """Makes a channel of the core connected to an end over pyverbs; what the kernel has for this process is counted."""
-    before = kernel_objects()
-    made = []
+@pytest.fixture(scope="module")
+def before():
+    """What the kernel has for this process when it has no channel."""
+    return kernel_objects()
 
-    def make(rkey_xor=0):
-        ours, theirs = socket.socketpair()
-        end = End(theirs, rkey_xor)
-        channel = Channel.from_verbs(ours.detach(), device=DEVICE)
-        made.append((channel, end))
+
+@contextlib.contextmanager
+def connected(rkey_xor=0):
+    """A channel of the core, and the end over pyverbs that it is connected to."""
+    ours, theirs = socket.socketpair()
+    end = End(theirs, rkey_xor)
+    with Channel.from_verbs(ours.detach(), device=DEVICE) as channel:
 
         def is_open():
             assert channel.poll() is None
@@ -63,12 +68,15 @@ def connect():
 
         wait_until(is_open, TIMEOUT_S)
         assert channel.poll() is None
-        return channel, end
+        yield channel, end
+    end.close()
 
-    yield make
-    for channel, end in made:
-        channel.close()
-        end.close()
+
+@pytest.fixture
+def connect(before):
+    """Connects, and sees afterwards that the kernel has forgotten it."""
+    with contextlib.ExitStack() as stack:
+        yield lambda rkey_xor=0: stack.enter_context(connected(rkey_xor))
     assert kernel_objects() == before
 
 
@@ -166,6 +174,24 @@ def test_a_write_with_a_wrong_key_ends_the_connection_and_delivers_nothing(both)
     assert "RDMA connection failed" in broken(channel)
 
 
+def test_t50_a_key_that_is_guessed_or_another_channels_opens_nothing(before):
+    """And there is no second guess: the first ends the connection."""
+    seed = int(os.environ.get("RFAAS_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"RFAAS_TEST_SEED={seed}")
+    source, other_key = random.Random(seed), 0
+    for _ in range(GUESSES):
+        with connected() as (channel, end):
+            ring = end.state()["peer"]
+            wrong = source.choice([source.randrange(1, 1 << 32), (other_key ^ ring["key"]) or 1])
+            content = ctypes.string_at(ring["address"], RING_BYTES)
+            end.lie(len(FRAME), data=FRAME, rkey_xor=wrong)
+            broken(channel)
+            assert ctypes.string_at(ring["address"], RING_BYTES) == content
+            other_key = ring["key"]
+    print(f"{GUESSES} guesses, 0 bytes written")
+    assert kernel_objects() == before
+
+
 def test_a_write_beyond_the_ring_ends_the_connection(both):
     channel, end = both
     end.lie(len(FRAME), data=FRAME, at=RING_BYTES - len(FRAME) + 1)
@@ -181,7 +207,7 @@ def test_a_word_of_bytes_that_lie_elsewhere_is_of_no_frame(both):
 def test_a_peer_that_says_a_wrong_key_is_told_of_by_the_first_write(connect):
     channel, _ = connect(rkey_xor=0x55)
     channel.send(Kind.RESULT, call_id=1)
-    assert "RDMA connection failed" in broken(channel)
+    assert "RDMA connection failed: remote access error" in broken(channel)
 
 
 def test_a_frame_that_is_cut_off_by_the_end_is_broken(both):

@@ -16,6 +16,8 @@ from rfaas_transport.errors import RfaasError
 from support.waiting import wait_until
 
 TIMEOUT_S = 20.0
+IN_GUEST = bool(os.environ.get("RFAAS_RDMA_GUEST"))
+"""The CPUs are emulated: what moves many bytes moves fewer, which go round the ring of a channel often enough."""
 
 
 def tcp_sockets() -> tuple[socket.socket, socket.socket]:

@@ -169,7 +169,14 @@ class Server:
 
     def on_state(self, _: list[socket.socket], end: int) -> dict[str, Any]:
         one = self._ends[end]
-        return {"open": one.is_open, "ended": one.peer_ended, "why": one.why, "closed": one.is_closed}
+        ring = {"address": one.peer.ring_address, "key": one.peer.rkey} if one.peer else None
+        return {
+            "open": one.is_open,
+            "ended": one.peer_ended,
+            "why": one.why,
+            "closed": one.is_closed,
+            "peer": ring,
+        }
 
     def on_send(self, _: list[socket.socket], end: int, frame: str) -> None:
         self._ends[end].send(bytes.fromhex(frame))

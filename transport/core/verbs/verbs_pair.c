@@ -55,8 +55,10 @@ bool rfaas_verbs_pair_reap(rfaas_verbs_link *link)
 const char *rfaas_verbs_pair_why(const rfaas_verbs_link *link)
 {
     char *text = ((rfaas_verbs_link *)link)->why;
+    if (link->has_alarm) /* receives are flushed by what befell a send, or what the peer wrote: those tell more */
+        rfaas_verbs_hear(link->port.context);
     if (link->sent != NULL)
-        rfaas_verbs_pair_reap((rfaas_verbs_link *)link); /* receives are flushed by what befell a send */
+        rfaas_verbs_pair_reap((rfaas_verbs_link *)link);
     int sent = atomic_load(&link->send_status), received = atomic_load(&link->receive_status);
     int ended_by = atomic_load(&link->alarm.ended_by);
     if (link->has_alarm && atomic_load(&link->alarm.port_down))
@@ -68,6 +70,8 @@ const char *rfaas_verbs_pair_why(const rfaas_verbs_link *link)
         snprintf(text, sizeof link->why, "%s failed: %s", link->doing, strerror(link->error));
     else if (sent == IBV_WC_RETRY_EXC_ERR)
         snprintf(text, sizeof link->why, "the peer's RDMA device does not answer (%s)", ibv_wc_status_str(sent));
+    else if (sent == 0 && received == IBV_WC_WR_FLUSH_ERR)
+        snprintf(text, sizeof link->why, "the RDMA connection failed: the peer wrote where it may not, or the queue pair was ended");
     else
         snprintf(text, sizeof link->why, "the RDMA connection failed: %s",
                  ibv_wc_status_str((enum ibv_wc_status)(sent != 0 ? sent : received)));

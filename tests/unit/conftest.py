@@ -1,0 +1,3 @@
+"""Examples of hypothesis have no deadline."""
+
+import support.examples  # noqa: F401
