@@ -18,7 +18,7 @@ from rfaas_transport import verbs
 from rfaas_transport._core import Channel
 from rfaas_transport.errors import ChannelBroken, ChannelClosed
 from rfaas_transport.frame import Kind
-from support.media import drain, receive_while_flushing
+from support.media import drain
 from support.soak import percentile, scaled
 from support.verbs_objects import kernel_objects
 from support.verbs_peer import PeerProcess
@@ -29,7 +29,7 @@ NETNS, DEVICE = os.environ.get("RFAAS_RDMA_PEER_NETNS", ""), os.environ.get("RFA
 ADDRESS = os.environ.get("RFAAS_RDMA_PEER_ADDRESS", "")
 THERE = ["ip", "netns", "exec", NETNS]
 FRAMES = scaled(2000, 70_000)
-DEVICE_GIVES_UP_S = 2.1  # spec 007 section 4
+DEVICE_GIVES_UP_S = 34.0  # at most, spec 007 section 4; soft-RoCE, which waits for one time-out each time: 7.5
 TIMES = 10  # emulated CPUs
 
 
@@ -60,7 +60,8 @@ def channel(other):
 
 def there_and_back(channel, payload, call_id=1):
     channel.send(Kind.DEFINE, call_id=call_id, segments=[payload])
-    frame = receive_while_flushing(channel, channel, 60)
+    while (frame := channel.poll()) is None:
+        assert channel.wait(60.0)
     assert (frame.call_id, bytes(frame.segments[0])) == (call_id, payload)
 
 
@@ -123,12 +124,12 @@ def test_a_network_that_is_cut_is_noticed_by_the_next_write_and_a_new_connection
     try:
         channel.send(Kind.RESULT, segments=[b"into the dark"])
         start_s = time.monotonic()
-        _, error = drain(channel, 120)
+        _, error = drain(channel, 2 * DEVICE_GIVES_UP_S)
         took_s = time.monotonic() - start_s
         print(f"two hosts, cut network: told of in {took_s:.2f} s (the device gives up within {DEVICE_GIVES_UP_S} s)")
         assert isinstance(error, ChannelBroken)
         assert "does not answer" in str(error)
-        assert took_s < DEVICE_GIVES_UP_S * TIMES
+        assert took_s < DEVICE_GIVES_UP_S * 1.5
         channel.close()
     finally:
         subprocess.run(["ip", "-n", NETNS, "link", "set", "veth1", "up"], check=True)

@@ -13,6 +13,7 @@ import pytest
 from rfaas_transport import tls, verbs
 from rfaas_transport._core import Channel, Frame, shm_segment
 from rfaas_transport.errors import RfaasError
+from support.soak import SOAK
 from support.verbs_peer import peer_process
 from support.waiting import wait_until
 
@@ -82,13 +83,11 @@ MEDIA: dict[str, Callable[..., tuple[Channel, Channel]]] = {
     "unix": lambda **options: _adopted(socket.socketpair(), **options),
     "shm": _over_memory,
     **({"tls": _encrypted} if tls.is_built() else {}),
+    **({"verbs": _over_rdma} if not verbs.why_not() else {}),
+    # In a soak only: in the guest each takes minutes.
     **(
-        {
-            "verbs": _over_rdma,
-            "verbs-pyverbs": _over_peer,
-            "pyverbs-verbs": lambda **options: _over_peer(**options)[::-1],
-        }
-        if not verbs.why_not()
+        {"verbs-pyverbs": _over_peer, "pyverbs-verbs": lambda **options: _over_peer(**options)[::-1]}
+        if SOAK and not verbs.why_not()
         else {}
     ),
 }
