@@ -1,7 +1,7 @@
 # The one entry point: `make help`. The work is done by the scripts in tools/; nothing here needs root unless it says so.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-slurm check test test-rdma rdma-shell soak fmt bench bench-peers bench-goals docs cluster-up cluster-down clean
+.PHONY: help demo demo-slurm check test test-rdma test-rdma-two-hosts rdma-shell soak fmt bench bench-peers bench-goals bench-rdma docs cluster-up cluster-down clean
 
 PYTHON := .venv/bin/python
 RIG := tests/cluster/rig/slurm-cluster
@@ -10,7 +10,7 @@ QUICK_TESTS = $(foreach ring,unit wire conformance,$(if $(wildcard tests/$(ring)
 
 help:  ## print this
 	@awk -F':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##@ See it work
 demo:  ## price a million options in many calls on this machine: no Slurm, no root, under a minute
@@ -47,6 +47,11 @@ test-rdma:  ## what needs an RDMA device: on this machine's, else on soft-RoCE i
 	@tools/apt-install.sh
 	@tests/rdma/rig/ring
 
+test-rdma-two-hosts:  ## the same between two hosts, which are namespaces of a guest with a newer kernel (root, minutes)
+	@tools/setup.sh dev
+	@tools/apt-install.sh
+	@tests/rdma/rig/ring two-hosts
+
 rdma-shell:  ## a shell with a soft-RoCE device, on this machine's files, in that guest
 	@tools/apt-install.sh
 	@tests/rdma/rig/guest -t 86400 shell
@@ -76,6 +81,11 @@ bench-peers:  ## rfaas and its peers by turns, in rounds: about 20 minutes, and 
 bench-goals:  ## what rfaas has promised, measured: goal, figure, spread, met: about 15 minutes, and mpi4py and Ray of the peers
 	@tools/setup.sh dev
 	$(PYTHON) benchmarks/goals.py $(if $(QUICK),--quick)
+
+bench-rdma:  ## calls over RDMA beside bare RDMA: on this machine's device, else on soft-RoCE in an emulated guest (root, minutes)
+	@tools/setup.sh dev
+	@tools/apt-install.sh
+	$(PYTHON) benchmarks/verbs.py $(if $(QUICK),--quick)
 
 ##@ A real Slurm by hand (root)
 cluster-up:  ## start one on this machine and say how to use it

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rfaas.bench.pinning import Wish
     from rfaas.executor import Executor
 
+PATIENCE_S: Final = 60
 COPIES: Final = 10  # of the largest payload, all processes of this machine together, its memory for the bare link too
 
 
@@ -74,10 +75,12 @@ def errors_said(as_json: bool) -> Iterator[None]:
 
 
 def made_executor(transport: str | None, allocator: str | None, workers: int = 1) -> Executor:
-    """The executor whose workers are measured; one that finds none gives up after a minute."""
+    """The executor whose workers are measured; one that finds none gives up after a minute, or as the settings say."""
     from rfaas import Executor
+    from rfaas.settings import Settings
 
-    return Executor(max_workers=workers, transport=transport, allocator=allocator, acquire_timeout_s=60)
+    patience_s = Settings.load().value("executor.acquire_timeout_s") or PATIENCE_S
+    return Executor(max_workers=workers, transport=transport, allocator=allocator, acquire_timeout_s=patience_s)
 
 
 def check_settings(transport: str | None, allocator: str | None) -> None:

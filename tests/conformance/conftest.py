@@ -5,7 +5,14 @@ import os
 
 import pytest
 
+from support import verbs_peer
 from support.media import EACH_MEDIUM, MEDIA, STREAMS
+
+
+@pytest.fixture(autouse=True, scope="session")
+def peer_over_pyverbs(request):
+    """Before any test counts descriptors and processes."""
+    yield from verbs_peer.in_session(request.session)
 
 
 @pytest.fixture(autouse=True)

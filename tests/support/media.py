@@ -13,6 +13,8 @@ import pytest
 from rfaas_transport import tls, verbs
 from rfaas_transport._core import Channel, Frame, shm_segment
 from rfaas_transport.errors import RfaasError
+from support.soak import SOAK
+from support.verbs_peer import peer_process
 from support.waiting import wait_until
 
 TIMEOUT_S = 20.0
@@ -60,6 +62,23 @@ def _over_rdma(**options: int) -> tuple[Channel, Channel]:
     return left, right
 
 
+def _over_peer(**options: int) -> tuple[Channel, Channel]:
+    """The C core to the left; pyverbs to the right, behind a socket at which a channel reads what it carries."""
+    ours, theirs = socket.socketpair()
+    near, far = socket.socketpair()
+    peer = peer_process()
+    number = peer.ask("bridge", theirs, far)
+    left = Channel.from_verbs(ours.detach(), device=os.environ.get("RFAAS_RDMA_DEVICE", ""), **options)
+
+    def is_open() -> bool:
+        assert left.poll() is None
+        return bool(peer.ask("bridge_is_open", number=number))
+
+    wait_until(is_open, TIMEOUT_S)
+    assert left.poll() is None
+    return left, Channel.from_fd(near.detach(), **options)
+
+
 MEDIA: dict[str, Callable[..., tuple[Channel, Channel]]] = {
     "inproc": Channel.pair,
     "tcp": lambda **options: _adopted(tcp_sockets(), **options),
@@ -67,9 +86,16 @@ MEDIA: dict[str, Callable[..., tuple[Channel, Channel]]] = {
     "shm": _over_memory,
     **({"tls": _encrypted} if tls.is_built() else {}),
     **({"verbs": _over_rdma} if not verbs.why_not() else {}),
+    # In a soak only: in the guest each takes minutes.
+    **(
+        {"verbs-pyverbs": _over_peer, "pyverbs-verbs": lambda **options: _over_peer(**options)[::-1]}
+        if SOAK and not verbs.why_not()
+        else {}
+    ),
 }
+SAID = {"verbs-pyverbs": ["verbs", "unix"], "pyverbs-verbs": ["unix", "verbs"]}
 # For parametrizing. Those over RDMA bear the mark of the ring that runs them where devices are: in a guest, as a rule.
-EACH_MEDIUM = [pytest.param(name, marks=[pytest.mark.rdma] if name == "verbs" else []) for name in MEDIA]
+EACH_MEDIUM = [pytest.param(name, marks=[pytest.mark.rdma] if "verbs" in name else []) for name in MEDIA]
 STREAMS: dict[str, Callable[[], tuple[socket.socket, socket.socket]]] = {
     "tcp": tcp_sockets,
     "unix": socket.socketpair,
