@@ -16,6 +16,7 @@ from rfaas_transport import verbs
 from support import functions as f
 from support.kernels import kernels
 from support.personal import Personal
+from support.rdma_limits import with_locked_memory
 from support.soak import SLACK, scaled
 from support.waiting import wait_until
 
@@ -203,12 +204,6 @@ def test_workers_without_the_library_are_reached_over_tcp_or_refused_with_the_re
         assert took_s < ANSWER_S * TIMES
 
 
-def with_little_memory():
-    """The beginning of a command that may lock 64 KiB of memory, whoever runs it."""
-    limit = ["prlimit", "--memlock=65536:65536"]
-    return ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", *limit] if os.geteuid() == 0 else limit
-
-
 def test_too_little_locked_memory_is_said_with_the_remedy():
     program = (
         "import rfaas\n"
@@ -216,7 +211,7 @@ def test_too_little_locked_memory_is_said_with_the_remedy():
         "    executor.submit(pow, 2, 10).result(60)\n"
     )
     done = subprocess.run(
-        [*with_little_memory(), sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S
+        [*with_locked_memory(65536), sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S
     )
     assert done.returncode == 1
     assert "ConfigError: RDMA to the workers on" in done.stderr
