@@ -125,18 +125,20 @@ static int descriptor(const rfaas_verbs_link *link) { return link->fd; }
 static bool arm(rfaas_verbs_link *link) { return link != NULL; }
 static uint32_t unacknowledged(rfaas_verbs_link *link) { return link == NULL; }
 static const char *why(const rfaas_verbs_link *link) { return link->has_failed ? "the device failed" : "not connected"; }
+static bool violated(rfaas_verbs_link *link) { return link->has_failed && link->left_bytes % 2 != 0; }
 static void let_go(rfaas_verbs_link *link, bool inherited)
 {
     EXPECT(link == &link_here && !inherited && link->n_regions == 0);
 }
 
-static rfaas_verbs_region *enroll(rfaas_verbs_link *link, void *memory, size_t size_bytes, uint32_t *key)
+static rfaas_verbs_region *enroll(rfaas_verbs_link *link, void *memory, size_t size_bytes, rfaas_verbs_use use,
+                                  uint32_t *key)
 {
     rfaas_verbs_region *made = link->left_bytes % 5 == 4 ? NULL : malloc(sizeof *made);
     if (made == NULL)
         return NULL;
     *made = (rfaas_verbs_region){memory, size_bytes};
-    if (key != NULL)
+    if (use == RFAAS_VERBS_BY_KEY)
         *key = 7;
     link->n_regions++;
     return made;
@@ -176,6 +178,7 @@ static const rfaas_verbs_ops device = {
     .fd = descriptor,
     .arm = arm,
     .unacknowledged = unacknowledged,
+    .violated = violated,
     .enroll = enroll,
     .withdraw = withdraw,
     .read = read_from,

@@ -1,4 +1,4 @@
-"""Large segments over RDMA: read by the peer's device from where they lie, registered meanwhile, and by nobody afterwards."""
+"""Large segments over RDMA: read by the peer's device from where they lie, registered meanwhile, and no longer."""
 
 import contextlib
 import os
@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from rfaas_transport._core import Channel
+import rfaas
+from rfaas_transport._core import Channel, pool_memory
 from rfaas_transport.errors import ChannelBroken
 from rfaas_transport.frame import Kind
 from support.media import drain, receive, receive_while_flushing
@@ -23,6 +25,7 @@ DEVICE = os.environ.get("RFAAS_RDMA_DEVICE", "")
 TIMEOUT_S = 60.0
 LENT_FRAMES = 16  # spec 007 section 7
 PIECE_BYTES = 1 << 20
+ARRAY_BYTES = 1 << 21
 SOME = random.Random(7).randbytes(3 * PIECE_BYTES + 5)
 
 
@@ -55,7 +58,7 @@ def test_segments_of_all_sizes_arrive_between_small_ones(pair, size_bytes):
     for sender, receiver in (pair, pair[::-1]):
         for segments in ([SOME[:size_bytes]], [b"a", SOME[:size_bytes], b"", b"bc", SOME[5 : 5 + LEND_BYTES], b"d"]):
             is_whole = sender.send(Kind.RESULT, call_id=size_bytes, segments=segments)
-            assert not is_whole
+            assert is_whole == (max(map(len, segments)) < LEND_BYTES)
             frame = receive_while_flushing(receiver, sender, TIMEOUT_S)
             assert [bytes(segment) for segment in frame.segments] == segments
             assert (frame.call_id, frame.is_placed) == (size_bytes, False)
@@ -92,8 +95,6 @@ def test_memory_that_payloads_are_read_to_is_used_again(pair):
 
 
 def address_of(view):
-    import numpy as np
-
     return np.frombuffer(view, np.uint8).ctypes.data
 
 
@@ -160,6 +161,36 @@ def test_a_payload_outlives_its_channel(pair):
     left.close()
     right.close()
     assert frame.segments[0] == SOME
+
+
+def test_pool_memory_is_registered_once_and_open_to_the_peer_only_while_it_is_lent(pair):
+    left, right = pair
+    before = regions()
+    memory = pool_memory(len(SOME))
+    memoryview(memory)[:] = SOME
+    for first in (0, 1, 4096):
+        left.send(Kind.RESULT, segments=[memoryview(memory)[first:]])
+        assert regions() == before + 1
+        assert receive(right, TIMEOUT_S).segments[0] == SOME[first:]
+        given_back(left)
+        assert regions() == before + 1  # it stays, for the next
+    del memory
+    other = pool_memory(len(SOME))  # the same block: it was kept
+    left.send(Kind.RESULT, segments=[other])
+    receive(right, TIMEOUT_S)
+    assert regions() <= before + 2
+
+
+def test_arrays_of_rfaas_empty_go_there_and_back_by_one_registration():
+    with rfaas.Executor(1, hot_for_s=0.05, allocator="embedded", transport="verbs") as executor:
+        array = rfaas.empty(ARRAY_BYTES // 8, np.int64)
+        array[:] = np.arange(len(array))
+        executor.submit(np.negative, array).result(TIMEOUT_S)
+        before = regions()
+        for n in range(3):
+            array[0] = n
+            assert np.array_equal(executor.submit(np.negative, array).result(TIMEOUT_S), -array)
+        assert regions() <= before
 
 
 PROGRAM = """

@@ -1,4 +1,4 @@
-"""The bytes of docs/spec/007-verbs.md, written from that document alone: messages that set a connection up, words, places.
+"""The bytes of docs/spec/007-verbs.md, written from that document alone: set-up messages, words, places.
 
 On the standard library alone: the peer over pyverbs (tests/rdma/peer) runs on the system's Python.
 """

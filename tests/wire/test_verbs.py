@@ -1,4 +1,4 @@
-"""Messages, words and places of spec 007 against their vectors, read and written by both codecs: Python's and the C core's."""
+"""What spec 007 puts on the wire against its vectors, read and written by both codecs: Python's and the C core's."""
 
 import subprocess
 

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "frame_queue.h"
+#include "verbs_cache.h"
 #include "verbs_landing.h"
 #include "verbs_place.h"
 #include "verbs_setup.h"
@@ -51,13 +52,21 @@ typedef enum verbs_state {
     RFAAS_VERBS_OPEN,
 } verbs_state;
 
+/* How one segment is lent: by a region of its own, or by a window into one that stays. */
+typedef struct rfaas_verbs_loan {
+    rfaas_verbs_region *region;
+    rfaas_verbs_cached *cached;
+    rfaas_verbs_window *window;
+} rfaas_verbs_loan;
+
 /* Frames of this side whose large segments the peer reads where they lie (verbs_rendezvous.c). */
 typedef struct rfaas_verbs_lending {
     bool on; /* both sides know how */
     struct {
-        rfaas_verbs_region *regions[RFAAS_PLACED_MAX];
+        rfaas_verbs_loan loans[RFAAS_PLACED_MAX];
         uint64_t size_bytes;
     } frames[RFAAS_VERBS_LENT_FRAMES]; /* by the number of the loan, as the queue counts it */
+    rfaas_verbs_cache cache;
     uint64_t size_bytes;
     uint64_t taken_back;       /* frames */
     _Atomic uint64_t returned; /* frames of which the peer said so */

@@ -87,7 +87,7 @@ static block *make(rfaas_verbs_landing *landing, size_t capacity_bytes)
         return NULL;
     }
     made->capacity_bytes = capacity_bytes;
-    made->region = landing->ops->enroll(landing->link, made->buffer, capacity_bytes, NULL);
+    made->region = landing->ops->enroll(landing->link, made->buffer, capacity_bytes, RFAAS_VERBS_TO_READ_TO, NULL);
     made->next = landing->blocks;
     landing->blocks = made;
     return made;

@@ -22,6 +22,15 @@ enum {
 typedef struct rfaas_verbs_link rfaas_verbs_link;
 typedef struct rfaas_verbs_region rfaas_verbs_region; /* memory that is registered with a link's device */
 
+typedef struct rfaas_verbs_window rfaas_verbs_window; /* a right of the peer's to read a part of a region */
+
+/* What memory is registered for. */
+typedef enum rfaas_verbs_use {
+    RFAAS_VERBS_TO_READ_TO, /* read() writes there, the peer can't reach it */
+    RFAAS_VERBS_BY_KEY,     /* the peer reads it */
+    RFAAS_VERBS_BY_WINDOWS, /* the peer reads of it what windows open */
+} rfaas_verbs_use;
+
 /* What a side tells its peer before there is a connection. */
 typedef struct rfaas_verbs_address {
     uint64_t ring_address; /* the memory that the peer may write to */
@@ -63,12 +72,17 @@ typedef struct rfaas_verbs_ops {
     /* How many writes the peer's device has not acknowledged yet. */
     uint32_t (*unacknowledged)(rfaas_verbs_link *link);
 
-    /* Registers memory of the caller's, which must outlive the region and be left to it: with `key`, the peer may read it by
-     * that key; without, read() may write to it. NULL: it can't be (a limit of locked memory, too many regions, a kernel that
-     * would take the pages from a forked child); nothing has changed then. The peer's right ends with withdraw(). A region must be withdrawn
-     * before its link is freed. */
-    rfaas_verbs_region *(*enroll)(rfaas_verbs_link *link, void *memory, size_t size_bytes, uint32_t *key);
+    /* Registers memory of the caller's, which must outlive the region and be left to it. With RFAAS_VERBS_BY_KEY the peer may read
+     * it by `*key`, which is set then. NULL: it can't be (a limit of locked memory, too many regions, a device without windows);
+     * nothing has changed then. The peer's right ends with withdraw(). A region must be withdrawn before its link is freed. */
+    rfaas_verbs_region *(*enroll)(rfaas_verbs_link *link, void *memory, size_t size_bytes, rfaas_verbs_use use, uint32_t *key);
     void (*withdraw)(rfaas_verbs_link *link, rfaas_verbs_region *region);
+
+    /* Lets the peer, and nobody else, read a part of a region that was enrolled for windows, by `*key`, until close_window(): that has
+     * happened when it returns. NULL: not now. One thread at a time; before the region is withdrawn. */
+    rfaas_verbs_window *(*open_window)(rfaas_verbs_link *link, rfaas_verbs_region *region, void *at, size_t size_bytes,
+                                       uint32_t *key);
+    void (*close_window)(rfaas_verbs_link *link, rfaas_verbs_window *window);
 
     /* Begins to read `size_bytes` at `from` of the peer's memory to `to`, which lies in `region`, or, if that is NULL, in the memory of
      * begin() behind the ring: OK, AGAIN (too much is under way), BROKEN. */
@@ -77,6 +91,9 @@ typedef struct rfaas_verbs_ops {
 
     /* 1: something that was begun is still being read; then arm() covers its end too. 0: nothing. Negative: the connection failed. */
     int (*reading)(rfaas_verbs_link *link);
+
+    /* True: the peer asked this side's device for memory that no key of its opens, which ended the connection. */
+    bool (*violated)(rfaas_verbs_link *link);
 
     /* What failed, for people. */
     const char *(*why)(const rfaas_verbs_link *link);

@@ -16,6 +16,7 @@ enum {
 
 rfaas_rc rfaas_verbs_broken_below(verbs_channel *channel)
 {
+    channel->base.violated |= channel->ops->violated(channel->link);
     return rfaas_channel_broken(&channel->base, channel->ops->why(channel->link), 0);
 }
 
@@ -266,13 +267,14 @@ static rfaas_rc take_word(verbs_channel *channel, uint64_t budget_bytes, uint64_
 
 static rfaas_rc ended(verbs_channel *channel)
 {
-    if (atomic_load(&channel->link_failed) != 0 && channel->fetching.under_way)
-        return rfaas_verbs_broken_below(channel);
+    bool has_failed = atomic_load(&channel->link_failed) != 0;
+    if (has_failed && (channel->fetching.under_way || channel->ops->violated(channel->link)))
+        return rfaas_verbs_broken_below(channel); /* a peer that did that may have hung up at once */
     if (!rfaas_receiver_is_between_frames(&channel->base.receiver))
         return rfaas_channel_broken(&channel->base, "the peer ended in the middle of a frame", 0);
     if (channel->peer_ended)
         return RFAAS_CLOSED;
-    if (atomic_load(&channel->link_failed) != 0 && !atomic_load(&channel->socket_ended))
+    if (has_failed && !atomic_load(&channel->socket_ended))
         return rfaas_verbs_broken_below(channel);
     return rfaas_channel_broken(&channel->base, "the peer's process ended without a word", 0);
 }

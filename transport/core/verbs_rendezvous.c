@@ -19,11 +19,32 @@ static void withdraw(verbs_channel *channel, uint64_t loan)
 {
     rfaas_verbs_lending *lending = &channel->lending;
     for (size_t i = 0; i < RFAAS_PLACED_MAX; i++) {
-        rfaas_verbs_region **region = &lending->frames[loan % RFAAS_VERBS_LENT_FRAMES].regions[i];
-        if (*region != NULL)
-            channel->ops->withdraw(channel->link, *region);
-        *region = NULL;
+        rfaas_verbs_loan *one = &lending->frames[loan % RFAAS_VERBS_LENT_FRAMES].loans[i];
+        if (one->region != NULL)
+            channel->ops->withdraw(channel->link, one->region);
+        if (one->window != NULL) {
+            channel->ops->close_window(channel->link, one->window);
+            one->cached->n_windows--;
+        }
+        *one = (rfaas_verbs_loan){0};
     }
+}
+
+/* Memory of `rfaas.empty` is registered once a channel and lent by windows, any other for this frame. False: it can't be. */
+static bool enroll(verbs_channel *channel, const struct iovec *segment, rfaas_verbs_loan *loan, uint32_t *key)
+{
+    const rfaas_verbs_ops *ops = channel->ops;
+    void *at = segment->iov_base;
+    rfaas_verbs_cached *cached = rfaas_verbs_cache_find(&channel->lending.cache, ops, channel->link, at, segment->iov_len);
+    if (cached != NULL)
+        loan->window = ops->open_window(channel->link, cached->region, at, segment->iov_len, key);
+    if (loan->window != NULL) {
+        loan->cached = cached;
+        cached->n_windows++;
+        return true;
+    }
+    loan->region = ops->enroll(channel->link, at, segment->iov_len, RFAAS_VERBS_BY_KEY, key);
+    return loan->region != NULL;
 }
 
 static void take_back_until(verbs_channel *channel, uint64_t loans)
@@ -54,14 +75,11 @@ void rfaas_verbs_withdraw_all(verbs_channel *channel)
 static uint32_t enroll_segments(verbs_channel *channel, rfaas_verbs_place places[RFAAS_PLACED_MAX])
 {
     rfaas_queued *frame = channel->queue.first;
-    rfaas_verbs_region **regions = channel->lending.frames[channel->queue.loans % RFAAS_VERBS_LENT_FRAMES].regions;
+    rfaas_verbs_loan *loans = channel->lending.frames[channel->queue.loans % RFAAS_VERBS_LENT_FRAMES].loans;
     uint32_t n = 0;
     for (uint32_t i = 0; i < frame->cursor.n_segments && n < RFAAS_PLACED_MAX; i++) {
         struct iovec segment = frame->segments[i];
-        if (segment.iov_len < RFAAS_VERBS_LEND_BYTES)
-            continue;
-        regions[n] = channel->ops->enroll(channel->link, segment.iov_base, segment.iov_len, &places[n].key);
-        if (regions[n] == NULL)
+        if (segment.iov_len < RFAAS_VERBS_LEND_BYTES || !enroll(channel, &segment, &loans[n], &places[n].key))
             continue;
         places[n].address = (uintptr_t)segment.iov_base;
         places[n].size_bytes = segment.iov_len;
@@ -194,10 +212,16 @@ void rfaas_verbs_tell_fetched(verbs_channel *channel)
 
 /* ---- the end ---- */
 
+static void end_lending(verbs_channel *channel)
+{
+    rfaas_verbs_withdraw_all(channel);
+    rfaas_verbs_cache_end(&channel->lending.cache, channel->ops, channel->link);
+}
+
 void rfaas_verbs_end_rendezvous(verbs_channel *channel, bool inherited)
 {
     if (!inherited)
-        rfaas_verbs_withdraw_all(channel);
+        end_lending(channel);
     rfaas_verbs_landing_end(channel->fetching.landing, inherited);
     channel->fetching.landing = NULL;
 }

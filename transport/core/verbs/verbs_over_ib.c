@@ -122,8 +122,11 @@ const rfaas_verbs_ops rfaas_verbs = {
     .unacknowledged = unacknowledged,
     .enroll = rfaas_verbs_enroll,
     .withdraw = rfaas_verbs_withdraw,
+    .open_window = rfaas_verbs_open_window,
+    .close_window = rfaas_verbs_close_window,
     .read = rfaas_verbs_read,
     .reading = rfaas_verbs_reading,
+    .violated = rfaas_verbs_pair_violated,
     .why = rfaas_verbs_pair_why,
     .free = rfaas_verbs_pair_free,
 };

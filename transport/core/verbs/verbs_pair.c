@@ -55,6 +55,17 @@ bool rfaas_verbs_pair_reap(rfaas_verbs_link *link)
     return n == 0 && atomic_load(&link->send_status) == 0;
 }
 
+/* The device says so, or ended the queue pair though nothing failed that this side asked for: soft-RoCE says no more. */
+bool rfaas_verbs_pair_violated(rfaas_verbs_link *link)
+{
+    if (link->sent == NULL)
+        return false;
+    int ended_by = atomic_load(&link->alarm.ended_by) - 1, received = atomic_load(&link->receive_status);
+    rfaas_verbs_pair_reap(link);
+    bool said_so = ended_by == IBV_EVENT_QP_ACCESS_ERR || received == IBV_WC_REM_ACCESS_ERR || received == IBV_WC_LOC_ACCESS_ERR;
+    return said_so || (received == IBV_WC_WR_FLUSH_ERR && ended_by < 0 && atomic_load(&link->send_status) == 0 && link->error == 0);
+}
+
 const char *rfaas_verbs_pair_why(const rfaas_verbs_link *link)
 {
     char *text = ((rfaas_verbs_link *)link)->why;
@@ -65,6 +76,8 @@ const char *rfaas_verbs_pair_why(const rfaas_verbs_link *link)
     if (link->has_alarm && atomic_load(&link->alarm.port_down))
         snprintf(text, sizeof link->why, "port %d of the RDMA device %.40s is down (rfaas devices, and its cable, tell more)",
                  link->port.port, ibv_get_device_name(link->port.context->device));
+    else if (rfaas_verbs_pair_violated((rfaas_verbs_link *)link))
+        snprintf(text, sizeof link->why, "the peer asked the RDMA device for memory that no key of its opens");
     else if (ended_by != 0)
         snprintf(text, sizeof link->why, "the RDMA device says: %s", ibv_event_type_str((enum ibv_event_type)(ended_by - 1)));
     else if (link->error != 0)
@@ -145,7 +158,7 @@ static bool cant_register(rfaas_verbs_link *link, int error)
     return rfaas_verbs_pair_failed(link, doing, error);
 }
 
-/* How many reads at once; none where a forked child would lose the pages that are registered, which are anybody's. */
+/* How many reads at once, and by windows; none where a forked child would lose the pages that are registered, which are anybody's. */
 static void ask_for_reads(rfaas_verbs_link *link)
 {
     struct ibv_device_attr limits;
@@ -154,6 +167,7 @@ static void ask_for_reads(rfaas_verbs_link *link)
         return;
     int most = RFAAS_VERBS_READS_MAX;
     link->reads_served = (uint8_t)(limits.max_qp_rd_atom < most ? limits.max_qp_rd_atom : most);
+    link->has_windows = (limits.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2B) != 0;
     link->reads_begun = (uint8_t)(limits.max_qp_init_rd_atom < most ? limits.max_qp_init_rd_atom : most);
 }
 

@@ -32,6 +32,7 @@ struct rfaas_verbs_link {
     _Atomic uint64_t acknowledged, read_until; /* up to where the device is done; which of them was the last read */
     atomic_flag reaping;
     uint8_t reads_served, reads_begun; /* at once: of this side's memory, of the peer's */
+    bool has_windows;                  /* the device opens memory windows of type 2B, bound to one queue pair */
     _Atomic int receive_status, send_status;       /* enum ibv_wc_status, 0: all is well */
     int error;                                     /* errno of what failed otherwise */
     const char *doing;                             /* when it failed */
@@ -43,6 +44,7 @@ rfaas_verbs_link *rfaas_verbs_pair_begin(const char *device, int fd, uint8_t *me
                                          rfaas_verbs_address *address, char problem[RFAAS_VERBS_WHY_BYTES]);
 bool rfaas_verbs_pair_connect(rfaas_verbs_link *link, const rfaas_verbs_address *peer);
 bool rfaas_verbs_pair_allow(rfaas_verbs_link *link, uint32_t n);
+bool rfaas_verbs_pair_violated(rfaas_verbs_link *link);
 const char *rfaas_verbs_pair_why(const rfaas_verbs_link *link);
 void rfaas_verbs_pair_free(rfaas_verbs_link *link, bool inherited);
 
@@ -53,8 +55,12 @@ rfaas_rc rfaas_verbs_pair_has_room(rfaas_verbs_link *link);
 rfaas_rc rfaas_verbs_pair_post(rfaas_verbs_link *link, struct ibv_send_wr *request);
 
 /* Entries of struct rfaas_verbs_ops, of verbs_regions.c. */
-rfaas_verbs_region *rfaas_verbs_enroll(rfaas_verbs_link *link, void *memory, size_t size_bytes, uint32_t *key);
+rfaas_verbs_region *rfaas_verbs_enroll(rfaas_verbs_link *link, void *memory, size_t size_bytes, rfaas_verbs_use use,
+                                       uint32_t *key);
 void rfaas_verbs_withdraw(rfaas_verbs_link *link, rfaas_verbs_region *region);
+rfaas_verbs_window *rfaas_verbs_open_window(rfaas_verbs_link *link, rfaas_verbs_region *region, void *at, size_t size_bytes,
+                                            uint32_t *key);
+void rfaas_verbs_close_window(rfaas_verbs_link *link, rfaas_verbs_window *window);
 rfaas_rc rfaas_verbs_read(rfaas_verbs_link *link, const rfaas_verbs_region *region, void *to, size_t size_bytes, uint64_t from,
                           uint32_t key);
 int rfaas_verbs_reading(rfaas_verbs_link *link);
