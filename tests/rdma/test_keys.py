@@ -24,7 +24,7 @@ class Falsifier:
     """Between a worker and this program while they set up: of the first connection it changes the worker's key."""
 
     def __init__(self):
-        self._threads = []
+        self._threads, self._sockets = [], []
 
     def adopt(self, fd):
         real = socket.socket(fileno=fd)
@@ -32,6 +32,7 @@ class Falsifier:
         if self._threads:
             return Channel.from_verbs(real.detach(), device=DEVICE)
         ours, theirs = socket.socketpair()
+        self._sockets = [real, theirs]
         self._threads = [
             threading.Thread(target=self._pass_on, args=(real, theirs, True)),
             threading.Thread(target=self._pass_on, args=(theirs, real, False)),
@@ -53,6 +54,8 @@ class Falsifier:
     def stop(self):
         for thread in self._threads:
             thread.join(TIMEOUT_S)
+        for sock in self._sockets:
+            sock.close()
 
 
 @pytest.fixture
