@@ -60,6 +60,7 @@ class AgentCore:
         self.leases: dict[bytes, Held] = {}
         self.cores = CoreMap(config.slice.cores)
         self.usage = UsageBook(self)
+        self.violations = 0  # leases that were ended because their client asked for memory without its key
         self._book = WorkerBook(self)
         self.linked = False
         self._ended: OrderedDict[bytes, tuple[str, int, Usage]] = OrderedDict()
@@ -377,6 +378,12 @@ class AgentCore:
                 changed = StateChanged(held.terms.lease_id, held.terms.epoch, after.value)
                 self.do(on.ToAllocator(changed))
         self.free_if_dead(held)
+
+    def end_for_violation(self, held: Held, channel: int) -> None:
+        """End the lease of a client that asked for memory that it has no key for; counted in the event log."""
+        self.violations += 1
+        self.record("key_violation", lease=held.terms.lease_id, channel=channel, count=self.violations)
+        self.end(held, LeaseEvent.RELEASE, int(ReasonCode.KEY_VIOLATION))
 
     def _fence(self, held: Held, *, at_once: bool) -> None:
         self.record("fence", lease=held.terms.lease_id, reason=held.lease.reason)

@@ -158,12 +158,14 @@ class WorkerDead:
 class ChannelEnded:
     """A worker that lives on closed a channel that its peer closed or that broke: it reads nothing more from it.
 
-    `calls`: what its page says of that channel (last started, last done); None: the worker never had it.
+    `calls`: what its page says of that channel (last started, last done); None: the worker never had it. `violated`:
+    the peer asked for memory of the worker's that it had no key for (007 section 5).
     """
 
     worker: int
     channel: int
     calls: tuple[int, int] | None = None
+    violated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,7 +249,10 @@ class WorkerBook:
             "grace_s": None,
             "hint": "the connection ended, its worker lives on",
         }
-        self._core.say(self._core.leases[worker.lease_id], words)
+        held = self._core.leases[worker.lease_id]
+        self._core.say(held, words)
+        if event.violated:
+            self._core.end_for_violation(held, event.channel)
 
     def _on_dead(self, death: on.WorkerDead) -> None:
         """Say farewell for each channel, then that it is down, and seat another or see whether its lease is free."""

@@ -574,7 +574,8 @@ class Worker:
         self._poller.remove(descriptor)
         del self._connections[descriptor]
         connection.channel.close()
-        self._line.tell({"m": "closed", "channel": connection.number})
+        violated = connection.channel.violated
+        self._line.tell({"m": "closed", "channel": connection.number, **({"violated": True} if violated else {})})
 
     # --- the end --------------------------------------------------------------------------------
 

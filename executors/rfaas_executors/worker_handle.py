@@ -251,7 +251,8 @@ class WorkerHandle:
             if message["m"] == "closed":
                 calls = self.calls().get(message["channel"])
                 self._page_slots.pop(message["channel"], None)
-                self._post(on.ChannelEnded(self.number, message["channel"], calls))
+                violated = message.get("violated") is True
+                self._post(on.ChannelEnded(self.number, message["channel"], calls, violated))
             elif message["m"] == "deadlines":
                 self._watch()
             elif message["m"] == "printed" and self._output is not None:

@@ -60,7 +60,7 @@ static const char *const reasons[] = {
     "none",           "slurm-preempt", "node-drain",    "node-down",       "job-timelimit",   "admin",
     "owner-release",  "lease-expired", "quota",         "memory-pressure", "cpu-pressure",    "upgrade",
     "client-gone",    "partition",     "worker-crashed", "worker-exited",  "agent-lost",      "call-timeout",
-    "call-interrupted", "memory-limit", "memory-exhausted", "process-limit",
+    "call-interrupted", "memory-limit", "memory-exhausted", "process-limit", "key-violation",
 };
 
 static const char *reason_text(int reason)

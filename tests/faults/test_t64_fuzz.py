@@ -12,9 +12,11 @@ import subprocess
 import msgpack
 import pytest
 
+from rfaas_transport.frame import Header, Kind, encode
 from support import soak
 from support.c_build import ASAN, CORE, FLAGS, INCLUDES, ROOT, CBuild, core_sources, tls_sources
 from support.vectors import load, raw
+from support.verbs_messages import Place, places_message
 
 FUZZ = ROOT / "tests/fuzz"
 LIBRFAAS = sorted((ROOT / "rfaas/librfaas").glob("*.c"))
@@ -96,8 +98,21 @@ def verbs_seeds(frames):
     small = [frame for frame in frames if len(frame) < 256]
     arriving = [bytes([0, len(frame)]) + frame for frame in small]
     telling = [bytes([kind, 4]) + word for word in words for kind in (1, 17)]
+    fetched = [bytes([4, len(data)]) + data + bytes([0, len(head)]) + head for data, head in placed_frames()]
     lives = [b"\1" + b"".join(arriving), b"\1" + b"".join(arriving) + bytes([0x33, 0]), b"\x81" + b"".join(telling)]
+    lives += [b"\1" + b"".join(fetched), *(b"\1" + one + arriving[0] for one in fetched), b"\xff\x43\0\x43\0"]
     return [*set_ups, *pairs, *lives, *(b"\x41" + b"".join(arriving[:3]) + told for told in telling)]
+
+
+def placed_frames():
+    """Places, and as much of the frame that they are of as follows them in the ring."""
+    header = Header(kind=Kind.RESULT, call_id=9)
+    for sizes in ((200_000,), (5, 70_000), (131_072, 3, 140_000)):
+        segments = [bytes(size) for size in sizes]
+        head = b"".join(encode(header, segments))[: -sum(sizes)]
+        large = [(number, size) for number, size in enumerate(sizes) if size > 5]
+        data = places_message([Place(4096, size, 7, number) for number, size in large])
+        yield data, head + b"".join(bytes(size) for size in sizes if size <= 5)
 
 
 def records(rng):

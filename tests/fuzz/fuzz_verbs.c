@@ -2,7 +2,8 @@
  *
  * The device is this file: what the input says is what the peer wrote and told. The first byte says whether the socket
  * carries the rest of the input in place of a set-up; after one, each record is a byte that says what happens, a size, and
- * so many bytes. Nothing that the channel writes may lie outside of the peer's ring, or on slots that were not freed.
+ * so many bytes. Nothing that the channel writes may lie outside of the peer's ring, or on slots that were not freed; what it
+ * reads goes to where it said, and at the end nothing is registered.
  */
 #include <arpa/inet.h>
 #include <sys/eventfd.h>
@@ -22,6 +23,13 @@ struct rfaas_verbs_link {
     uint32_t slot;                       /* where the peer's next message begins */
     bool has_failed;
     int fd;
+    unsigned n_regions;
+    int reading; /* how often that is answered before it is done */
+};
+
+struct rfaas_verbs_region {
+    uint8_t *memory;
+    size_t size_bytes;
 };
 
 static rfaas_verbs_link link_here;
@@ -30,8 +38,8 @@ static rfaas_verbs_link *begin(const char *device, int fd, uint8_t *memory, size
                                rfaas_verbs_address *address, char *why)
 {
     (void)device, (void)fd, (void)why;
-    EXPECT(ring_bytes == RING_BYTES && memory_bytes == 2 * RING_BYTES);
-    *address = (rfaas_verbs_address){.ring_bytes = (uint32_t)ring_bytes, .mtu = 5, .is_ethernet = 1};
+    EXPECT(ring_bytes == RING_BYTES && memory_bytes == RFAAS_VERBS_MEMORY_BYTES);
+    *address = (rfaas_verbs_address){.ring_bytes = (uint32_t)ring_bytes, .mtu = 5, .is_ethernet = 1, .reads = 16};
     link_here.memory = memory;
     return &link_here;
 }
@@ -86,7 +94,8 @@ static bool happens(rfaas_verbs_link *link, uint32_t *word)
     switch (what % 4) {
     case 0: /* a message as it should be */
         link->slot = (link->slot + rfaas_verbs_slots_of((uint32_t)size_bytes)) % RFAAS_VERBS_SLOTS;
-        *word = told(link, rfaas_verbs_word((uint32_t)size_bytes, what >> 4, false));
+        *word = told(link, rfaas_verbs_word((uint32_t)size_bytes, what >> 4,
+                                            what & 4 ? RFAAS_VERBS_OF_PLACES : RFAAS_VERBS_OF_FRAMES));
         return true;
     case 1: /* any word */
         memcpy(&raw, link->memory + at, sizeof raw);
@@ -96,7 +105,9 @@ static bool happens(rfaas_verbs_link *link, uint32_t *word)
         return false;
     default:
         link->has_failed = what == 0xff;
-        *word = told(link, rfaas_verbs_word(0, what & 16 ? 1 : 0, what == 0x33));
+        *word = told(link, rfaas_verbs_word(0, what & 16 ? 1 : 0, what == 0x33   ? RFAAS_VERBS_OF_THE_END
+                                                             : what == 0x43 ? RFAAS_VERBS_OF_PLACES
+                                                                            : RFAAS_VERBS_OF_FRAMES));
         return !link->has_failed;
     }
 }
@@ -114,7 +125,49 @@ static int descriptor(const rfaas_verbs_link *link) { return link->fd; }
 static bool arm(rfaas_verbs_link *link) { return link != NULL; }
 static uint32_t unacknowledged(rfaas_verbs_link *link) { return link == NULL; }
 static const char *why(const rfaas_verbs_link *link) { return link->has_failed ? "the device failed" : "not connected"; }
-static void let_go(rfaas_verbs_link *link, bool inherited) { EXPECT(link == &link_here && !inherited); }
+static bool violated(rfaas_verbs_link *link) { return link->has_failed && link->left_bytes % 2 != 0; }
+static void let_go(rfaas_verbs_link *link, bool inherited)
+{
+    EXPECT(link == &link_here && !inherited && link->n_regions == 0);
+}
+
+static rfaas_verbs_region *enroll(rfaas_verbs_link *link, void *memory, size_t size_bytes, rfaas_verbs_use use,
+                                  uint32_t *key)
+{
+    rfaas_verbs_region *made = link->left_bytes % 5 == 4 ? NULL : malloc(sizeof *made);
+    if (made == NULL)
+        return NULL;
+    *made = (rfaas_verbs_region){memory, size_bytes};
+    if (use == RFAAS_VERBS_BY_KEY)
+        *key = 7;
+    link->n_regions++;
+    return made;
+}
+
+static void withdraw(rfaas_verbs_link *link, rfaas_verbs_region *region)
+{
+    link->n_regions--;
+    free(region);
+}
+
+static rfaas_rc read_from(rfaas_verbs_link *link, const rfaas_verbs_region *region, void *to, size_t size_bytes,
+                          uint64_t from, uint32_t key)
+{
+    const rfaas_verbs_region spare = {link->memory + 2 * RING_BYTES, RFAAS_VERBS_SPARE_BYTES};
+    const rfaas_verbs_region *within = region == NULL ? &spare : region;
+    (void)from, (void)key;
+    EXPECT((uint8_t *)to >= within->memory && size_bytes <= within->size_bytes - (size_t)((uint8_t *)to - within->memory));
+    memset(to, 0x5a, size_bytes);
+    link->reading = (int)(link->left_bytes % 3);
+    return RFAAS_OK;
+}
+
+static int reading(rfaas_verbs_link *link)
+{
+    if (link->has_failed)
+        return -1;
+    return link->reading > 0 ? link->reading-- > 0 : 0;
+}
 
 static const rfaas_verbs_ops device = {
     .begin = begin,
@@ -125,6 +178,11 @@ static const rfaas_verbs_ops device = {
     .fd = descriptor,
     .arm = arm,
     .unacknowledged = unacknowledged,
+    .violated = violated,
+    .enroll = enroll,
+    .withdraw = withdraw,
+    .read = read_from,
+    .reading = reading,
     .why = why,
     .free = let_go,
 };
@@ -133,7 +191,7 @@ static void set_up(int fd)
 {
     uint8_t bytes[RFAAS_VERBS_MESSAGE_BYTES];
     rfaas_verbs_message message = {.kind = RFAAS_VERBS_ADDRESS,
-                                   .address = {.ring_bytes = RING_BYTES, .mtu = 3, .is_ethernet = 1}};
+                                   .address = {.ring_bytes = RING_BYTES, .mtu = 3, .is_ethernet = 1, .reads = 16}};
     rfaas_verbs_message_encode(&message, bytes);
     EXPECT(send(fd, bytes, sizeof bytes, MSG_NOSIGNAL) == sizeof bytes);
     message.kind = RFAAS_VERBS_CONNECTED;

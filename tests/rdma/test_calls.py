@@ -19,6 +19,7 @@ from support import functions as f
 from support import nothing_left
 from support.kernels import kernels
 from support.personal import Personal
+from support.rdma_limits import with_locked_memory
 from support.soak import SLACK, scaled, timeout_s
 from support.waiting import wait_until
 
@@ -204,19 +205,13 @@ def test_the_medium_to_another_host_is_the_best_one_and_explained(to_another_hos
         assert re.search(rf"go over {medium}: .*{why}", explained(to_another_host))
 
 
-def with_little_memory():
-    """The beginning of a command that may lock 64 KiB of memory, whoever runs it."""
-    limit = ["prlimit", "--memlock=65536:65536"]
-    return ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", *limit] if os.geteuid() == 0 else limit
-
-
 def test_too_little_locked_memory_is_said_with_the_remedy(to_another_host):
     program = (
         "import sys, rfaas\n"
         "with rfaas.Executor(1, allocator=sys.argv[1], transport='verbs') as executor:\n"
         "    executor.submit(pow, 2, 10).result(60)\n"
     )
-    command = [*with_little_memory(), sys.executable, "-c", program, str(to_another_host.state_dir)]
+    command = [*with_locked_memory(65536), sys.executable, "-c", program, str(to_another_host.state_dir)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 1
     assert "ConfigError: RDMA to the workers on" in done.stderr

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import random
 import socket
@@ -15,7 +16,16 @@ from rfaas_transport.frame import Decoder, Header, Kind, encode
 from support.media import drain, receive
 from support.soak import SLACK, scaled
 from support.vectors import load, raw
-from support.verbs_messages import PIECE_BYTES_MAX, RING_BYTES, SLOT_BYTES, SLOTS
+from support.verbs_messages import (
+    LEND_BYTES,
+    PIECE_BYTES_MAX,
+    RING_BYTES,
+    SLOT_BYTES,
+    SLOTS,
+    Place,
+    Word,
+    places_message,
+)
 from support.verbs_objects import kernel_objects
 from support.verbs_peer import peer_process
 from support.waiting import wait_until
@@ -34,8 +44,8 @@ FRAME = b"".join(encode(Header(kind=Kind.RESULT, call_id=5), [b"true"]))
 class End:
     """An end over pyverbs, in the peer's process."""
 
-    def __init__(self, sock, rkey_xor=0):
-        self._number = peer_process().ask("open", sock, rkey_xor=rkey_xor)
+    def __init__(self, sock, rkey_xor=0, reads=0):
+        self._number = peer_process().ask("open", sock, rkey_xor=rkey_xor, reads=reads)
 
     def __getattr__(self, do):
         return lambda **what: peer_process().ask(do, end=self._number, **what)
@@ -44,9 +54,9 @@ class End:
         for at in range(0, len(frame), REQUEST_BYTES):
             self.send(frame=frame[at : at + REQUEST_BYTES].hex())
 
-    def lie(self, size_bytes=0, freed_slots=0, is_end=False, data=b"", at=0, rkey_xor=0):
-        what = {"size_bytes": size_bytes, "freed_slots": freed_slots, "is_end": is_end, "at": at, "rkey_xor": rkey_xor}
-        self.tell(data=data.hex(), **what)
+    def lie(self, size_bytes=0, freed_slots=0, is_end=False, is_places=False, data=b"", at=0, rkey_xor=0):
+        word = Word(size_bytes, freed_slots, is_end, is_places)
+        self.tell(word=word, data=data.hex(), at=at, rkey_xor=rkey_xor)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +66,10 @@ def before():
 
 
 @contextlib.contextmanager
-def connected(rkey_xor=0):
+def connected(rkey_xor=0, reads=0):
     """A channel of the core, and the end over pyverbs that it is connected to."""
     ours, theirs = socket.socketpair()
-    end = End(theirs, rkey_xor)
+    end = End(theirs, rkey_xor, reads)
     with Channel.from_verbs(ours.detach(), device=DEVICE) as channel:
 
         def is_open():
@@ -76,7 +86,7 @@ def connected(rkey_xor=0):
 def connect(before):
     """Connects, and sees afterwards that the kernel has forgotten it."""
     with contextlib.ExitStack() as stack:
-        yield lambda rkey_xor=0: stack.enter_context(connected(rkey_xor))
+        yield lambda rkey_xor=0, reads=0: stack.enter_context(connected(rkey_xor, reads))
     assert kernel_objects() == before
 
 
@@ -157,6 +167,96 @@ def test_the_core_ends(both):
     assert end.state()["why"] == ""
 
 
+# ---- rendezvous ----
+
+LENT = bytes(n % 251 for n in range(LEND_BYTES + 3))
+BETWEEN = [b"before", LENT, b"behind"]
+ABOUT = b"".join(encode(Header(kind=Kind.RESULT, call_id=6), BETWEEN))
+REST = ABOUT[: ABOUT.index(LENT)] + b"behind"
+
+
+@pytest.fixture
+def reading(connect):
+    """Both ends know rendezvous."""
+    return connect(reads=4)
+
+
+def test_what_the_core_lends_is_read_by_the_peer_and_taken_back(reading):
+    channel, end = reading
+    before = kernel_objects()["mr"]
+    assert not channel.send(Kind.RESULT, call_id=6, segments=BETWEEN)
+    assert kernel_objects()["mr"] == before + 1
+    assert wait_until(lambda: bytes.fromhex(end.take()), TIMEOUT_S) == REST
+    assert end.state()["fetched"] == [hashlib.sha256(LENT).hexdigest()]
+    wait_until(lambda: channel.poll() is None and channel.unacknowledged_bytes() == 0, TIMEOUT_S)
+    assert kernel_objects()["mr"] == before
+
+
+def test_what_the_peer_lends_is_read_by_the_core_which_says_so(reading):
+    channel, end = reading
+    for _ in range(2):
+        end.lend(size_bytes=len(LENT), segments=[1])
+        end.send_frame(REST)
+        frame = receive(channel)
+        assert [bytes(segment) for segment in frame.segments] == BETWEEN
+    wait_until(lambda: end.state()["returned"] == 2, TIMEOUT_S)
+
+
+def test_a_peer_that_knows_no_rendezvous_gets_and_sends_all_through_the_ring(both):
+    channel, end = both
+    channel.send(Kind.RESULT, call_id=6, segments=BETWEEN)
+    taken = b""
+    while len(taken) < len(ABOUT):
+        taken += bytes.fromhex(end.take())
+        channel.flush()
+    assert taken == ABOUT
+
+
+def test_a_place_with_a_wrong_key_breaks_the_channel_and_is_no_violation_of_this_side(reading):
+    channel, end = reading
+    end.lend(size_bytes=len(LENT), segments=[1], rkey_xor=0x55)
+    end.send_frame(REST)
+    assert "RDMA connection failed" in broken(channel)
+    assert not channel.violated
+
+
+def test_places_that_can_not_be_break_the_channel(connect):
+    for what in (
+        {"segments": [3]},  # there is none
+        {"segments": [1, 1]},  # in no order
+        {"segments": [1], "more_bytes": 1},  # not the segment's size
+        {"segments": list(range(9))},
+    ):
+        channel, end = connect(reads=4)
+        end.lend(size_bytes=len(LENT), **what)
+        end.send_frame(REST)
+        broken(channel)
+
+
+@pytest.mark.parametrize("size_bytes", [31, 33])
+def test_what_is_no_list_of_places_breaks_the_channel(reading, size_bytes):
+    channel, end = reading
+    end.lie(size_bytes, is_places=True, data=places_message([Place(0, LEND_BYTES, 0, 0)] * 2)[:size_bytes])
+    broken(channel)
+
+
+def test_a_peer_that_says_it_read_what_was_not_lent_breaks_the_channel(reading):
+    channel, end = reading
+    channel.send(Kind.RESULT, call_id=6, segments=BETWEEN)
+    end.lie(is_places=True)
+    end.lie(is_places=True)
+
+    def sending_fails():
+        try:
+            channel.poll()
+            channel.send(Kind.RESULT, segments=BETWEEN)
+        except ChannelBroken as error:
+            return str(error)
+        return None
+
+    assert "can't be" in wait_until(sending_fails, TIMEOUT_S)
+
+
 # ---- failures ----
 
 
@@ -166,12 +266,14 @@ def test_a_queue_pair_in_its_error_state_is_noticed_by_the_next_write(both):
     channel.send(Kind.RESULT, call_id=1)
     why = broken(channel, DEVICE_GIVES_UP_S)
     assert "device does not answer" in why or "RDMA connection failed" in why
+    assert not channel.violated
 
 
 def test_a_write_with_a_wrong_key_ends_the_connection_and_delivers_nothing(both):
     channel, end = both
     end.lie(len(FRAME), data=FRAME, rkey_xor=0x55)
-    assert "RDMA connection failed" in broken(channel)
+    assert "memory that no key of its opens" in broken(channel)
+    assert channel.violated
 
 
 def test_t50_a_key_that_is_guessed_or_another_channels_opens_nothing(before):
@@ -195,7 +297,8 @@ def test_t50_a_key_that_is_guessed_or_another_channels_opens_nothing(before):
 def test_a_write_beyond_the_ring_ends_the_connection(both):
     channel, end = both
     end.lie(len(FRAME), data=FRAME, at=RING_BYTES - len(FRAME) + 1)
-    assert "RDMA connection failed" in broken(channel)
+    assert "memory that no key of its opens" in broken(channel)
+    assert channel.violated
 
 
 def test_a_word_of_bytes_that_lie_elsewhere_is_of_no_frame(both):
@@ -208,6 +311,7 @@ def test_a_peer_that_says_a_wrong_key_is_told_of_by_the_first_write(connect):
     channel, _ = connect(rkey_xor=0x55)
     channel.send(Kind.RESULT, call_id=1)
     assert "RDMA connection failed: remote access error" in broken(channel)
+    assert not channel.violated  # it was this side that asked
 
 
 def test_a_frame_that_is_cut_off_by_the_end_is_broken(both):
@@ -227,7 +331,7 @@ def test_a_frame_that_is_cut_off_by_the_end_is_broken(both):
         {"size_bytes": PIECE_BYTES_MAX + 1},
         {"size_bytes": 131_071},
         {"freed_slots": 1},
-        {"freed_slots": 16_383},
+        {"freed_slots": 8_191},
         {"size_bytes": len(FRAME), "freed_slots": 1, "data": FRAME},
         {"size_bytes": len(FRAME) + 4, "data": FRAME + b"more"},
         {"size_bytes": 1000, "data": bytes(1000)},

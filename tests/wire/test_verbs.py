@@ -1,4 +1,4 @@
-"""Messages and words of spec 007 against their vectors, read and written by both codecs: Python's and the C core's."""
+"""What spec 007 puts on the wire against its vectors, read and written by both codecs: Python's and the C core's."""
 
 import subprocess
 
@@ -14,11 +14,14 @@ from support.verbs_messages import (
     MESSAGE_BYTES,
     REFUSED,
     Address,
+    Place,
     Word,
     address_message,
     address_of,
     encode,
     kind_of,
+    places_message,
+    places_of,
     text_of,
     word_from,
     word_of,
@@ -28,13 +31,14 @@ VECTORS = load("verbs")
 MESSAGES = {vector["name"]: vector for vector in VECTORS["messages"]}
 REFUSED_MESSAGES = {vector["name"]: vector for vector in VECTORS["refused"]}
 WORDS = {vector["name"]: vector for vector in VECTORS["words"]}
-IN_ORDER = ("ring_address", "ring_bytes", "rkey", "queue_pair", "packet_sequence", "lid", "mtu", "is_ethernet")
+PLACES = {vector["name"]: vector for vector in VECTORS["places"]}
+IN_ORDER = ("ring_address", "ring_bytes", "rkey", "queue_pair", "packet_sequence", "lid", "mtu", "is_ethernet", "reads")
 
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory):
     """Asks the C core's codec: lines in, as many lines out."""
-    sources = [CORE / "verbs_setup.c", ROOT / "tests/wire/verbs_codec.c"]
+    sources = [CORE / "verbs_setup.c", CORE / "verbs_place.c", ROOT / "tests/wire/verbs_codec.c"]
     program = CBuild(tmp_path_factory.mktemp("codec"), sources).link("verbs_codec")
 
     def ask(*lines):
@@ -129,13 +133,14 @@ def test_both_agree_on_any_bytes(codec):
 @pytest.mark.parametrize("name", WORDS)
 def test_python_reads_and_writes_the_word(name):
     vector = WORDS[name]
-    word = Word(vector["size_bytes"], vector["freed_slots"], vector["is_end"])
+    word = Word(vector["size_bytes"], vector["freed_slots"], vector["is_end"], vector["is_places"])
     assert word_from(int.from_bytes(bytes.fromhex(vector["bytes"]), "big")) == word
     assert word_of(word).to_bytes(4, "big").hex() == vector["bytes"]
 
 
 def test_c_reads_and_writes_the_words(codec):
-    parts = [f"{word['size_bytes']} {word['freed_slots']} {int(word['is_end'])}" for word in WORDS.values()]
+    names = ("size_bytes", "freed_slots", "is_end", "is_places")
+    parts = [" ".join(str(int(word[name])) for name in names) for word in WORDS.values()]
     answers = codec(*(f"word {line}" for line in parts), *(f"split {word['bytes']}" for word in WORDS.values()))
     assert answers[: len(parts)] == [word["bytes"] for word in WORDS.values()]
     assert answers[len(parts) :] == parts
@@ -144,3 +149,30 @@ def test_c_reads_and_writes_the_words(codec):
 @given(st.integers(0, 2**32 - 1))
 def test_every_word_has_one_reading(number):
     assert word_of(word_from(number)) == number
+
+
+# ---- places ----
+
+
+def places_in(vector):
+    return [Place(**place) for place in vector["places"]]
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_python_reads_and_writes_the_places(name):
+    assert places_of(raw(PLACES[name])) == places_in(PLACES[name])
+    assert places_message(places_in(PLACES[name])) == raw(PLACES[name])
+
+
+def test_c_reads_and_writes_the_places(codec):
+    bytes_of = {place: places_message([place]).hex() for vector in PLACES.values() for place in places_in(vector)}
+    written = codec(*(f"place {' '.join(map(str, place))}" for place in bytes_of))
+    read = codec(*(f"whereabouts {data}" for data in bytes_of.values()))
+    assert written == list(bytes_of.values())
+    assert read == [" ".join(map(str, place)) for place in bytes_of]
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 31, 33, 9 * 32])
+def test_what_is_no_number_of_places_is_none(size_bytes):
+    with pytest.raises(ValueError, match="places of"):
+        places_of(bytes(size_bytes))

@@ -14,13 +14,14 @@
 typedef struct block {
     uint64_t at, size_bytes;
     uint64_t cached_since; /* 0: in use; else the number of the giving back */
+    uint64_t life;         /* which of all blocks it is: another one may begin at the same place later */
 } block;
 
 struct rfaas_array_pool {
     rfaas_guarded guarded;
     uint8_t *base;
     uint64_t size_bytes, cached_bytes, used_bytes;
-    uint64_t n_given_back;
+    uint64_t n_given_back, n_lives;
     block *blocks; /* by offset */
     uint32_t n_blocks, room;
 };
@@ -189,7 +190,7 @@ static block *insert(rfaas_array_pool *pool, uint64_t size_bytes)
         return NULL;
     memmove(&pool->blocks[index + 1], &pool->blocks[index], (pool->n_blocks - index) * sizeof *pool->blocks);
     pool->n_blocks++;
-    pool->blocks[index] = (block){.at = end, .size_bytes = size_bytes};
+    pool->blocks[index] = (block){.at = end, .size_bytes = size_bytes, .life = ++pool->n_lives};
     return &pool->blocks[index];
 }
 
@@ -268,6 +269,33 @@ bool rfaas_array_pool_find(const void *bytes, size_t size_bytes, uint64_t *at)
         return false;
     *at = begin - base;
     return true;
+}
+
+bool rfaas_array_pool_block_of(const void *bytes, size_t size_bytes, rfaas_array_pool_block *found)
+{
+    uint64_t at;
+    if (size_bytes == 0 || !rfaas_array_pool_find(bytes, size_bytes, &at))
+        return false;
+    pthread_mutex_lock(&mutex);
+    uint32_t index = index_of(current, at + 1); /* the first block behind */
+    const block *one = index > 0 ? &current->blocks[index - 1] : NULL;
+    bool lies = one != NULL && one->cached_since == 0 && at - one->at <= one->size_bytes &&
+                size_bytes <= one->size_bytes - (at - one->at);
+    if (lies)
+        *found = (rfaas_array_pool_block){current->base + one->at, (size_t)one->size_bytes, one->life};
+    pthread_mutex_unlock(&mutex);
+    return lies;
+}
+
+bool rfaas_array_pool_lives(const void *at, uint64_t life)
+{
+    pthread_mutex_lock(&mutex);
+    uint64_t offset_bytes = current == NULL ? 0 : (uint64_t)((const uint8_t *)at - current->base);
+    uint32_t index = current == NULL ? 0 : index_of(current, offset_bytes);
+    bool lives = current != NULL && index < current->n_blocks && current->blocks[index].at == offset_bytes &&
+                 current->blocks[index].life == life;
+    pthread_mutex_unlock(&mutex);
+    return lives;
 }
 
 rfaas_array_pool_use rfaas_array_pool_usage(void)

@@ -32,6 +32,19 @@ void rfaas_array_pool_give_back(rfaas_array_pool *pool, void *block);
 /* True if these bytes lie in this process's pool, and where: a byte offset in it. */
 bool rfaas_array_pool_find(const void *bytes, size_t size_bytes, uint64_t *at);
 
+/* A block that is in use: its memory is the same for as long as its `life` is. */
+typedef struct rfaas_array_pool_block {
+    void *at;
+    size_t size_bytes;
+    uint64_t life;
+} rfaas_array_pool_block;
+
+/* False: these bytes lie in no block of this process's pool that is in use. */
+bool rfaas_array_pool_block_of(const void *bytes, size_t size_bytes, rfaas_array_pool_block *found);
+
+/* False: the memory of the block that began there with this life has gone back to the system. */
+bool rfaas_array_pool_lives(const void *at, uint64_t life);
+
 /* A descriptor of the pool that can only be read, for a peer; the caller's. -1: there is none. */
 int rfaas_array_pool_export(void);
 

@@ -151,6 +151,12 @@ void rfaas_frame_queue_returned(rfaas_channel *channel, rfaas_frame_queue *queue
     }
 }
 
+void rfaas_frame_queue_pass(rfaas_channel *channel, rfaas_frame_queue *queue, size_t segment)
+{
+    channel->queued_bytes -= queue->first->segments[segment].iov_len;
+    queue->first->segments[segment].iov_len = 0;
+}
+
 void rfaas_frame_queue_drop(rfaas_channel *channel, rfaas_frame_queue *queue)
 {
     while (queue->first != NULL)

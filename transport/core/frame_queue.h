@@ -72,6 +72,9 @@ rfaas_rc rfaas_frame_queue_add(rfaas_channel *channel, rfaas_frame_queue *queue,
 /* The first `loans` loans of all have come back: completes the frames that waited for no other. */
 void rfaas_frame_queue_returned(rfaas_channel *channel, rfaas_frame_queue *queue, uint64_t loans);
 
+/* Of the first frame, of which nothing has gone: the bytes of this segment go another way, and are not queued any more. */
+void rfaas_frame_queue_pass(rfaas_channel *channel, rfaas_frame_queue *queue, size_t segment);
+
 /* What a medium answers to flush. */
 rfaas_rc rfaas_frame_queue_flush(rfaas_channel *channel, rfaas_frame_queue *queue, uint64_t budget_bytes,
                                  rfaas_put put);

@@ -131,6 +131,13 @@ static size_t aligned(uint64_t size_bytes)
     return (size_t)((size_bytes + RFAAS_SEGMENT_ALIGNMENT - 1) & ~(uint64_t)(RFAAS_SEGMENT_ALIGNMENT - 1));
 }
 
+/* The same if it needs no room in the frame's buffer. */
+static const rfaas_placed *elsewhere_at(const rfaas_receiver *receiver, uint32_t index)
+{
+    const rfaas_placed *placed = placed_at(receiver, index);
+    return placed != NULL && placed->where.iov_base != NULL ? placed : NULL;
+}
+
 /* One allocation for all segments; false: no memory. The sum was verified and is below max_payload_bytes. */
 static bool allocate_payload(rfaas_receiver *receiver, const rfaas_head *head)
 {
@@ -144,7 +151,7 @@ static bool allocate_payload(rfaas_receiver *receiver, const rfaas_head *head)
     }
     size_t size_bytes = 0;
     for (uint32_t i = 0; i < head->n_segments; i++)
-        if (placed_at(receiver, i) == NULL)
+        if (elsewhere_at(receiver, i) == NULL)
             size_bytes += aligned(rfaas_head_segment_size(head, i));
     frame->memory = receiver->memory;
     if (size_bytes > 0) {
@@ -156,7 +163,7 @@ static bool allocate_payload(rfaas_receiver *receiver, const rfaas_head *head)
     uint8_t *at = frame->buffer;
     for (uint32_t i = 0; i < head->n_segments; i++) {
         uint64_t segment_bytes = rfaas_head_segment_size(head, i);
-        const rfaas_placed *placed = placed_at(receiver, i);
+        const rfaas_placed *placed = elsewhere_at(receiver, i);
         if (placed != NULL) {
             receiver->segments[i] = placed->where;
             continue;
@@ -208,7 +215,8 @@ static void on_head(rfaas_receiver *receiver)
     }
     frame->segments = receiver->segments;
     frame->placed = receiver->placed;
-    frame->n_placed = frame->dropped ? 0 : receiver->n_placed;
+    bool is_elsewhere = receiver->n_placed > 0 && receiver->placed[0].where.iov_base != NULL;
+    frame->n_placed = is_elsewhere && !frame->dropped ? receiver->n_placed : 0;
     receiver->segment = 0;
     receiver->segment_got_bytes = 0;
     receiver->payload_left_bytes = head.header.in_size - placed_bytes;

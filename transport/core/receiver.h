@@ -14,7 +14,8 @@ enum {
     RFAAS_PLACED_MAX = 8,         /* segments of one frame that a medium need not move */
 };
 
-/* A segment that lies where it will be read before its frame begins. */
+/* A segment that lies where it will be read before its frame begins; or, with `where.iov_base` NULL, for which room is made in the
+ * frame's buffer as for any, but whose bytes the medium brings by another way. All of a frame are of one sort. */
 typedef struct rfaas_placed {
     uint32_t segment; /* its number in the frame */
     bool read_only;   /* memory that may be read only */

@@ -121,6 +121,7 @@ struct rfaas_channel {
     rfaas_rc rx_end; /* the same of receiving */
     bool closed;
     bool said_bye;
+    bool violated;        /* it broke because the peer asked for memory that it has no key for */
     bool holds_bytes;     /* of what has left the descriptor something is not in a frame yet: MORE must be followed up */
     bool tx_waits_for_rx; /* what is queued goes only after something came in: a medium that is still shaking hands */
     bool rx_waits_for_tx; /* nothing comes in before the medium itself has sent something */

@@ -20,7 +20,6 @@
 #include "verbs_channel.h"
 
 enum {
-    MEMORY_BYTES = 2 * RFAAS_VERBS_RING_BYTES,
     LINGER_NS = 500000000, /* a close waits so long for the peer's device: the connection dies with this side's */
 };
 
@@ -61,6 +60,7 @@ static rfaas_rc connect_to(verbs_channel *channel, const rfaas_verbs_address *pe
         say(channel, &answer);
         return rfaas_verbs_broken_below(channel);
     }
+    channel->lending.on = peer->reads > 0 && channel->fetching.landing != NULL;
     channel->state = RFAAS_VERBS_AWAITS_PEER;
     return say(channel, &answer) ? RFAAS_OK : cant_say(channel);
 }
@@ -113,20 +113,30 @@ rfaas_rc rfaas_verbs_ask_socket(verbs_channel *channel)
 
 /* ---- sleeping ---- */
 
+/* True if receiving has something to do. While the device reads for it, only the end of that counts. */
+static bool has_work_now(const verbs_channel *channel)
+{
+    if (atomic_load_explicit(&channel->link_failed, memory_order_relaxed) != 0)
+        return true;
+    if (atomic_load_explicit(&channel->fetching.under_way, memory_order_acquire))
+        return channel->ops->reading(channel->link) <= 0;
+    return channel->peer_ended || rfaas_verbs_has_words(channel);
+}
+
 bool rfaas_verbs_go_to_sleep(verbs_channel *channel)
 {
     if (channel->state != RFAAS_VERBS_OPEN)
         return false;
     uint64_t returned = atomic_load(&channel->slots_returned);
-    if (!rfaas_verbs_has_words(channel)) {
+    if (atomic_load(&channel->fetching.under_way) || !rfaas_verbs_has_words(channel)) {
         if (!channel->ops->arm(channel->link))
             atomic_store(&channel->link_failed, 1);
         rfaas_verbs_collect(channel);
     }
-    bool ended = channel->peer_ended || atomic_load(&channel->link_failed) != 0;
     bool has_room = channel->queue.first != NULL && returned != atomic_load(&channel->slots_returned);
-    keep(channel, ended || rfaas_verbs_has_words(channel));
-    return ended || has_room || rfaas_verbs_has_words(channel);
+    bool has_work = has_work_now(channel);
+    keep(channel, has_work);
+    return has_work || has_room || rfaas_verbs_has_returns(channel);
 }
 
 static rfaas_rc verbs_wait(rfaas_channel *base, int64_t timeout_ns)
@@ -134,7 +144,7 @@ static rfaas_rc verbs_wait(rfaas_channel *base, int64_t timeout_ns)
     verbs_channel *channel = (verbs_channel *)base;
     struct pollfd entry = {.fd = channel->wait_fd, .events = POLLIN};
     struct timespec timeout = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
-    if (rfaas_verbs_has_words(channel) || (channel->stays_awake && rfaas_verbs_go_to_sleep(channel)))
+    if (has_work_now(channel) || (channel->stays_awake && rfaas_verbs_go_to_sleep(channel)))
         return RFAAS_OK;
     int n = ppoll(&entry, 1, timeout_ns < 0 ? NULL : &timeout, NULL);
     return n == 0 ? RFAAS_AGAIN : RFAAS_OK;
@@ -153,9 +163,10 @@ static bool verbs_ready(const rfaas_channel *base)
     verbs_channel *channel = (verbs_channel *)base;
     static _Thread_local uint32_t looks;
     uint64_t returned = atomic_load_explicit(&channel->slots_returned, memory_order_relaxed);
+    uint64_t lent_returned = atomic_load_explicit(&channel->lending.returned, memory_order_relaxed);
     rfaas_verbs_collect(channel);
-    if (rfaas_verbs_has_words(channel) || atomic_load_explicit(&channel->link_failed, memory_order_relaxed) != 0 ||
-        channel->peer_ended || returned != atomic_load_explicit(&channel->slots_returned, memory_order_relaxed))
+    if (has_work_now(channel) || returned != atomic_load_explicit(&channel->slots_returned, memory_order_relaxed) ||
+        lent_returned != atomic_load_explicit(&channel->lending.returned, memory_order_relaxed))
         return true;
     if (++looks % RFAAS_VERBS_LOOKS_A_SYSCALL != 0 && channel->state == RFAAS_VERBS_OPEN)
         return false;
@@ -174,7 +185,7 @@ static uint64_t verbs_unacknowledged_bytes(const rfaas_channel *base)
     const verbs_channel *channel = (const verbs_channel *)base;
     if (channel->state != RFAAS_VERBS_OPEN || atomic_load(&channel->link_failed) != 0)
         return 0;
-    return (uint64_t)channel->ops->unacknowledged(channel->link) * RFAAS_VERBS_SLOT_BYTES;
+    return channel->lending.size_bytes + (uint64_t)channel->ops->unacknowledged(channel->link) * RFAAS_VERBS_SLOT_BYTES;
 }
 
 /* ---- the ends ---- */
@@ -195,7 +206,7 @@ static void say_end(verbs_channel *channel)
     rfaas_rc rc = RFAAS_AGAIN;
     while (!channel->peer_ended && atomic_load(&channel->link_failed) == 0 && now_ns() < until_ns) {
         if (rc == RFAAS_AGAIN)
-            rc = rfaas_verbs_tell(channel, true);
+            rc = rfaas_verbs_tell(channel, RFAAS_VERBS_OF_THE_END);
         if (rc == RFAAS_BROKEN || (rc == RFAAS_OK && channel->ops->unacknowledged(channel->link) == 0))
             return;
         nanosleep(&pause, NULL);
@@ -213,10 +224,11 @@ static void verbs_close(rfaas_channel *base)
     rfaas_frame_queue_drop(base, &channel->queue);
     if (!inherited && channel->state == RFAAS_VERBS_OPEN)
         say_end(channel);
+    rfaas_verbs_end_rendezvous(channel, inherited);
     channel->ops->free(channel->link, inherited);
     channel->link = NULL;
     if (!inherited) {
-        munmap(channel->memory, MEMORY_BYTES); /* in a child it may not be there, and something else instead */
+        munmap(channel->memory, RFAAS_VERBS_MEMORY_BYTES); /* in a child it may not be there, and something else instead */
         shutdown(channel->fd, SHUT_RDWR);      /* a forked child may hold a copy of the descriptor */
     }
     close(channel->wait_fd);
@@ -256,7 +268,7 @@ static bool is_stream(int fd)
 /* The link, and the descriptor that tells of it and of the socket. Leaves in `why` what could not be made. */
 static bool make_link(verbs_channel *made, const char *device, rfaas_verbs_address *address, char *why)
 {
-    made->link = made->ops->begin(device, made->fd, made->memory, MEMORY_BYTES, RFAAS_VERBS_RING_BYTES, address, why);
+    made->link = made->ops->begin(device, made->fd, made->memory, RFAAS_VERBS_MEMORY_BYTES, RFAAS_VERBS_RING_BYTES, address, why);
     if (made->link == NULL)
         return false;
     made->wait_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -267,6 +279,10 @@ static bool make_link(verbs_channel *made, const char *device, rfaas_verbs_addre
         struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP, .data.fd = watched[i]};
         done = epoll_ctl(made->wait_fd, EPOLL_CTL_ADD, watched[i], &event) == 0;
     }
+    if (done && address->reads > 0)
+        made->fetching.landing = rfaas_verbs_landing_begin(made->ops, made->link);
+    if (made->fetching.landing == NULL)
+        address->reads = 0;
     if (!done) {
         snprintf(why, RFAAS_VERBS_WHY_BYTES, "no descriptor to wait with: %s", strerror(errno));
         made->ops->free(made->link, false);
@@ -280,7 +296,7 @@ static void give_up(verbs_channel *made)
         close(made->wait_fd);
     if (made->kept_fd >= 0)
         close(made->kept_fd);
-    munmap(made->memory, MEMORY_BYTES);
+    munmap(made->memory, RFAAS_VERBS_MEMORY_BYTES);
     rfaas_channel_fini(&made->base);
     free(made);
 }
@@ -290,11 +306,11 @@ static verbs_channel *make(int fd, const rfaas_verbs_ops *ops, uint64_t max_payl
     verbs_channel *made = calloc(1, sizeof *made);
     if (made == NULL)
         return NULL;
-    made->memory = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    made->memory = mmap(NULL, RFAAS_VERBS_MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (made->memory == MAP_FAILED ||
         rfaas_channel_init(&made->base, &verbs_medium, "verbs", max_payload_bytes) != RFAAS_OK) {
         if (made->memory != MAP_FAILED)
-            munmap(made->memory, MEMORY_BYTES);
+            munmap(made->memory, RFAAS_VERBS_MEMORY_BYTES);
         free(made);
         return NULL;
     }

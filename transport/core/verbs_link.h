@@ -2,7 +2,7 @@
  *
  * A table of functions, so that who uses no RDMA loads no such library, and the core builds without one. Knows queue
  * pairs and memory, no frames: one link is one reliable connection that writes to the peer's memory and tells it so. One
- * thread at a time uses a link, but for `poll` and `allow`, which another may call meanwhile.
+ * thread at a time uses a link, but for `poll`, `allow`, `reading`, `enroll` and `withdraw`, which another may call meanwhile.
  */
 #ifndef RFAAS_VERBS_LINK_H
 #define RFAAS_VERBS_LINK_H
@@ -15,10 +15,21 @@
 
 enum {
     RFAAS_VERBS_MESSAGES_MAX = 320, /* that may be on their way to this side at once */
+    RFAAS_VERBS_READS_MAX = 16,     /* of the peer's memory, under way at once */
     RFAAS_VERBS_WHY_BYTES = 160,
 };
 
 typedef struct rfaas_verbs_link rfaas_verbs_link;
+typedef struct rfaas_verbs_region rfaas_verbs_region; /* memory that is registered with a link's device */
+
+typedef struct rfaas_verbs_window rfaas_verbs_window; /* a right of the peer's to read a part of a region */
+
+/* What memory is registered for. */
+typedef enum rfaas_verbs_use {
+    RFAAS_VERBS_TO_READ_TO, /* read() writes there, the peer can't reach it */
+    RFAAS_VERBS_BY_KEY,     /* the peer reads it */
+    RFAAS_VERBS_BY_WINDOWS, /* the peer reads of it what windows open */
+} rfaas_verbs_use;
 
 /* What a side tells its peer before there is a connection. */
 typedef struct rfaas_verbs_address {
@@ -31,6 +42,7 @@ typedef struct rfaas_verbs_address {
     uint8_t gid[16];
     uint8_t mtu;   /* as in enum ibv_mtu */
     uint8_t is_ethernet;
+    uint8_t reads; /* that the device serves at once; 0: none, and no rendezvous */
 } rfaas_verbs_address;
 
 typedef struct rfaas_verbs_ops {
@@ -59,6 +71,29 @@ typedef struct rfaas_verbs_ops {
 
     /* How many writes the peer's device has not acknowledged yet. */
     uint32_t (*unacknowledged)(rfaas_verbs_link *link);
+
+    /* Registers memory of the caller's, which must outlive the region and be left to it. With RFAAS_VERBS_BY_KEY the peer may read
+     * it by `*key`, which is set then. NULL: it can't be (a limit of locked memory, too many regions, a device without windows);
+     * nothing has changed then. The peer's right ends with withdraw(). A region must be withdrawn before its link is freed. */
+    rfaas_verbs_region *(*enroll)(rfaas_verbs_link *link, void *memory, size_t size_bytes, rfaas_verbs_use use, uint32_t *key);
+    void (*withdraw)(rfaas_verbs_link *link, rfaas_verbs_region *region);
+
+    /* Lets the peer, and nobody else, read a part of a region that was enrolled for windows, by `*key`, until close_window(): that has
+     * happened when it returns. NULL: not now. One thread at a time; before the region is withdrawn. */
+    rfaas_verbs_window *(*open_window)(rfaas_verbs_link *link, rfaas_verbs_region *region, void *at, size_t size_bytes,
+                                       uint32_t *key);
+    void (*close_window)(rfaas_verbs_link *link, rfaas_verbs_window *window);
+
+    /* Begins to read `size_bytes` at `from` of the peer's memory to `to`, which lies in `region`, or, if that is NULL, in the memory of
+     * begin() behind the ring: OK, AGAIN (too much is under way), BROKEN. */
+    rfaas_rc (*read)(rfaas_verbs_link *link, const rfaas_verbs_region *region, void *to, size_t size_bytes, uint64_t from,
+                     uint32_t key);
+
+    /* 1: something that was begun is still being read; then arm() covers its end too. 0: nothing. Negative: the connection failed. */
+    int (*reading)(rfaas_verbs_link *link);
+
+    /* True: the peer asked this side's device for memory that no key of its opens, which ended the connection. */
+    bool (*violated)(rfaas_verbs_link *link);
 
     /* What failed, for people. */
     const char *(*why)(const rfaas_verbs_link *link);

@@ -4,6 +4,7 @@
  * then it has been read. The peer's words are verified; its bytes are copied before they are looked at.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "verbs_channel.h"
 
@@ -15,6 +16,7 @@ enum {
 
 rfaas_rc rfaas_verbs_broken_below(verbs_channel *channel)
 {
+    channel->base.violated |= channel->ops->violated(channel->link);
     return rfaas_channel_broken(&channel->base, channel->ops->why(channel->link), 0);
 }
 
@@ -32,7 +34,7 @@ static bool freed_too_many(const verbs_channel *channel)
     return atomic_load_explicit(&channel->slots_returned, memory_order_acquire) > channel->slots_sent;
 }
 
-static rfaas_rc malformed(verbs_channel *channel)
+rfaas_rc rfaas_verbs_malformed(verbs_channel *channel)
 {
     return rfaas_channel_broken(&channel->base, "the peer told what can't be of its RDMA writes", 0);
 }
@@ -45,21 +47,36 @@ static bool allow_messages(verbs_channel *channel)
     return n == 0 || channel->ops->allow(channel->link, n);
 }
 
-static rfaas_rc write_word(verbs_channel *channel, size_t at, uint32_t size_bytes, bool tells, bool is_end)
+static rfaas_rc write_word(verbs_channel *channel, size_t at, uint32_t size_bytes, bool tells, rfaas_verbs_what what)
 {
     uint32_t untold = tells ? channel->slots_untold : 0;
     if (untold > 0 && !allow_messages(channel))
         return rfaas_verbs_broken_below(channel);
-    uint32_t word = rfaas_verbs_word(size_bytes, untold, is_end);
+    uint32_t word = rfaas_verbs_word(size_bytes, untold, what);
     rfaas_rc rc = channel->ops->write(channel->link, RFAAS_VERBS_RING_BYTES + at, size_bytes, at, word);
     if (rc == RFAAS_OK)
         channel->slots_untold -= untold;
     return rc == RFAAS_BROKEN ? rfaas_verbs_broken_below(channel) : rc;
 }
 
-rfaas_rc rfaas_verbs_tell(verbs_channel *channel, bool is_end)
+rfaas_rc rfaas_verbs_tell(verbs_channel *channel, rfaas_verbs_what what)
 {
-    return write_word(channel, 0, 0, true, is_end);
+    return write_word(channel, 0, 0, true, what);
+}
+
+rfaas_rc rfaas_verbs_put_places(verbs_channel *channel, const uint8_t *bytes, uint32_t size_bytes)
+{
+    if (free_slots(channel) == 0)
+        rfaas_verbs_collect(channel);
+    if (freed_too_many(channel))
+        return rfaas_verbs_malformed(channel);
+    if (free_slots(channel) == 0)
+        return RFAAS_AGAIN;
+    size_t at = (size_t)(channel->slots_sent % RFAAS_VERBS_SLOTS) * RFAAS_VERBS_SLOT_BYTES;
+    memcpy(channel->memory + RFAAS_VERBS_RING_BYTES + at, bytes, size_bytes);
+    rfaas_rc rc = write_word(channel, at, size_bytes, true, RFAAS_VERBS_OF_PLACES);
+    channel->slots_sent += rc == RFAAS_OK;
+    return rc;
 }
 
 /* The next piece of a frame, as much as the slots up to the ring's end hold. Never bytes of two frames in one message. */
@@ -74,7 +91,7 @@ static rfaas_rc put_piece(verbs_channel *channel, rfaas_cursor *frame, uint64_t 
     size_t at = (size_t)slot * RFAAS_VERBS_SLOT_BYTES;
     rfaas_cursor before = *frame;
     rfaas_cursor_copy(frame, channel->memory + RFAAS_VERBS_RING_BYTES + at, size_bytes);
-    rfaas_rc rc = write_word(channel, at, size_bytes, channel->slots_untold >= TELL_WITH_FRAME_SLOTS, false);
+    rfaas_rc rc = write_word(channel, at, size_bytes, channel->slots_untold >= TELL_WITH_FRAME_SLOTS, RFAAS_VERBS_OF_FRAMES);
     if (rc != RFAAS_OK) {
         *frame = before;
         return rc;
@@ -96,7 +113,7 @@ static rfaas_rc put_some(rfaas_channel *base, rfaas_cursor *frame, uint64_t budg
         if (free_slots(channel) == 0)
             rfaas_verbs_collect(channel); /* the peer may have freed some */
         if (freed_too_many(channel))
-            rc = malformed(channel);
+            rc = rfaas_verbs_malformed(channel);
         else if (channel->peer_ended || atomic_load(&channel->link_failed) != 0)
             rc = rfaas_channel_broken(base, "sending failed", EPIPE);
         else if (free_slots(channel) == 0)
@@ -110,10 +127,41 @@ static rfaas_rc put_some(rfaas_channel *base, rfaas_cursor *frame, uint64_t budg
     return rc;
 }
 
+/* A frame of which nothing has gone may have segments that the peer is to read by itself. */
+static rfaas_rc put_or_lend(rfaas_channel *base, rfaas_cursor *frame, uint64_t budget_bytes, uint64_t *put_bytes)
+{
+    verbs_channel *channel = (verbs_channel *)base;
+    if (channel->lending.on && rfaas_cursor_is_at_start(frame) && channel->state == RFAAS_VERBS_OPEN) {
+        rfaas_rc rc = rfaas_verbs_lend(channel);
+        if (rc != RFAAS_OK)
+            return rc;
+    }
+    return put_some(base, frame, budget_bytes, put_bytes);
+}
+
+static rfaas_rc move_queue(verbs_channel *channel)
+{
+    if (rfaas_verbs_has_returns(channel) && rfaas_verbs_take_back(channel) == RFAAS_BROKEN) {
+        rfaas_frame_queue_drop(&channel->base, &channel->queue);
+        rfaas_verbs_withdraw_all(channel);
+        return RFAAS_BROKEN;
+    }
+    rfaas_rc rc = rfaas_frame_queue_flush(&channel->base, &channel->queue, UINT64_MAX, put_or_lend);
+    if (rc == RFAAS_BROKEN) /* all are completed, so their owners may write there */
+        rfaas_verbs_withdraw_all(channel);
+    return rc;
+}
+
+/* A frame that is lent goes through the queue, where it waits for its return. */
 rfaas_rc rfaas_verbs_send(rfaas_channel *base, const rfaas_outgoing *out)
 {
     verbs_channel *channel = (verbs_channel *)base;
-    return rfaas_frame_queue_send(base, &channel->queue, out, UINT64_MAX, put_some);
+    if (out->in_size < RFAAS_VERBS_LEND_BYTES || !channel->lending.on)
+        return rfaas_frame_queue_send(base, &channel->queue, out, UINT64_MAX, put_some);
+    rfaas_rc rc = rfaas_frame_queue_add(base, &channel->queue, out);
+    if (rc == RFAAS_QUEUED && move_queue(channel) == RFAAS_BROKEN)
+        base->tx_end = RFAAS_BROKEN; /* found out by the next operation: this frame is completed, with all that waited */
+    return rc;
 }
 
 /* Until no slot is free, whatever the budget: only then the peer's word tells when to go on. */
@@ -123,7 +171,7 @@ rfaas_rc rfaas_verbs_flush(rfaas_channel *base, uint64_t budget_bytes)
     verbs_channel *channel = (verbs_channel *)base;
     if (channel->state != RFAAS_VERBS_OPEN && rfaas_verbs_ask_socket(channel) == RFAAS_BROKEN)
         return RFAAS_BROKEN;
-    return rfaas_frame_queue_flush(base, &channel->queue, UINT64_MAX, put_some);
+    return move_queue(channel);
 }
 
 /* ---- receiving ---- */
@@ -139,6 +187,8 @@ static void on_word(verbs_channel *channel, uint32_t word)
         channel->peer_ended = true;
     if (rfaas_verbs_word_size_bytes(word) == 0) {
         channel->empty_messages++;
+        if (rfaas_verbs_word_is_of_places(word))
+            atomic_fetch_add_explicit(&channel->lending.returned, 1, memory_order_release);
         return;
     }
     channel->words[end % RFAAS_VERBS_WORDS] = word;
@@ -183,7 +233,7 @@ static rfaas_rc consume(verbs_channel *channel, uint32_t n_slots)
     if (channel->messages_taken >= ALLOW_MESSAGES && !allow_messages(channel))
         return rfaas_verbs_broken_below(channel);
     if (channel->slots_untold >= TELL_ALONE_SLOTS && !channel->peer_ended && atomic_load(&channel->link_failed) == 0)
-        rc = rfaas_verbs_tell(channel, false);
+        rc = rfaas_verbs_tell(channel, RFAAS_VERBS_OF_FRAMES);
     /* A peer that went meanwhile is told of by what comes next; a full queue lets the next message tell. */
     return rc == RFAAS_BROKEN ? RFAAS_OK : rc;
 }
@@ -196,8 +246,13 @@ static rfaas_rc take_word(verbs_channel *channel, uint64_t budget_bytes, uint64_
     uint32_t size_bytes = rfaas_verbs_word_size_bytes(word), n_slots = rfaas_verbs_slots_of(size_bytes);
     uint32_t slot = (uint32_t)(channel->slots_taken % RFAAS_VERBS_SLOTS);
     if (size_bytes > RFAAS_VERBS_PIECE_BYTES || slot + n_slots > RFAAS_VERBS_SLOTS || freed_too_many(channel))
-        return malformed(channel);
+        return rfaas_verbs_malformed(channel);
     const uint8_t *bytes = channel->memory + (size_t)slot * RFAAS_VERBS_SLOT_BYTES + channel->got_bytes;
+    if (rfaas_verbs_word_is_of_places(word)) {
+        *total_bytes += size_bytes;
+        rfaas_rc rc = rfaas_verbs_expect(channel, bytes, size_bytes);
+        return rc == RFAAS_OK ? consume(channel, n_slots) : rc;
+    }
     uint32_t left_bytes = size_bytes - channel->got_bytes;
     uint32_t step_bytes = left_bytes < budget_bytes ? left_bytes : (uint32_t)budget_bytes;
     uint32_t fed_bytes = (uint32_t)rfaas_receiver_feed(receiver, bytes, step_bytes);
@@ -206,38 +261,47 @@ static rfaas_rc take_word(verbs_channel *channel, uint64_t budget_bytes, uint64_
     if (receiver->state == RFAAS_RECEIVER_FAILED)
         return rfaas_channel_broken(&channel->base, receiver->problem, 0);
     if (fed_bytes < step_bytes)
-        return malformed(channel); /* more bytes than the frame has */
+        return rfaas_verbs_malformed(channel); /* more bytes than the frame has */
     return channel->got_bytes == size_bytes ? consume(channel, n_slots) : RFAAS_OK;
 }
 
 static rfaas_rc ended(verbs_channel *channel)
 {
+    bool has_failed = atomic_load(&channel->link_failed) != 0;
+    if (has_failed && (channel->fetching.under_way || channel->ops->violated(channel->link)))
+        return rfaas_verbs_broken_below(channel); /* a peer that did that may have hung up at once */
     if (!rfaas_receiver_is_between_frames(&channel->base.receiver))
         return rfaas_channel_broken(&channel->base, "the peer ended in the middle of a frame", 0);
     if (channel->peer_ended)
         return RFAAS_CLOSED;
-    if (atomic_load(&channel->link_failed) != 0 && !atomic_load(&channel->socket_ended))
+    if (has_failed && !atomic_load(&channel->socket_ended))
         return rfaas_verbs_broken_below(channel);
     return rfaas_channel_broken(&channel->base, "the peer's process ended without a word", 0);
+}
+
+/* True once in so many looks, or where the owner sleeps between them: the socket is to be asked, which costs a system call. */
+static bool socket_is_due(verbs_channel *channel)
+{
+    if (!channel->stays_awake || channel->state != RFAAS_VERBS_OPEN)
+        return true;
+    if (++channel->looks < RFAAS_VERBS_LOOKS_A_SYSCALL)
+        return false;
+    channel->looks = 0;
+    return true;
 }
 
 /* MORE: look again. AGAIN: and the descriptor will tell when there is more, unless the owner stays awake. */
 static rfaas_rc nothing_there(verbs_channel *channel)
 {
-    bool asks = !channel->stays_awake || channel->state != RFAAS_VERBS_OPEN;
-    if (!asks && ++channel->looks >= RFAAS_VERBS_LOOKS_A_SYSCALL) {
-        channel->looks = 0;
-        asks = true;
-    }
     bool was_open = channel->state == RFAAS_VERBS_OPEN;
-    if (asks && rfaas_verbs_ask_socket(channel) == RFAAS_BROKEN)
+    if (socket_is_due(channel) && rfaas_verbs_ask_socket(channel) == RFAAS_BROKEN)
         return RFAAS_BROKEN;
     if (!channel->stays_awake)
         rfaas_verbs_go_to_sleep(channel);
     rfaas_verbs_collect(channel); /* what the peer wrote before its end was told is here */
     if (freed_too_many(channel))
-        return malformed(channel);
-    if (channel->queue.first != NULL && channel->state == RFAAS_VERBS_OPEN)
+        return rfaas_verbs_malformed(channel);
+    if ((channel->queue.first != NULL || rfaas_verbs_has_returns(channel)) && channel->state == RFAAS_VERBS_OPEN)
         rfaas_channel_flush(&channel->base, UINT64_MAX);
     if (rfaas_verbs_has_words(channel) || (!was_open && channel->state == RFAAS_VERBS_OPEN))
         return RFAAS_MORE;
@@ -246,10 +310,39 @@ static rfaas_rc nothing_there(verbs_channel *channel)
     return RFAAS_AGAIN;
 }
 
+/* While the device reads: what else has come waits. MORE: it is done. AGAIN: the descriptor will tell. */
+static rfaas_rc not_fetched_yet(verbs_channel *channel)
+{
+    if (socket_is_due(channel) && rfaas_verbs_ask_socket(channel) == RFAAS_BROKEN)
+        return RFAAS_BROKEN;
+    rfaas_verbs_collect(channel); /* what this side has lent may have come back */
+    if (channel->queue.first != NULL || rfaas_verbs_has_returns(channel))
+        rfaas_channel_flush(&channel->base, UINT64_MAX);
+    if ((!channel->stays_awake && rfaas_verbs_go_to_sleep(channel)) || channel->ops->reading(channel->link) == 0)
+        return RFAAS_MORE;
+    if (atomic_load(&channel->link_failed) != 0 || atomic_load(&channel->socket_ended))
+        return ended(channel);
+    return RFAAS_AGAIN;
+}
+
+/* OK: the frame that has come is whole, with what was read by itself. */
+static rfaas_rc fetch_places(verbs_channel *channel)
+{
+    rfaas_rc rc = RFAAS_MORE;
+    while (rc == RFAAS_MORE) {
+        rc = rfaas_verbs_fetch(channel);
+        if (rc == RFAAS_AGAIN)
+            rc = not_fetched_yet(channel);
+    }
+    return rc;
+}
+
 rfaas_rc rfaas_verbs_receive(rfaas_channel *base, uint64_t budget_bytes)
 {
     verbs_channel *channel = (verbs_channel *)base;
     uint64_t total_bytes = 0;
+    if (channel->fetching.untold > 0)
+        rfaas_verbs_tell_fetched(channel);
     while (base->receiver.state != RFAAS_RECEIVER_WHOLE) {
         if (!rfaas_verbs_has_words(channel))
             rfaas_verbs_collect(channel);
@@ -263,7 +356,13 @@ rfaas_rc rfaas_verbs_receive(rfaas_channel *base, uint64_t budget_bytes)
         if (rc != RFAAS_OK && rc != RFAAS_MORE)
             return rc;
     }
-    if (!channel->stays_awake && rfaas_verbs_go_to_sleep(channel) && channel->queue.first != NULL)
+    if (channel->fetching.n_places > 0) {
+        rfaas_rc rc = fetch_places(channel);
+        if (rc != RFAAS_OK)
+            return rc;
+    }
+    bool may_move = !channel->stays_awake && rfaas_verbs_go_to_sleep(channel);
+    if (may_move && (channel->queue.first != NULL || rfaas_verbs_has_returns(channel)))
         rfaas_channel_flush(base, UINT64_MAX); /* the peer may have freed slots */
     return RFAAS_OK;
 }

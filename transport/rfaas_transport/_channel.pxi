@@ -92,6 +92,7 @@ cdef extern from "rfaas_channel.h" nogil:
         size_t queued_frames, n_completed
         rfaas_rc tx_end
         bint closed
+        bint violated
         bint holds_bytes
         rfaas_statistics statistics
     ctypedef struct rfaas_tcp_options:
@@ -920,6 +921,11 @@ cdef class Channel:
     def tx_credits(self):
         """How many credited frames may be sent now."""
         return self.channel.tx_credits
+
+    @property
+    def violated(self):
+        """True: it broke because the peer asked this side's RDMA device for memory that it has no key for."""
+        return self.channel.violated
 
     @property
     def closed(self):

@@ -60,7 +60,9 @@ def allocate(size_bytes: int) -> Buffer | None:
     """
     if size_bytes < WORTH_BYTES:
         return None
-    return pool_memory(size_bytes) if _serving is None else _serving.array(size_bytes)
+    if _serving is None or _serving.medium == "verbs":  # there the pool is registered, and read by the peer's device
+        return pool_memory(size_bytes)
+    return _serving.array(size_bytes)
 
 
 # --- buffers out of band ----------------------------------------------------------------------------

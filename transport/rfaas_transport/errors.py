@@ -37,6 +37,7 @@ class ReasonCode(IntEnum):
     MEMORY_LIMIT = 19
     MEMORY_EXHAUSTED = 20
     PROCESS_LIMIT = 21
+    KEY_VIOLATION = 22
 
     @property
     def text(self) -> str:

@@ -1,7 +1,8 @@
 """One end of a connection over RDMA by pyverbs, written from docs/spec/007-verbs.md and sharing no code with the core.
 
-It moves bytes of frames and reads none of them. Nothing blocks: `progress` moves everything on. Runs on the system's
-Python, which alone has pyverbs. An end that lies or fails on request (`tell`, `fail`) is what error injection needs.
+It moves bytes of frames and reads none of them; it reads places, and lends, where a test asks for it (`reads`), so a
+bridge knows no rendezvous. Nothing blocks: `progress` moves everything on. Runs on the system's Python, which alone
+has pyverbs. An end that lies or fails on request (`tell`, `lend`, `fail`) is what error injection needs.
 """
 
 import collections
@@ -31,11 +32,14 @@ from support.verbs_messages import (
     SLOT_BYTES,
     SLOTS,
     Address,
+    Place,
     Word,
     address_message,
     address_of,
     encode,
     kind_of,
+    places_message,
+    places_of,
     slots_of,
     text_of,
     word_from,
@@ -46,6 +50,7 @@ SENDS = 512
 SIGNAL_EVERY = 16
 TELL_WITH_FRAME_SLOTS, TELL_ALONE_SLOTS = 32, 64
 LINGER_S = 0.5
+READ_S = 20.0
 
 
 class Port:
@@ -72,7 +77,7 @@ class Broken(Exception):
 
 
 class Endpoint:
-    def __init__(self, sock: socket.socket, port: Port, rkey_xor: int = 0):
+    def __init__(self, sock: socket.socket, port: Port, rkey_xor: int = 0, reads: int = 0):
         self._socket, self._port = sock, port
         sock.setblocking(False)
         self._domain = PD(port.context)
@@ -84,7 +89,7 @@ class Endpoint:
             self._domain, QPInitAttr(qp_type=e.IBV_QPT_RC, scq=self._sent, rcq=self._received, cap=cap, sq_sig_all=0)
         )
         attributes = QPAttr(port_num=port.number)
-        attributes.qp_access_flags = e.IBV_ACCESS_REMOTE_WRITE
+        attributes.qp_access_flags = e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
         self._pair.to_init(attributes)
         # pyverbs wants a piece of memory with each receive; a write with immediate data leaves it alone
         self._receive = RecvWR(num_sge=1, sg=[SGE(self._ring.buf, 8, self._ring.lkey)])
@@ -100,8 +105,12 @@ class Endpoint:
         self._slots_sent = self._slots_returned = self._slots_taken = self._slots_untold = 0
         self._posted = self._acknowledged = self._signalled = 0
         self._end_by_s = 0.0
+        self._reads = reads
+        self._lent: list[MR] = []
+        self.fetched: list[bytes] = []  # what the peer lent, read from there
+        self.n_returned = 0  # frames of which the peer says that it read what was lent
         ring = (self._ring.buf, RING_BYTES, self._ring.rkey ^ rkey_xor)
-        own = (self._pair.qp_num, self._packet_sequence, port.gid, port.lid, port.mtu, int(port.is_ethernet))
+        own = (self._pair.qp_num, self._packet_sequence, port.gid, port.lid, port.mtu, int(port.is_ethernet), reads)
         self._say(address_message(Address(*ring, *own)))
 
     def fileno(self) -> int:
@@ -136,6 +145,9 @@ class Endpoint:
         self._slots_taken += n_slots
         self._slots_untold += n_slots
         self._allow(1)
+        if word.is_places:
+            self._fetch(places_of(piece))
+            return b""
         return piece
 
     def end(self) -> None:
@@ -146,7 +158,16 @@ class Endpoint:
         """Gives everything back at once, without a word."""
         if not self._closed:
             self._closed = True
-            for each in (self._pair, self._ring, self._source, self._sent, self._received, self._domain, self._socket):
+            for each in (
+                self._pair,
+                *self._lent,
+                self._ring,
+                self._source,
+                self._sent,
+                self._received,
+                self._domain,
+                self._socket,
+            ):
                 each.close()
 
     def progress(self) -> bool:
@@ -223,7 +244,8 @@ class Endpoint:
             self._packet_sequence,
         )
         attributes.path_mtu = min(peer.mtu, self._port.mtu)
-        attributes.qp_access_flags = e.IBV_ACCESS_REMOTE_WRITE
+        attributes.qp_access_flags = e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
+        attributes.max_rd_atomic, attributes.max_dest_rd_atomic = min(self._reads, peer.reads), self._reads
         attributes.min_rnr_timer, attributes.timeout, attributes.retry_cnt, attributes.rnr_retry = 12, 14, 6, 7
         self._pair.to_rts(attributes)
 
@@ -252,6 +274,7 @@ class Endpoint:
         self.peer_ended |= word.is_end
         if word.size_bytes == 0:
             self._allow(1)
+            self.n_returned += word.is_places
         else:
             self._words.append(word)
 
@@ -284,6 +307,37 @@ class Endpoint:
             self._write(0, b"", Word(0, self._untold()))
             happened = True
         return happened
+
+    def lend(self, data: bytes, segments: list[int], rkey_xor: int = 0, more_bytes: int = 0) -> None:
+        """Says that all of these segments of the next frame lie where `data` does; the rest is for lies."""
+        region = MR(self._domain, len(data), e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_READ)
+        region.write(data, len(data))
+        self._lent.append(region)
+        where = (region.buf, len(data) + more_bytes, region.rkey ^ rkey_xor)
+        message = places_message([Place(*where, segment) for segment in segments])
+        self._write(self._slots_sent % SLOTS * SLOT_BYTES, message, Word(len(message), is_places=True))
+        self._slots_sent += 1
+
+    def _fetch(self, places: list[Place]) -> None:
+        """Reads them, one after the other, and says so."""
+        for place in places:
+            with MR(self._domain, place.size_bytes, e.IBV_ACCESS_LOCAL_WRITE) as region:
+                self._posted += 1
+                piece = SGE(region.buf, place.size_bytes, region.lkey)
+                request = SendWR(
+                    wr_id=self._posted,
+                    opcode=e.IBV_WR_RDMA_READ,
+                    num_sge=1,
+                    sg=[piece],
+                    send_flags=e.IBV_SEND_SIGNALED,
+                )
+                request.set_wr_rdma(place.rkey, place.address)
+                self._pair.post_send(request)
+                until_s = time.monotonic() + READ_S
+                while self._acknowledged < self._posted and not self._failure and time.monotonic() < until_s:
+                    self._reap()
+                self.fetched.append(region.read(place.size_bytes, 0))
+        self._write(0, b"", Word(0, self._untold(), is_places=True))
 
     def _untold(self) -> int:
         untold, self._slots_untold = self._slots_untold, 0
@@ -320,9 +374,9 @@ class Endpoint:
 
     # ---- what no honest end does ----
 
-    def tell(self, size_bytes: int, freed_slots: int, is_end: bool, data: bytes, at: int, rkey_xor: int) -> None:
+    def tell(self, word: Word, data: bytes, at: int, rkey_xor: int) -> None:
         """Writes to the peer's ring wherever and tells whatever."""
-        self._write(at, data, Word(size_bytes, freed_slots, is_end), rkey_xor, signals=True)
+        self._write(at, data, word, rkey_xor, signals=True)
 
     def fail(self) -> None:
         """The queue pair goes to its error state, as a device does that gives up."""

@@ -6,6 +6,7 @@ frames to the C core through pyverbs. Other ends are moved by requests, one by o
 """
 
 import array
+import hashlib
 import json
 import select
 import socket
@@ -14,6 +15,8 @@ import sys
 from typing import Any
 
 from endpoint import Endpoint, Port
+
+from support.verbs_messages import Word
 
 HEADER_BYTES, WORDS_AT, PAYLOAD_AT = 64, 4, 48  # spec 001 section 1
 READ_BYTES = 65_536
@@ -158,10 +161,10 @@ class Server:
     def on_bridge_is_open(self, _: list[socket.socket], number: int) -> bool:
         return any(bridge.number == number and bridge.endpoint.is_open for bridge in self._bridges)
 
-    def on_open(self, sockets: list[socket.socket], rkey_xor: int) -> int:
+    def on_open(self, sockets: list[socket.socket], rkey_xor: int, reads: int) -> int:
         number = max(self._ends, default=0) + 1
         self._taken.pop(number, None)
-        self._ends[number] = Endpoint(sockets[0], self._port, rkey_xor)
+        self._ends[number] = Endpoint(sockets[0], self._port, rkey_xor, reads)
         return number
 
     def on_bridges(self, _: list[socket.socket]) -> int:
@@ -176,6 +179,8 @@ class Server:
             "why": one.why,
             "closed": one.is_closed,
             "peer": ring,
+            "returned": one.n_returned,
+            "fetched": [hashlib.sha256(data).hexdigest() for data in one.fetched],
         }
 
     def on_send(self, _: list[socket.socket], end: int, frame: str) -> None:
@@ -188,8 +193,11 @@ class Server:
         self._taken[end] = taken[ANSWER_BYTES:]
         return taken[:ANSWER_BYTES].hex()
 
-    def on_tell(self, _: list[socket.socket], end: int, data: str, **what: Any) -> None:
-        self._ends[end].tell(data=bytes.fromhex(data), **what)
+    def on_tell(self, _: list[socket.socket], end: int, data: str, word: list[Any], **what: Any) -> None:
+        self._ends[end].tell(Word(*word), bytes.fromhex(data), **what)
+
+    def on_lend(self, _: list[socket.socket], end: int, size_bytes: int, **what: Any) -> None:
+        self._ends[end].lend(bytes(n % 251 for n in range(size_bytes)), **what)
 
     def on_fail(self, _: list[socket.socket], end: int) -> None:
         self._ends[end].fail()

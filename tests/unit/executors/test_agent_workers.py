@@ -327,6 +327,20 @@ def test_a_channel_that_ends_alone_has_a_farewell_and_its_worker_goes_on(shell):
     assert shell.living == {worker}
 
 
+def test_a_client_that_asks_for_memory_without_its_key_loses_its_lease_and_is_counted(shell):
+    terms = shell.lease()
+    [worker] = shell.living
+    offer(shell, terms, 5)
+    done = shell.step(on.ChannelEnded(worker, 5, (3, 2), violated=True))
+    [record] = [e for e in done if isinstance(e, on.Record) and e.event == "key_violation"]
+    assert (record.fields["lease"], record.fields["channel"], record.fields["count"]) == (terms.lease_id, 5, 1)
+    assert shell.words("farewell")[0]["last_started"] == 3
+    assert isinstance(offer(shell, terms, 6), on.TurnAway)
+    shell.kill_all()
+    [ended] = shell.words("ended")
+    assert (ended["reason"], ended["reason_code"]) == ("released", ReasonCode.KEY_VIOLATION)
+
+
 def test_workers_are_told_by_when_they_will_be_killed(shell):
     reclaimed, released = shell.lease(), shell.lease(b"b")
     shell.step(on.SessionSaid(1, {"m": "release", "lease": released.lease_id, "reason_code": 6}))

@@ -8,7 +8,7 @@
 
 enum { SIGNAL_EVERY = 32 }; /* sends are acknowledged in order: one completion stands for all before it */
 
-static rfaas_rc post(rfaas_verbs_link *link, struct ibv_send_wr *request)
+rfaas_rc rfaas_verbs_pair_post(rfaas_verbs_link *link, struct ibv_send_wr *request)
 {
     struct ibv_send_wr *bad;
     request->wr_id = link->posted + 1;
@@ -16,13 +16,20 @@ static rfaas_rc post(rfaas_verbs_link *link, struct ibv_send_wr *request)
     if (error == ENOMEM)
         return RFAAS_AGAIN;
     if (error != 0) {
-        rfaas_verbs_pair_failed(link, "posting an RDMA write", error);
+        rfaas_verbs_pair_failed(link, "posting to an RDMA queue pair", error);
         return RFAAS_BROKEN;
     }
     link->posted++;
     if (request->send_flags & IBV_SEND_SIGNALED)
         link->last_signalled = link->posted;
     return RFAAS_OK;
+}
+
+rfaas_rc rfaas_verbs_pair_has_room(rfaas_verbs_link *link)
+{
+    if (link->posted - atomic_load_explicit(&link->acknowledged, memory_order_relaxed) < RFAAS_VERBS_SENDS_MAX - 1)
+        return RFAAS_OK;
+    return rfaas_verbs_pair_reap(link) ? RFAAS_AGAIN : RFAAS_BROKEN;
 }
 
 static rfaas_rc write_to_peer(rfaas_verbs_link *link, size_t from, size_t size_bytes, uint64_t to, uint32_t word)
@@ -32,8 +39,9 @@ static rfaas_rc write_to_peer(rfaas_verbs_link *link, size_t from, size_t size_b
         return RFAAS_BROKEN;
     if (signalled && !rfaas_verbs_pair_reap(link))
         return RFAAS_BROKEN;
-    if (link->posted - link->acknowledged >= RFAAS_VERBS_SENDS_MAX - 1)
-        return rfaas_verbs_pair_reap(link) ? RFAAS_AGAIN : RFAAS_BROKEN;
+    rfaas_rc rc = rfaas_verbs_pair_has_room(link);
+    if (rc != RFAAS_OK)
+        return rc;
     struct ibv_sge piece = {(uintptr_t)link->memory + from, (uint32_t)size_bytes, link->source->lkey};
     struct ibv_send_wr request = {
         .sg_list = &piece,
@@ -43,7 +51,7 @@ static rfaas_rc write_to_peer(rfaas_verbs_link *link, size_t from, size_t size_b
         .send_flags = (signalled ? IBV_SEND_SIGNALED : 0) | (size_bytes <= link->inline_bytes ? IBV_SEND_INLINE : 0),
         .wr.rdma = {link->peer_ring + to, link->peer_key},
     };
-    return post(link, &request);
+    return rfaas_verbs_pair_post(link, &request);
 }
 
 /* An empty write behind the last one, whose completion stands for it, unless one is under way. */
@@ -56,7 +64,7 @@ static uint32_t unacknowledged(rfaas_verbs_link *link)
                                       .send_flags = IBV_SEND_SIGNALED,
                                       .wr.rdma = {link->peer_ring, link->peer_key}};
         if (link->posted - link->acknowledged < RFAAS_VERBS_SENDS_MAX)
-            post(link, &request);
+            rfaas_verbs_pair_post(link, &request);
     }
     return (uint32_t)(link->posted - link->acknowledged);
 }
@@ -84,13 +92,17 @@ static bool arm(rfaas_verbs_link *link)
 {
     struct ibv_cq *queue;
     void *context;
-    unsigned n = 0;
+    unsigned n = 0, n_sent = 0;
     while (ibv_get_cq_event(link->events, &queue, &context) == 0)
-        n++;
+        *(queue == link->sent ? &n_sent : &n) += 1;
     if (n > 0)
         ibv_ack_cq_events(link->received, n);
+    if (n_sent > 0)
+        ibv_ack_cq_events(link->sent, n_sent);
     rfaas_verbs_hear(link->port.context);
     int error = ibv_req_notify_cq(link->received, 0);
+    if (error == 0 && atomic_load(&link->read_until) > atomic_load(&link->acknowledged))
+        error = ibv_req_notify_cq(link->sent, 0);
     return error == 0 || rfaas_verbs_pair_failed(link, "asking for RDMA completion events", error);
 }
 
@@ -108,6 +120,13 @@ const rfaas_verbs_ops rfaas_verbs = {
     .fd = descriptor,
     .arm = arm,
     .unacknowledged = unacknowledged,
+    .enroll = rfaas_verbs_enroll,
+    .withdraw = rfaas_verbs_withdraw,
+    .open_window = rfaas_verbs_open_window,
+    .close_window = rfaas_verbs_close_window,
+    .read = rfaas_verbs_read,
+    .reading = rfaas_verbs_reading,
+    .violated = rfaas_verbs_pair_violated,
     .why = rfaas_verbs_pair_why,
     .free = rfaas_verbs_pair_free,
 };

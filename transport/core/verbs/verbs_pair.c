@@ -41,6 +41,8 @@ bool rfaas_verbs_pair_reap(rfaas_verbs_link *link)
 {
     struct ibv_wc completions[RFAAS_VERBS_POLL_AT_ONCE];
     int n;
+    if (atomic_flag_test_and_set_explicit(&link->reaping, memory_order_acquire))
+        return atomic_load(&link->send_status) == 0;
     while ((n = ibv_poll_cq(link->sent, RFAAS_VERBS_POLL_AT_ONCE, completions)) > 0) {
         for (int i = 0; i < n; i++) {
             if (completions[i].status == IBV_WC_SUCCESS)
@@ -49,7 +51,19 @@ bool rfaas_verbs_pair_reap(rfaas_verbs_link *link)
                 atomic_store(&link->send_status, (int)completions[i].status);
         }
     }
+    atomic_flag_clear_explicit(&link->reaping, memory_order_release);
     return n == 0 && atomic_load(&link->send_status) == 0;
+}
+
+/* The device says so, or ended the queue pair though nothing failed that this side asked for: soft-RoCE says no more. */
+bool rfaas_verbs_pair_violated(rfaas_verbs_link *link)
+{
+    if (link->sent == NULL)
+        return false;
+    int ended_by = atomic_load(&link->alarm.ended_by) - 1, received = atomic_load(&link->receive_status);
+    rfaas_verbs_pair_reap(link);
+    bool said_so = ended_by == IBV_EVENT_QP_ACCESS_ERR || received == IBV_WC_REM_ACCESS_ERR || received == IBV_WC_LOC_ACCESS_ERR;
+    return said_so || (received == IBV_WC_WR_FLUSH_ERR && ended_by < 0 && atomic_load(&link->send_status) == 0 && link->error == 0);
 }
 
 const char *rfaas_verbs_pair_why(const rfaas_verbs_link *link)
@@ -64,6 +78,8 @@ const char *rfaas_verbs_pair_why(const rfaas_verbs_link *link)
     if (link->has_alarm && atomic_load(&link->alarm.port_down))
         snprintf(text, sizeof link->why, "port %d of the RDMA device %.40s is down (rfaas devices, and its cable, tell more)",
                  link->port.port, ibv_get_device_name(link->port.context->device));
+    else if (rfaas_verbs_pair_violated((rfaas_verbs_link *)link))
+        snprintf(text, sizeof link->why, "the peer asked the RDMA device for memory that no key of its opens");
     else if (ended_by != 0)
         snprintf(text, sizeof link->why, "the RDMA device says: %s", ibv_event_type_str((enum ibv_event_type)(ended_by - 1)));
     else if (link->error != 0)
@@ -146,6 +162,19 @@ static bool cant_register(rfaas_verbs_link *link, int error)
     return rfaas_verbs_pair_failed(link, doing, error);
 }
 
+/* How many reads at once, and by windows; none where a forked child would lose the pages that are registered, which are anybody's. */
+static void ask_for_reads(rfaas_verbs_link *link)
+{
+    struct ibv_device_attr limits;
+    if (ibv_is_fork_initialized() != IBV_FORK_UNNEEDED || ibv_query_device(link->port.context, &limits) != 0 ||
+        limits.max_qp_rd_atom <= 0 || limits.max_qp_init_rd_atom <= 0)
+        return;
+    int most = RFAAS_VERBS_READS_MAX;
+    link->reads_served = (uint8_t)(limits.max_qp_rd_atom < most ? limits.max_qp_rd_atom : most);
+    link->has_windows = (limits.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2B) != 0;
+    link->reads_begun = (uint8_t)(limits.max_qp_init_rd_atom < most ? limits.max_qp_init_rd_atom : most);
+}
+
 static bool set_up(rfaas_verbs_link *link, size_t memory_bytes, size_t ring_bytes)
 {
     struct ibv_context *context = link->port.context;
@@ -157,17 +186,20 @@ static bool set_up(rfaas_verbs_link *link, size_t memory_bytes, size_t ring_byte
     fcntl(link->events->fd, F_SETFD, FD_CLOEXEC);
     if (!make_wait_fd(link))
         return false;
-    link->sent = ibv_create_cq(context, RFAAS_VERBS_SENDS_MAX, &link->alarm, NULL, 0);
+    link->sent = ibv_create_cq(context, RFAAS_VERBS_SENDS_MAX, &link->alarm, link->events, 0);
     link->received = ibv_create_cq(context, RFAAS_VERBS_MESSAGES_MAX, &link->alarm, link->events, 0);
     if (link->sent == NULL || link->received == NULL)
         return rfaas_verbs_pair_failed(link, "making an RDMA completion queue", errno);
     link->ring = ibv_reg_mr(link->domain, link->memory, ring_bytes, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-    link->source = ibv_reg_mr(link->domain, link->memory + ring_bytes, memory_bytes - ring_bytes, 0);
+    link->source = ibv_reg_mr(link->domain, link->memory + ring_bytes, memory_bytes - ring_bytes, IBV_ACCESS_LOCAL_WRITE);
     if (link->ring == NULL || link->source == NULL)
         return cant_register(link, errno);
+    ask_for_reads(link);
     if (!make_pair(link))
         return false;
-    struct ibv_qp_attr init = {.qp_state = IBV_QPS_INIT, .port_num = link->port.port, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE};
+    struct ibv_qp_attr init = {.qp_state = IBV_QPS_INIT,
+                               .port_num = link->port.port,
+                               .qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ};
     int error = ibv_modify_qp(link->pair, &init, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
     if (error != 0)
         return rfaas_verbs_pair_failed(link, "initialising an RDMA queue pair", error);
@@ -219,6 +251,7 @@ rfaas_verbs_link *rfaas_verbs_pair_begin(const char *device, int fd, uint8_t *me
     }
     link->memory = memory;
     link->wait_fd = -1;
+    atomic_flag_clear(&link->reaping);
     if (getrandom(&link->packet_sequence, sizeof link->packet_sequence, 0) < 0)
         link->packet_sequence = (uint32_t)(uintptr_t)link;
     link->packet_sequence &= 0xffffff;
@@ -236,6 +269,7 @@ rfaas_verbs_link *rfaas_verbs_pair_begin(const char *device, int fd, uint8_t *me
         .lid = link->port.attributes.lid,
         .mtu = (uint8_t)link->port.attributes.active_mtu,
         .is_ethernet = link->port.attributes.link_layer == IBV_LINK_LAYER_ETHERNET,
+        .reads = link->reads_served,
     };
     memcpy(address->gid, link->port.gid.raw, sizeof address->gid);
     return link;
@@ -253,6 +287,7 @@ bool rfaas_verbs_pair_connect(rfaas_verbs_link *link, const rfaas_verbs_address 
         .dest_qp_num = peer->queue_pair,
         .rq_psn = peer->packet_sequence,
         .min_rnr_timer = RECEIVER_PAUSE,
+        .max_dest_rd_atomic = link->reads_served,
         .ah_attr = {.dlid = peer->lid, .port_num = link->port.port, .is_global = is_ethernet,
                     .grh = {.sgid_index = (uint8_t)link->port.gid_index, .hop_limit = HOPS_MAX}},
     };
@@ -268,6 +303,7 @@ bool rfaas_verbs_pair_connect(rfaas_verbs_link *link, const rfaas_verbs_address 
         .timeout = ACKNOWLEDGE_TIMEOUT,
         .retry_cnt = RETRIES,
         .rnr_retry = RECEIVER_RETRIES,
+        .max_rd_atomic = link->reads_begun < peer->reads ? link->reads_begun : peer->reads,
     };
     error = ibv_modify_qp(link->pair, &attributes,
                           IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
