@@ -95,6 +95,9 @@ rfaas_rc rfaas_verbs_broken_below(verbs_channel *channel);
 /* Tells the peer which slots are free again, in a message of its own; `is_end`: and that nothing more comes. */
 rfaas_rc rfaas_verbs_tell(verbs_channel *channel, bool is_end);
 
+/* Reads and writes of the peer's memory. */
+extern const rfaas_remote_ops rfaas_verbs_remote;
+
 /* Entries of the medium's table. */
 rfaas_rc rfaas_verbs_send(rfaas_channel *channel, const rfaas_outgoing *out);
 rfaas_rc rfaas_verbs_flush(rfaas_channel *channel, uint64_t budget_bytes);

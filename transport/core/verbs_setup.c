@@ -41,6 +41,7 @@ void rfaas_verbs_message_encode(const rfaas_verbs_message *message, uint8_t byte
         put(body + 40, address->lid, 2);
         body[42] = address->mtu;
         body[43] = address->is_ethernet;
+        body[44] = address->reads;
     }
 }
 
@@ -71,6 +72,7 @@ const char *rfaas_verbs_message_decode(const uint8_t bytes[RFAAS_VERBS_MESSAGE_B
     address->lid = (uint16_t)get(body + 40, 2);
     address->mtu = body[42];
     address->is_ethernet = body[43];
+    address->reads = body[44];
     if (address->mtu < MTU_MIN || address->mtu > MTU_MAX || address->queue_pair >> 24 != 0 ||
         address->packet_sequence >> 24 != 0 || address->is_ethernet > 1)
         return "the peer's RDMA address has a field out of range";

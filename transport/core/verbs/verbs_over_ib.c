@@ -8,7 +8,7 @@
 
 enum { SIGNAL_EVERY = 32 }; /* sends are acknowledged in order: one completion stands for all before it */
 
-static rfaas_rc post(rfaas_verbs_link *link, struct ibv_send_wr *request)
+rfaas_rc rfaas_verbs_pair_post(rfaas_verbs_link *link, struct ibv_send_wr *request)
 {
     struct ibv_send_wr *bad;
     request->wr_id = link->posted + 1;
@@ -43,7 +43,7 @@ static rfaas_rc write_to_peer(rfaas_verbs_link *link, size_t from, size_t size_b
         .send_flags = (signalled ? IBV_SEND_SIGNALED : 0) | (size_bytes <= link->inline_bytes ? IBV_SEND_INLINE : 0),
         .wr.rdma = {link->peer_ring + to, link->peer_key},
     };
-    return post(link, &request);
+    return rfaas_verbs_pair_post(link, &request);
 }
 
 /* An empty write behind the last one, whose completion stands for it, unless one is under way. */
@@ -56,7 +56,7 @@ static uint32_t unacknowledged(rfaas_verbs_link *link)
                                       .send_flags = IBV_SEND_SIGNALED,
                                       .wr.rdma = {link->peer_ring, link->peer_key}};
         if (link->posted - link->acknowledged < RFAAS_VERBS_SENDS_MAX)
-            post(link, &request);
+            rfaas_verbs_pair_post(link, &request);
     }
     return (uint32_t)(link->posted - link->acknowledged);
 }
@@ -84,11 +84,8 @@ static bool arm(rfaas_verbs_link *link)
 {
     struct ibv_cq *queue;
     void *context;
-    unsigned n = 0;
     while (ibv_get_cq_event(link->events, &queue, &context) == 0)
-        n++;
-    if (n > 0)
-        ibv_ack_cq_events(link->received, n);
+        ibv_ack_cq_events(queue, 1);
     rfaas_verbs_hear(link->port.context);
     int error = ibv_req_notify_cq(link->received, 0);
     return error == 0 || rfaas_verbs_pair_failed(link, "asking for RDMA completion events", error);
@@ -108,6 +105,10 @@ const rfaas_verbs_ops rfaas_verbs = {
     .fd = descriptor,
     .arm = arm,
     .unacknowledged = unacknowledged,
+    .open_memory = rfaas_verbs_open_memory,
+    .access = rfaas_verbs_access,
+    .accessed = rfaas_verbs_accessed,
+    .arm_accessed = rfaas_verbs_arm_accessed,
     .why = rfaas_verbs_pair_why,
     .free = rfaas_verbs_pair_free,
 };

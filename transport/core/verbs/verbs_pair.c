@@ -26,6 +26,7 @@ enum {
     RECEIVER_RETRIES = 7,
     RECEIVER_PAUSE = 12,
     HOPS_MAX = 64,
+    READS_MAX = 16,
 };
 
 /* ---- what befell it ---- */
@@ -142,9 +143,20 @@ static bool cant_register(rfaas_verbs_link *link, int error)
     return rfaas_verbs_pair_failed(link, doing, error);
 }
 
+/* How many RDMA READs may be under way at once. */
+static void query_reads(rfaas_verbs_link *link)
+{
+    struct ibv_device_attr limits;
+    if (ibv_query_device(link->port.context, &limits) != 0)
+        return;
+    link->reads_served = (uint8_t)(limits.max_qp_rd_atom < READS_MAX ? limits.max_qp_rd_atom : READS_MAX);
+    link->reads_asked = (uint8_t)(limits.max_qp_init_rd_atom < READS_MAX ? limits.max_qp_init_rd_atom : READS_MAX);
+}
+
 static bool set_up(rfaas_verbs_link *link, size_t memory_bytes, size_t ring_bytes)
 {
     struct ibv_context *context = link->port.context;
+    query_reads(link);
     if ((link->domain = ibv_alloc_pd(context)) == NULL)
         return rfaas_verbs_pair_failed(link, "making an RDMA protection domain", errno);
     if ((link->events = ibv_create_comp_channel(context)) == NULL)
@@ -153,7 +165,7 @@ static bool set_up(rfaas_verbs_link *link, size_t memory_bytes, size_t ring_byte
     fcntl(link->events->fd, F_SETFD, FD_CLOEXEC);
     if (!make_wait_fd(link))
         return false;
-    link->sent = ibv_create_cq(context, RFAAS_VERBS_SENDS_MAX, &link->alarm, NULL, 0);
+    link->sent = ibv_create_cq(context, RFAAS_VERBS_SENDS_MAX, &link->alarm, link->events, 0);
     link->received = ibv_create_cq(context, RFAAS_VERBS_MESSAGES_MAX, &link->alarm, link->events, 0);
     if (link->sent == NULL || link->received == NULL)
         return rfaas_verbs_pair_failed(link, "making an RDMA completion queue", errno);
@@ -163,7 +175,8 @@ static bool set_up(rfaas_verbs_link *link, size_t memory_bytes, size_t ring_byte
         return cant_register(link, errno);
     if (!make_pair(link))
         return false;
-    struct ibv_qp_attr init = {.qp_state = IBV_QPS_INIT, .port_num = link->port.port, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE};
+    struct ibv_qp_attr init = {.qp_state = IBV_QPS_INIT, .port_num = link->port.port,
+                               .qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ};
     int error = ibv_modify_qp(link->pair, &init, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
     if (error != 0)
         return rfaas_verbs_pair_failed(link, "initialising an RDMA queue pair", error);
@@ -185,6 +198,7 @@ void rfaas_verbs_pair_free(rfaas_verbs_link *link, bool inherited)
         ibv_dereg_mr(link->ring);
     if (link->source != NULL)
         ibv_dereg_mr(link->source);
+    rfaas_verbs_close_memory(link);
     if (link->received != NULL)
         ibv_destroy_cq(link->received);
     if (link->sent != NULL)
@@ -232,6 +246,7 @@ rfaas_verbs_link *rfaas_verbs_pair_begin(const char *device, int fd, uint8_t *me
         .lid = link->port.attributes.lid,
         .mtu = (uint8_t)link->port.attributes.active_mtu,
         .is_ethernet = link->port.attributes.link_layer == IBV_LINK_LAYER_ETHERNET,
+        .reads = link->reads_served,
     };
     memcpy(address->gid, link->port.gid.raw, sizeof address->gid);
     return link;
@@ -241,6 +256,8 @@ bool rfaas_verbs_pair_connect(rfaas_verbs_link *link, const rfaas_verbs_address 
 {
     uint8_t own_mtu = (uint8_t)link->port.attributes.active_mtu;
     bool is_ethernet = link->port.attributes.link_layer == IBV_LINK_LAYER_ETHERNET;
+    if (peer->reads < link->reads_asked)
+        link->reads_asked = peer->reads;
     if (is_ethernet != peer->is_ethernet)
         return rfaas_verbs_pair_failed(link, "connecting InfiniBand and Ethernet", EPROTONOSUPPORT);
     struct ibv_qp_attr attributes = {
@@ -249,6 +266,7 @@ bool rfaas_verbs_pair_connect(rfaas_verbs_link *link, const rfaas_verbs_address 
         .dest_qp_num = peer->queue_pair,
         .rq_psn = peer->packet_sequence,
         .min_rnr_timer = RECEIVER_PAUSE,
+        .max_dest_rd_atomic = link->reads_served,
         .ah_attr = {.dlid = peer->lid, .port_num = link->port.port, .is_global = is_ethernet,
                     .grh = {.sgid_index = (uint8_t)link->port.gid_index, .hop_limit = HOPS_MAX}},
     };
@@ -264,6 +282,7 @@ bool rfaas_verbs_pair_connect(rfaas_verbs_link *link, const rfaas_verbs_address 
         .timeout = ACKNOWLEDGE_TIMEOUT,
         .retry_cnt = RETRIES,
         .rnr_retry = RECEIVER_RETRIES,
+        .max_rd_atomic = link->reads_asked,
     };
     error = ibv_modify_qp(link->pair, &attributes,
                           IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |

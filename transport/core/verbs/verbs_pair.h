@@ -13,6 +13,11 @@ enum {
     RFAAS_VERBS_POLL_AT_ONCE = 16,
 };
 
+typedef struct rfaas_verbs_opened {
+    struct rfaas_verbs_opened *next;
+    struct ibv_mr *memory;
+} rfaas_verbs_opened;
+
 struct rfaas_verbs_link {
     rfaas_verbs_port port;
     rfaas_verbs_alarm alarm;
@@ -23,8 +28,10 @@ struct rfaas_verbs_link {
     struct ibv_cq *sent, *received;
     struct ibv_qp *pair;
     struct ibv_mr *ring, *source; /* what the peer writes to; what this side sends from */
+    rfaas_verbs_opened *opened;   /* more memory, for reads and writes of either side's (verbs_access.c) */
     uint8_t *memory;
     uint32_t packet_sequence, inline_bytes;
+    uint8_t reads_served, reads_asked; /* under way at once: of the peer, and to it */
     uint64_t peer_ring;
     uint32_t peer_key, peer_ring_bytes;
     uint64_t posted, acknowledged, last_signalled; /* sends, counted */
@@ -44,6 +51,18 @@ void rfaas_verbs_pair_free(rfaas_verbs_link *link, bool inherited);
 
 /* Notes what failed; false. */
 bool rfaas_verbs_pair_failed(rfaas_verbs_link *link, const char *doing, int error);
+
+/* Entries of struct rfaas_verbs_ops, for memory beside the rings: verbs_access.c. */
+int rfaas_verbs_open_memory(rfaas_verbs_link *link, uint8_t *bytes, size_t size_bytes, bool lent, uint32_t *key);
+rfaas_rc rfaas_verbs_access(rfaas_verbs_link *link, const rfaas_remote_access *access, uint64_t *number);
+bool rfaas_verbs_accessed(rfaas_verbs_link *link, uint64_t *number);
+bool rfaas_verbs_arm_accessed(rfaas_verbs_link *link);
+
+/* Takes all opened memory back, after the queue pair has gone. */
+void rfaas_verbs_close_memory(rfaas_verbs_link *link);
+
+/* Posts one request, counted: OK, AGAIN, BROKEN. */
+rfaas_rc rfaas_verbs_pair_post(rfaas_verbs_link *link, struct ibv_send_wr *request);
 
 /* Takes completions of sends. False: the connection failed. */
 bool rfaas_verbs_pair_reap(rfaas_verbs_link *link);
