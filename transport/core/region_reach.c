@@ -18,6 +18,8 @@ enum {
     LOOKS_A_YIELD = 32, /* soft-RoCE does its work on the CPU that looks */
 };
 
+static const uint64_t REGION_BYTES_MAX = (uint64_t)1 << 50; /* 008 section 1 */
+
 typedef enum span_state { UNASKED, OPEN, REFUSED } span_state;
 
 typedef struct reach_span {
@@ -75,10 +77,12 @@ static rfaas_region_reach *make(rfaas_region_client *client)
     return made;
 }
 
-/* NULL: there is no memory for it. */
+/* NULL: no region is so large, or there is no memory for it. */
 static reach_span *span_of(rfaas_region_reach *reach, uint64_t offset)
 {
     uint64_t index = offset / RFAAS_REGION_SPAN_BYTES;
+    if (offset >= REGION_BYTES_MAX)
+        return NULL; /* the server says so */
     if (index >= reach->n_spans) {
         uint64_t n = index + 1 > 2 * reach->n_spans ? index + 1 : 2 * reach->n_spans;
         reach_span *grown = calloc((size_t)n, sizeof *grown); /* what of it is not touched costs nothing */
