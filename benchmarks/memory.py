@@ -1,10 +1,10 @@
 """Measures borrowed memory: bytes per second each way and the lender's CPU time, beside bare copies and bare TCP.
 
-Usage: python benchmarks/memory.py [--into DIRECTORY] [--quick]
+Usage: python benchmarks/memory.py [--into DIRECTORY] [--quick] [--media shm,tcp] [--region-mib 256]
 
 Everything is on one machine: both sides share its cores and its memory's bandwidth. Rounds go by turns through limits
 and media; each figure is the median of the rounds, with the least and the most beside it. Leaves memory.jsonl and
-memory.md.
+memory.md. Medium "verbs" needs an RDMA device; on an emulated one figures compare software.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ import records  # noqa: E402
 import rfaas  # noqa: E402
 
 Bytes = npt.NDArray[np.uint8]
-REGION_BYTES = 256 << 20
 SIZES = (64, 4096, 65_536, 1 << 20, 64 << 20)
+MEDIA = ("shm", "unix", "tcp")
 FOR_S = 0.25
 COLUMNS = ("medium", "what", "bytes", "round", "mb_s", "us", "lender_cpu")
 
@@ -112,10 +113,10 @@ def of_tcp(size_bytes: int, for_s: float) -> dict[str, Any]:
 class Borrowed:
     """A region, written once whole, and its server."""
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - of RemoteMemory
-        self.memory = rfaas.RemoteMemory(REGION_BYTES, acquire_timeout_s=60, **options)
+    def __init__(self, region_bytes: int, **options: Any) -> None:  # noqa: ANN401 - of RemoteMemory
+        self.memory = rfaas.RemoteMemory(region_bytes, acquire_timeout_s=60, **options)
         self.pid = server_pid()
-        self.data = np.ones(REGION_BYTES, "u1")
+        self.data = np.ones(region_bytes, "u1")
         self.memory.write(0, self.data)
         self._at = 0
 
@@ -127,7 +128,7 @@ class Borrowed:
 
         def step() -> None:
             act(self._at, mine)
-            self._at = (self._at + size_bytes) % (REGION_BYTES - size_bytes + 1)
+            self._at = (self._at + size_bytes) % (len(self.data) - size_bytes + 1)
 
         step()
         used_s = cpu_s(self.pid)
@@ -136,37 +137,40 @@ class Borrowed:
         return {"mb_s": n * size_bytes / took_s / 1e6, "us": took_s / n * 1e6, "lender_cpu": used_s / took_s}
 
 
-def measure(rounds: int, for_s: float, sizes: tuple[int, ...], add: Callable[[dict[str, Any]], None]) -> None:
+@dataclass(frozen=True)
+class Plan:
+    """What is measured."""
+
+    media: tuple[str, ...]
+    region_bytes: int
+    sizes: tuple[int, ...]
+    rounds: int
+    for_s: float
+
+
+def measure(plan: Plan, add: Callable[[dict[str, Any]], None]) -> None:
     """All of it, by turns."""
-    for medium in ("shm", "unix", "tcp"):
+    for medium in plan.media:
         if medium == "tcp":
             with loopback.workers() as state_dir:
-                one_medium(medium, rounds, for_s, sizes, add, allocator=str(state_dir), transport="tcp")
+                one_medium(medium, plan, add, allocator=str(state_dir), transport="tcp")
         else:
-            transport = "shm" if medium == "shm" else "tcp"
-            one_medium(medium, rounds, for_s, sizes, add, allocator="embedded", transport=transport)
+            one_medium(medium, plan, add, allocator="embedded", transport="tcp" if medium == "unix" else medium)
 
 
-def one_medium(
-    medium: str,
-    rounds: int,
-    for_s: float,
-    sizes: tuple[int, ...],
-    add: Callable[[dict[str, Any]], None],
-    **options: str,
-) -> None:
+def one_medium(medium: str, plan: Plan, add: Callable[[dict[str, Any]], None], **options: str) -> None:
     """One medium beside its limit."""
-    borrowed = Borrowed(**options)
+    borrowed = Borrowed(plan.region_bytes, **options)
     with borrowed.memory:
         if borrowed.memory.medium != medium:
             raise SystemExit(f"{medium} was wanted, {borrowed.memory.medium} came")
         limit = of_copy if medium == "shm" else of_tcp
-        for number in range(rounds):
-            for size_bytes in sizes:
+        for number in range(plan.rounds):
+            for size_bytes in plan.sizes:
                 at = {"medium": medium, "bytes": size_bytes, "round": number}
-                add({**at, "what": "copy" if medium == "shm" else "bare tcp", **limit(size_bytes, for_s)})
+                add({**at, "what": "copy" if medium == "shm" else "bare tcp", **limit(size_bytes, plan.for_s)})
                 for what in ("write", "read"):
-                    add({**at, "what": what, **borrowed.measure(what, size_bytes, for_s)})
+                    add({**at, "what": what, **borrowed.measure(what, size_bytes, plan.for_s)})
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -199,6 +203,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path, help="directory of the results")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--media", default=",".join(MEDIA), help="of shm, unix, tcp, verbs")
+    parser.add_argument("--region-mib", type=int, default=256)
     parser.add_argument("--quick", action="store_true", help="does it work? a few seconds, small sizes")
     arguments = parser.parse_args()
     directory = records.directory("memory", arguments.quick, arguments.into)
@@ -210,10 +216,19 @@ def main() -> int:
             file.write(json.dumps(row) + "\n")
             file.flush()
 
-        sizes = SIZES[:3] if arguments.quick else SIZES
-        measure(1 if arguments.quick else arguments.rounds, 0.05 if arguments.quick else FOR_S, sizes, add)
+        plan = Plan(
+            media=tuple(arguments.media.split(",")),
+            region_bytes=arguments.region_mib << 20,
+            sizes=tuple(
+                size for size in (SIZES[:3] if arguments.quick else SIZES) if size < arguments.region_mib << 20
+            ),
+            rounds=1 if arguments.quick else arguments.rounds,
+            for_s=0.05 if arguments.quick else FOR_S,
+        )
+        measure(plan, add)
     text = table(rows)
-    (directory / "memory.md").write_text(f"# Borrowed memory: `python benchmarks/memory.py`\n\n{text}")
+    command = " ".join(["python benchmarks/memory.py", *sys.argv[1:]])
+    (directory / "memory.md").write_text(f"# Borrowed memory: `{command}`\n\n{text}")
     print(text)
     return 0
 

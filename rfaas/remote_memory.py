@@ -115,7 +115,7 @@ class RemoteMemory:
 
     @property
     def medium(self) -> str:
-        """What bytes travel over: "shm", "unix", "tcp", "tls"; "file" once spilled."""
+        """What bytes travel over: "shm", "verbs", "unix", "tcp", "tls"; "file" once spilled."""
         return self._keeper.medium
 
     def __len__(self) -> int:

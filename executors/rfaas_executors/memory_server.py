@@ -19,7 +19,7 @@ import msgpack
 from rfaas_executors import control
 from rfaas_executors._process import StatePage, die_with_parent
 from rfaas_executors.family import name_process
-from rfaas_transport import shared_memory
+from rfaas_transport import shared_memory, verbs
 from rfaas_transport._core import REGION_CREDITS, Channel, Poller, Region, RegionServer
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, RfaasError
 from rfaas_transport.frame import Kind
@@ -93,10 +93,13 @@ class MemoryServer:
                 self._begin(message, descriptors[0])
 
     def _begin(self, message: control.Message, descriptor: int) -> None:
-        key = message["key"] if message.get("medium") == "tls" else None
+        medium = message.get("medium")
         try:
-            channel = Channel.from_fd(descriptor, key=key)
-        except (OSError, RfaasError, MemoryError):  # nothing encrypts in this interpreter
+            if medium == "verbs":
+                channel = verbs.adopt(descriptor)
+            else:
+                channel = Channel.from_fd(descriptor, key=message["key"] if medium == "tls" else None)
+        except (OSError, RfaasError, MemoryError):  # nothing encrypts in this interpreter, or has RDMA
             os.close(descriptor)
             self._tell_closed(message["channel"])
             return

@@ -26,7 +26,7 @@ from rfaas.client.events import (
     Verdict,
 )
 from rfaas.memory import events as on
-from rfaas_transport.errors import AcquireTimeout, LeaseDenied, MemoryLost, ReasonCode, RfaasError
+from rfaas_transport.errors import AcquireTimeout, ConfigError, LeaseDenied, MemoryLost, ReasonCode, RfaasError
 
 REDIAL_WAIT_S: Final = 2.5  # a channel that ended alone is dialled again sooner; a dead lender is reported sooner
 REJOIN_EVERY_S: Final = 1.0
@@ -334,7 +334,11 @@ class MemoryCore:
 
     def _on_denied(self, code: str, hint: str) -> None:
         self._why = hint
-        if self.stage is Stage.WAITING:
+        has_none = self.stage is Stage.SERVING and self._current is not None and self._current.channel is None
+        if code == "verbs-unavailable" and (has_none or self.stage is Stage.WAITING):
+            remedy = 'leave transport at "auto", or see what `rfaas doctor` says on both hosts'
+            self._end(ConfigError(hint, hint=remedy))
+        elif self.stage is Stage.WAITING:
             reason = ReasonCode.QUOTA if code == "quota" else ReasonCode.NONE
             self._end(
                 LeaseDenied(f"the lease of memory was denied: {hint}", reason_code=reason, hint=_REMEDY.get(code, ""))

@@ -47,6 +47,21 @@ class Wire:
         return self._client.medium
 
     @property
+    def never_was(self) -> bool:
+        """Whether it is over a medium that is tried, and nothing has come over it yet."""
+        return self._client.medium == "verbs" and not self._client.is_up
+
+    @property
+    def why(self) -> str:
+        """What ended its channel, for people; empty if nobody said."""
+        return self._client.why
+
+    @property
+    def n_spans(self) -> int:
+        """How many parts of the region are reached without the lender's CPU; `RegionClient.n_spans`."""
+        return self._client.n_spans
+
+    @property
     def closed(self) -> bool:
         """True once its channel has ended, as far as this side knows."""
         return self._client.closed

@@ -24,9 +24,10 @@ from rfaas.memory.core import MemoryCore, Stage
 from rfaas.memory.gate import Gate, Wire, copy
 from rfaas.memory.options import MemoryOptions
 from rfaas.memory.spill import SpillFile
+from rfaas.memory.trials import Trials
 from rfaas.session.connection import SessionConnection
 from rfaas.session.start import connect
-from rfaas_transport import shared_memory, tls
+from rfaas_transport import shared_memory, tls, verbs
 from rfaas_transport._core import Channel, Poller, RegionClient
 from rfaas_transport.errors import AllocatorUnavailable, ChannelBroken, ChannelClosed, ProtocolError, RfaasError
 
@@ -50,6 +51,10 @@ class Keeper:
         self._events: deque[on.Event] = deque()
         self._joined: deque[SessionConnection] = deque()
         self._wires: dict[int, Wire] = {}
+        self._trials = Trials()
+        self._no_verbs = (
+            verbs.why_not() if options.transport in ("auto", "verbs") else f'transport="{options.transport}"'
+        )
         self._spill: SpillFile | None = None
         self._copier: threading.Thread | None = None
         self._over = False
@@ -121,12 +126,12 @@ class Keeper:
         try:
             self._carry_out(self._core.start())
             while not self._over:
-                wake_at_s = self._core.wake_at_s
-                timeout_s = None if wake_at_s is None else max(0.0, wake_at_s - _now_s())
+                timeout_s = self._patience_s()
                 if not self._events:
                     self._poller.wait(timeout_s)
                 self._take_joined()
                 self._hear()
+                self._events.extend(map(on.ChannelFailed, self._trials.overdue(_now_s())))
                 while self._events and not self._over:
                     self._step(self._events.popleft())
                 if not self._over:
@@ -137,7 +142,15 @@ class Keeper:
         finally:
             self._finish()
 
+    def _patience_s(self) -> float | None:
+        """How long nothing is due."""
+        due_s = [due_s for due_s in (self._trials.due_s, self._core.wake_at_s) if due_s is not None]
+        return max(0.0, min(due_s) - _now_s()) if due_s else None
+
     def _step(self, event: on.Event) -> None:
+        failed = self._trials.end(event.channel) if isinstance(event, on.ChannelFailed) else None
+        if failed is not None:
+            self._say_unusable(*failed)
         self._carry_out(self._core.step(event, _now_s()))
 
     def _carry_out(self, effects: list[on.Effect]) -> None:
@@ -244,8 +257,14 @@ class Keeper:
             "transport": options.transport,
             "transport_security": options.transport_security,
             "can_encrypt": tls.is_built(),
+            "no_verbs": self._no_verbs,
             "keep": keep,
         }
+
+    def _say_unusable(self, lease: bytes, why: str) -> None:
+        """RDMA to this lender could not be set up: the session process dials it again, over another medium."""
+        log.warning("no RDMA to borrowed memory lease=%s why=%s", lease.hex(), why)
+        self._say({"m": "unusable", "lease": lease, "why": why})
 
     def _say(self, message: dict[str, Any]) -> None:
         lost = self._line.say(message)
@@ -266,16 +285,21 @@ class Keeper:
         try:
             if info.medium == "shm":
                 channel = shared_memory.offer(descriptor, self._options.arena_bytes)
+            elif info.medium == "verbs":
+                channel = verbs.adopt(descriptor)
             else:
                 key = opened.key if info.medium == "tls" else None
                 channel = Channel.from_fd(descriptor, key=key, is_dialer=True)
         except (OSError, RfaasError, MemoryError) as error:
             os.close(descriptor)
             log.warning("channel to borrowed memory not opened why=%s", error)
+            if info.medium == "verbs":
+                self._say_unusable(info.lease, str(error))
             self._events.append(opened)
             self._events.append(on.ChannelFailed(info.number))
             return
-        self._wires[info.number] = Wire(RegionClient(channel, info.lease_seq, info.epoch))
+        wire = self._wires[info.number] = Wire(RegionClient(channel, info.lease_seq, info.epoch))
+        self._trials.begin(info.number, info.lease, wire, _now_s())
         self._events.append(opened)
 
     # --- copying ------------------------------------------------------------------------------------------------

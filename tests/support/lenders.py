@@ -19,17 +19,21 @@ def lenders():
     return found
 
 
-def region_holders(among):
-    """Those of these processes that map a region or have one open."""
-    found = set()
-    for pid in among:
-        with contextlib.suppress(OSError):
-            if "rfaas-memory (deleted)" in Path(f"/proc/{pid}/maps").read_text():
-                found.add(pid)
-        with contextlib.suppress(OSError):
-            if any("rfaas-memory" in os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()):
-                found.add(pid)
+def holding(pid, content):
+    """(permissions, name) of each writable mapping of a process in which these bytes lie."""
+    found = []
+    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, permissions, _, _, _, *name = line.split(maxsplit=5)
+            begin, end = (int(address, 16) for address in span.split("-"))
+            if permissions.startswith("rw") and content in _bytes_of(memory, begin, end):
+                found.append((permissions, *name))
     return found
+
+
+def _bytes_of(memory, begin, end):
+    memory.seek(begin)
+    return memory.read(min(end - begin, 1 << 26))
 
 
 def has_gone(pid):

@@ -20,6 +20,7 @@
 void test_arrays(bool maps_twice); /* core_arrays_test.c */
 void test_heap(int rounds); /* core_heap_test.c */
 void test_loan(uint64_t n_calls); /* core_loan_test.c */
+void test_region(int rounds); /* core_region_test.c */
 
 void test_attendant(rfaas_channel *left, rfaas_channel *right); /* core_attendant_test.c */
 
@@ -380,5 +381,6 @@ int main(int argc, char **argv)
     test_arrays(argc < 3);
     test_heap(5000 / share);
     test_loan(3000 / (uint64_t)share);
+    test_region(60 / share);
     return 0;
 }

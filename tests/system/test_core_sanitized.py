@@ -15,7 +15,15 @@ from support import soak
 from support.c_build import ASAN, ROOT, TSAN, VALGRIND, CBuild, core_sources, tls_sources
 
 HERE = Path(__file__).parent
-PARTS = ("core_test", "core_arrays_test", "core_attendant_test", "core_heap_test", "core_loan_test", "core_pairs")
+PARTS = (
+    "core_test",
+    "core_arrays_test",
+    "core_attendant_test",
+    "core_heap_test",
+    "core_loan_test",
+    "core_region_test",
+    "core_pairs",
+)
 CORE_TEST = [HERE / f"{name}.c" for name in PARTS]
 COMPILED_TEST = [
     HERE / "compiled_test.c",

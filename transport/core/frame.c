@@ -59,7 +59,7 @@ static size_t padded(size_t size_bytes)
 bool rfaas_kind_is_known(uint8_t kind)
 {
     return (kind >= RFAAS_KIND_DEFINE && kind <= RFAAS_KIND_OUTPUT) ||
-           (kind >= RFAAS_KIND_READ && kind <= RFAAS_KIND_WRITE) ||
+           (kind >= RFAAS_KIND_READ && kind <= RFAAS_KIND_SPAN) ||
            (kind >= RFAAS_KIND_HELLO && kind <= RFAAS_KIND_BYE);
 }
 

@@ -31,6 +31,7 @@ enum rfaas_kind {
     RFAAS_KIND_OUTPUT = 9,
     RFAAS_KIND_READ = 32,
     RFAAS_KIND_WRITE = 33,
+    RFAAS_KIND_SPAN = 34,
     RFAAS_KIND_HELLO = 96,
     RFAAS_KIND_CREDIT = 97,
     RFAAS_KIND_ERROR = 98,
@@ -40,6 +41,7 @@ enum rfaas_kind {
 enum rfaas_status {
     RFAAS_STATUS_STALE = 6,
     RFAAS_STATUS_OUT_OF_RANGE = 9,
+    RFAAS_STATUS_NO_SPAN = 10,
     RFAAS_STATUS_UNKNOWN_KIND = 32,
     RFAAS_STATUS_UNKNOWN_EXTENSION = 33,
     RFAAS_STATUS_BAD_FRAME = 35,
@@ -57,7 +59,7 @@ typedef struct rfaas_header {
     uint64_t call_id;
     uint64_t lease_seq;
     uint64_t epoch;
-    uint64_t deadline_ns; /* of READ and WRITE: the offset */
+    uint64_t deadline_ns; /* of READ, WRITE and SPAN: the offset */
     uint64_t in_size; /* set by the encoder */
     uint64_t out_size;
     /* These two travel as extensions of 8 bytes, and not at all while they are 0. */

@@ -1,8 +1,8 @@
 /* region.h - reads and writes of a piece of memory that lies at the other end of a channel: the server's and the borrower's side.
  *
- * Payloads are received straight into their destination where the medium can do that (sockets, RDMA), on both sides; over
- * shared memory they are copied from the channel's arena. Knows no lease but its two numbers; starts no thread.
- * Spec: docs/spec/008-memory.md section 2.
+ * Payloads are received straight into their destination where the medium can do that (sockets), on both sides; over
+ * shared memory they are copied from the channel's arena. Over RDMA the borrower reads and writes by itself, and the server
+ * has nothing to do (region_span.h). Knows no lease but its two numbers; starts no thread. Spec: docs/spec/008-memory.md section 2.
  */
 #ifndef RFAAS_REGION_H
 #define RFAAS_REGION_H
@@ -14,6 +14,7 @@ enum {
     RFAAS_REGION_WINDOW = 64,         /* that one has, */
     RFAAS_REGION_WINDOW_BYTES = 16 << 20, /* and so many bytes of them */
     RFAAS_REGION_PIECE_BYTES = 1 << 20, /* of a larger read or write, in one frame */
+    RFAAS_REGION_SPAN_ANSWER_BYTES = 24,
 };
 
 /* What has landed elsewhere than in the receiver's own memory is not given back there. */
@@ -26,12 +27,15 @@ typedef struct rfaas_region {
     uint64_t size_bytes;
 } rfaas_region;
 
+typedef struct rfaas_region_span rfaas_region_span;
+
 typedef struct rfaas_region_server {
     const rfaas_region *region;
     rfaas_channel *channel;
     uint64_t lease_seq, epoch;
     /* What was served so far. */
     uint64_t n_requests, bytes_in, bytes_out;
+    rfaas_region_span *spans; /* that were asked for; NULL: none was */
 } rfaas_region_server;
 
 /* From here on WRITEs of `server->channel` land in the region, until the end. */
@@ -60,7 +64,10 @@ typedef struct rfaas_region_pending {
     uint8_t *bytes;
     uint64_t size_bytes;
     bool is_write;
+    bool is_span; /* a SPAN: `bytes` are the client's own */
 } rfaas_region_pending;
+
+typedef struct rfaas_region_reach rfaas_region_reach;
 
 typedef struct rfaas_region_client {
     rfaas_channel *channel;
@@ -70,6 +77,13 @@ typedef struct rfaas_region_client {
     uint32_t n_pending;
     uint64_t pending_bytes;
     uint16_t status; /* of the first request that was answered by another than OK; 0: none was */
+
+    /* One-sided access (region_span.h). */
+    rfaas_region_reach *reach; /* NULL: not yet, or never */
+    uint32_t n_pieces;         /* under way */
+    uint32_t n_spans;          /* that are open */
+    bool takes_no_span;
+    uint8_t span_answer[RFAAS_REGION_SPAN_ANSWER_BYTES];
 } rfaas_region_client;
 
 /* Where a transfer is. Begins as zeros. */

@@ -1,7 +1,7 @@
 /* region_server.c - the side that has the memory; see region.h. */
 #include <string.h>
 
-#include "region.h"
+#include "region_span.h"
 
 enum {
     TURN_BYTES = 16 << 20, /* moved before the channel is asked again */
@@ -67,6 +67,7 @@ void rfaas_region_let_go(rfaas_channel *channel, bool (*has_landed)(void *contex
 void rfaas_region_server_end(rfaas_region_server *server)
 {
     rfaas_region_let_go(server->channel, has_landed, server);
+    rfaas_region_spans_end(server);
 }
 
 static rfaas_rc refuse(const rfaas_region_server *server, const rfaas_frame *frame)
@@ -112,12 +113,29 @@ static rfaas_rc answer(rfaas_region_server *server, const rfaas_frame *frame)
     return rfaas_channel_send(server->channel, &result, &piece, 1, NULL, 0, NULL);
 }
 
+static rfaas_rc answer_span(rfaas_region_server *server, const rfaas_frame *frame)
+{
+    const rfaas_header *header = &frame->header;
+    uint64_t offset = header->deadline_ns;
+    rfaas_header result = {.kind = RFAAS_KIND_RESULT, .call_id = header->call_id, .credits = 1};
+    const uint8_t *answer = NULL;
+    if (!is_ours(server, header))
+        result.status = RFAAS_STATUS_STALE;
+    else if (frame->n_segments != 0 || !is_in(server->region, offset, 1) || offset % RFAAS_REGION_SPAN_BYTES != 0)
+        result.status = RFAAS_STATUS_OUT_OF_RANGE;
+    else if ((answer = rfaas_region_span_open(server, offset)) == NULL)
+        result.status = RFAAS_STATUS_NO_SPAN;
+    const struct iovec piece = {(void *)(uintptr_t)answer, RFAAS_REGION_SPAN_ANSWER_BYTES};
+    return rfaas_channel_send(server->channel, &result, &piece, answer != NULL, NULL, 0, NULL);
+}
+
 static rfaas_rc on_frame(rfaas_region_server *server, rfaas_frame *frame)
 {
     rfaas_rc rc = RFAAS_OK;
     switch (frame->header.kind) {
     case RFAAS_KIND_READ:
     case RFAAS_KIND_WRITE: rc = answer(server, frame); break;
+    case RFAAS_KIND_SPAN: rc = answer_span(server, frame); break;
     case RFAAS_KIND_CREDIT:
     case RFAAS_KIND_ERROR: break;
     default: rc = refuse(server, frame);

@@ -96,6 +96,9 @@ typedef struct rfaas_medium {
 
     /* Frees the channel. Called once, after close. */
     void (*free)(rfaas_channel *channel);
+
+    /* Memory of one side that the other reads and writes by itself (remote_memory.h); NULL: only frames go. */
+    const struct rfaas_remote_ops *remote;
 } rfaas_medium;
 
 typedef struct rfaas_statistics {

@@ -256,6 +256,7 @@ static const rfaas_medium verbs_medium = {
     .unacknowledged_bytes = verbs_unacknowledged_bytes,
     .close = verbs_close,
     .free = verbs_free,
+    .remote = &rfaas_verbs_remote,
 };
 
 static bool is_stream(int fd)

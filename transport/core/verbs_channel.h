@@ -175,6 +175,9 @@ void rfaas_verbs_tell_fetched(verbs_channel *channel);
 /* Before the link goes: nothing of this side's can be read any more. `inherited`: the device's objects are the parent's. */
 void rfaas_verbs_end_rendezvous(verbs_channel *channel, bool inherited);
 
+/* Reads and writes of the peer's memory. */
+extern const rfaas_remote_ops rfaas_verbs_remote;
+
 /* Entries of the medium's table. */
 rfaas_rc rfaas_verbs_send(rfaas_channel *channel, const rfaas_outgoing *out);
 rfaas_rc rfaas_verbs_flush(rfaas_channel *channel, uint64_t budget_bytes);

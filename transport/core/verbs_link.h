@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "rfaas_channel.h"
+#include "remote_memory.h"
 
 enum {
     RFAAS_VERBS_MESSAGES_MAX = 320, /* that may be on their way to this side at once */
@@ -94,6 +94,19 @@ typedef struct rfaas_verbs_ops {
 
     /* True: the peer asked this side's device for memory that no key of its opens, which ended the connection. */
     bool (*violated)(rfaas_verbs_link *link);
+
+    /* Memory that the peer may read and write (`lent`), or that this side reads into and writes from, until the link is freed.
+     * 0, or an errno: nothing was done then. */
+    int (*open_memory)(rfaas_verbs_link *link, uint8_t *bytes, size_t size_bytes, bool lent, uint32_t *key);
+
+    /* Reads or writes the peer's memory: OK, AGAIN (too much is on its way), BROKEN. `*number` counts it among all that was posted. */
+    rfaas_rc (*access)(rfaas_verbs_link *link, const rfaas_remote_access *access, uint64_t *number);
+
+    /* Up to which number all is done. False: the connection failed. */
+    bool (*accessed)(rfaas_verbs_link *link, uint64_t *number);
+
+    /* The descriptor becomes readable, too, with what is done next. */
+    bool (*arm_accessed)(rfaas_verbs_link *link);
 
     /* What failed, for people. */
     const char *(*why)(const rfaas_verbs_link *link);

@@ -3,19 +3,19 @@
 from cpython.buffer cimport PyBUF_WRITABLE
 
 cdef extern from "<sys/mman.h>" nogil:
-    int memfd_create(const char *name, unsigned int flags)
     void *mmap(void *at, size_t size_bytes, int protection, int flags, int fd, int64_t offset)
     int munmap(void *at, size_t size_bytes)
+    int madvise(void *at, size_t size_bytes, int advice)
     enum:
-        MFD_CLOEXEC
         PROT_READ
         PROT_WRITE
-        MAP_SHARED
+        MAP_PRIVATE
+        MAP_ANONYMOUS
+        MAP_NORESERVE
+        MADV_HUGEPAGE
+        MADV_DONTDUMP
+        MADV_DONTFORK
     void *MAP_FAILED
-
-cdef extern from "<unistd.h>" nogil:
-    int ftruncate(int fd, int64_t size_bytes)
-    int _close_descriptor "close"(int fd)
 
 cdef extern from "region.h" nogil:
     ctypedef struct rfaas_region:
@@ -36,7 +36,7 @@ cdef extern from "region.h" nogil:
     ctypedef struct rfaas_region_client:
         rfaas_channel *channel
         uint64_t lease_seq, epoch, next_id
-        uint32_t n_pending
+        uint32_t n_pending, n_spans
         uint16_t status
     ctypedef struct rfaas_region_progress:
         size_t op
@@ -59,6 +59,9 @@ REGION_CREDITS = RFAAS_REGION_CREDITS
 cdef class Region:
     """Memory of this process that is read and written by others through channels: zeros until it is written.
 
+    Private and without a name, so that nobody can map it; in huge pages where the machine has them, since it is the number
+    of pages that giving them back takes time for (ADR 19). Left out of core dumps and forked children: it is the borrower's.
+
     Args:
         size_bytes: at least 1. Pages take memory once they are written.
     Raises:
@@ -66,26 +69,20 @@ cdef class Region:
     """
 
     cdef rfaas_region region
-    cdef int fd
 
     def __cinit__(self, uint64_t size_bytes):
-        cdef void *at
-        self.fd = memfd_create(b"rfaas-memory", MFD_CLOEXEC)
-        if self.fd < 0:
-            raise _os_error()
-        if size_bytes == 0 or ftruncate(self.fd, <int64_t>size_bytes) != 0:
-            raise _os_error()
-        at = mmap(NULL, <size_t>size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
+        cdef void *at = mmap(NULL, <size_t>size_bytes, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if at == MAP_FAILED:
             raise _os_error()
+        for advice in (MADV_HUGEPAGE, MADV_DONTDUMP, MADV_DONTFORK):
+            madvise(at, <size_t>size_bytes, advice)  # a kernel without huge pages says no, and that is all
         self.region.bytes = <uint8_t *>at
         self.region.size_bytes = size_bytes
 
     def __dealloc__(self):
         if self.region.bytes != NULL:
             munmap(self.region.bytes, <size_t>self.region.size_bytes)
-        if self.fd > 0:
-            _close_descriptor(self.fd)
 
     @property
     def size_bytes(self):
@@ -181,6 +178,21 @@ cdef class RegionClient:
     def medium(self):
         """Of the channel."""
         return self.channel.medium
+
+    @property
+    def n_spans(self):
+        """How many parts of 64 MiB of the region are read and written by RDMA, without its server."""
+        return self.client.n_spans
+
+    @property
+    def why(self):
+        """What ended the channel, for people; empty: nothing has."""
+        return rfaas_channel_why(self.channel.channel).decode("utf-8", "replace")
+
+    @property
+    def is_up(self):
+        """Whether anything has come from the other side: a medium that is tried has been set up then."""
+        return self.channel.channel.statistics.frames_received > 0
 
     @property
     def closed(self):

@@ -40,6 +40,7 @@ class Kind(IntEnum):
     OUTPUT = 9
     READ = 32
     WRITE = 33
+    SPAN = 34
     HELLO = 96
     CREDIT = 97
     ERROR = 98
@@ -64,6 +65,7 @@ class Status(IntEnum):
     NOT_STARTED = 7
     FUNCTION_ERROR = 8
     OUT_OF_RANGE = 9
+    NO_SPAN = 10
     UNKNOWN_KIND = 32
     UNKNOWN_EXTENSION = 33
     NOT_FOUND = 34

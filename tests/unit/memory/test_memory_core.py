@@ -107,6 +107,25 @@ def test_what_can_never_be_is_denied(code, reason):
     assert region.error().reason_code is reason
 
 
+@pytest.mark.parametrize("tried", [False, True])
+def test_a_lender_that_rdma_alone_was_to_reach_and_does_not_is_a_mistake_in_the_configuration(tried):
+    region = Region()
+    region.up()
+    if tried:
+        region.lend()
+        region.step(on.ChannelFailed(1))
+    region.step(Denied("verbs-unavailable", "n1 says: no RDMA device is here"))
+    assert isinstance(region.error(), rfaas.ConfigError)
+    assert "n1 says" in str(region.error())
+
+
+def test_that_rdma_does_not_reach_the_next_lender_harms_none_that_serves():
+    region = Region("move").serving()
+    region.step(Denied("verbs-unavailable", "n2 says: no RDMA device is here"))
+    assert region.did == []
+    assert region.core.stage is Stage.SERVING
+
+
 def test_lose_goes_on_through_the_grace_and_ends_typed():
     region = Region("lose").serving()
     assert region.step(notice()) == [on.SayWant(0, keep=True), on.Tell(region.did[1].notice)]

@@ -127,6 +127,10 @@ const rfaas_verbs_ops rfaas_verbs = {
     .read = rfaas_verbs_read,
     .reading = rfaas_verbs_reading,
     .violated = rfaas_verbs_pair_violated,
+    .open_memory = rfaas_verbs_open_memory,
+    .access = rfaas_verbs_access,
+    .accessed = rfaas_verbs_accessed,
+    .arm_accessed = rfaas_verbs_arm_accessed,
     .why = rfaas_verbs_pair_why,
     .free = rfaas_verbs_pair_free,
 };

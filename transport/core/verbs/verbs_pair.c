@@ -221,6 +221,7 @@ void rfaas_verbs_pair_free(rfaas_verbs_link *link, bool inherited)
         ibv_dereg_mr(link->ring);
     if (link->source != NULL)
         ibv_dereg_mr(link->source);
+    rfaas_verbs_close_memory(link);
     if (link->received != NULL)
         ibv_destroy_cq(link->received);
     if (link->sent != NULL)
@@ -279,6 +280,8 @@ bool rfaas_verbs_pair_connect(rfaas_verbs_link *link, const rfaas_verbs_address 
 {
     uint8_t own_mtu = (uint8_t)link->port.attributes.active_mtu;
     bool is_ethernet = link->port.attributes.link_layer == IBV_LINK_LAYER_ETHERNET;
+    if (peer->reads < link->reads_begun)
+        link->reads_begun = peer->reads;
     if (is_ethernet != peer->is_ethernet)
         return rfaas_verbs_pair_failed(link, "connecting InfiniBand and Ethernet", EPROTONOSUPPORT);
     struct ibv_qp_attr attributes = {
@@ -303,7 +306,7 @@ bool rfaas_verbs_pair_connect(rfaas_verbs_link *link, const rfaas_verbs_address 
         .timeout = ACKNOWLEDGE_TIMEOUT,
         .retry_cnt = RETRIES,
         .rnr_retry = RECEIVER_RETRIES,
-        .max_rd_atomic = link->reads_begun < peer->reads ? link->reads_begun : peer->reads,
+        .max_rd_atomic = link->reads_begun,
     };
     error = ibv_modify_qp(link->pair, &attributes,
                           IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |

@@ -1,7 +1,7 @@
 /* verbs_pair.h - one reliable connected queue pair with all that it needs: made, connected, ended; and what befell it.
  *
- * For the files that offer verbs_link.h over libibverbs: this one, verbs_over_ib.c, which moves bytes through it, and
- * verbs_regions.c, which lets the device read for it.
+ * For the files that offer verbs_link.h over libibverbs: this one, verbs_over_ib.c, which moves bytes through it,
+ * verbs_regions.c, which lets the device read for it, and verbs_access.c, which lends memory and borrows it.
  */
 #ifndef RFAAS_VERBS_PAIR_H
 #define RFAAS_VERBS_PAIR_H
@@ -14,6 +14,11 @@ enum {
     RFAAS_VERBS_POLL_AT_ONCE = 16,
 };
 
+typedef struct rfaas_verbs_opened {
+    struct rfaas_verbs_opened *next;
+    struct ibv_mr *memory;
+} rfaas_verbs_opened;
+
 struct rfaas_verbs_link {
     rfaas_verbs_port port;
     rfaas_verbs_alarm alarm;
@@ -24,6 +29,7 @@ struct rfaas_verbs_link {
     struct ibv_cq *sent, *received;
     struct ibv_qp *pair;
     struct ibv_mr *ring, *source; /* what the peer writes to; what this side sends from, and the bytes behind that */
+    rfaas_verbs_opened *opened;   /* more memory, for reads and writes of either side's (verbs_access.c) */
     uint8_t *memory;
     uint32_t packet_sequence, inline_bytes;
     uint64_t peer_ring;
@@ -67,6 +73,15 @@ int rfaas_verbs_reading(rfaas_verbs_link *link);
 
 /* Notes what failed; false. */
 bool rfaas_verbs_pair_failed(rfaas_verbs_link *link, const char *doing, int error);
+
+/* Entries of struct rfaas_verbs_ops, for memory beside the rings: verbs_access.c. */
+int rfaas_verbs_open_memory(rfaas_verbs_link *link, uint8_t *bytes, size_t size_bytes, bool lent, uint32_t *key);
+rfaas_rc rfaas_verbs_access(rfaas_verbs_link *link, const rfaas_remote_access *access, uint64_t *number);
+bool rfaas_verbs_accessed(rfaas_verbs_link *link, uint64_t *number);
+bool rfaas_verbs_arm_accessed(rfaas_verbs_link *link);
+
+/* Takes all opened memory back, after the queue pair has gone. */
+void rfaas_verbs_close_memory(rfaas_verbs_link *link);
 
 /* Takes completions of sends and reads, unless another thread does. False: the connection failed. */
 bool rfaas_verbs_pair_reap(rfaas_verbs_link *link);
