@@ -78,7 +78,7 @@ def to_another_host(personal):
 
 
 def serves(executor):
-    """Whether it answers; a session process that starts while others do, emulated, may not be there in time at first."""
+    """Whether it answers; a session process that starts beside others, emulated, may not be there in time at first."""
     try:
         executor.submit(f.nothing).result(TIMEOUT_S)
     except rfaas.AllocatorUnavailable:
