@@ -276,6 +276,7 @@ def test_workers_without_the_library_are_reached_over_tcp_or_refused_with_the_re
     personal.start_agent(1, 5.0, "--listen", address())
     personal.python = [sys.executable]
     with rfaas.Executor(1, allocator=personal.state_dir) as executor:
+        wait_until(lambda: serves(executor), TIMEOUT_S)
         assert executor.submit(pow, 2, 10).result(TIMEOUT_S) == 1024
         assert media_of(executor) == {"tcp"}
         assert re.search("go over tcp: no RDMA: .*libibverbs can't be loaded", explained(personal))
