@@ -1,6 +1,7 @@
 """Runs the rings of tests that start real processes, one after the other, and says at the end what each came to.
 
-usage: python tools/rings.py [RING...]     default: all of `RINGS` in their order; exit status 1 when any failed
+usage: python tools/rings.py [RING...]     default: all of `RINGS` in their order but those of
+                                           `ASKED_FOR`; exit status 1 when any failed
 
 Within a ring every test runs, also after one failed; after a ring that failed the others do not begin. Tests of a ring
 run beside each other in pytest-xdist's workers, each of which takes a stretch of them, and from another what is left at
@@ -41,6 +42,8 @@ RINGS = {
     "rdma": ("tests/rdma/rig/ring", "--where-possible"),  # on a device, else in one boot of a guest that has one
     "slurm": (*PYTEST, *beside(CLUSTERS), "-m", "slurm", "tests/cluster", "tests/faults"),
 }
+
+ASKED_FOR = ("rdma",)  # until it has passed within its eight minutes again and again: make test-rdma
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def main() -> int:
     """Run the rings that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rings", nargs="*", metavar="RING", help=f"of {', '.join(RINGS)}")
-    asked = parser.parse_args().rings or list(RINGS)
+    asked = parser.parse_args().rings or [name for name in RINGS if name not in ASKED_FOR]
     if unknown := [name for name in asked if name not in RINGS]:
         parser.error(f"no such ring: {', '.join(unknown)}; there are {', '.join(RINGS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

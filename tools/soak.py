@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = ROOT / "tests" / "faults"
 RDMA_RING = ROOT / "tests" / "rdma" / "rig" / "ring"
-RDMA_TESTS = {"RDMA-CALLS": "more_calls_on_one_connection", "RDMA-CONNECTS": "many_connects", "RDMA-KEYS": "t50"}
+RDMA_TESTS = {"RDMA-CALLS": "sixteen_bits or one_after_the_other", "RDMA-CONNECTS": "many_connects", "RDMA-KEYS": "t50"}
 RESULTS = ROOT / "benchmarks" / "soak" / "results.jsonl"
 TABLES = RESULTS.with_name("README.md")
 LOGS = ROOT / "out" / "soak"
