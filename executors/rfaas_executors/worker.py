@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 CREDITS = 1  # calls that a channel may have here at once
 MORE_CREDITS = 7  # that it may have once it is attended: enough that the next one is there when one ends
 SOON_S = 0.0001  # who calls again and again calls within it, over a network too
-TIDY_EVERY_NS = 1_000_000  # it does no longer wait for what is to be done after each call
+TIDY_EVERY_NS = 1_000_000  # it does no longer wait for what is to be done after each call,
+TIDY_SHARE = 20  # unless that took more than this part of the time, on a slow machine: then it does for so much longer,
+TIDY_AT_LAST_NS = 20_000_000  # but never longer than this, since the agent is heard then too
 LOOK_S = 0.0002  # how long one channel is polled before the agent and the others are looked at
 MANY_CALLS = 8  # served since it woke: more will come, and the poller need not hear of each
 FLUSH_S = 5.0  # for the last result to reach the peer's kernel; the agent's drain_s usually ends sooner
@@ -116,6 +118,7 @@ class Worker:
         self._n_calls = 0  # since what detached itself was reaped
         self._untidy = False  # what is to be done after a call is still to be done
         self._tidied_at_ns = 0
+        self._tidying_ns = 0  # of the CPU that it took the last time
         self._last = b""  # identity of the function that ran last
         self._told_of_deadlines = False
         self._event_log: Any = _event_log()
@@ -255,14 +258,14 @@ class Worker:
         before_ns = self._page.usage()[0]
         frame = None
         while frame is None and now_ns - busy_ns < hot_for_s * 1e9:
-            frame = self._next_frame(connection, SOON_S if self._untidy else LOOK_S)
+            frame = self._next_frame(connection, self._soon_s() if self._untidy else LOOK_S)
             now_ns = time.monotonic_ns()
             if connection.hot is not None and connection.hot.n_calls:
                 busy_ns = now_ns
                 connection.n_hot += connection.hot.n_calls
                 if connection.n_hot >= MANY_CALLS and not connection.is_left_out:
                     self._leave_out(connection)
-            if self._untidy and (frame is None or now_ns - self._tidied_at_ns > TIDY_EVERY_NS):
+            if self._untidy and (frame is None or now_ns - self._tidied_at_ns > self._tidy_every_ns()):
                 self._tidy_up()
             if frame is None and (self._line.draining or self._poller.wait(0.0)):
                 break
@@ -289,7 +292,7 @@ class Worker:
             return connection.channel.spin(soon_s)
         if self._untidy and connection.hot_identity != self._last:  # no function meets what another one left
             self._tidy_up()
-        came = hot.run(soon_s, TIDY_EVERY_NS)
+        came = hot.run(soon_s, self._tidy_every_ns())
         if hot.n_calls:
             self._untidy, self._last = True, connection.hot_identity
             self._n_calls += hot.n_calls - 1  # the tidying up counts one
@@ -503,11 +506,20 @@ class Worker:
             WorkerExit: as `_tidy`.
         """
         self._untidy, self._tidied_at_ns = False, time.monotonic_ns()
+        begun_ns = time.thread_time_ns()
         if lost := self._held.lost():
             self._connections = _without(self._connections, lost)
         else:
             self._read_control()
         self._tidy(lost)
+        self._tidying_ns = time.thread_time_ns() - begun_ns
+
+    def _tidy_every_ns(self) -> int:
+        return min(max(TIDY_EVERY_NS, TIDY_SHARE * self._tidying_ns), TIDY_AT_LAST_NS)
+
+    def _soon_s(self) -> float:
+        """How long to wait for the next call rather than tidy up: at least as long as that would take."""
+        return max(SOON_S, min(self._tidying_ns, TIDY_EVERY_NS) * 1e-9)
 
     def _tidy(self, lost: list[int]) -> None:
         """Once the result is on its way: undo what would harm the next call, or leave if that can't be done.

@@ -134,7 +134,7 @@ class IoThread(Books, ABC):
         with self._lock:
             if self._mid_step or self._suspect or self._is_wanted_by_s(0.0):
                 return 0.0
-            lane_s = self._lane.next_look_s(time.monotonic())
+            lane_s = self._lane.next_look_s(time.monotonic(), time.thread_time())
             due_s = min(filter(None, (*self._due_s(), lane_s)), default=None)
             self._wake_by_s = float("inf") if due_s is None else due_s
             self._asleep = True

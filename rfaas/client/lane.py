@@ -34,7 +34,10 @@ TEND_S: Final = 0.001
 """Calls under way that nobody has asked after for so long are the I/O thread's."""
 
 QUIET_S: Final = 0.01
-"""So long after the last call the I/O thread stops looking every TEND_S."""
+"""So long after the last call the I/O thread stops looking every TEND_S; the longest pause between two looks before."""
+
+TEND_SHARE: Final = 20
+"""Looks take at most this part of the time: where one is slow they are made less often than every TEND_S."""
 
 APART_S: Final = 0.01
 """Pause after a loan that had to end for somebody who waited: threads that alternate are better off without one."""
@@ -84,6 +87,8 @@ class Lane(Lender):
         self._ports: list[Port] = []
         self._generation = 0
         self._seen = (0, 0.0)  # activity, and when it was looked at
+        self._used_s: float | None = None  # of the CPU by the I/O thread, when it last went to sleep in this loan
+        self._look_costs_s = float("inf")  # the cheapest one, in which nothing else was done
         self._not_before_s = 0.0
         self.wanted: Definition | None = None
         self._wanted: Definition | None = None
@@ -129,6 +134,7 @@ class Lane(Lender):
         self._ports = [port for port, _ in coming]
         self._generation += 1
         self._seen = (loan.activity, time.monotonic())
+        self._used_s, self._look_costs_s = None, float("inf")
         channels = [self._terms(port, id_before) for port, id_before in coming]
         known_to_all = frozenset.intersection(*(frozenset(indices) for *_, indices in channels))
         loan.begin(self._generation, channels, _CALL, LENT_IDS, self._limit_bytes)
@@ -161,13 +167,18 @@ class Lane(Lender):
             return False
         return loan.unused and now_s - since_s >= (TEND_S if loan.outstanding else IDLE_S)
 
-    def next_look_s(self, now_s: float) -> float | None:
-        """When the I/O thread has to look again; None: when it is woken."""
+    def next_look_s(self, now_s: float, used_s: float) -> float | None:
+        """When the I/O thread, which has used the CPU for `used_s`, has to look again; None: when it is woken."""
         loan = self._loan
         if loan is None or self.borrowing is None:
             return None
         loan.watched = now_s - self._seen[1] < QUIET_S or loan.outstanding > 0
-        return now_s + (TEND_S if loan.watched else IDLE_S)
+        tend_s = TEND_S
+        if self._used_s is not None:
+            self._look_costs_s = min(self._look_costs_s, used_s - self._used_s)
+            tend_s = max(TEND_S, min(TEND_SHARE * self._look_costs_s, QUIET_S))
+        self._used_s = used_s
+        return now_s + (tend_s if loan.watched else IDLE_S)
 
     def waiting(self) -> int:
         """Calls that wait for a channel on loan."""
