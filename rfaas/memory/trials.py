@@ -10,7 +10,7 @@ from typing import Final
 
 from rfaas.memory.gate import Wire
 
-SET_UP_S: Final = 5.0
+SET_UP_S: Final = 30.0  # a lender's process starts meanwhile, unlike a worker's; if it dies a farewell tells
 
 
 @dataclass(slots=True, frozen=True)
