@@ -23,7 +23,7 @@ from support.fault_ring import ring as ring  # a fixture: pytest finds it by nam
 from support.soak import SLACK, goal_figures, percentile, scaled, timeout_s
 from support.stream import Stream
 
-pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.timeout(timeout_s())]
+pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.serial, pytest.mark.timeout(timeout_s())]
 
 RESTARTS = scaled(3, 100)
 LEASES = 1_000

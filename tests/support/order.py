@@ -12,7 +12,6 @@ LONG_FIRST = (
     "system/test_documents.py",
     "faults/test_t04_agent.py",
     "system/test_liveness.py",
-    "faults/test_t02_allocator.py",
     "system/test_c_client.py",
     "faults/test_t64_fuzz.py",
     "faults/test_t57_cycles.py",
