@@ -163,7 +163,7 @@ def rate(
     from rfaas.bench.rate import Plan, measure
 
     plan = Plan(
-        in_flight=numbers("--in-flight", in_flight or IN_FLIGHT[quick]),
+        in_flight=numbers("--in-flight", IN_FLIGHT[quick] if in_flight is None else in_flight),
         calls=calls or (200 if quick else 10_000),
         seconds=rest["seconds"] or SECONDS[quick],
         blocks=rest["blocks"] or BLOCKS[quick],

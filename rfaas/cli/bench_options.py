@@ -120,7 +120,7 @@ def sizes_of(text: str | None, otherwise: str, *, zero: bool = False) -> list[in
     Raises:
         ConfigError: one is no size.
     """
-    parts = [part.strip() for part in (text or otherwise).split(",")]
+    parts = [part.strip() for part in (otherwise if text is None else text).split(",")]
     return [0 if zero and part == "0" else parse_size_bytes(part, name="--sizes") for part in parts]
 
 
@@ -180,6 +180,8 @@ def check_writable(*paths: Path | None) -> None:
         ConfigError: there is no such directory, or this user may not write there.
     """
     for path in filter(None, paths):
+        if path.is_dir():  # also what an unset variable of a shell leaves
+            raise ConfigError(f"{path} is a directory", hint="name a file")
         folder = path.absolute().parent
         if not folder.is_dir():
             raise ConfigError(f"{path}: there is no such directory", hint="make it first")

@@ -2,6 +2,7 @@
 # Part of _borrowing.pyx. In each of them no Python code runs but what unpickles the result: a KeyboardInterrupt leaves
 # it as it was, or at its end.
 
+from _thread import allocate_lock as _allocate_lock
 from concurrent.futures import _base
 from threading import Condition as _Condition
 from types import GenericAlias as _GenericAlias
@@ -10,6 +11,42 @@ cdef object CANCELLED_AND_NOTIFIED = _base.CANCELLED_AND_NOTIFIED, FINISHED = _b
 
 ENDED = object()
 """As `Pending._first`: it ended before anybody made its condition."""
+
+
+class _Told(_Condition):
+    """A condition whose lock is never lost.
+
+    A KeyboardInterrupt between the lines of the standard one's methods leaves its lock taken for ever, and the I/O thread
+    then waits for it with all other calls, or gives it back twice. In compiled ones it comes while they wait, or not.
+    """
+
+    def __enter__(self):
+        return self._lock.__enter__()
+
+    def __exit__(self, *about):
+        return self._lock.__exit__(*about)
+
+    def wait(self, timeout=None):
+        """As the standard one's."""
+        if not self._is_owned():
+            raise RuntimeError("cannot wait on un-acquired lock")
+        bell = _allocate_lock()
+        bell.acquire()
+        self._waiters.append(bell)
+        kept = self._release_save()
+        rang = False
+        try:
+            if timeout is None:
+                rang = bell.acquire()
+            elif timeout > 0:
+                rang = bell.acquire(True, timeout)
+            else:
+                rang = bell.acquire(False)
+        finally:
+            self._acquire_restore(kept)
+            if not rang and bell in self._waiters:
+                self._waiters.remove(bell)
+        return rang
 
 
 cdef class Pending:
@@ -53,7 +90,7 @@ cdef class Pending:
     def _condition(self):
         """As the standard one's."""
         if self.condition is None:
-            made = _Condition()
+            made = _Told()
             if self._first is None:
                 self._first = made
             elif self._first is not ENDED:

@@ -161,7 +161,7 @@ class DataChannels:
             return
         if required:
             reason = f"the agent on {lease.node} takes encrypted connections only, and this program can't encrypt"
-            hint = tls.REMEDY
+            hint = f"from C and Fortran it can't be had, call from Python; else {tls.REMEDY}"
         else:
             reason = f"connections to {lease.node} must be encrypted, and its agent can't: {event.why}"
             hint = f"there: {tls.REMEDY}"

@@ -1,9 +1,10 @@
 """A future's end and whoever waits for it: the end is seen once, by count or by word, never by both or neither."""
 
 import pickle
+import sys
 import threading
 from concurrent.futures import Future as StandardFuture
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -63,3 +64,32 @@ def test_a_future_is_one_of_the_standard_ones_and_can_t_be_pickled():
     assert Future[int].__origin__ is Future
     with pytest.raises(TypeError, match="future"):
         pickle.dumps(future)
+
+
+class Interrupting:
+    """Raises a KeyboardInterrupt at the n-th line or return in the standard library's conditions."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def __call__(self, frame, event, _):
+        if frame.f_code.co_filename != threading.__file__:
+            return self
+        if event in ("line", "return"):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_of_who_waits_never_keeps_the_lock():
+    for n in range(1, 40):
+        future, tracing = Future(), sys.gettrace()
+        sys.settrace(Interrupting(n))
+        try:
+            with pytest.raises((KeyboardInterrupt, TimeoutError)):
+                future.result(0.001)
+        finally:
+            sys.settrace(tracing)
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(future._condition.acquire, False).result(10), f"after an interrupt at line {n}"

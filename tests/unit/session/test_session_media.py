@@ -98,6 +98,7 @@ def test_a_client_that_can_t_encrypt_is_told_what_the_agent_wants_and_is_never_g
     [word] = queued(h)
     assert "encrypted connections only" in word["reason"]
     assert "libssl-dev" in word["hint"]
+    assert "C and Fortran" in word["hint"]
     h.advance(SLOW_REDIAL_DATA_S)
     [again] = h.take(DialData)  # the agent may have been started anew
     assert "medium" not in again.params
