@@ -43,7 +43,7 @@ class Pool:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RFAAS_EVENT_LOG", str(self.events))
             patch.setenv("TMPDIR", str(self.temporary))
-            # What other tests of this run imported is not to be imported again by a template that takes another's place.
+            # What other tests imported is not to be imported again by a template that takes another's place.
             patch.setattr(environment, "PRELOADED", ())
             self.residue = Residue(self.events)
             self.ex = rfaas.Executor(WORKERS, allocator="embedded", memory="512MiB")
