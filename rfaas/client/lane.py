@@ -34,7 +34,7 @@ TEND_S: Final = 0.001
 """Calls under way that nobody has asked after for so long are the I/O thread's."""
 
 QUIET_S: Final = 0.01
-"""So long after the last call the I/O thread stops looking every TEND_S."""
+"""So long after the last call that nobody waited for at once the I/O thread stops looking every TEND_S."""
 
 APART_S: Final = 0.01
 """Pause after a loan that had to end for somebody who waited: threads that alternate are better off without one."""
@@ -84,6 +84,7 @@ class Lane(Lender):
         self._ports: list[Port] = []
         self._generation = 0
         self._seen = (0, 0.0)  # activity, and when it was looked at
+        self._unattended = (0, 0.0)  # likewise
         self._not_before_s = 0.0
         self.wanted: Definition | None = None
         self._wanted: Definition | None = None
@@ -166,7 +167,10 @@ class Lane(Lender):
         loan = self._loan
         if loan is None or self.borrowing is None:
             return None
-        loan.watched = now_s - self._seen[1] < QUIET_S or loan.outstanding > 0
+        if loan.unattended != self._unattended[0]:
+            self._unattended = (loan.unattended, now_s)
+        quiet = now_s - self._unattended[1] >= QUIET_S
+        loan.watched = not quiet or (loan.outstanding > 0 and loan.unused)  # else a borrower sees to it
         return now_s + (TEND_S if loan.watched else IDLE_S)
 
     def waiting(self) -> int:

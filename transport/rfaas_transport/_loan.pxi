@@ -114,6 +114,7 @@ cdef class Loan:
     cdef int n_busy
     cdef public bint watched     # the owner looks after it every now and then
     cdef readonly uint64_t activity   # grows with each request and each answer
+    cdef readonly uint64_t unattended # grows with each request whose sender went on
 
     def __cinit__(self, Poller poller not None, double sleep_s=0.02):
         self.loan.wake_fd = -1
@@ -283,6 +284,7 @@ cdef class Loan:
             return False
         request.generation = generation
         self.activity += 1
+        self.unattended += 1
         if len(self.queue) == 0 and rfaas_loan_take(&self.loan):
             if not self.send_first(request):
                 self.leave()
@@ -312,6 +314,7 @@ cdef class Loan:
         if not rfaas_loan_take(&self.loan):
             return False
         self.await_one(request, sleep_ns)
+        self.have_it_watched()  # what others sent, while this thread did it
         self.look_after()
         return request.done
 
@@ -323,11 +326,10 @@ cdef class Loan:
         request.generation = generation
         self.activity += 1
         if self.send_first(request):
-            self.have_it_watched()
             self.await_one(request, self.sleep_ns)
         else:
             self.leave()
-            self.have_it_watched()
+        self.have_it_watched()  # what others sent; who waits for its own needs nobody
         self.look_after()
         return ANSWERED if request.done else UNDER_WAY
 
