@@ -34,7 +34,8 @@ TEND_S: Final = 0.001
 """Calls under way that nobody has asked after for so long are the I/O thread's."""
 
 QUIET_S: Final = 0.01
-"""So long after the last call the I/O thread stops looking every TEND_S; the longest pause between two looks before."""
+"""So long after the last call that nobody waited for at once the I/O thread stops looking every TEND_S; the longest pause
+between two looks before."""
 
 TEND_SHARE: Final = 20
 """Looks take at most this part of the time: where one is slow they are made less often than every TEND_S."""
@@ -87,6 +88,7 @@ class Lane(Lender):
         self._ports: list[Port] = []
         self._generation = 0
         self._seen = (0, 0.0)  # activity, and when it was looked at
+        self._unattended = (0, 0.0)  # likewise
         self._used_s: float | None = None  # of the CPU by the I/O thread, when it last went to sleep in this loan
         self._look_costs_s = float("inf")  # the cheapest one, in which nothing else was done
         self._not_before_s = 0.0
@@ -172,7 +174,10 @@ class Lane(Lender):
         loan = self._loan
         if loan is None or self.borrowing is None:
             return None
-        loan.watched = now_s - self._seen[1] < QUIET_S or loan.outstanding > 0
+        if loan.unattended != self._unattended[0]:
+            self._unattended = (loan.unattended, now_s)
+        quiet = now_s - self._unattended[1] >= QUIET_S
+        loan.watched = not quiet or (loan.outstanding > 0 and loan.unused)  # else a borrower sees to it
         tend_s = TEND_S
         if self._used_s is not None:
             self._look_costs_s = min(self._look_costs_s, used_s - self._used_s)

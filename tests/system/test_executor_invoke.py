@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +96,24 @@ def test_invoke_is_a_method_like_any():
     assert ex.n == 1
     with pytest.raises(TypeError):
         rfaas.Executor.invoke(object(), f.add)
+
+
+def io_thread_wakes():
+    """How often the I/O threads of this process have slept."""
+    tids = [one.native_id for one in threading.enumerate() if one.name == "rfaas-client"]
+    texts = [Path(f"/proc/self/task/{tid}/status").read_text() for tid in tids]
+    return sum(int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in texts)
+
+
+def test_who_waits_for_each_call_wakes_no_other_thread_for_it(ex):
+    warm(ex)
+    wait_until(lambda: ex.invoke(f.add, 1, 1) and not ex._engine._lane._loan.watched, TIMEOUT_S)  # as calls before were
+    before, until_s, n_calls = io_thread_wakes(), time.monotonic() + 0.5, 0
+    while time.monotonic() < until_s:
+        assert ex.invoke(f.add, n_calls, 1) == n_calls + 1
+        n_calls += 1
+    assert n_calls > 100
+    assert io_thread_wakes() - before < 60  # it looks after the loan ten times a second; 1,000 times where nobody waits
 
 
 def test_what_a_function_raises_comes_as_itself_and_the_next_call_works(ex):

@@ -50,6 +50,7 @@ cdef class Loan(_Exchange):
     cdef uint64_t generation     # names the loan
     cdef rfaas_channel *busy[RFAAS_LOAN_CHANNELS]
     cdef public bint watched     # the owner looks after it every now and then
+    cdef readonly uint64_t unattended # grows with each request whose sender went on
 
     def __cinit__(self, Poller poller not None, double sleep_s=0.02):
         self.loan.wake_fd = -1
@@ -214,6 +215,7 @@ cdef class Loan(_Exchange):
             return False
         request.generation = generation
         self.activity += 1
+        self.unattended += 1
         if len(self.queue) == 0 and rfaas_loan_take(&self.loan):
             if not self.send_first(request):
                 self.leave()
@@ -243,6 +245,7 @@ cdef class Loan(_Exchange):
         if not rfaas_loan_take(&self.loan):
             return False
         self.await_one(request, sleep_ns)
+        self.have_it_watched()  # what others sent, while this thread did it
         self.look_after()
         return request.done
 
@@ -259,8 +262,8 @@ cdef class Loan(_Exchange):
         elif request.done:  # as most are
             rfaas_loan_give_back(&self.loan)
         else:
-            self.have_it_watched()
             self.await_one(request, self.sleep_ns)
+            self.have_it_watched()  # what others sent, while this thread did it; who waits for its own needs nobody
         self.look_after()
         return ANSWERED if request.done else UNDER_WAY
 
