@@ -34,8 +34,8 @@ TEND_S: Final = 0.001
 """Calls under way that nobody has asked after for so long are the I/O thread's."""
 
 QUIET_S: Final = 0.01
-"""So long after the last call that nobody waited for at once the I/O thread stops looking every TEND_S; the longest pause
-between two looks before."""
+"""So long after the last call that nobody waited for at once the I/O thread stops looking every TEND_S; the longest
+pause between two looks before."""
 
 TEND_SHARE: Final = 20
 """Looks take at most this part of the time: where one is slow they are made less often than every TEND_S."""

@@ -8,7 +8,7 @@ ROWS = re.findall(r"^\| (T\d\d) \|(.*)\|$", (ROOT / "docs" / "faults.md").read_t
 
 
 def files_of(row):
-    return re.findall(r"`(tests/faults/\w+\.py)`", row.rpartition(" | ")[2])
+    return re.findall(r"`(tests/(?:faults|rdma)/\w+\.py)`", row.rpartition(" | ")[2])
 
 
 def test_every_row_has_what_is_injected_promised_seen_and_files_that_exist():
