@@ -20,6 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "wheels"
 
+# What is tested with the wheel is what is in it and that it works, and an optimised one takes minutes for each Python.
+QUICKLY = ("--config-settings", "cmake.define.RFAAS_OPTIMISE=OFF")
+
 # All that can change what is in the wheel.
 SOURCES = (
     "pyproject.toml",
@@ -103,7 +106,7 @@ def build(python: str) -> Path:
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             # Our own pip on behalf of the other interpreter, which may have none (Debian's has not).
-            wheel_of = ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(partial), str(sdist(current))]
+            wheel_of = ["wheel", "--quiet", "--no-deps", *QUICKLY, "--wheel-dir", str(partial), str(sdist(current))]
             subprocess.run([*PIP, "--python", python, *wheel_of], check=True, stdout=sys.stderr)
             os.replace(partial, folder)
         (wheel,) = folder.glob("*.whl")
