@@ -7,6 +7,7 @@ import pytest
 
 from rfaas_transport import verbs
 from support import verbs_peer
+from support.invariants import event_log as event_log  # a fixture: pytest finds it by its name here
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -290,10 +290,10 @@ def test_workers_without_the_library_are_reached_over_tcp_or_refused_with_the_re
 # ---- failures ----
 
 
-def test_a_worker_that_is_killed_in_a_call_is_known_at_once_and_replaced(ex):
-    pid = ex.submit(f.pid).result(TIMEOUT_S)
-    future = ex.submit(f.sleep, 60)
-    wait_until(future.running, TIMEOUT_S)
+def test_a_worker_that_is_killed_in_a_call_is_known_at_once_and_replaced(ex, tmp_path):
+    pid, begun = ex.submit(f.pid).result(TIMEOUT_S), tmp_path / "begun"
+    future = ex.submit(f.witness_then_wait, str(begun), str(tmp_path / "gate"))
+    wait_until(begun.exists, TIMEOUT_S)  # one that was sent and has not begun would run on another worker
     time_s = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(rfaas.WorkerLost) as raised:
