@@ -1,7 +1,7 @@
 """Runs the rings of tests that start real processes, one after the other, and says at the end what each came to.
 
-usage: python tools/rings.py [RING...]     default: all of `RINGS` in their order but those of `ASKED_FOR`; exit status 1
-                                           when any failed
+usage: python tools/rings.py [RING...]     default: all of `RINGS` in their order but those of
+                                           `ASKED_FOR`; exit status 1 when any failed
 
 Within a ring every test runs, also after one failed; after a ring that failed the others do not begin. Tests of a ring
 run beside each other in pytest-xdist's workers, each of which takes a stretch of them, and from another what is left at
