@@ -216,7 +216,7 @@ class Life:
         return charged.usage.calls == USED.calls
 
     def _heard_of(self, accounts):
-        """Those of leases that the holder was told of; what it was not, since its link broke, was given back at once."""
+        """Those of leases that the holder was told of; one that it was not, as its link broke, was given back."""
         unheard = [one for one in accounts if one.lease_id not in self.holder.ever]
         assert [one.reason for one in unheard] == ["released"] * len(unheard), unheard
         return [one for one in accounts if one.lease_id in self.holder.ever]

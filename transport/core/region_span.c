@@ -3,40 +3,28 @@
 
 #include <stdlib.h>
 
+#include "little_endian.h"
+
 /* One of a server's; a region has so few of them that a table of all is cheap, and its untouched pages cost nothing. */
 struct rfaas_region_span {
     bool is_open;
     uint8_t answer[RFAAS_REGION_SPAN_ANSWER_BYTES];
 };
 
-static void put(uint8_t *to, uint64_t value, size_t size_bytes)
-{
-    for (size_t i = 0; i < size_bytes; i++)
-        to[i] = (uint8_t)(value >> (8 * i));
-}
-
-static uint64_t get(const uint8_t *from, size_t size_bytes)
-{
-    uint64_t value = 0;
-    for (size_t i = 0; i < size_bytes; i++)
-        value |= (uint64_t)from[i] << (8 * i);
-    return value;
-}
-
 void rfaas_region_span_encode(uint64_t address, uint64_t size_bytes, uint32_t key,
                               uint8_t bytes[RFAAS_REGION_SPAN_ANSWER_BYTES])
 {
-    put(bytes, address, 8);
-    put(bytes + 8, size_bytes, 8);
-    put(bytes + 16, key, 8);
+    put_little(bytes, address, 8);
+    put_little(bytes + 8, size_bytes, 8);
+    put_little(bytes + 16, key, 8);
 }
 
 void rfaas_region_span_decode(const uint8_t bytes[RFAAS_REGION_SPAN_ANSWER_BYTES], uint64_t *address,
                               uint64_t *size_bytes, uint32_t *key)
 {
-    *address = get(bytes, 8);
-    *size_bytes = get(bytes + 8, 8);
-    *key = (uint32_t)get(bytes + 16, 4);
+    *address = get_little(bytes, 8);
+    *size_bytes = get_little(bytes + 8, 8);
+    *key = (uint32_t)get_little(bytes + 16, 4);
 }
 
 const uint8_t *rfaas_region_span_open(rfaas_region_server *server, uint64_t offset)

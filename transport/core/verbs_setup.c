@@ -3,23 +3,11 @@
 
 #include <string.h>
 
+#include "little_endian.h"
+
 static const uint8_t MAGIC[8] = {'r', 'f', 'a', 'a', 's', '0', '0', '7'};
 
 enum { VERSION = 1, MTU_MIN = 1, MTU_MAX = 5, KIND_AT = 8, VERSION_AT = 9, BODY_AT = 16 };
-
-static void put(uint8_t *to, uint64_t value, size_t size_bytes)
-{
-    for (size_t i = 0; i < size_bytes; i++)
-        to[i] = (uint8_t)(value >> (8 * i));
-}
-
-static uint64_t get(const uint8_t *from, size_t size_bytes)
-{
-    uint64_t value = 0;
-    for (size_t i = 0; i < size_bytes; i++)
-        value |= (uint64_t)from[i] << (8 * i);
-    return value;
-}
 
 void rfaas_verbs_message_encode(const rfaas_verbs_message *message, uint8_t bytes[RFAAS_VERBS_MESSAGE_BYTES])
 {
@@ -32,13 +20,13 @@ void rfaas_verbs_message_encode(const rfaas_verbs_message *message, uint8_t byte
     if (message->kind == RFAAS_VERBS_REFUSED) {
         memcpy(body, message->text, strnlen(message->text, RFAAS_VERBS_TEXT_BYTES - 1));
     } else if (message->kind == RFAAS_VERBS_ADDRESS) {
-        put(body, address->ring_address, 8);
-        put(body + 8, address->ring_bytes, 4);
-        put(body + 12, address->ring_key, 4);
-        put(body + 16, address->queue_pair, 4);
-        put(body + 20, address->packet_sequence, 4);
+        put_little(body, address->ring_address, 8);
+        put_little(body + 8, address->ring_bytes, 4);
+        put_little(body + 12, address->ring_key, 4);
+        put_little(body + 16, address->queue_pair, 4);
+        put_little(body + 20, address->packet_sequence, 4);
         memcpy(body + 24, address->gid, sizeof address->gid);
-        put(body + 40, address->lid, 2);
+        put_little(body + 40, address->lid, 2);
         body[42] = address->mtu;
         body[43] = address->is_ethernet;
         body[44] = address->reads;
@@ -63,13 +51,13 @@ const char *rfaas_verbs_message_decode(const uint8_t bytes[RFAAS_VERBS_MESSAGE_B
     if (message->kind != RFAAS_VERBS_ADDRESS)
         return "the peer sent an unknown message while setting up RDMA";
     rfaas_verbs_address *address = &message->address;
-    address->ring_address = get(body, 8);
-    address->ring_bytes = (uint32_t)get(body + 8, 4);
-    address->ring_key = (uint32_t)get(body + 12, 4);
-    address->queue_pair = (uint32_t)get(body + 16, 4);
-    address->packet_sequence = (uint32_t)get(body + 20, 4);
+    address->ring_address = get_little(body, 8);
+    address->ring_bytes = (uint32_t)get_little(body + 8, 4);
+    address->ring_key = (uint32_t)get_little(body + 12, 4);
+    address->queue_pair = (uint32_t)get_little(body + 16, 4);
+    address->packet_sequence = (uint32_t)get_little(body + 20, 4);
     memcpy(address->gid, body + 24, sizeof address->gid);
-    address->lid = (uint16_t)get(body + 40, 2);
+    address->lid = (uint16_t)get_little(body + 40, 2);
     address->mtu = body[42];
     address->is_ethernet = body[43];
     address->reads = body[44];
