@@ -11,6 +11,24 @@ from rfaas.session.events import (
 )
 from support.session import AGENT, OTHER, TTL_S, lease, to_agent
 
+FAR = "tcp:n1:9"
+
+
+def offered_worker(h, address, **wishes):
+    """The agent at an address says that a worker is up for the client."""
+    h.want(4, **wishes)
+    h.grant(address=address)
+    h.agent_up(address)
+    h.agent_says("attached", 1, address, cores=[3], expires_in_s=TTL_S)
+    h.agent_says("worker-up", 1, address, slot=3, generation=1, pid=9)
+
+
+def dialled_worker(h, address=FAR, **wishes):
+    """A worker, as a rule on another node, is dialled for the client; the wish."""
+    offered_worker(h, address, **wishes)
+    [wish] = h.take(DialData)
+    return wish
+
 
 @pytest.mark.parametrize(
     ("transport", "address", "medium"),
@@ -31,30 +49,11 @@ from support.session import AGENT, OTHER, TTL_S, lease, to_agent
     ],
 )
 def test_the_medium_is_the_best_that_both_ends_have_and_the_client_wants(h, transport, address, medium):
-    h.want(4, **transport)
-    h.grant(address=address)
-    h.agent_up(address)
-    h.agent_says("attached", 1, address, cores=[3], expires_in_s=TTL_S)
-    h.agent_says("worker-up", 1, address, slot=3, generation=1, pid=9)
-    [wish] = h.take(DialData)
+    wish = dialled_worker(h, address, **transport)
     assert wish.params.get("medium") == (medium if medium in ("shm", "verbs", "tls") else None)
     h.step(DataUp(wish.channel))
     [told] = h.take(ToClient)
     assert told.message["medium"] == medium
-
-
-FAR = "tcp:n1:9"
-
-
-def far_worker(h, **wishes):
-    """A worker on another node is dialled for the client; the wish."""
-    h.want(4, **wishes)
-    h.grant(address=FAR)
-    h.agent_up(FAR)
-    h.agent_says("attached", 1, FAR, cores=[3], expires_in_s=TTL_S)
-    h.agent_says("worker-up", 1, FAR, slot=3, generation=1, pid=9)
-    [wish] = h.take(DialData)
-    return wish
 
 
 def queued(h):
@@ -62,7 +61,7 @@ def queued(h):
 
 
 def test_what_a_client_wants_encrypted_is_asked_for_encrypted(h):
-    wish = far_worker(h, transport_security="encrypt", can_encrypt=True)
+    wish = dialled_worker(h, transport_security="encrypt", can_encrypt=True)
     assert wish.params["medium"] == "tls"
     h.step(DataUp(wish.channel))
     [told] = h.take(ToClient)
@@ -70,17 +69,12 @@ def test_what_a_client_wants_encrypted_is_asked_for_encrypted(h):
 
 
 def test_a_connection_that_stays_on_the_node_is_not_encrypted(h):
-    h.want(4, transport="tcp", transport_security="encrypt", can_encrypt=True)
-    h.grant()
-    h.agent_up()
-    h.agent_says("attached", 1, cores=[3], expires_in_s=TTL_S)
-    h.agent_says("worker-up", 1, slot=3, generation=1, pid=9)
-    [wish] = h.take(DialData)
+    wish = dialled_worker(h, AGENT, transport="tcp", transport_security="encrypt", can_encrypt=True)
     assert "medium" not in wish.params
 
 
 def test_an_agent_that_wants_encryption_gets_it_from_then_on(h):
-    wish = far_worker(h, can_encrypt=True)
+    wish = dialled_worker(h, can_encrypt=True)
     assert "medium" not in wish.params
     h.step(DataDown(wish.channel, "why", refusal="encryption-required"))
     h.advance(REDIAL_DATA_S)
@@ -93,7 +87,7 @@ def test_an_agent_that_wants_encryption_gets_it_from_then_on(h):
 
 
 def test_a_client_that_can_t_encrypt_is_told_what_the_agent_wants_and_is_never_given_less(h):
-    wish = far_worker(h)
+    wish = dialled_worker(h)
     h.step(DataDown(wish.channel, "why", refusal="encryption-required"))
     [word] = queued(h)
     assert "encrypted connections only" in word["reason"]
@@ -105,7 +99,7 @@ def test_a_client_that_can_t_encrypt_is_told_what_the_agent_wants_and_is_never_g
 
 
 def test_a_client_that_wants_encryption_is_told_of_an_agent_that_can_t(h):
-    wish = far_worker(h, transport_security="encrypt", can_encrypt=True)
+    wish = dialled_worker(h, transport_security="encrypt", can_encrypt=True)
     h.step(DataDown(wish.channel, "no OpenSSL", refusal="encryption-unavailable"))
     [word] = queued(h)
     assert "its agent can't: no OpenSSL" in word["reason"]
@@ -118,7 +112,7 @@ RDMA = {"no_verbs": ""}
 
 
 def test_an_agent_without_rdma_is_reached_otherwise_and_who_asks_is_told_why(h):
-    wish = far_worker(h, **RDMA)
+    wish = dialled_worker(h, **RDMA)
     h.step(DataDown(wish.channel, "no port is up", refusal="verbs-unavailable"))
     h.advance(REDIAL_DATA_S)
     [again] = h.take(DialData)
@@ -131,7 +125,7 @@ def test_an_agent_without_rdma_is_reached_otherwise_and_who_asks_is_told_why(h):
 
 
 def test_an_rdma_channel_that_its_client_can_t_set_up_is_made_over_another_medium(h):
-    wish = far_worker(h, **RDMA)
+    wish = dialled_worker(h, **RDMA)
     h.step(DataUp(wish.channel))
     h.take()
     h.client_says("unusable", lease=lease(1), why="two fabrics")
@@ -144,7 +138,7 @@ def test_an_rdma_channel_that_its_client_can_t_set_up_is_made_over_another_mediu
 
 
 def test_what_another_client_says_of_a_lease_counts_for_nothing(h):
-    wish = far_worker(h, **RDMA)
+    wish = dialled_worker(h, **RDMA)
     h.step(DataUp(wish.channel))
     h.join(2, OTHER)
     h.client_says("unusable", 2, lease=lease(1), why="spite")
@@ -156,13 +150,9 @@ def test_what_another_client_says_of_a_lease_counts_for_nothing(h):
 @pytest.mark.parametrize("told_by", ["the agent", "the client", "the client before"])
 def test_a_client_that_wants_rdma_or_nothing_is_denied_with_the_reason(h, told_by):
     if told_by == "the client before":
-        h.want(4, transport="verbs", no_verbs="no device")
-        h.grant(address=FAR)
-        h.agent_up(FAR)
-        h.agent_says("attached", 1, FAR, cores=[3], expires_in_s=TTL_S)
-        h.agent_says("worker-up", 1, FAR, slot=3, generation=1, pid=9)
+        offered_worker(h, FAR, transport="verbs", no_verbs="no device")
     else:
-        wish = far_worker(h, transport="verbs", **RDMA)
+        wish = dialled_worker(h, transport="verbs", **RDMA)
         if told_by == "the agent":
             h.step(DataDown(wish.channel, "no device", refusal="verbs-unavailable"))
         else:
@@ -179,11 +169,7 @@ def test_a_client_that_wants_rdma_or_nothing_is_denied_with_the_reason(h, told_b
 
 
 def test_where_memory_can_t_be_shared_though_nothing_else_will_do_the_client_is_told_why(h):
-    h.want(4, transport="shm")
-    h.grant(address="tcp:n1:9")
-    h.agent_up("tcp:n1:9")
-    h.agent_says("attached", 1, "tcp:n1:9", cores=[3], expires_in_s=TTL_S)
-    h.agent_says("worker-up", 1, "tcp:n1:9", slot=3, generation=1, pid=9)
+    offered_worker(h, FAR, transport="shm")
     told = [effect.message for effect in h.take(ToClient)]
     assert [message["reason"] for message in told if message["m"] == "queued"] == [
         'the workers are on n1, which transport="shm" does not reach'
