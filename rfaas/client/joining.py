@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from rfaas.client.events import ChannelInfo, Connect, Lease
 from rfaas.config import ExecutorConfig
 from rfaas.session import environment, modules
 from rfaas.session.connection import SessionConnection
-from rfaas.session.start import connect
+from rfaas.session.start import PATIENCE_S, connect
 from rfaas_transport.errors import AllocatorUnavailable, RfaasError
-
-CONNECT_TIMEOUT_S: Final = 30.0  # a cold interpreter on a busy shared file system needs its time
 
 
 class Joiner:
@@ -78,7 +76,7 @@ class Joiner:
                 options=self._options(),
                 resume=resume,
                 daemon_python=self._config.daemon_python,
-                timeout_s=CONNECT_TIMEOUT_S,
+                timeout_s=PATIENCE_S,
                 wanted=lambda: not self._closed,
             )
         except RfaasError as error:

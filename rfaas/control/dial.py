@@ -53,6 +53,7 @@ In = TypeVar("In")
 
 MESSAGE_LIMIT_BYTES: Final = 4 << 20
 SNAPSHOT_LIMIT_BYTES: Final = 64 << 20  # the one big answer: 10,000 slices and their leases
+LINK_TIMEOUT_S: Final = 15.0  # for an allocator that is slow, or cut off: a dead one's host refuses at once
 END_TIMEOUT_S: Final = 1.0  # for the other side to answer a farewell
 
 CHANNEL_OPTIONS: Final = (
@@ -68,7 +69,9 @@ CHANNEL_OPTIONS: Final = (
 )
 
 
-async def dial_agent(address: AllocatorAddress, *, timeout_s: float = 5.0) -> Link[AgentMessage, AllocatorToAgent]:
+async def dial_agent(
+    address: AllocatorAddress, *, timeout_s: float = LINK_TIMEOUT_S
+) -> Link[AgentMessage, AllocatorToAgent]:
     """Open an agent's stream; register on it next.
 
     Raises:
@@ -80,7 +83,9 @@ async def dial_agent(address: AllocatorAddress, *, timeout_s: float = 5.0) -> Li
     return await _link(address, channel, call, FROM_AGENT, TO_AGENT, timeout_s)
 
 
-async def dial_holder(address: AllocatorAddress, *, timeout_s: float = 5.0) -> Link[HolderMessage, AllocatorToHolder]:
+async def dial_holder(
+    address: AllocatorAddress, *, timeout_s: float = LINK_TIMEOUT_S
+) -> Link[HolderMessage, AllocatorToHolder]:
     """Open a session process's stream; say hello for each holder next.
 
     Raises: as `dial_agent`.

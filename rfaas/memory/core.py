@@ -30,7 +30,6 @@ from rfaas_transport.errors import AcquireTimeout, ConfigError, LeaseDenied, Mem
 
 REDIAL_WAIT_S: Final = 2.5  # a channel that ended alone is dialled again sooner; a dead lender is reported sooner
 REJOIN_EVERY_S: Final = 1.0
-JOIN_PATIENCE_S: Final = 5.0  # a session process on a busy machine may not have reached the allocator in its time
 LOSE, MOVE, SPILL = "lose", "move", "spill"
 
 
@@ -84,7 +83,6 @@ class MemoryCore:
         self._is_copying = False
         self._target = 1
         self._session_up = self._embedded = False
-        self._began_s = now_s
         self._rejoin_at_s: float | None = None
         self._channel_due_s: float | None = None  # by when the content's channel must be back
         self._why = ""  # the last word about why nothing comes
@@ -173,10 +171,9 @@ class MemoryCore:
     # --- the session --------------------------------------------------------------------------------------------
 
     def _on_no_session(self, error: RfaasError) -> None:
-        gives_up = not error.retriable or self._now_s - self._began_s > JOIN_PATIENCE_S
-        if self.stage is Stage.WAITING and gives_up:
+        if self.stage is Stage.WAITING:
             self._end(error)
-        elif self.stage in (Stage.WAITING, Stage.SERVING, Stage.LEAVING):
+        elif self.stage in (Stage.SERVING, Stage.LEAVING):
             self._rejoin_at_s = self._now_s + REJOIN_EVERY_S  # a channel may serve on meanwhile
 
     def _on_session_lost(self) -> None:

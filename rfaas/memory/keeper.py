@@ -26,7 +26,7 @@ from rfaas.memory.options import MemoryOptions
 from rfaas.memory.spill import SpillFile
 from rfaas.memory.trials import Trials
 from rfaas.session.connection import SessionConnection
-from rfaas.session.start import connect
+from rfaas.session.start import PATIENCE_S, connect
 from rfaas_transport import shared_memory, tls, verbs
 from rfaas_transport._core import Channel, Poller, RegionClient
 from rfaas_transport.errors import AllocatorUnavailable, ChannelBroken, ChannelClosed, ProtocolError, RfaasError
@@ -34,7 +34,6 @@ from rfaas_transport.errors import AllocatorUnavailable, ChannelBroken, ChannelC
 log = logging.getLogger(__name__)
 
 EXECUTOR: Final = 1  # the session process's number of our only want
-JOIN_TIMEOUT_S: Final = 30.0
 _SESSION: Final = 1  # the poller's token
 CLOSED: Final = "the remote memory is closed"
 
@@ -223,7 +222,7 @@ class Keeper:
                 env={},
                 resume=[_resumed(*pair) for pair in wish.resume],
                 daemon_python=self._options.daemon_python,
-                timeout_s=JOIN_TIMEOUT_S,
+                timeout_s=PATIENCE_S,
                 wanted=lambda: not self._over,
             )
         except RfaasError as error:

@@ -119,7 +119,7 @@ class AgentSide:
     # --- connections --------------------------------------------------------------------------------------
 
     def _search(self, agent: Agent) -> None:
-        agent.up = False
+        agent.up = agent.there = False
         agent.unanswered_since_s = None
         agent.give_up_at_s = self._out.now_s + RETRY_FOR_S
         self._out.emit(DialAgent(agent.address))
@@ -127,10 +127,15 @@ class AgentSide:
 
     def _give_up(self, agent: Agent) -> None:
         current = self._agents.get(agent.address) is agent and not agent.up
-        if current and self._out.now_s >= agent.give_up_at_s:
+        if current and not agent.there and self._out.now_s >= agent.give_up_at_s:
             self._out.emit(CloseAgent(agent.address))
             code = ReasonCode.NODE_DOWN if agent.silent else ReasonCode.AGENT_LOST
             self._lose_agent(agent, code, f"the agent could not be reached: {agent.trouble}")
+
+    def on_there(self, address: str) -> None:
+        """It lives, or its host would have refused: what is left is bounded by the handshake, not by the search."""
+        if (agent := self._agents.get(address)) is not None:
+            agent.there = True
 
     def on_up(self, address: str) -> None:
         """The connection is there: attach all, again or for the first time."""
@@ -138,7 +143,7 @@ class AgentSide:
         if agent is None:
             self._out.emit(CloseAgent(address))
             return
-        agent.up, agent.was_up, agent.silent = True, True, False
+        agent.up, agent.was_up, agent.silent, agent.there = True, True, False, False
         for lease in list(agent.leases.values()):
             self._attach(agent, lease)
             if lease.released:  # an agent believes this only from who attached
@@ -151,7 +156,7 @@ class AgentSide:
         if agent is None:
             return
         still_silent = agent.silent and event.silent
-        agent.trouble, agent.silent = event.why, event.silent
+        agent.trouble, agent.silent, agent.there = event.why, event.silent, False
         if not agent.leases:
             del self._agents[event.address]
         elif agent.up:
@@ -163,6 +168,7 @@ class AgentSide:
             self._lose_agent(agent, ReasonCode.NODE_DOWN, f"the node acknowledges nothing: {event.why}")
         elif event.retry:  # else `_give_up` ends it in time; at once, a new grant there would fail as fast, without end
             self._out.after(RETRY_EVERY_S, lambda: self._dial_again(agent))
+        self._give_up(agent)  # the search may have been over while it was there
 
     def _dial_again(self, agent: Agent) -> None:
         if self._agents.get(agent.address) is agent and not agent.up:

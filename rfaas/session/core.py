@@ -21,6 +21,7 @@ from rfaas.session.allocator_side import AllocatorSide
 from rfaas.session.events import (
     AgentDown,
     AgentSaid,
+    AgentThere,
     AgentUp,
     AllocatorDown,
     AllocatorSaid,
@@ -47,7 +48,7 @@ from rfaas_transport.messages import Message
 log = logging.getLogger(__name__)
 
 VERSION: Final = 1
-FIRST_LINK_S: Final = 1.5  # how long a client waits for the first link to the allocator, which may be restarting
+FIRST_LINK_S: Final = 1.5  # how long a client waits for an allocator that can't be reached, and may be restarting
 FOR_AGENTS: Final = ("output_limit_bytes", "modules", "modules_strict")  # keys of `join` that `attach` passes on
 STOP_WITHIN_S: Final = 1.0  # for the farewells of what is given back at SIGTERM
 
@@ -86,7 +87,7 @@ class SessionCore:
         self._upward = AllocatorSide(self._out, self._client, self._agents, uid)
         self._clients: dict[HolderId, Client] = {}
         self._by_conn: dict[int, Client] = {}
-        self._waiting: list[ClientJoined] = []  # joined before the allocator was reached for the first time
+        self._waiting: list[tuple[ClientJoined, float]] = []  # before the allocator was reached at all; until when
         self._begun = False
         self._stopping = False
 
@@ -144,8 +145,11 @@ class SessionCore:
                 self._on_allocator_up()
             case AllocatorDown():
                 self._upward.on_down(event, self._clients.values())
+                self._refuse_waiting()
             case AllocatorSaid(message):
                 self._upward.on_said(message)
+            case AgentThere(address):
+                self._agents.on_there(address)
             case AgentUp(address):
                 self._agents.on_up(address)
             case AgentDown():
@@ -176,12 +180,13 @@ class SessionCore:
         elif self._upward.was_up or join.get("resume"):  # leases that nobody renews meanwhile would expire
             self._admit(event)
         else:
-            self._waiting.append(event)
-            self._out.after(FIRST_LINK_S, lambda: self._refuse_waiting(event))
+            self._waiting.append((event, self._out.now_s + FIRST_LINK_S))
 
-    def _refuse_waiting(self, event: ClientJoined) -> None:
-        if event in self._waiting:
-            self._waiting.remove(event)
+    def _refuse_waiting(self) -> None:
+        """A try has failed. One that is under way may still succeed, however slow the host: no clock refuses."""
+        late = [event for event, until_s in self._waiting if until_s <= self._out.now_s]
+        self._waiting = [waits for waits in self._waiting if waits[0] not in late]
+        for event in late:
             self._reject(event.conn, self._upward.trouble.code, self._upward.trouble.why)
 
     def _reject(self, conn: int, code: str, hint: str) -> None:
@@ -274,7 +279,7 @@ class SessionCore:
             self._upward.give_back(lease, reason_code)
 
     def _on_client_gone(self, conn: int) -> None:
-        self._waiting = [event for event in self._waiting if event.conn != conn]
+        self._waiting = [waits for waits in self._waiting if waits[0].conn != conn]
         client = self._by_conn.pop(conn, None)
         self._out.emit(DropClient(conn))
         if client is not None:
@@ -289,7 +294,7 @@ class SessionCore:
     def _on_allocator_up(self) -> None:
         self._upward.on_up(self._clients.values())
         waiting, self._waiting = self._waiting, []
-        for event in waiting:
+        for event, _ in waiting:
             self._admit(event)
 
     # --- what agents bring about ----------------------------------------------------------------------------

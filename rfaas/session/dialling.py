@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from rfaas.control.route import own_address
-from rfaas.session.events import AgentDown, AgentSaid, AgentUp, DataDown, DataUp, DialData, Event
+from rfaas.session.events import AgentDown, AgentSaid, AgentThere, AgentUp, DataDown, DataUp, DialData, Event
 from rfaas_transport import tls
 from rfaas_transport.errors import AuthenticationFailed, NotFound, ProtocolError, RfaasError, VersionMismatch
 from rfaas_transport.handshake import Dialer, handshake_socket
@@ -25,8 +25,11 @@ from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
 
 log = logging.getLogger(__name__)
 
-DIAL_TIMEOUT_S: Final = 1.0  # below the core's 1.5 s for the whole search, and far above any fabric's round trip
-CONNECT_TIMEOUT_S: Final = 0.5  # of it for the other kernel alone: a second try fits into the search
+CONNECT_TIMEOUT_S: Final = 0.5  # for another host's kernel alone: a second try fits into the core's search of 1.5 s
+ANSWER_S: Final = 10.0
+"""For an agent whose kernel has taken the connection: it lives, and may be slow. If it dies the connection ends at
+once, and a host that dies is silent for SILENCE_MS. Also for this host's kernel, which refuses at once.
+"""
 _READ_BYTES: Final = 1 << 16
 SILENCE_MS: Final = 2000
 """A host that acknowledges nothing for so long has lost its power or its network: its kernel answers whatever the agent
@@ -156,11 +159,14 @@ class AgentConnections:
     async def _open(self, address: str, role: str, params: Message) -> tuple[socket.socket, bytes]:
         """The connection, proven, and its session key."""
         leave_by = self._interface if role == "data" else ""
-        sock = await asyncio.wait_for(_connect(address, leave_by), CONNECT_TIMEOUT_S)
+        timeout_s = ANSWER_S if _is_here(address) else CONNECT_TIMEOUT_S
+        sock = await asyncio.wait_for(_connect(address, leave_by), timeout_s)
         try:
-            if role == "session" and sock.family != socket.AF_UNIX:
-                _notice_silence(sock)
-            machine = await handshake_socket(sock, Dialer(self._secret, role, params), timeout_s=DIAL_TIMEOUT_S)
+            if role == "session":
+                if sock.family != socket.AF_UNIX:
+                    _notice_silence(sock)
+                self._post(AgentThere(address))
+            machine = await handshake_socket(sock, Dialer(self._secret, role, params), timeout_s=ANSWER_S)
         except BaseException:
             sock.close()
             raise

@@ -59,6 +59,13 @@ class AllocatorSaid:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentThere:
+    """Somebody listens at this address: the handshake has begun. AgentUp or AgentDown follows, within ANSWER_S."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class AgentUp:
     """The session connection to this agent is open and authenticated."""
 
@@ -129,6 +136,7 @@ Event = (
     | AllocatorUp
     | AllocatorDown
     | AllocatorSaid
+    | AgentThere
     | AgentUp
     | AgentDown
     | AgentSaid

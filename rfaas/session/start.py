@@ -37,6 +37,11 @@ from rfaas_transport.messages import Message
 
 VERSION: Final = 1
 RESUME_BYTES: Final = 64 << 10  # of leases in one message, half of what a packet takes
+PATIENCE_S: Final = 120.0
+"""For a session process that lives and has not answered: a cold interpreter on a busy shared file system takes long.
+
+One that dies is known at once; what waits for it has time-outs of its own (`acquire_timeout_s`).
+"""
 STARTS: Final = 10  # that somebody kills before they serve; each says nothing against the next
 _AGAIN_S: Final = 0.02  # between tries while another session process is on its way out
 _STATUS_BYTES: Final = 4096

@@ -113,6 +113,7 @@ class Agent:
     trouble: str = "no answer"  # why it is not up, for people
     silent: bool = False  # while not up: its host acknowledges nothing
     give_up_at_s: float = 0.0  # while not up
+    there: bool = False  # while not up: it has the connection, and is to prove itself
     beating: bool = False  # a heartbeat timer runs
     unanswered_since_s: float | None = None  # the oldest heartbeat that was not acknowledged
 

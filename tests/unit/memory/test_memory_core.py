@@ -19,7 +19,7 @@ from rfaas.client.events import (
     Verdict,
 )
 from rfaas.memory import events as on
-from rfaas.memory.core import JOIN_PATIENCE_S, REDIAL_WAIT_S, MemoryCore, Stage
+from rfaas.memory.core import REDIAL_WAIT_S, MemoryCore, Stage
 from rfaas_transport.errors import ReasonCode
 
 
@@ -76,9 +76,6 @@ def test_it_joins_wants_one_region_and_uses_the_channel_that_comes():
 
 def test_without_a_session_process_it_fails_with_that_error():
     region = Region()
-    assert region.step(SessionFailed(rfaas.AllocatorUnavailable("not in time"))) == []
-    assert region.pass_time(1.0) == [on.Join()]
-    region.now_s += JOIN_PATIENCE_S
     region.step(SessionFailed(rfaas.AllocatorUnavailable("nobody")))
     assert isinstance(region.error(), rfaas.AllocatorUnavailable)
     assert region.core.stage is Stage.LOST

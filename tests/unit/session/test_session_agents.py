@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from rfaas.control.messages import ReleaseLease
 from rfaas.session.events import (
     AgentDown,
+    AgentThere,
     CloseAgent,
     DataDown,
     DataUp,
@@ -89,6 +90,27 @@ def test_an_agent_not_reached_again_is_lost_within_two_seconds(h, channel):
     assert "no route" in messages[0]["hint"]
 
 
+def test_an_agent_that_took_the_connection_is_waited_for(h, channel):
+    h.step(AgentDown(AGENT, "reset"))
+    h.step(AgentThere(AGENT))
+    h.advance(9)
+    assert h.said() == []
+    h.agent_up()
+    assert [m["lease"] for m in to_agent(h.take(), "attach")] == [lease(1)]
+    h.advance(5)
+    assert h.said() == []
+
+
+def test_an_agent_that_took_the_connection_and_then_fails_is_lost_at_once(h, channel):
+    h.step(AgentDown(AGENT, "reset"))
+    h.step(AgentThere(AGENT))
+    h.advance(9)
+    h.step(AgentDown(AGENT, "the handshake took too long"))
+    messages = h.said()
+    assert [(m["m"], m["reason_code"]) for m in messages] == [("lost", 16), ("ended", 16)]
+    assert "took too long" in messages[0]["hint"]
+
+
 def test_a_node_that_falls_silent_is_lost_at_the_first_try_that_meets_silence_too(h, channel):
     h.step(AgentDown(AGENT, "timed out", silent=True))
     assert h.take() == [DialAgent(AGENT)]
@@ -161,6 +183,7 @@ ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("grant"), st.integers(1, 4)),
         st.tuples(st.just("up"), st.just(0)),
+        st.tuples(st.just("there"), st.just(0)),
         st.tuples(st.just("down"), st.booleans()),
         st.tuples(st.just("worker"), st.tuples(st.integers(1, 4), st.integers(1, 3))),
         st.tuples(st.just("data"), st.booleans()),
@@ -205,6 +228,8 @@ def perform(h, answered, action, value):
             h.grant(value)
         case "up":
             h.agent_up()
+        case "there":
+            h.step(AgentThere(AGENT))
         case "down":
             h.step(AgentDown(AGENT, "why", refused=value))
         case "worker" if up:

@@ -56,12 +56,24 @@ def test_a_client_before_the_first_link_waits_and_is_then_welcomed():
 
 def test_a_client_is_rejected_with_the_trouble_when_no_link_comes():
     h = Harness()
-    h.step(AllocatorDown("nobody there", "version-mismatch"))
+    h.step(AllocatorDown("it may be restarting"))
     h.join()
+    h.step(AllocatorDown("it may be restarting"))
     h.advance(2)
+    assert h.take() == []
+    h.step(AllocatorDown("nobody there", "version-mismatch"))
     effects = h.take()
     assert ToClient(1, {"m": "reject", "code": "version-mismatch", "hint": "nobody there"}) in effects
     assert DropClient(1) in effects
+
+
+def test_no_clock_rejects_a_client_while_a_slow_allocator_may_answer():
+    h = Harness()
+    h.join()
+    h.advance(60)
+    assert h.take() == []
+    h.link()
+    assert [m["m"] for m in h.said()] == ["welcome"]
 
 
 def test_a_client_joins_while_a_link_that_once_was_is_broken(h):
