@@ -11,7 +11,7 @@ sockets join processes of one user that start each other; nothing of a client is
 | template to agent | exited | worker u, pid, exit_status, signal, leftovers u, cpu_ns u, hint (if it never ran) | |
 | agent to worker | channel | channel, page_slot, lease_seq, epoch, lease, holder, medium, hot_for_s, key | connection |
 | agent to worker | drain | kill_at_s (CLOCK_BOOTTIME; nil: not known) | |
-| worker to agent | closed | channel u64 | |
+| worker to agent | closed | channel u64, violated bool (absent: false; docs/spec/007-verbs.md section 5) | |
 | worker to agent | deadlines | | |
 | worker to agent | printed | channel u64, call_id u64: of the call that is over, all it printed is in the pipes | |
 
@@ -52,6 +52,11 @@ def pack(message: Message) -> bytes:
     """Encode one message."""
     packet: bytes = msgpack.packb(message)
     return packet
+
+
+def closed(channel: int, *, violated: bool = False) -> Message:
+    """Tell the agent that a channel ended; `violated`: its client asked our device for what it has no key for."""
+    return {"m": "closed", "channel": channel, **({"violated": True} if violated else {})}
 
 
 def send(control: socket.socket, message: Message, descriptors: tuple[int, ...] = ()) -> None:

@@ -150,11 +150,11 @@ class MemoryServer:
         self._poller.remove(connection.descriptor)
         del self._connections[connection.descriptor]
         connection.channel.close()
-        self._tell_closed(connection.number)
+        self._tell_closed(connection.number, violated=connection.channel.violated)
 
-    def _tell_closed(self, channel: int) -> None:
+    def _tell_closed(self, channel: int, *, violated: bool = False) -> None:
         with contextlib.suppress(OSError):  # gone; reading tells
-            control.send(self._agent, {"m": "closed", "channel": channel})
+            control.send(self._agent, control.closed(channel, violated=violated))
 
 
 def main(arguments: list[str]) -> int:

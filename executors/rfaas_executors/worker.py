@@ -586,8 +586,7 @@ class Worker:
         self._poller.remove(descriptor)
         del self._connections[descriptor]
         connection.channel.close()
-        violated = connection.channel.violated
-        self._line.tell({"m": "closed", "channel": connection.number, **({"violated": True} if violated else {})})
+        self._line.tell(control.closed(connection.number, violated=connection.channel.violated))
 
     # --- the end --------------------------------------------------------------------------------
 

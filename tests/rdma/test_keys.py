@@ -11,6 +11,7 @@ import pytest
 import rfaas
 from rfaas_transport import verbs
 from rfaas_transport._core import Channel
+from rfaas_transport.errors import ReasonCode
 from support.media import read_exactly
 from support.verbs_messages import MESSAGE_BYTES, address_message, address_of
 from support.waiting import wait_until
@@ -69,6 +70,19 @@ def falsifier(monkeypatch):
 def events(folder, name):
     lines = [line for path in folder.iterdir() for line in path.read_text().splitlines()]
     return [event for event in map(json.loads, lines) if event["ev"] == name]
+
+
+def test_a_wrong_key_for_lent_memory_ends_the_lease_and_is_counted(falsifier, tmp_path, monkeypatch):
+    folder = tmp_path / "events"
+    monkeypatch.setenv("RFAAS_EVENT_LOG", str(folder))
+    with rfaas.RemoteMemory("1MiB", allocator="embedded", transport="verbs", acquire_timeout_s=TIMEOUT_S) as memory:
+        with pytest.raises(rfaas.MemoryLost) as lost:
+            wait_until(lambda: memory.write(0, b"x") is None, TIMEOUT_S, "the loss")
+        [violation] = wait_until(lambda: events(folder, "key_violation"), TIMEOUT_S)
+        assert violation["count"] == 1
+        wait_until(lambda: violation["lease"] in [event["lease"] for event in events(folder, "free")], TIMEOUT_S)
+    print(f"told: {lost.value}")
+    assert lost.value.reason_code is ReasonCode.KEY_VIOLATION
 
 
 def test_a_wrong_key_ends_the_lease_and_is_counted(falsifier, tmp_path, monkeypatch):
