@@ -159,6 +159,7 @@ def next_frame(channel):
     raise AssertionError("no frame in 20 s")
 
 
+@pytest.mark.figures
 @pytest.mark.timeout(timeout_s())
 def test_more_calls_and_results_than_sixteen_bits_count_go_over_one_connection():
     """In bursts: a processor that is taken away, of an emulated guest's, delays one of them and not each call."""
@@ -188,6 +189,7 @@ def test_a_side_that_only_sends_goes_on_for_ever():
             assert receive_while_flushing(right, left).in_size == len(payload)
 
 
+@pytest.mark.figures
 def test_a_killed_peer_is_noticed_at_once():
     ours, theirs = socket.socketpair()
     program = (
@@ -205,6 +207,7 @@ def test_a_killed_peer_is_noticed_at_once():
             start_s = time.monotonic()
             frames, error = drain(channel)
             took_s = time.monotonic() - start_s
+            print(f"killed peer: told of in {took_s:.3f} s (goal {ANSWER_S:g} s; asserted at {ANSWER_S * TIMES:g} s)")
             assert frames == []
             assert isinstance(error, ChannelBroken)
             assert took_s < ANSWER_S * TIMES
@@ -213,6 +216,8 @@ def test_a_killed_peer_is_noticed_at_once():
         child.wait()
 
 
+@pytest.mark.figures
+@pytest.mark.timeout(timeout_s())
 def test_many_connects_leave_nothing_behind():
     before = kernel_objects()
     for _ in range(CONNECTS):
@@ -222,4 +227,6 @@ def test_many_connects_leave_nothing_behind():
             frames, error = drain(right)
             assert [frame.call_id for frame in frames] == [1]
             assert isinstance(error, ChannelClosed)
-    assert kernel_objects() == before
+    after = kernel_objects()
+    print(f"{CONNECTS} connections, both ends here: held before {before}, afterwards {after}")
+    assert after == before

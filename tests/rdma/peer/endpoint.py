@@ -77,7 +77,7 @@ class Broken(Exception):
 
 
 class Endpoint:
-    def __init__(self, sock: socket.socket, port: Port, rkey_xor: int = 0, reads: int = 0):
+    def __init__(self, sock: socket.socket, port: Port, rkey_xor: int = 0, reads: int = 0, receives: int = RECEIVES):
         self._socket, self._port = sock, port
         sock.setblocking(False)
         self._domain = PD(port.context)
@@ -93,7 +93,7 @@ class Endpoint:
         self._pair.to_init(attributes)
         # pyverbs wants a piece of memory with each receive; a write with immediate data leaves it alone
         self._receive = RecvWR(num_sge=1, sg=[SGE(self._ring.buf, 8, self._ring.lkey)])
-        self._allow(RECEIVES)
+        self._allow(receives)
         self._packet_sequence = secrets.randbits(24)
         self.peer: Address | None = None
         self.is_open = self.peer_ended = self._says_end = self._said_end = self._socket_ended = False

@@ -161,10 +161,10 @@ class Server:
     def on_bridge_is_open(self, _: list[socket.socket], number: int) -> bool:
         return any(bridge.number == number and bridge.endpoint.is_open for bridge in self._bridges)
 
-    def on_open(self, sockets: list[socket.socket], rkey_xor: int, reads: int) -> int:
+    def on_open(self, sockets: list[socket.socket], **what: int) -> int:
         number = max(self._ends, default=0) + 1
         self._taken.pop(number, None)
-        self._ends[number] = Endpoint(sockets[0], self._port, rkey_xor, reads)
+        self._ends[number] = Endpoint(sockets[0], self._port, **what)
         return number
 
     def on_bridges(self, _: list[socket.socket]) -> int:

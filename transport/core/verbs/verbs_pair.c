@@ -20,11 +20,11 @@ enum {
     RECEIVES_AT_ONCE = 64,
     /* InfiniBand's time-out 18 is 1.07 s (4.096 us * 2^18), of which devices wait up to four: a fabric may be away for some
      * seconds, as over TCP, and a dead peer is known by its socket anyway. Receives are always posted in time, so a receiver
-     * that is not ready is waited for (7: always). */
+     * that is not ready breaks the specification; ours, were it ever so, has six pauses of 164 ms. */
     ACKNOWLEDGE_TIMEOUT = 18,
     RETRIES = 6, /* not 7: soft-RoCE takes that for "always" too, and would never give up */
-    RECEIVER_RETRIES = 7,
-    RECEIVER_PAUSE = 12,
+    RECEIVER_RETRIES = 6, /* 7: for ever */
+    RECEIVER_PAUSE = 28,
     HOPS_MAX = 64,
 };
 
@@ -80,12 +80,17 @@ const char *rfaas_verbs_pair_why(const rfaas_verbs_link *link)
                  link->port.port, ibv_get_device_name(link->port.context->device));
     else if (rfaas_verbs_pair_violated((rfaas_verbs_link *)link))
         snprintf(text, sizeof link->why, "the peer asked the RDMA device for memory that no key of its opens");
+    else if (ended_by == IBV_EVENT_DEVICE_FATAL + 1)
+        snprintf(text, sizeof link->why, "the RDMA device %.40s failed or was removed (rfaas devices lists those that are there)",
+                 ibv_get_device_name(link->port.context->device));
     else if (ended_by != 0)
         snprintf(text, sizeof link->why, "the RDMA device says: %s", ibv_event_type_str((enum ibv_event_type)(ended_by - 1)));
     else if (link->error != 0)
         snprintf(text, sizeof link->why, "%s failed: %s", link->doing, strerror(link->error));
     else if (sent == IBV_WC_RETRY_EXC_ERR)
         snprintf(text, sizeof link->why, "the peer's RDMA device does not answer (%s)", ibv_wc_status_str(sent));
+    else if (sent == IBV_WC_RNR_RETRY_EXC_ERR)
+        snprintf(text, sizeof link->why, "the peer posts no RDMA receives, which it must (%s)", ibv_wc_status_str(sent));
     else if (sent == 0 && received == IBV_WC_WR_FLUSH_ERR)
         snprintf(text, sizeof link->why, "the RDMA connection failed: the peer wrote where it may not, or the queue pair was ended");
     else
