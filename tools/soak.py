@@ -2,8 +2,8 @@
 
 usage: python tools/soak.py [--table | --check] [PART...]     e.g. T01; default: every part not done at this commit
 
-A part is the files tests/faults/test_tNN_*.py, or one test that needs an RDMA device (RDMA-CALLS and so on), which runs
-in the guest of tests/rdma/rig where this machine has none. Its result is a line of benchmarks/soak/results.jsonl,
+A part is the files tests/faults/test_tNN_*.py, or tests that need an RDMA device (RDMA-CALLS and so on), which run
+in a guest of tests/rdma/rig where this machine has none. Its result is a line of benchmarks/soak/results.jsonl,
 from which the tables in benchmarks/soak/README.md are made; --table makes them again, --check says whether they are
 those. Both are committed. What is interrupted is not written and runs again; a part named on the command line always
 runs. Each part is bounded in time.
@@ -29,7 +29,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = ROOT / "tests" / "faults"
 RDMA_RING = ROOT / "tests" / "rdma" / "rig" / "ring"
-RDMA_TESTS = {"RDMA-CALLS": "sixteen_bits or one_after_the_other", "RDMA-CONNECTS": "many_connects", "RDMA-KEYS": "t50"}
+RDMA_PARTS = {  # arguments of that ring
+    "RDMA-CALLS": ["-k", "sixteen_bits or one_after_the_other"],
+    "RDMA-CONNECTS": ["-k", "many_connects"],
+    "RDMA-KEYS": ["-k", "t50"],
+    "RDMA-TWO-HOSTS": ["two-hosts"],
+}
 RESULTS = ROOT / "benchmarks" / "soak" / "results.jsonl"
 TABLES = RESULTS.with_name("README.md")
 LOGS = ROOT / "out" / "soak"
@@ -73,7 +78,7 @@ def find_parts() -> dict[str, list[str]]:
         files.setdefault(path.name[5:8].upper(), []).append(str(path.relative_to(ROOT)))
     parts = {part: [sys.executable, "-m", "pytest", *named] for part, named in files.items()}
     if RDMA_RING.exists():
-        parts |= {part: [str(RDMA_RING), "-k", test] for part, test in RDMA_TESTS.items()}
+        parts |= {part: [str(RDMA_RING), *arguments] for part, arguments in RDMA_PARTS.items()}
     return parts
 
 
