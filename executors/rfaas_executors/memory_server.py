@@ -149,12 +149,13 @@ class MemoryServer:
     def _drop(self, connection: _Connection) -> None:
         self._poller.remove(connection.descriptor)
         del self._connections[connection.descriptor]
+        violated = connection.channel.violated
         connection.channel.close()
-        self._tell_closed(connection.number)
+        self._tell_closed(connection.number, violated=violated)
 
-    def _tell_closed(self, channel: int) -> None:
+    def _tell_closed(self, channel: int, *, violated: bool = False) -> None:
         with contextlib.suppress(OSError):  # gone; reading tells
-            control.send(self._agent, {"m": "closed", "channel": channel})
+            control.send(self._agent, {"m": "closed", "channel": channel, **({"violated": True} if violated else {})})
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""A client that asks a worker's device for memory without its key: a real worker, agent and lease."""
+"""A client that asks a worker's or a memory server's device for memory without its key: real processes and leases."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ TIMEOUT_S = 120.0
 
 
 class Falsifier:
-    """Between a worker and this program while they set up: of the first connection it changes the worker's key."""
+    """Between this program and who serves it while they set up: of the first connection it changes the server's key."""
 
     def __init__(self):
         self._threads, self._sockets = [], []
@@ -71,11 +71,24 @@ def events(folder, name):
     return [event for event in map(json.loads, lines) if event["ev"] == name]
 
 
+def is_counted_and_over(folder):
+    [violation] = wait_until(lambda: events(folder, "key_violation"), TIMEOUT_S)
+    assert violation["count"] == 1
+    return wait_until(lambda: violation["lease"] in [event["lease"] for event in events(folder, "free")], TIMEOUT_S)
+
+
 def test_a_wrong_key_ends_the_lease_and_is_counted(falsifier, tmp_path, monkeypatch):
     folder = tmp_path / "events"
     monkeypatch.setenv("RFAAS_EVENT_LOG", str(folder))
     with rfaas.Executor(1, allocator="embedded", transport="verbs") as executor:
         assert executor.submit(pow, 2, 10).result(TIMEOUT_S) == 1024  # over another connection
-        [violation] = wait_until(lambda: events(folder, "key_violation"), TIMEOUT_S)
-        assert violation["count"] == 1
-        wait_until(lambda: violation["lease"] in [event["lease"] for event in events(folder, "free")], TIMEOUT_S)
+        assert is_counted_and_over(folder)
+
+
+def test_a_wrong_key_ends_a_lease_of_memory_likewise(falsifier, tmp_path, monkeypatch):
+    folder = tmp_path / "events"
+    monkeypatch.setenv("RFAAS_EVENT_LOG", str(folder))
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(rfaas.MemoryLost, rfaas.ConfigError):  # it is told before, or after
+            stack.enter_context(rfaas.RemoteMemory("1MiB", allocator="embedded", transport="verbs"))
+        assert is_counted_and_over(folder)
