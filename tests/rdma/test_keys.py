@@ -1,4 +1,4 @@
-"""A client that asks a worker's device for memory without its key: a real worker, agent and lease."""
+"""A client that asks a worker's or a memory server's device for memory without its key: real processes and leases."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ TIMEOUT_S = 120.0
 
 
 class Falsifier:
-    """Between a worker and this program while they set up: of the first connection it changes the worker's key."""
+    """Between this program and who serves it while they set up: of the first connection it changes the server's key."""
 
     def __init__(self):
         self._threads, self._sockets = [], []
@@ -72,17 +72,22 @@ def events(folder, name):
     return [event for event in map(json.loads, lines) if event["ev"] == name]
 
 
+def is_counted_and_over(folder):
+    [violation] = wait_until(lambda: events(folder, "key_violation"), TIMEOUT_S)
+    assert violation["count"] == 1
+    return wait_until(lambda: violation["lease"] in [event["lease"] for event in events(folder, "free")], TIMEOUT_S)
+
+
 def test_a_wrong_key_for_lent_memory_ends_the_lease_and_is_counted(falsifier, tmp_path, monkeypatch):
     folder = tmp_path / "events"
     monkeypatch.setenv("RFAAS_EVENT_LOG", str(folder))
-    with rfaas.RemoteMemory("1MiB", allocator="embedded", transport="verbs", acquire_timeout_s=TIMEOUT_S) as memory:
-        with pytest.raises(rfaas.MemoryLost) as lost:
-            wait_until(lambda: memory.write(0, b"x") is None, TIMEOUT_S, "the loss")
-        [violation] = wait_until(lambda: events(folder, "key_violation"), TIMEOUT_S)
-        assert violation["count"] == 1
-        wait_until(lambda: violation["lease"] in [event["lease"] for event in events(folder, "free")], TIMEOUT_S)
+    with pytest.raises(rfaas.MemoryLost) as lost, contextlib.ExitStack() as stack:  # by the constructor, or after it
+        memory = rfaas.RemoteMemory("1MiB", allocator="embedded", transport="verbs", acquire_timeout_s=TIMEOUT_S)
+        stack.enter_context(memory)
+        wait_until(lambda: memory.write(0, b"x") is None, TIMEOUT_S, "the loss")
     print(f"told: {lost.value}")
     assert lost.value.reason_code is ReasonCode.KEY_VIOLATION
+    assert is_counted_and_over(folder)
 
 
 def test_a_wrong_key_ends_the_lease_and_is_counted(falsifier, tmp_path, monkeypatch):
@@ -90,6 +95,4 @@ def test_a_wrong_key_ends_the_lease_and_is_counted(falsifier, tmp_path, monkeypa
     monkeypatch.setenv("RFAAS_EVENT_LOG", str(folder))
     with rfaas.Executor(1, allocator="embedded", transport="verbs") as executor:
         assert executor.submit(pow, 2, 10).result(TIMEOUT_S) == 1024  # over another connection
-        [violation] = wait_until(lambda: events(folder, "key_violation"), TIMEOUT_S)
-        assert violation["count"] == 1
-        wait_until(lambda: violation["lease"] in [event["lease"] for event in events(folder, "free")], TIMEOUT_S)
+        assert is_counted_and_over(folder)
