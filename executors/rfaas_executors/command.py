@@ -183,6 +183,7 @@ def _config(options: argparse.Namespace, name: _Name, address: str, settings: Se
         grace_s=options.grace_s,
         submit_time_s=options.submit_time,
         incarnation=name.incarnation,
+        shared_by=os.getuid() if options.shared else None,
     )
     encrypted_only = settings.value("agent.transport_security") == "encrypt"
     if encrypted_only:
