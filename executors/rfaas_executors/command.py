@@ -184,6 +184,7 @@ def _config(options: argparse.Namespace, name: _Name, address: str, settings: Se
         submit_time_s=options.submit_time,
         incarnation=name.incarnation,
         shared_by=os.getuid() if options.shared else None,
+        outside_jobs=options.slice_key.startswith("site:"),
     )
     encrypted_only = settings.value("agent.transport_security") == "encrypt"
     if encrypted_only:

@@ -131,7 +131,7 @@ def harvest_command(state_dir: Path, settings: str) -> None:
             listener = None
             if given.get("hooks_socket"):
                 heard_uids = {0, plan.slurm_uid}
-                listener = HookListener(given["hooks_socket"], heard_uids, lambda _packet: harvester.look_now())
+                listener = HookListener(given["hooks_socket"], heard_uids, harvester.hear)
                 listener.open()
             try:
                 await harvester.run()

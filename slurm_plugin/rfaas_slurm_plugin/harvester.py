@@ -21,6 +21,7 @@ from rfaas.control.hosts import HostList
 from rfaas.control.messages import Host, JobEnded, JobEnding, JobRef
 from rfaas_slurm_plugin import job
 from rfaas_slurm_plugin.backoff import Backoff
+from rfaas_slurm_plugin.hook_listener import HookPacket
 from rfaas_slurm_plugin.policy import HarvestPolicy, History, Submit, overdue, plan
 from rfaas_slurm_plugin.slices import News, SliceBook
 from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, ViewSource
@@ -47,8 +48,9 @@ class Offers(Protocol):
         ending: Sequence[JobEnding] = (),
         trusted_for_s: float | None = None,
         hosts: HostList | None = None,
+        given_nodes: Sequence[str] = (),
     ) -> int:
-        """Tell which jobs ended, which are alive and which hosts there are.
+        """Tell which jobs ended, which are alive, which hosts there are, and which nodes a job is about to start on.
 
         Raises:
             AllocatorUnavailable: nobody answers: say it again later.
@@ -83,6 +85,7 @@ class Harvester:
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _asked: asyncio.Event = field(default_factory=asyncio.Event)  # to look at Slurm now
     _eager_looks: int = 0
+    _warnings: set[asyncio.Future[None]] = field(default_factory=set)
     _book: SliceBook = field(init=False)
     _backoff: Backoff = field(init=False)
 
@@ -132,10 +135,20 @@ class Harvester:
         self._stopping.set()
         self._asked.set()
 
-    def look_now(self) -> None:
-        """Begin a cycle at once: Slurm has given nodes away, or got some back."""
+    def hear(self, packet: HookPacket) -> None:
+        """One of slurmctld's hooks spoke: begin a cycle at once, and pass on which nodes a job is about to start on."""
         self._eager_looks = EAGER_LOOKS
         self._asked.set()
+        if packet.verb == "warn" and packet.nodes:
+            warning = asyncio.ensure_future(self._warn(packet.nodes))
+            self._warnings.add(warning)
+            warning.add_done_callback(self._warnings.discard)
+
+    async def _warn(self, nodes: Sequence[str]) -> None:
+        try:
+            await self.offers.report(given_nodes=nodes)
+        except AllocatorUnavailable as error:  # the nodes' own Prologs evict all the same
+            log.warning("allocator unavailable, not told of nodes=%d error=%s", len(nodes), error)
 
     async def _pause(self, seconds: float) -> None:
         """Until the next cycle is due, or somebody asks for it."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from rfaas_slurm_plugin import hostlist
 from rfaas_transport.errors import ConfigError
 
 PROTOCOL: Final = "rfaas-hook/1"
@@ -38,6 +39,14 @@ class HookPacket:
 
     verb: str
     fields: Mapping[str, str]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that it names; empty if it names none, or not as Slurm does."""
+        try:
+            return hostlist.expand(self.fields.get("nodes", ""))
+        except ValueError:
+            return ()
 
 
 def parse(packet: bytes) -> HookPacket:

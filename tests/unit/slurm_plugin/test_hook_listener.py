@@ -54,7 +54,12 @@ def test_what_slurmctlds_hooks_say_is_heard(kind, tmp_path):
     assert answers == [b"rfaas-hook/1 done"] * 2
     fields = {"job": "7", "uid": "1000", "nodes": "n[1-3,7]", "partition": "rigid"}
     assert heard == [HookPacket("warn", fields), HookPacket("free", {"job": "7"})]
+    assert [packet.nodes for packet in heard] == [("n1", "n2", "n3", "n7"), ()]
     assert not (tmp_path / "hooks.sock").exists()
+
+
+def test_nodes_that_are_no_hostlist_are_none():
+    assert HookPacket("warn", {"nodes": "n[3-1]"}).nodes == HookPacket("warn", {"nodes": "n[1"}).nodes == ()
 
 
 def test_nobody_else_is_heard():
