@@ -134,7 +134,8 @@ _Noreturn static void run(const rfaas_lender *lender, const int *groups, int n_g
     if (!failed) {
         const char *argv[] = {lender->command, "share",   "--here", "--log",   "--cores", cores,
                               "--memory",      memory,    "--grace", grace,    NULL};
-        execvpe(lender->command, (char *const *)argv, lender->environ_);
+        environ = (char **)lender->environ_; /* before: it is the job's PATH that counts */
+        execvp(lender->command, (char *const *)argv);
     }
     int why = errno;
     ssize_t written = write(SAY_FD, &why, sizeof why);
