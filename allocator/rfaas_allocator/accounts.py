@@ -57,6 +57,7 @@ class AccountBook:
             cores=terms.cores,
             memory_bytes=terms.memory_bytes,
             start_unix_s=self._unix_s(),
+            shared_by=offer.shared_by,
         )
         self._open[terms.lease_id] = account
         self._persist(AccountIs(account))
@@ -86,11 +87,13 @@ class AccountBook:
 
 
 def priced(account: Account, prices: Prices) -> Account:
-    """The account with what it costs: cores and memory for the time allocated, and the payload both ways."""
+    """The account with what it costs: cores and memory for the time allocated, and the payload both ways.
+
+    What a job shared is its owner's credit, for the same cores, memory and time.
+    """
     allocated_s = account.usage.allocated_ns / 1e9
-    cost = prices.cost(
-        core_s=allocated_s * account.cores,
-        gib_s=allocated_s * account.memory_bytes / GIB,
-        payload_bytes=account.usage.bytes_in + account.usage.bytes_out,
-    )
-    return replace(account, cost=cost, currency=prices.currency)
+    core_s, gib_s = allocated_s * account.cores, allocated_s * account.memory_bytes / GIB
+    payload_bytes = account.usage.bytes_in + account.usage.bytes_out
+    cost = prices.cost(core_s=core_s, gib_s=gib_s, payload_bytes=payload_bytes)
+    credit = 0.0 if account.shared_by is None else prices.share_credit(core_s=core_s, gib_s=gib_s)
+    return replace(account, cost=cost, credit=credit, currency=prices.currency)

@@ -54,6 +54,9 @@ class JobDesk:
         if report.hosts:
             hosts = tuple(replace(host, source="slurm") for host in report.hosts)
             self._ledger.name_hosts(HostsAre("slurm", HostList(hosts, report.hosts_complete)))
+        for entry in self._inventory.slices.values():
+            if entry.slice.outside_jobs and entry.slice.node in report.given_nodes and entry.link and not entry.ending:
+                self._doom(entry, ReasonCode.SLURM_PREEMPT)
         ending = _by_job_id(report.ending)
         ended = _by_job_id(report.ended)
         alive = None if report.alive is None else _by_job_id(report.alive)

@@ -86,16 +86,25 @@ def _left(limit: int | None, used: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What is charged, in `currency`: for a core held one second, a GiB held one second, a byte of payload."""
+    """What is charged, in `currency`: for a core held one second, a GiB held one second, a byte of payload.
+
+    `share_credit_per_core_h`, `share_credit_per_gib_h`: what the owner of a job gets for what it shared, by the hour.
+    """
 
     core_s: float = 0.0
     gib_s: float = 0.0
     byte: float = 0.0
+    share_credit_per_core_h: float = 0.0
+    share_credit_per_gib_h: float = 0.0
     currency: str = ""
 
     def cost(self, *, core_s: float, gib_s: float, payload_bytes: int) -> float:
         """The sum for so many core-seconds, GiB-seconds and bytes."""
         return self.core_s * core_s + self.gib_s * gib_s + self.byte * payload_bytes
+
+    def share_credit(self, *, core_s: float, gib_s: float) -> float:
+        """What is owed for so many core-seconds and GiB-seconds of a job that shared them."""
+        return (self.share_credit_per_core_h * core_s + self.share_credit_per_gib_h * gib_s) / 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +145,7 @@ class Policy:
         """Read the section `[policy]` of a configuration.
 
         Keys: `quota` (a table of cores, memory, workers, leases), `quotas` (such a table for each user, by name or
-        uid), `prices` (a table of core_s, gib_s, byte, currency), `inventory` (a path).
+        uid), `prices` (a table of the names of `Prices`), `inventory` (a path).
 
         Raises:
             ConfigError: an unknown key, an unknown user, or a value that is no limit or price.
@@ -227,7 +236,7 @@ def _uid(user: str | int) -> int:
 def _prices(section: Any) -> Prices:  # noqa: ANN401
     _known("prices", section, tuple(one.name for one in fields(Prices)))
     amounts = {}
-    for name in ("core_s", "gib_s", "byte"):
+    for name in (one.name for one in fields(Prices) if one.name != "currency"):
         try:
             amounts[name] = float(section.get(name, 0.0))
         except (TypeError, ValueError):

@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--allocator", metavar="HOST:PORT", help="where it is, if --state-dir holds no more than its credentials")
     add("--abandoned-after-s", type=float, default=60.0, help="leave after so long without allocator and lease")
     add("--say", choices=("text", "json"), help="print on standard output how it goes")
+    add("--shared", action="store_true", help="of a job that its owner shares: one agent a job and node")
     add("--from-slurm", action="store_true", help="take job, node and end from Slurm's variables")
     return parser
 
@@ -102,7 +103,8 @@ async def _serve(options: argparse.Namespace) -> int:
     where_is = _finder(options, secret)
     name = _Name.of(options, secret)
     # Before the sweep, which would kill the workers of one that lives.
-    claimed = by_hand.claim(name.slice_id, options.label) if options.by_hand or options.local else None
+    only_one = options.by_hand or options.local or options.shared
+    claimed = by_hand.claim(name.slice_id, options.label) if only_one else None
     clean = await asyncio.to_thread(sweep, name.slice_id)
     host = _listen_host(options, where_is)
     listener, address = listen_at(host, options.port_range) if host else listen_here()
@@ -122,7 +124,7 @@ async def _serve(options: argparse.Namespace) -> int:
         options=socket_options(settings),
     )
     log.info("agent serves node=%s cores=%d address=%s", name.node, options.cores, address)
-    status = await run_until_reclaimed(agent)
+    status = await run_until_reclaimed(agent, shared=options.shared)
     if words is not None:
         words.left()
     if claimed is not None:
@@ -153,7 +155,8 @@ class _Name:
 
     def spoken(self, options: argparse.Namespace) -> str:
         """As `rfaas status` shows it."""
-        source = f"job {self.job_id}" if self.job_id else "by hand" if options.by_hand else "local"
+        job = f"{'shared by ' if options.shared else ''}job {self.job_id}" if self.job_id else ""
+        source = job or ("by hand" if options.by_hand else "local")
         return f"{source} on {self.node}"
 
 
@@ -180,6 +183,8 @@ def _config(options: argparse.Namespace, name: _Name, address: str, settings: Se
         grace_s=options.grace_s,
         submit_time_s=options.submit_time,
         incarnation=name.incarnation,
+        shared_by=os.getuid() if options.shared else None,
+        outside_jobs=options.slice_key.startswith("site:"),
     )
     encrypted_only = settings.value("agent.transport_security") == "encrypt"
     if encrypted_only:
@@ -262,14 +267,14 @@ def _about(offered: Slice) -> dict[str, object]:
     }
 
 
-async def run_until_reclaimed(agent: Agent) -> int:
+async def run_until_reclaimed(agent: Agent, *, shared: bool = False) -> int:
     """Run an agent as this process's one purpose: SIGTERM and SIGINT begin the reclaim, a second one ends the drain.
 
     Not within a job of Slurm's: slurmctld and srun may both pass on one and the same wish, and who can't wait there
     has SIGKILL, after the grace that was promised.
     """
     from_slurm = bool(agent.core.config.slice.job_id)
-    reason = ReasonCode.SLURM_PREEMPT if from_slurm else ReasonCode.OWNER_RELEASE
+    reason = ReasonCode.SLURM_PREEMPT if from_slurm and not shared else ReasonCode.OWNER_RELEASE
     repeated = from_slurm or "SLURM_JOB_ID" in os.environ  # started by hand in somebody's step, too
 
     def asked() -> None:

@@ -51,6 +51,8 @@ PARSABLE: Final = {
     "BytesOut": "bytes_out",
     "Cost": "cost",
     "Currency": "currency",
+    "SharedBy": "shared_by",
+    "Credit": "credit",
 }
 """Columns of `-p`: sacct's own names where they mean the same, all times in seconds, memory-time in GiB-seconds."""
 
@@ -72,6 +74,7 @@ def accounting(
     \b
     CORE_S  cores x seconds held        RUNNING_S  seconds of workers in calls
     GIB_S   memory x seconds held       CPU_S      CPU seconds as the kernel counts
+    What jobs shared (rfaas share) is told below, with the credit of their owners.
     """
     if as_json + as_csv + parsable > 1:
         raise click.UsageError("give one of --json, --csv and --parsable")
@@ -152,6 +155,8 @@ def _row(account: Account) -> dict[str, Any]:
         "bytes_out": usage.bytes_out,
         "cost": account.cost,
         "currency": account.currency,
+        "shared_by": "" if account.shared_by is None else _user_name(account.shared_by),
+        "credit": account.credit,
     }
 
 
@@ -167,7 +172,19 @@ def _time_text(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s).isoformat(timespec="seconds")
 
 
-SUMMED: Final = ("core_s", "gib_s", "running_s", "hot_s", "warm_s", "cpu_s", "calls", "bytes_in", "bytes_out", "cost")
+SUMMED: Final = (
+    "core_s",
+    "gib_s",
+    "running_s",
+    "hot_s",
+    "warm_s",
+    "cpu_s",
+    "calls",
+    "bytes_in",
+    "bytes_out",
+    "cost",
+    "credit",
+)
 
 
 def _total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -216,6 +233,10 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     click.echo(f"{leases}: {core_s} core-s, {gib_s} GiB-s, {running_s} s running, {cpu_s} CPU-s", nl=False)
     currency = rows[-1]["currency"]
     click.echo(f", {total['cost']:.2f} {currency}".rstrip() if total["cost"] else "")
+    for user in sorted({row["shared_by"] for row in rows} - {""}):
+        lent = _total([row for row in rows if row["shared_by"] == user])
+        credit = f", credit {lent['credit']:.2f} {currency}".rstrip() if lent["credit"] else ""
+        click.echo(f"shared by jobs of {user}: {lent['core_s']:.1f} core-s, {lent['gib_s']:.1f} GiB-s{credit}")
 
 
 def _sums(row: dict[str, Any]) -> tuple[float, ...]:

@@ -46,6 +46,7 @@ T = TypeVar("T")
 @click.option("--cycle-s", help="Between looks at Slurm [10].")
 @click.option("--backoff-s", help="After a node was taken back [3].")
 @click.option("--time-limit-min", help="Of one slice [the partition's].")
+@click.option("--hooks-socket", help="Hear slurmctld's hooks there: /path or @name [nobody is heard].")
 @click.option("--slurmrestd", help="Read Slurm there: unix:/path, http(s)://host [commands].")
 @click.option(
     "--quota",
@@ -259,6 +260,7 @@ def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict
         "cycle_s": options["cycle_s"],
         "sbatch_options": list(options["sbatch_options"]),
         "slurmrestd": options["slurmrestd"],
+        "hooks_socket": options["hooks_socket"],
     }
     harvest = [python, "-m", "rfaas_slurm_plugin", "harvest"]
     return [*harvest, "--state-dir", str(state_dir), "--settings", json.dumps(settings)]

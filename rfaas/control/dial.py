@@ -237,6 +237,7 @@ class OffersClient(_Client):
         ending: Sequence[JobEnding] = (),
         trusted_for_s: float | None = None,
         hosts: HostList | None = None,
+        given_nodes: Sequence[str] = (),
     ) -> int:
         """Tell of ended jobs, and of all that live; durable when it returns.
 
@@ -247,12 +248,16 @@ class OffersClient(_Client):
             ending: slices that must leave their nodes; repeating one is harmless.
             trusted_for_s: seconds from now for which the allocator may grant on this picture of Slurm; None: unsaid.
             hosts: every host that Slurm could give, None if it was not read.
+            given_nodes: those that a job is about to start on.
         Returns:
             How many slices this ended.
         """
         known = hosts or HostList()
         jobs = None if alive is None else tuple(alive)
-        report = JobsReport(tuple(ended), jobs, alive_age_s, tuple(ending), trusted_for_s, known.hosts, known.complete)
+        report = JobsReport(
+            *(tuple(ended), jobs, alive_age_s, tuple(ending), trusted_for_s, known.hosts, known.complete),
+            given_nodes=tuple(given_nodes),
+        )
         request = to_pb(report)
         request.version = PROTOCOL_VERSION
         reply = await self._ask(self._stub.Report, request)

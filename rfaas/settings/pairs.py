@@ -43,7 +43,10 @@ def _word(value: Any, name: str) -> None:  # noqa: ANN401
 
 
 LIMITS: Final[Mapping[str, Check]] = {"cores": _limit, "memory": _size, "workers": _limit, "leases": _limit}
-PRICES: Final[Mapping[str, Check]] = {"core_s": _price, "gib_s": _price, "byte": _price, "currency": _word}
+PRICES: Final[Mapping[str, Check]] = {
+    **{name: _price for name in ("core_s", "gib_s", "byte", "share_credit_per_core_h", "share_credit_per_gib_h")},
+    "currency": _word,
+}
 
 
 def pairs(checks: Mapping[str, Check], example: str) -> Kind:

@@ -393,6 +393,12 @@ TABLE: Final = (
         option="--cycle-s",
     ),
     Setting(
+        *("harvest", "hooks_socket", kinds.text(), None, "Hear slurmctld's hooks there: a path, or @name."),
+        why="a site names one socket in its hooks.conf",
+        otherwise="nobody is heard",
+        option="--hooks-socket",
+    ),
+    Setting(
         *("harvest", "backoff_s", kinds.duration(), 3.0, "A node that was taken back is left alone so long."),
         why="a rigid job needs about 0.1 s to get in, its steps more",
         option="--backoff-s",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import getpass
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from rfaas.control.dial import OffersClient
 from rfaas_slurm_plugin import check, job
 from rfaas_slurm_plugin.cli_view import CliView
 from rfaas_slurm_plugin.harvester import Harvester, job_environment
+from rfaas_slurm_plugin.hook_listener import HookListener
 from rfaas_slurm_plugin.policy import HarvestPolicy
 from rfaas_slurm_plugin.rest_client import RestAddress
 from rfaas_slurm_plugin.rest_view import RestView
@@ -116,7 +118,7 @@ def harvest_command(state_dir: Path, settings: str) -> None:
             extra=tuple(given["sbatch_options"]),
         )
         async with OffersClient(address) as offers:
-            await Harvester(
+            harvester = Harvester(
                 source=source_of(given.get("slurmrestd")),
                 offers=offers,
                 policy=policy,
@@ -124,7 +126,18 @@ def harvest_command(state_dir: Path, settings: str) -> None:
                 environment=job_environment(),
                 overdue_s=plan.overdue_s,
                 cycle_s=given["cycle_s"],
-            ).run()
+                user=getpass.getuser(),
+            )
+            listener = None
+            if given.get("hooks_socket"):
+                heard_uids = {0, plan.slurm_uid}
+                listener = HookListener(given["hooks_socket"], heard_uids, harvester.hear)
+                listener.open()
+            try:
+                await harvester.run()
+            finally:
+                if listener is not None:
+                    listener.close()
 
     asyncio.run(work())
 

@@ -31,6 +31,7 @@ class SlurmPlan:
     listen: str  # address of this host that the nodes reach
     nodes: tuple[str, ...] = ()  # harvest only there; empty: all of the partition
     time_limit_min: int = 0  # of a job that asks for none, in whole minutes; 0: unlimited
+    slurm_uid: int = 0  # of SlurmUser
 
 
 def choose_partition(partitions: tuple[Partition, ...], config: ClusterConfig, name: str | None) -> Partition:
@@ -121,6 +122,7 @@ def make_plan(partition: Partition, config: ClusterConfig, node_address: str, li
         overdue_s=partition.grace_s + config.kill_wait_s + FORGOTTEN_MARGIN_S,
         listen=listen or _address_towards(node_address),
         time_limit_min=int((partition.job_time_s or 0.0) // 60),
+        slurm_uid=config.slurm_uid,
     )
 
 

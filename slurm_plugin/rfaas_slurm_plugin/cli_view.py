@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -78,6 +79,7 @@ class CliView:
             preempt_mode=pairs.get("PreemptMode", "OFF").upper(),
             kill_wait_s=kill_wait_s,
             version=pairs.get("SLURM_VERSION", ""),
+            slurm_uid=int(user[1]) if (user := re.search(r"\((\d+)\)$", pairs.get("SlurmUser", ""))) else 0,
         )
 
     async def _nodes(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ loses no call: slices live on, and the next one finds its jobs again by their co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -20,12 +21,16 @@ from rfaas.control.hosts import HostList
 from rfaas.control.messages import Host, JobEnded, JobEnding, JobRef
 from rfaas_slurm_plugin import job
 from rfaas_slurm_plugin.backoff import Backoff
+from rfaas_slurm_plugin.hook_listener import HookPacket
 from rfaas_slurm_plugin.policy import HarvestPolicy, History, Submit, overdue, plan
 from rfaas_slurm_plugin.slices import News, SliceBook
 from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, ViewSource
 from rfaas_transport.errors import AllocatorUnavailable
 
 log = logging.getLogger(__name__)
+
+EAGER_LOOKS, EAGER_S = 3, 1.0
+"""After a hook spoke Slurm is looked at so often, so soon after each other: its nodes are still COMPLETING at first."""
 
 STALE_AFTER_S = 10.0
 """A view that is overdue for so long is not trusted any more: the allocator grants nothing new on it (T07)."""
@@ -43,8 +48,9 @@ class Offers(Protocol):
         ending: Sequence[JobEnding] = (),
         trusted_for_s: float | None = None,
         hosts: HostList | None = None,
+        given_nodes: Sequence[str] = (),
     ) -> int:
-        """Tell which jobs ended, which are alive and which hosts there are.
+        """Tell which jobs ended, which are alive, which hosts there are, and which nodes a job is about to start on.
 
         Raises:
             AllocatorUnavailable: nobody answers: say it again later.
@@ -71,16 +77,20 @@ class Harvester:
     environment: Mapping[str, str]
     overdue_s: float  # grace + KillWait + 2 s
     cycle_s: float = 10.0
+    user: str = ""  # whose other jobs may share their nodes
     history: History = field(default_factory=History)
     _unreported: dict[JobRef, JobEnded] = field(default_factory=dict)
     _read_boot_s: float | None = None  # when the last view was read
     _hosts: HostList | None = None  # as the last view named them
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)  # to look at Slurm now
+    _eager_looks: int = 0
+    _warnings: set[asyncio.Future[None]] = field(default_factory=set)
     _book: SliceBook = field(init=False)
     _backoff: Backoff = field(init=False)
 
     def __post_init__(self) -> None:
-        self._book = SliceBook(self.template.alloc_id, self.template.grace_s)
+        self._book = SliceBook(self.template.alloc_id, self.template.grace_s, self.user)
         self._backoff = Backoff(self.cycle_s)
 
     async def run(self) -> None:
@@ -103,7 +113,7 @@ class Harvester:
 
     async def _cycle_until_stopped(self) -> None:
         while not self._stopping.is_set():
-            await self._sleep(await self._try_cycle())
+            await self._pause(await self._try_cycle())
 
     async def _try_cycle(self) -> float:
         """One cycle, begun by a ping if the last one failed; returns the seconds until the next."""
@@ -123,6 +133,34 @@ class Harvester:
     def stop(self) -> None:
         """End `run` after the step it is in; slices stay (`rfaas down` cancels them)."""
         self._stopping.set()
+        self._asked.set()
+
+    def hear(self, packet: HookPacket) -> None:
+        """One of slurmctld's hooks spoke: begin a cycle at once, and pass on which nodes a job is about to start on."""
+        self._eager_looks = EAGER_LOOKS
+        self._asked.set()
+        if packet.verb == "warn" and packet.nodes:
+            warning = asyncio.ensure_future(self._warn(packet.nodes))
+            self._warnings.add(warning)
+            warning.add_done_callback(self._warnings.discard)
+
+    async def _warn(self, nodes: Sequence[str]) -> None:
+        try:
+            await self.offers.report(given_nodes=nodes)
+        except AllocatorUnavailable as error:  # the nodes' own Prologs evict all the same
+            log.warning("allocator unavailable, not told of nodes=%d error=%s", len(nodes), error)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the next cycle is due, or somebody asks for it."""
+        if self._eager_looks:
+            self._eager_looks -= 1
+            await self._sleep(min(seconds, EAGER_S))
+            return
+        self._asked.clear()
+        if not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._asked.wait()
 
     async def cycle(self) -> None:
         """Read, report, submit.
@@ -152,7 +190,7 @@ class Harvester:
 
     async def _report(self, view: ClusterView, news: News) -> None:
         for ref, ended in news.over.items():
-            log.info("slice over job=%s state=%s", ref.job_id, ended.why)
+            log.info("job over job=%s state=%s", ref.job_id, ended.why)
             self._unreported[ref] = ended
         for name in news.over_on:
             self.history.taken_back_boot_s[name] = view.taken_boot_s

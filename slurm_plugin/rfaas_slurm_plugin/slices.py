@@ -44,18 +44,22 @@ class SliceBook:
     Args:
         alloc_id: whose jobs these are.
         grace_s: what a slice may use of the time when it is told to leave.
+        user: whose other jobs may share their nodes (`rfaas share`): their lives and ends are told too, and no more is
+            done about them. Empty: nobody's.
     """
 
     alloc_id: str
     grace_s: float
+    user: str = ""
     known: dict[JobRef, Job] = field(default_factory=dict)  # alive at the last look
     unproven: dict[JobRef, tuple[tuple[str, ...], float]] = field(default_factory=dict)  # nodes; wall clock of the end
     told_wall_s: dict[JobRef, float] = field(default_factory=dict)  # told to leave, for the first time then
+    sharing: dict[JobRef, Job] = field(default_factory=dict)  # the user's own jobs that ran at the last look
 
     @property
     def not_dead(self) -> list[JobRef]:
         """Jobs of which something may still run."""
-        return [*self.known, *(ref for ref in self.unproven if ref not in self.known)]
+        return [*self.known, *self.sharing, *(ref for ref in self.unproven if ref not in self.known)]
 
     def read(self, view: ClusterView, now_wall_s: float) -> News:
         """Compare our jobs with what was known; those that ended or vanished are over."""
@@ -71,11 +75,28 @@ class SliceBook:
             if ref not in self.known and entry.state == NODE_FAIL and ref not in self.unproven:
                 self._ended(ref, entry, (), nodes, now_wall_s)
         over_on = tuple(name for ref in over for name in _nodes_of(self.known[ref]))
+        over |= self._read_sharing(view, nodes, now_wall_s)
         over |= self._proven_by_boot(nodes)
         self.known = {ref: entry for ref, entry in ours.items() if not entry.ended}
         ending = tuple(self._ending(view, nodes, now_wall_s))
         self.told_wall_s = {ref: since for ref, since in self.told_wall_s.items() if ref in self.known}
         return News(over, over_on, ending)
+
+    def _read_sharing(self, view: ClusterView, nodes: Mapping[str, Node], now_wall_s: float) -> dict[JobRef, JobEnded]:
+        """The user's jobs that ended since the last look; what runs is kept for the next."""
+        theirs = {
+            JobRef(str(entry.job_id), 0): entry
+            for entry in view.jobs
+            if self.user and entry.user == self.user and self._ref(entry) is None
+        }
+        over = {}
+        for ref, entry in self.sharing.items():
+            if ref not in theirs:
+                over[ref] = JobEnded(ref.job_id, ref.submit_time_s, FORGOTTEN)
+            elif theirs[ref].ended:
+                over[ref] = self._ended(ref, theirs[ref], entry.nodes, nodes, now_wall_s)
+        self.sharing = {ref: entry for ref, entry in theirs.items() if entry.nodes and not entry.ended}
+        return over
 
     def useless(self, limit_s: float, now_wall_s: float) -> list[int]:
         """Jobs to cancel: told to leave longer than `limit_s` ago and still there, or waiting for LONGEST_WAIT_S."""

@@ -182,6 +182,7 @@ class ClusterConfig:
     preempt_mode: str
     kill_wait_s: float
     version: str
+    slurm_uid: int = 0  # of SlurmUser, as whom slurmctld's hooks run
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,20 +43,21 @@ def _rig_can_start() -> None:
 
 
 @pytest.fixture(scope="session")
-def start_cluster(_rig_can_start: None) -> Iterator[Callable[[Settings], Cluster]]:
-    """Start a cluster of one's own with the wheel, `start_cluster(Settings(...))`; stopped at the session's end."""
+def start_cluster(_rig_can_start: None) -> Iterator[Callable[..., Cluster]]:
+    """Start a cluster of one's own, `start_cluster(Settings(...), wheel=True)`; stopped at the session's end."""
     sweep()
     with ExitStack() as stack:
-        yield lambda settings: stack.enter_context(_started(settings))
+        yield lambda settings, *, wheel=True: stack.enter_context(_started(settings, wheel))
 
 
 @contextmanager
-def _started(settings: Settings) -> Iterator[Cluster]:
+def _started(settings: Settings, wheel: bool) -> Iterator[Cluster]:
     cluster = Cluster(f"test-{os.getpid()}-{next(_cluster_number)}")
     cluster.start(settings, with_starter=True)
     _running.append(cluster)
     try:
-        cluster.install_wheel()
+        if wheel:
+            cluster.install_wheel()
         yield cluster
     finally:
         _running.remove(cluster)

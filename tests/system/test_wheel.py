@@ -1,5 +1,6 @@
 """What is built: one wheel, made from the sdist, that installs only `rfaas*` and all that this tree has of it."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -60,7 +61,8 @@ def test_the_wheel_holds_the_compiled_core_and_no_source_of_it(wheel):
     assert "rfaas_transport/_core.pyi" in members(wheel)
     assert "rfaas_transport/librfaas_bench.so" in members(wheel)  # `rfaas bench` needs no compiler
     sources = [name for name in members(wheel) if Path(name).suffix in {".pyx", ".pxd", ".pxi", ".c", ".h", ".o"}]
-    assert [name for name in sources if not name.startswith("rfaas/include/")] == []  # what programs include is there
+    wanted = ("rfaas/include/", "rfaas_slurm_plugin/spank/")  # what programs include, and what sites build themselves
+    assert [name for name in sources if not name.startswith(wanted)] == []
 
 
 def test_the_wheel_holds_the_headers_that_programs_include(wheel):
@@ -77,7 +79,17 @@ def test_the_wheel_holds_what_programs_in_c_and_fortran_are_built_with(wheel):
 def test_by_way_of_the_sdist_all_of_the_tree_is_in_the_wheel_and_else_only_what_is_built(wheel):
     assert sources() - members(wheel) == set()
     built = {name for name in members(wheel) - sources() if not name.endswith(".so")}
-    assert {name for name in built if not name.startswith(("rfaas/include/", "rfaas/lib/"))} == set()
+    places = ("rfaas/include/", "rfaas/lib/", "rfaas_slurm_plugin/bin/", "rfaas_slurm_plugin/spank/")
+    assert {name for name in built if not name.startswith(places)} == set()
+
+
+def test_the_wheel_holds_what_a_site_gives_to_its_slurm(wheel, tmp_path):
+    run(sys.executable, "-m", "pip", "install", "--no-deps", "--target", tmp_path, wheel, cwd=tmp_path)
+    hook = tmp_path / "rfaas_slurm_plugin/bin/rfaas-hook"
+    assert os.access(hook, os.X_OK)
+    assert subprocess.run([hook, "prolog_slurmctld"], timeout=60).returncode == 0  # no configuration: nobody is told
+    there = {path.name for path in (tmp_path / "rfaas_slurm_plugin/spank").iterdir()}
+    assert there == {path.name for path in (ROOT / "slurm_plugin/spank").iterdir() if path.suffix != ".so"}
 
 
 def test_the_wheel_works_beside_modules_with_our_folders_names(wheel, tmp_path):

@@ -11,7 +11,8 @@ from rfaas.control.messages.common import NO_USAGE, HolderId, LeaseId, LeaseSeq,
 class Account:
     """One lease and what it cost. Times are seconds since 1970, for people; durations come from the agent's clock.
 
-    `end_unix_s`: None while it lives. `cost` is by the prices that the allocator has now, in `currency`.
+    `end_unix_s`: None while it lives. `cost` is by the prices that the allocator has now, in `currency`, and so is
+    `credit`, which is that of the user `shared_by` whose job shared the slice (None: it was not shared).
     """
 
     lease_id: LeaseId
@@ -32,6 +33,8 @@ class Account:
     usage: Usage = NO_USAGE
     cost: float = 0.0
     currency: str = ""
+    shared_by: int | None = None
+    credit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ class Slice:
     grace_s: float = 0.0
     submit_time_s: int = 0
     incarnation: str = ""  # of the node (rfaas.control.incarnation); empty: not known
+    shared_by: int | None = None  # uid of who shares a part of a job of his
+    outside_jobs: bool = False  # a site's grant: Slurm gives the node to jobs without knowing of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class JobsReport:
     since then is not ended by its absence from the list, nor one whose agent is connected. For `trusted_for_s` from now
     on the harvester's picture of Slurm is good enough to grant on; None: it says nothing of that. `hosts`: every host
     that Slurm could give, empty if it does not say; `hosts_complete`: no other can ever give anything here.
+    `given_nodes`: Slurm has just given these to a job: slices outside of jobs must leave them.
     """
 
     ended: tuple[JobEnded, ...] = ()
@@ -58,3 +59,4 @@ class JobsReport:
     trusted_for_s: float | None = None
     hosts: tuple[Host, ...] = ()
     hosts_complete: bool = False
+    given_nodes: tuple[str, ...] = ()

@@ -83,7 +83,7 @@ class AccountsRequest(_message.Message):
     def __init__(self, version: _Optional[int] = ..., since_unix_s: _Optional[float] = ...) -> None: ...
 
 class Account(_message.Message):
-    __slots__ = ("lease_id", "lease_seq", "holder", "holder_name", "uid", "slice_id", "node", "job_id", "workers", "cores", "memory_bytes", "start_unix_s", "end_unix_s", "reason", "reason_code", "usage", "cost", "currency")
+    __slots__ = ("lease_id", "lease_seq", "holder", "holder_name", "uid", "slice_id", "node", "job_id", "workers", "cores", "memory_bytes", "start_unix_s", "end_unix_s", "reason", "reason_code", "usage", "cost", "currency", "shared_by", "credit")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_SEQ_FIELD_NUMBER: _ClassVar[int]
     HOLDER_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +102,8 @@ class Account(_message.Message):
     USAGE_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    SHARED_BY_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
     lease_id: bytes
     lease_seq: int
     holder: bytes
@@ -120,4 +122,6 @@ class Account(_message.Message):
     usage: _common_pb2.Usage
     cost: float
     currency: str
-    def __init__(self, lease_id: _Optional[bytes] = ..., lease_seq: _Optional[int] = ..., holder: _Optional[bytes] = ..., holder_name: _Optional[str] = ..., uid: _Optional[int] = ..., slice_id: _Optional[bytes] = ..., node: _Optional[str] = ..., job_id: _Optional[str] = ..., workers: _Optional[int] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., start_unix_s: _Optional[float] = ..., end_unix_s: _Optional[float] = ..., reason: _Optional[str] = ..., reason_code: _Optional[int] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., cost: _Optional[float] = ..., currency: _Optional[str] = ...) -> None: ...
+    shared_by: int
+    credit: float
+    def __init__(self, lease_id: _Optional[bytes] = ..., lease_seq: _Optional[int] = ..., holder: _Optional[bytes] = ..., holder_name: _Optional[str] = ..., uid: _Optional[int] = ..., slice_id: _Optional[bytes] = ..., node: _Optional[str] = ..., job_id: _Optional[str] = ..., workers: _Optional[int] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., start_unix_s: _Optional[float] = ..., end_unix_s: _Optional[float] = ..., reason: _Optional[str] = ..., reason_code: _Optional[int] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., cost: _Optional[float] = ..., currency: _Optional[str] = ..., shared_by: _Optional[int] = ..., credit: _Optional[float] = ...) -> None: ...

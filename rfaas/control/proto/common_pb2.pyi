@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Slice(_message.Message):
-    __slots__ = ("slice_id", "node", "cores", "memory_bytes", "session_address", "key", "job_id", "end_in_s", "grace_s", "submit_time_s", "incarnation")
+    __slots__ = ("slice_id", "node", "cores", "memory_bytes", "session_address", "key", "job_id", "end_in_s", "grace_s", "submit_time_s", "incarnation", "shared_by", "outside_jobs")
     SLICE_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     CORES_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,8 @@ class Slice(_message.Message):
     GRACE_S_FIELD_NUMBER: _ClassVar[int]
     SUBMIT_TIME_S_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SHARED_BY_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_JOBS_FIELD_NUMBER: _ClassVar[int]
     slice_id: bytes
     node: str
     cores: int
@@ -29,7 +31,9 @@ class Slice(_message.Message):
     grace_s: float
     submit_time_s: int
     incarnation: str
-    def __init__(self, slice_id: _Optional[bytes] = ..., node: _Optional[str] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., session_address: _Optional[str] = ..., key: _Optional[str] = ..., job_id: _Optional[str] = ..., end_in_s: _Optional[float] = ..., grace_s: _Optional[float] = ..., submit_time_s: _Optional[int] = ..., incarnation: _Optional[str] = ...) -> None: ...
+    shared_by: int
+    outside_jobs: bool
+    def __init__(self, slice_id: _Optional[bytes] = ..., node: _Optional[str] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., session_address: _Optional[str] = ..., key: _Optional[str] = ..., job_id: _Optional[str] = ..., end_in_s: _Optional[float] = ..., grace_s: _Optional[float] = ..., submit_time_s: _Optional[int] = ..., incarnation: _Optional[str] = ..., shared_by: _Optional[int] = ..., outside_jobs: bool = ...) -> None: ...
 
 class LeaseTerms(_message.Message):
     __slots__ = ("lease_id", "lease_seq", "slice_id", "epoch", "holder", "request", "workers", "cores_per_worker", "memory_bytes_per_worker", "ttl_s", "uid", "kind")

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from rfaas.control.proto import common_pb2 as rfaas_dot_control_dot_proto_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rfaas/control/proto/offers.proto\x12\x08rfaas.v1\x1a rfaas/control/proto/common.proto\"\x90\x02\n\nJobsReport\x12\x0f\n\x07version\x18\x01 \x01(\r\x12!\n\x05\x65nded\x18\x02 \x03(\x0b\x32\x12.rfaas.v1.JobEnded\x12%\n\x05\x61live\x18\x03 \x01(\x0b\x32\x11.rfaas.v1.JobListH\x00\x88\x01\x01\x12\x13\n\x0b\x61live_age_s\x18\x04 \x01(\x01\x12#\n\x06\x65nding\x18\x05 \x03(\x0b\x32\x13.rfaas.v1.JobEnding\x12\x1a\n\rtrusted_for_s\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x05hosts\x18\x07 \x03(\x0b\x32\x0e.rfaas.v1.Host\x12\x16\n\x0ehosts_complete\x18\x08 \x01(\x08\x42\x08\n\x06_aliveB\x10\n\x0e_trusted_for_s\">\n\x08JobEnded\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x15\n\rsubmit_time_s\x18\x02 \x01(\x04\x12\x0b\n\x03why\x18\x03 \x01(\t\"G\n\tJobEnding\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x15\n\rsubmit_time_s\x18\x02 \x01(\x04\x12\x13\n\x0breason_code\x18\x03 \x01(\r\"/\n\x06JobRef\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x15\n\rsubmit_time_s\x18\x02 \x01(\x04\")\n\x07JobList\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.rfaas.v1.JobRef\"8\n\x0bReportReply\x12\x13\n\x0b\x61lloc_epoch\x18\x01 \x01(\x04\x12\x14\n\x0cslices_ended\x18\x02 \x01(\r\"(\n\x15OffersSnapshotRequest\x12\x0f\n\x07version\x18\x01 \x01(\r2\x83\x01\n\x06Offers\x12\x35\n\x06Report\x12\x14.rfaas.v1.JobsReport\x1a\x15.rfaas.v1.ReportReply\x12\x42\n\x0bGetSnapshot\x12\x1f.rfaas.v1.OffersSnapshotRequest\x1a\x12.rfaas.v1.Snapshotb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rfaas/control/proto/offers.proto\x12\x08rfaas.v1\x1a rfaas/control/proto/common.proto\"\xa5\x02\n\nJobsReport\x12\x0f\n\x07version\x18\x01 \x01(\r\x12!\n\x05\x65nded\x18\x02 \x03(\x0b\x32\x12.rfaas.v1.JobEnded\x12%\n\x05\x61live\x18\x03 \x01(\x0b\x32\x11.rfaas.v1.JobListH\x00\x88\x01\x01\x12\x13\n\x0b\x61live_age_s\x18\x04 \x01(\x01\x12#\n\x06\x65nding\x18\x05 \x03(\x0b\x32\x13.rfaas.v1.JobEnding\x12\x1a\n\rtrusted_for_s\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x05hosts\x18\x07 \x03(\x0b\x32\x0e.rfaas.v1.Host\x12\x16\n\x0ehosts_complete\x18\x08 \x01(\x08\x12\x13\n\x0bgiven_nodes\x18\t \x03(\tB\x08\n\x06_aliveB\x10\n\x0e_trusted_for_s\">\n\x08JobEnded\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x15\n\rsubmit_time_s\x18\x02 \x01(\x04\x12\x0b\n\x03why\x18\x03 \x01(\t\"G\n\tJobEnding\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x15\n\rsubmit_time_s\x18\x02 \x01(\x04\x12\x13\n\x0breason_code\x18\x03 \x01(\r\"/\n\x06JobRef\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x15\n\rsubmit_time_s\x18\x02 \x01(\x04\")\n\x07JobList\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.rfaas.v1.JobRef\"8\n\x0bReportReply\x12\x13\n\x0b\x61lloc_epoch\x18\x01 \x01(\x04\x12\x14\n\x0cslices_ended\x18\x02 \x01(\r\"(\n\x15OffersSnapshotRequest\x12\x0f\n\x07version\x18\x01 \x01(\r2\x83\x01\n\x06Offers\x12\x35\n\x06Report\x12\x14.rfaas.v1.JobsReport\x1a\x15.rfaas.v1.ReportReply\x12\x42\n\x0bGetSnapshot\x12\x1f.rfaas.v1.OffersSnapshotRequest\x1a\x12.rfaas.v1.Snapshotb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,19 +23,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rfaas.control.proto.offers_
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_JOBSREPORT']._serialized_start=81
-  _globals['_JOBSREPORT']._serialized_end=353
-  _globals['_JOBENDED']._serialized_start=355
-  _globals['_JOBENDED']._serialized_end=417
-  _globals['_JOBENDING']._serialized_start=419
-  _globals['_JOBENDING']._serialized_end=490
-  _globals['_JOBREF']._serialized_start=492
-  _globals['_JOBREF']._serialized_end=539
-  _globals['_JOBLIST']._serialized_start=541
-  _globals['_JOBLIST']._serialized_end=582
-  _globals['_REPORTREPLY']._serialized_start=584
-  _globals['_REPORTREPLY']._serialized_end=640
-  _globals['_OFFERSSNAPSHOTREQUEST']._serialized_start=642
-  _globals['_OFFERSSNAPSHOTREQUEST']._serialized_end=682
-  _globals['_OFFERS']._serialized_start=685
-  _globals['_OFFERS']._serialized_end=816
+  _globals['_JOBSREPORT']._serialized_end=374
+  _globals['_JOBENDED']._serialized_start=376
+  _globals['_JOBENDED']._serialized_end=438
+  _globals['_JOBENDING']._serialized_start=440
+  _globals['_JOBENDING']._serialized_end=511
+  _globals['_JOBREF']._serialized_start=513
+  _globals['_JOBREF']._serialized_end=560
+  _globals['_JOBLIST']._serialized_start=562
+  _globals['_JOBLIST']._serialized_end=603
+  _globals['_REPORTREPLY']._serialized_start=605
+  _globals['_REPORTREPLY']._serialized_end=661
+  _globals['_OFFERSSNAPSHOTREQUEST']._serialized_start=663
+  _globals['_OFFERSSNAPSHOTREQUEST']._serialized_end=703
+  _globals['_OFFERS']._serialized_start=706
+  _globals['_OFFERS']._serialized_end=837
 # @@protoc_insertion_point(module_scope)

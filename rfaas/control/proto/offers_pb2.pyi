@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JobsReport(_message.Message):
-    __slots__ = ("version", "ended", "alive", "alive_age_s", "ending", "trusted_for_s", "hosts", "hosts_complete")
+    __slots__ = ("version", "ended", "alive", "alive_age_s", "ending", "trusted_for_s", "hosts", "hosts_complete", "given_nodes")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class JobsReport(_message.Message):
     TRUSTED_FOR_S_FIELD_NUMBER: _ClassVar[int]
     HOSTS_FIELD_NUMBER: _ClassVar[int]
     HOSTS_COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_NODES_FIELD_NUMBER: _ClassVar[int]
     version: int
     ended: _containers.RepeatedCompositeFieldContainer[JobEnded]
     alive: JobList
@@ -24,7 +25,8 @@ class JobsReport(_message.Message):
     trusted_for_s: float
     hosts: _containers.RepeatedCompositeFieldContainer[_common_pb2.Host]
     hosts_complete: bool
-    def __init__(self, version: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[JobEnded, _Mapping]]] = ..., alive: _Optional[_Union[JobList, _Mapping]] = ..., alive_age_s: _Optional[float] = ..., ending: _Optional[_Iterable[_Union[JobEnding, _Mapping]]] = ..., trusted_for_s: _Optional[float] = ..., hosts: _Optional[_Iterable[_Union[_common_pb2.Host, _Mapping]]] = ..., hosts_complete: bool = ...) -> None: ...
+    given_nodes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[JobEnded, _Mapping]]] = ..., alive: _Optional[_Union[JobList, _Mapping]] = ..., alive_age_s: _Optional[float] = ..., ending: _Optional[_Iterable[_Union[JobEnding, _Mapping]]] = ..., trusted_for_s: _Optional[float] = ..., hosts: _Optional[_Iterable[_Union[_common_pb2.Host, _Mapping]]] = ..., hosts_complete: bool = ..., given_nodes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class JobEnded(_message.Message):
     __slots__ = ("job_id", "submit_time_s", "why")

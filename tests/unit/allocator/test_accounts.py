@@ -1,5 +1,7 @@
 """What leases cost: opened at the grant, fed by reports, closed at the end, never counted twice (002 section 9)."""
 
+from dataclasses import replace
+
 import pytest
 
 from rfaas.control import messages as m
@@ -107,3 +109,15 @@ def test_a_price_adds_up():
     costly = priced(about, Prices(core_s=0.5, gib_s=0.1, byte=0.001, currency="EUR"))
     assert costly.cost == pytest.approx(40 * 0.5 + 30 * 0.1 + 1024 * 0.001)
     assert costly.currency == "EUR"
+    assert costly.credit == 0.0
+
+
+def test_what_a_job_shared_is_its_owners_credit_at_prices_of_its_own():
+    usage = m.Usage(allocated_ns=900 * S)
+    about = m.Account(
+        b"l" * 16, 1, b"h" * 16, "", 7, b"s" * 16, "n", "17", 2, 4, 8 * GIB, 0.0, usage=usage, shared_by=1000
+    )
+    prices = Prices(share_credit_per_core_h=0.5, share_credit_per_gib_h=0.25, currency="EUR")
+    assert priced(about, prices).credit == pytest.approx(0.5 * 1 + 0.25 * 2)
+    assert priced(about, prices).cost == 0.0
+    assert priced(replace(about, shared_by=None), prices).credit == 0.0

@@ -128,6 +128,21 @@ def test_a_slice_that_must_leave_its_node_is_told_why(world):
     assert agent.told_to_leave == [2]
 
 
+def test_slices_outside_of_jobs_leave_nodes_that_slurm_has_given_to_a_job_and_others_stay(world):
+    agent, _, _ = reclaimable(world)
+    node = agent.slice.node
+    site = Agent(replace(agent.slice, slice_id=m.SliceId(some_id()), job_id="", outside_jobs=True))
+    elsewhere = Agent(replace(site.slice, slice_id=m.SliceId(some_id()), node=f"{node}x"))
+    for each in (site, elsewhere):
+        world.connect(each)
+    world.settle()
+    for _ in range(2):
+        world.step(m.JobsReport(given_nodes=(node, "unknown")))
+        world.settle()
+    assert site.told_to_leave == [1]
+    assert agent.told_to_leave == elsewhere.told_to_leave == []
+
+
 def test_nothing_is_granted_on_a_stale_picture_of_slurm_and_everything_goes_on_with_a_new_one(world):
     agent, holder, _ = reclaimable(world)
     local = world.holder()

@@ -114,3 +114,41 @@ def test_a_job_of_ours_that_waits_too_long_is_useless(book):
     read(book, waiting)
     assert book.useless(5.0, NOW_S + LONGEST_WAIT_S - 1) == []
     assert book.useless(5.0, NOW_S + LONGEST_WAIT_S + 1) == [7]
+
+
+ALICES = replace(JOB, job_id=9, user="alice", comment="mine", name="mpi", partition="rigid")
+
+
+@pytest.fixture
+def sharing_book():
+    book = SliceBook(ALLOC_ID, grace_s=5.0, user="alice")
+    read(book, ALICES, replace(ALICES, job_id=10, user="bob"), replace(ALICES, job_id=11, state="PENDING", nodes=()))
+    return book
+
+
+def test_the_users_own_running_jobs_are_told_alive_since_they_may_share_their_nodes(sharing_book):
+    assert sharing_book.not_dead == [JobRef("9", 0)]
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "CANCELLED", None])
+def test_the_end_of_such_a_job_is_told_once_and_leaves_its_node_open_to_harvest(sharing_book, state):
+    jobs = [] if state is None else [replace(ALICES, state=state)]
+    news = read(sharing_book, *jobs)
+    assert news.over == {JobRef("9", 0): JobEnded("9", 0, state or "FORGOTTEN")}
+    assert news.over_on == ()
+    assert not read(sharing_book, *jobs).over
+    assert sharing_book.not_dead == []
+
+
+def test_such_a_job_is_never_told_to_leave_nor_cancelled(sharing_book):
+    node = replace(NODE, states=frozenset({"DRAINING"}))
+    assert read(sharing_book, ALICES, node=node).ending == ()
+    assert sharing_book.useless(0.0, NOW_S + 10 * LONGEST_WAIT_S) == []
+
+
+def test_on_a_node_that_slurm_gave_up_its_end_is_no_proof(sharing_book):
+    silent = replace(NODE, states=frozenset({"DOWN", "NOT_RESPONDING"}))
+    assert read(sharing_book, replace(ALICES, state="NODE_FAIL"), node=silent).over == {
+        JobRef("9", 0): JobEnded("9", 0, "NODE_FAIL")
+    }
+    assert JobRef("9", 0) in sharing_book.not_dead
