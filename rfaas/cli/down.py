@@ -97,6 +97,7 @@ def _purge(state_dir: Path) -> None:
         "journal.sqlite",
         "journal.sqlite-wal",
         "journal.sqlite-shm",
+        "harvest.json",
         daemons.RECORD,
     )
     for name in ours:

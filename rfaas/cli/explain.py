@@ -32,7 +32,7 @@ def explain(subject: str | None, state_dir: Path, pid: int | None, as_json: bool
     \b
     rfaas explain               what waits for workers, why, and what would help; what calls from here go over
     rfaas explain 1f00c3d2      a lease, by the first digits that `rfaas leases` shows
-    rfaas explain n7            a node: its slices, its leases, and what Slurm says of it
+    rfaas explain n7            a node: its slices, its leases, what Slurm says of it, why it is not harvested
     rfaas explain 5b1e…:17      a call, by client and number, from the event log (setting event_log)
     """
     try:
@@ -63,12 +63,13 @@ def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reas
         said = [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot)]
         return [*said, *_channels(), *_supply(snapshot, state_dir)]
     if any(view.slice.node == subject for view in snapshot.slices):
-        return [*reasons.of_node(snapshot, subject), *_channels(node=subject), *_slurm_node(subject)]
+        said = [*reasons.of_node(snapshot, subject), *_channels(node=subject)]
+        return [*said, *_slurm_node(subject, state_dir)]
     if HEX.fullmatch(subject.lower()):
         found = reasons.of_lease(snapshot, subject.lower())
         if found:
             return [*found, *_channels(lease=subject.lower())]
-    from_slurm = _slurm_node(subject)
+    from_slurm = _slurm_node(subject, state_dir)
     if from_slurm:
         return [*reasons.of_node(snapshot, subject), *from_slurm]
     nodes = ", ".join(sorted({view.slice.node for view in snapshot.slices})) or "none"
@@ -148,10 +149,10 @@ def _harvest(state_dir: Path) -> list[Reason]:
     return said + slurm_words.pending_jobs(str(found[1]["alloc_id"]))
 
 
-def _slurm_node(node: str) -> list[Reason]:
+def _slurm_node(node: str, state_dir: Path) -> list[Reason]:
     from rfaas.cli import slurm_words
 
-    return slurm_words.node(node)
+    return [*slurm_words.node(node), *slurm_words.verdict(state_dir, node)]
 
 
 def _last_line(state_dir: Path, name: str) -> str:

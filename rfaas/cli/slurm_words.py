@@ -5,14 +5,18 @@ Read with formats that every Slurm has; decisions are the harvester's, which rea
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+import time
+from pathlib import Path
 from typing import Final
 
 from rfaas.cli.reasons import Reason
 
 TIMEOUT_S: Final = 10.0
+VERDICT_OLD_S: Final = 120
 _WHY: Final = {
     "Priority": "jobs of higher priority come first",
     "Resources": "nothing is idle",
@@ -61,6 +65,21 @@ def node(name: str) -> list[Reason]:
     cores = f"{words.get('CPUAlloc', '?')} of {words.get('CPUTot', '?')} cores allocated"
     text = f"Slurm: {name} is {words.get('State', '?')}, {cores}"
     return [Reason(text + (f", because: {reason[1]}" if reason else ""), "")]
+
+
+def verdict(state_dir: Path, name: str) -> list[Reason]:
+    """What the harvester made of a node at its last look; nothing if none runs here, or it does not know the node.
+
+    The file is the harvester's: rfaas_slurm_plugin/verdict_file.py.
+    """
+    try:
+        told = json.loads((state_dir / "harvest.json").read_text())
+        _, text, remedy = told["nodes"][name]
+        age_s = max(0, int(time.time()) - int(told["at_unix_s"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    old = f" ({age_s} s ago: does the harvester run? rfaas logs harvester)" if age_s > VERDICT_OLD_S else ""
+    return [Reason(f"harvester: {text}{old}", remedy)]
 
 
 def _ask(command: list[str]) -> str | Reason:

@@ -243,6 +243,7 @@ def _slurm_plan(options: dict[str, Any]) -> dict[str, Any]:
         if options[name]:
             command += [f"--{name}", options[name]]
     command += [f"--node={name}" for name in options["nodes"]]
+    command += [f"--leave-node={name}" for name in options["leave_nodes"]]
     command += [f"--sbatch-option={text}" for text in options["sbatch_options"]]
     answer = run_json(command, timeout_s=60.0)
     if "error" in answer:
@@ -251,10 +252,15 @@ def _slurm_plan(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict[str, Any]) -> list[str]:
-    policy_fields = ("leave_cores", "leave_memory_mib", "slice_cores", "max_cores", "backoff_s")
+    limits = ("cores", "memory", "nodes", "jobs")
+    fields = (
+        *("leave_cores", "leave_memory_mib", "slice_cores", "backoff_s", "min_idle_s", "leave_planned"),
+        *("leave_partitions", "leave_features", "require_features", "leave_users"),
+        *(f"max_{name}{whose}" for name in limits for whose in ("", "_per_user")),
+    )
     settings = {
         "plan": plan,
-        "policy": {name: options[name] for name in policy_fields} | {"nodes": plan["nodes"]},
+        "policy": {name: options[name] for name in fields},
         "daemon_python": python,
         "time_limit_min": options["time_limit_min"],
         "cycle_s": options["cycle_s"],

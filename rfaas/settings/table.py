@@ -50,6 +50,10 @@ class Setting(NamedTuple):
 _WORKERS: Final = kinds.whole_number(1, 65_535, "workers")
 _CORES: Final = kinds.whole_number(1, 65_535, "cores")
 _SOME_CORES: Final = kinds.whole_number(0, 10_000_000, "cores")
+_SOME_NODES: Final = kinds.whole_number(0, 10_000_000, "nodes")
+_SOME_JOBS: Final = kinds.whole_number(0, 10_000_000, "jobs")
+_SOME_MEMORY: Final = kinds.size(zero=True)
+_MINE: Final = "the caps in all hold for everybody's"
 
 TABLE: Final = (
     # --- whom everything asks ---------------------------------------------------------------------
@@ -387,6 +391,42 @@ TABLE: Final = (
         option="--slice-cores",
     ),
     Setting("harvest", "max_cores", _SOME_CORES, 0, "Cores in all; 0: no limit.", "idle is idle", option="--max-cores"),
+    Setting("harvest", "max_memory", _SOME_MEMORY, 0, "Memory in all; 0: no limit.", "idle is idle"),
+    Setting("harvest", "max_nodes", _SOME_NODES, 0, "Nodes in all; 0: no limit.", "idle is idle"),
+    Setting("harvest", "max_jobs", _SOME_JOBS, 0, "Harvest jobs in all; 0: no limit.", "idle is idle"),
+    Setting("harvest", "max_cores_per_user", _SOME_CORES, 0, "Cores in a user's harvest jobs; 0: no limit.", _MINE),
+    Setting("harvest", "max_memory_per_user", _SOME_MEMORY, 0, "Memory of these; 0: no limit.", _MINE),
+    Setting("harvest", "max_nodes_per_user", _SOME_NODES, 0, "Nodes of these; 0: no limit.", _MINE),
+    Setting("harvest", "max_jobs_per_user", _SOME_JOBS, 0, "How many of these; 0: no limit.", _MINE),
+    Setting(
+        *("harvest", "leave_nodes", kinds.words('"n[1-4],n7"'), (), "Nodes to leave alone; hostlists."),
+        why="every node of the partition is meant",
+    ),
+    Setting(
+        *("harvest", "leave_partitions", kinds.names('"interactive"'), ()),
+        about="Nodes that are in one of these partitions too are left alone.",
+        why="their jobs take nodes back like any others",
+    ),
+    Setting(
+        *("harvest", "leave_features", kinds.names('"login,viz"'), (), "Nodes with one of these are left alone."),
+        why="features are the site's own words",
+    ),
+    Setting(
+        *("harvest", "require_features", kinds.names('"ib"'), (), "Nodes that lack one of these are left alone."),
+        why="features are the site's own words",
+    ),
+    Setting(
+        *("harvest", "leave_users", kinds.names('"ann,bob"'), (), "Nodes where jobs of these run are left alone."),
+        why="a user can say so herself: sbatch --comment=rfaas=off",
+    ),
+    Setting(
+        *("harvest", "leave_planned", kinds.boolean(), False, "Leave nodes alone that backfill has planned a job on."),
+        why="that job takes its nodes back when it starts",
+    ),
+    Setting(
+        *("harvest", "min_idle_s", kinds.duration(), 0.0, "Leave nodes alone that will likely be idle for less."),
+        why="a slice that is taken back costs a template's start, and the estimate may be wrong",
+    ),
     Setting(
         *("harvest", "cycle_s", kinds.duration(minimum_s=0.1), 10.0, "Between looks at Slurm."),
         why="slurmctld serves everybody",

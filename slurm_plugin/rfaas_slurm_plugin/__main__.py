@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import getpass
 import json
 import logging
 import os
+import pwd
 import sys
 import time
 from pathlib import Path
@@ -23,9 +23,9 @@ from rfaas_slurm_plugin import check, job
 from rfaas_slurm_plugin.cli_view import CliView
 from rfaas_slurm_plugin.harvester import Harvester, job_environment
 from rfaas_slurm_plugin.hook_listener import HookListener
-from rfaas_slurm_plugin.policy import HarvestPolicy
 from rfaas_slurm_plugin.rest_client import RestAddress
 from rfaas_slurm_plugin.rest_view import RestView
+from rfaas_slurm_plugin.settings import policy_of
 from rfaas_slurm_plugin.view import ClusterUnavailable, ViewSource
 from rfaas_transport.errors import RfaasError
 
@@ -58,19 +58,21 @@ def source_of(slurmrestd: str | None) -> ViewSource:
 @click.option("--partition", default=None)
 @click.option("--listen", default=None)
 @click.option("--node", "nodes", multiple=True)
+@click.option("--leave-node", "leave_nodes", multiple=True)
 @click.option("--sbatch-option", "sbatch_options", multiple=True)
 @click.option("--slurmrestd", default=None)
 def check_command(
     partition: str | None,
     listen: str | None,
     nodes: tuple[str, ...],
+    leave_nodes: tuple[str, ...],
     sbatch_options: tuple[str, ...],
     slurmrestd: str | None,
 ) -> None:
     """Print the plan for this cluster as JSON, or an error with its remedy (exit 69 or 78)."""
 
     async def work() -> check.SlurmPlan:
-        names = check.expand_nodes(nodes)
+        names, left = check.expand_nodes(nodes), check.expand_nodes(leave_nodes, "harvest.leave_nodes")
         source = source_of(slurmrestd)
         view, partitions, config = await asyncio.gather(source.read(), source.partitions(), source.config())
         chosen = check.choose_partition(partitions, config, partition)
@@ -79,7 +81,7 @@ def check_command(
         if sbatch_options:
             await job.refuse_wrong_options(chosen.name, sbatch_options, job_environment())
         plan = check.make_plan(chosen, config, next(iter(addresses.values())), listen)
-        return dataclasses.replace(plan, nodes=names)
+        return dataclasses.replace(plan, nodes=names, leave_nodes=left)
 
     try:
         plan = asyncio.run(work())
@@ -103,9 +105,14 @@ def harvest_command(state_dir: Path, settings: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     given = json.loads(settings)
     plan = check.SlurmPlan(**given["plan"])
-    given["policy"]["nodes"] = frozenset(given["policy"].get("nodes", ()))
-    time_limit_min = given["time_limit_min"] or plan.time_limit_min
-    policy = HarvestPolicy(partition=plan.partition, time_limit_min=time_limit_min, **given["policy"])
+    policy = dataclasses.replace(
+        policy_of(plan.partition, given["policy"]),
+        user=_own_name(),
+        nodes=frozenset(plan.nodes),
+        leave_nodes=frozenset(plan.leave_nodes),
+        time_limit_min=given["time_limit_min"] or plan.time_limit_min,
+        cycle_s=given["cycle_s"],
+    )
 
     async def work() -> None:
         address = AllocatorAddress.load(state_dir)
@@ -126,7 +133,6 @@ def harvest_command(state_dir: Path, settings: str) -> None:
                 environment=job_environment(),
                 overdue_s=plan.overdue_s,
                 cycle_s=given["cycle_s"],
-                user=getpass.getuser(),
             )
             listener = None
             if given.get("hooks_socket"):
@@ -140,6 +146,14 @@ def harvest_command(state_dir: Path, settings: str) -> None:
                     listener.close()
 
     asyncio.run(work())
+
+
+def _own_name() -> str:
+    """As Slurm names this user's jobs; the uid where there is no name for it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 @main.command("cancel")

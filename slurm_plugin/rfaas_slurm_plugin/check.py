@@ -30,6 +30,7 @@ class SlurmPlan:
     overdue_s: float
     listen: str  # address of this host that the nodes reach
     nodes: tuple[str, ...] = ()  # harvest only there; empty: all of the partition
+    leave_nodes: tuple[str, ...] = ()  # never there
     time_limit_min: int = 0  # of a job that asks for none, in whole minutes; 0: unlimited
     slurm_uid: int = 0  # of SlurmUser
 
@@ -79,8 +80,8 @@ def _why_not(partition: Partition, config: ClusterConfig) -> str:
     return f"PreemptType={config.preempt_type}, {here}"
 
 
-def expand_nodes(hostlists: Collection[str]) -> tuple[str, ...]:
-    """Names of `--nodes`, each of which may be a hostlist.
+def expand_nodes(hostlists: Collection[str], option: str = "--nodes") -> tuple[str, ...]:
+    """Names of an option or setting of nodes, each of which may be a hostlist.
 
     Raises:
         ConfigError: one is written wrongly; the message says where.
@@ -88,7 +89,7 @@ def expand_nodes(hostlists: Collection[str]) -> tuple[str, ...]:
     try:
         return tuple(name for text in hostlists for name in expand(text))
     except ValueError as error:
-        raise ConfigError(f"--nodes: {error}", hint='write hostlists as Slurm does: "n[1-4,7],login"') from error
+        raise ConfigError(f"{option}: {error}", hint='write hostlists as Slurm does: "n[1-4,7],login"') from error
 
 
 def refuse_unknown_nodes(asked: Collection[str], there: Collection[str], partition: str) -> None:

@@ -22,8 +22,9 @@ from rfaas.control.messages import Host, JobEnded, JobEnding, JobRef
 from rfaas_slurm_plugin import job
 from rfaas_slurm_plugin.backoff import Backoff
 from rfaas_slurm_plugin.hook_listener import HookPacket
-from rfaas_slurm_plugin.policy import HarvestPolicy, History, Submit, overdue, plan
+from rfaas_slurm_plugin.policy import Decision, HarvestPolicy, History, Submit, overdue, plan
 from rfaas_slurm_plugin.slices import News, SliceBook
+from rfaas_slurm_plugin.verdict_file import VERDICTS, VerdictFile
 from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, ViewSource
 from rfaas_transport.errors import AllocatorUnavailable
 
@@ -77,7 +78,6 @@ class Harvester:
     environment: Mapping[str, str]
     overdue_s: float  # grace + KillWait + 2 s
     cycle_s: float = 10.0
-    user: str = ""  # whose other jobs may share their nodes
     history: History = field(default_factory=History)
     _unreported: dict[JobRef, JobEnded] = field(default_factory=dict)
     _read_boot_s: float | None = None  # when the last view was read
@@ -88,10 +88,12 @@ class Harvester:
     _warnings: set[asyncio.Future[None]] = field(default_factory=set)
     _book: SliceBook = field(init=False)
     _backoff: Backoff = field(init=False)
+    _verdicts: VerdictFile = field(init=False)
 
     def __post_init__(self) -> None:
-        self._book = SliceBook(self.template.alloc_id, self.template.grace_s, self.user)
+        self._book = SliceBook(self.template.alloc_id, self.template.grace_s, self.policy.user)
         self._backoff = Backoff(self.cycle_s)
+        self._verdicts = VerdictFile(self.template.state_dir / VERDICTS)
 
     async def run(self) -> None:
         """Cycle until `stop`, or SIGTERM; at a second one a step under way is broken off: the next view shows its job.
@@ -118,12 +120,14 @@ class Harvester:
     async def _try_cycle(self) -> float:
         """One cycle, begun by a ping if the last one failed; returns the seconds until the next."""
         answered = False
+        began_s = _boot_s()
         try:
             if self._backoff.must_ping:
                 await self.source.ping()
                 answered = True
             await self.cycle()
-            return self._backoff.after_success()
+            pause_s = self._backoff.after_success()
+            return max(pause_s / 2, pause_s - (_boot_s() - began_s))
         except ClusterUnavailable as error:
             pause_s = self._backoff.after_failed_query() if answered else self._backoff.after_no_answer()
             log.warning("slurm unavailable answered=%s again_in_s=%.1f error=%s", answered, pause_s, error)
@@ -176,15 +180,26 @@ class Harvester:
         if doomed or useless:
             log.warning("cancelling victims that Slurm forgot=%s jobs that stay or wait too long=%s", doomed, useless)
             await job.cancel({*doomed, *useless}, self.environment)
-        for action in plan(view, self.policy, self.history, _boot_s(), time.time()):
-            if self._stopping.is_set():
+        self.history.see(view, self.policy)
+        decision = plan(view, self.policy, self.history, _boot_s(), time.time())
+        self._tell_why(decision)
+        until_s = view.taken_boot_s + max(1.0, self.cycle_s)  # then the next view is due
+        for action in decision.submit:
+            if self._stopping.is_set() or _boot_s() > until_s:
                 return
             await self._submit(action)
 
+    def _tell_why(self, decision: Decision) -> None:
+        """Keep the verdicts where `rfaas explain NODE` finds them; harvesting goes on without."""
+        try:
+            self._verdicts.write(decision.verdicts, time.time())
+        except OSError as error:
+            log.warning("verdicts on nodes can't be written: %s", error)
+
     async def _submit(self, action: Submit) -> None:
         stamp = int(time.time())
+        self.history.submit(action, _boot_s())  # before: if sbatch does not answer, the job may exist all the same
         job_id = await job.submit(self.template, self.policy, action, stamp, self.environment)
-        self.history.last_submission_boot_s = _boot_s()
         log.info("submitted job=%d node=%s cores=%d mem_mib=%d", job_id, action.node, action.cores, action.memory_mib)
         await self._sleep(1.0 / self.policy.max_submissions_per_s)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfaas_slurm_plugin.cli_view import run
-from rfaas_slurm_plugin.policy import JOB_NAME, HarvestPolicy, Submit
+from rfaas_slurm_plugin.settings import JOB_NAME, HarvestPolicy, Submit
 from rfaas_slurm_plugin.view import ClusterUnavailable
 from rfaas_transport.errors import ConfigError
 

@@ -80,6 +80,8 @@ def _node(entry: Mapping[str, Any]) -> Node:
         allocated_memory_mib=_number(entry, "alloc_memory"),
         slurmd_start_time_s=_number(entry, "slurmd_start_time", missing=0),
         boot_time_s=_number(entry, "boot_time", missing=0),
+        features=_names(entry, "active_features"),
+        free_memory_mib=_number(entry, free) if (free := _first(entry, "free_memory", "free_mem")) else None,
     )
 
 
@@ -102,6 +104,8 @@ def _job(entry: Mapping[str, Any]) -> Job:
         start_time_s=_number(entry, "start_time", missing=0),
         end_time_s=_number(entry, "end_time", missing=0),
         preempt_time_s=_number(entry, "preempt_time", missing=0),
+        node_count=_number(entry, "node_count", missing=0),
+        scheduled_nodes=_hosts(entry, "scheduled_nodes"),
     )
 
 
@@ -151,6 +155,20 @@ def _words(entry: Mapping[str, Any], field: str, *, missing: Sequence[str] | Non
     if not isinstance(value, Sequence):
         raise UnknownForm(f"field {field!r} of Slurm's answer is no state: {value!r:.60}")
     return frozenset(str(word).upper().strip("*~#!%$@^-") for word in value if word)
+
+
+def _names(entry: Mapping[str, Any], field: str) -> frozenset[str]:
+    """Names that a site chose, in its own spelling: a list, or one text with commas. One that is missing: none."""
+    value = entry.get(field) or ()
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, Sequence):
+        raise UnknownForm(f"field {field!r} of Slurm's answer is no list of names: {value!r:.60}")
+    return frozenset(str(name).strip() for name in value if str(name).strip())
+
+
+def _first(entry: Mapping[str, Any], *fields: str) -> str | None:
+    return next((field for field in fields if entry.get(field) is not None), None)
 
 
 def _list(entry: Mapping[str, Any], field: str) -> Sequence[object]:

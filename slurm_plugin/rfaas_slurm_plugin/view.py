@@ -90,6 +90,8 @@ class Node:
     allocated_memory_mib: int
     slurmd_start_time_s: int
     boot_time_s: int = 0  # when the machine booted, as its slurmd said; 0: not known
+    features: frozenset[str] = frozenset()  # active ones, as sites name them
+    free_memory_mib: int | None = None  # as the node's operating system said lately; None: not known. For reports only
 
     @property
     def leaving(self) -> bool:
@@ -136,6 +138,13 @@ class Job:
     start_time_s: int
     end_time_s: int  # 0: none known
     preempt_time_s: int = 0  # when Slurm chose it as a victim; 0: not
+    node_count: int = 0  # that it has or asks for; 0: not known
+    scheduled_nodes: tuple[str, ...] = ()  # where backfill means to start it, if this release says so
+
+    @property
+    def partitions(self) -> frozenset[str]:
+        """Its partition; of a pending job all that it may start in."""
+        return frozenset(self.partition.split(","))
 
     @property
     def ended(self) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfaas_slurm_plugin.policy import JOB_NAME, HarvestPolicy, History, Submit, overdue, plan
+from rfaas_slurm_plugin.policy import JOB_NAME, Caps, HarvestPolicy, History, Submit, overdue, plan
 from rfaas_slurm_plugin.view import ClusterView, Job, Node, Reservation
 
 NODE = Node(
@@ -40,8 +40,8 @@ POLICY = HarvestPolicy(partition="harvest")
 
 
 def planned(nodes=(NODE,), jobs=(), policy=POLICY, history=None, now_s=100.0, wall_s=5000.0, reservations=()):
-    view = ClusterView(0.0, tuple(nodes), tuple(jobs), tuple(reservations))
-    return plan(view, policy, history or History(), now_s, wall_s)
+    view = ClusterView(now_s, tuple(nodes), tuple(jobs), tuple(reservations))
+    return list(plan(view, policy, history or History(), now_s, wall_s).submit)
 
 
 def test_an_idle_node_becomes_one_slice_with_its_memory():
@@ -64,7 +64,7 @@ def test_slices_of_a_given_size():
 
 def test_the_cap_counts_slices_that_are_there():
     running = replace(JOB, name=JOB_NAME, partition="harvest", cores=4)
-    policy = replace(POLICY, max_cores=7, slice_cores=2)
+    policy = replace(POLICY, caps=Caps(cores=7), slice_cores=2)
     assert planned(jobs=[running], policy=policy) == [Submit("n1", 2, 4000)]
 
 
@@ -96,11 +96,12 @@ def test_nothing_runs_into_the_arms_of_a_job_that_just_began_to_wait():
     assert planned(jobs=[replace(waiting, reason="Dependency")]) != []
 
 
-def test_at_most_five_submissions_a_second():
-    nodes = [replace(NODE, name=f"n{i}") for i in range(20)]
-    assert len(planned(nodes)) == 5
-    history = History(last_submission_boot_s=99.8)
-    assert len(planned(nodes, history=history, now_s=100.0)) == 1
+def test_what_a_cycle_submits_is_bounded_by_the_rate():
+    nodes = [replace(NODE, name=f"n{i}") for i in range(100)]
+    assert len(planned(nodes)) == 50  # five a second for ten seconds
+    assert len(planned(nodes, policy=replace(POLICY, cycle_s=0.5))) == 5  # at least a second's worth
+    assert len(planned(nodes, policy=replace(POLICY, cycle_s=600.0))) == 50
+    assert len(planned(nodes, history=History(last_submission_boot_s=99.8), now_s=100.0)) == 1
 
 
 def test_a_slice_too_poor_in_memory_gets_fewer_cores():
