@@ -1,7 +1,7 @@
 # The one entry point: `make help`. The work is done by the scripts in tools/; nothing here needs root unless it says so.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-slurm check test test-rdma test-rdma-two-hosts rdma-shell soak fmt bench bench-peers bench-goals bench-rdma docs cluster-up cluster-down clean
+.PHONY: help demo demo-slurm check test test-rdma test-pyslurm test-rdma-two-hosts rdma-shell soak fmt bench bench-peers bench-goals bench-rdma docs cluster-up cluster-down clean
 
 PYTHON := .venv/bin/python
 RIG := tests/cluster/rig/slurm-cluster
@@ -46,6 +46,11 @@ test-rdma:  ## what needs an RDMA device: on this machine's, else on soft-RoCE i
 	@tools/setup.sh dev
 	@tools/apt-install.sh
 	@tests/rdma/rig/ring
+
+test-pyslurm:  ## the view of the cluster on Slurm 26.05, by pyslurm too (root, the network; minutes the first time)
+	@tools/setup.sh dev
+	@tools/apt-install.sh
+	@tests/cluster/rig/forky/ring
 
 test-rdma-two-hosts:  ## the same between two hosts, which are namespaces of a guest with a newer kernel (root, minutes)
 	@tools/setup.sh dev

@@ -29,6 +29,7 @@ SOURCES = (
     "CMakeLists.txt",
     "README.md",
     "LICENSE",
+    "NOTICE",
     "rfaas",
     "transport",
     "executors",

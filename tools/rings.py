@@ -40,10 +40,14 @@ RINGS = {
     "serial": (*PYTEST, "-m", f"serial and {HERE}", "tests/system", "tests/faults"),
     "pythons": (sys.executable, "tools/test_on_pythons.py"),
     "rdma": ("tests/rdma/rig/ring", "--where-possible"),  # on a device, else in one boot of a guest that has one
+    "pyslurm": ("tests/cluster/rig/forky/ring", "--where-possible"),  # a newer Slurm, in a root directory of its own
     "slurm": (*PYTEST, *beside(CLUSTERS), "-m", "slurm", "tests/cluster", "tests/faults"),
 }
 
-ASKED_FOR = ("rdma",)  # seven minutes; until it has passed again and again: make test-rdma
+ASKED_FOR = (
+    "rdma",  # seven minutes; until it has passed again and again: make test-rdma
+    "pyslurm",  # eight the first time, three after: make test-pyslurm
+)
 
 
 @dataclass(frozen=True)

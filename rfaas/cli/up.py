@@ -232,6 +232,7 @@ def _resolved(settings: Settings) -> dict[str, Any]:
     values = {name.rpartition(".")[2]: settings.value(name) for name in names}
     values["daemon_python"] = settings.value("daemon_python") or sys.executable
     values["slurmrestd"] = settings.value("slurmrestd")
+    values["pyslurm_python"] = settings.value("pyslurm_python")
     values["leave_memory_mib"] = values.pop("leave_memory") >> 20
     return values
 
@@ -239,9 +240,9 @@ def _resolved(settings: Settings) -> dict[str, Any]:
 def _slurm_plan(options: dict[str, Any]) -> dict[str, Any]:
     """Ask the plugin whether this cluster can be harvested, and how."""
     command = [options["daemon_python"], "-m", "rfaas_slurm_plugin", "check"]
-    for name in ("partition", "listen", "slurmrestd"):
+    for name in ("partition", "listen", "slurmrestd", "pyslurm_python"):
         if options[name]:
-            command += [f"--{name}", options[name]]
+            command += [f"--{name.replace('_', '-')}", options[name]]
     command += [f"--node={name}" for name in options["nodes"]]
     command += [f"--leave-node={name}" for name in options["leave_nodes"]]
     command += [f"--sbatch-option={text}" for text in options["sbatch_options"]]
@@ -267,6 +268,7 @@ def _harvester(python: str, state_dir: Path, plan: dict[str, Any], options: dict
         "sbatch_options": list(options["sbatch_options"]),
         "slurmrestd": options["slurmrestd"],
         "hooks_socket": options["hooks_socket"],
+        "pyslurm_python": options["pyslurm_python"],
     }
     harvest = [python, "-m", "rfaas_slurm_plugin", "harvest"]
     return [*harvest, "--state-dir", str(state_dir), "--settings", json.dumps(settings)]

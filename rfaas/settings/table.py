@@ -91,8 +91,13 @@ TABLE: Final = (
     Setting(
         *("", "slurmrestd", kinds.text(), None, "Read Slurm there: unix:/path, http(s)://host[:port]."),
         why="Slurm's commands are on every host of a cluster, slurmrestd is not",
-        otherwise="by Slurm's commands",
+        otherwise="pyslurm if it fits, else Slurm's commands",
         option="--slurmrestd",
+    ),
+    Setting(
+        *("", "pyslurm_python", kinds.path(also="none"), None, "Interpreter whose pyslurm reads Slurm; none: do not."),
+        why="pyslurm is faster where it is installed with rfaas; `rfaas slurm check` says what is used",
+        otherwise="daemon_python, where it has a pyslurm that fits",
     ),
     Setting(
         *("", "slurm_jwt_file", kinds.path(), None, "File with the token for slurmrestd, 0600; read at each request."),

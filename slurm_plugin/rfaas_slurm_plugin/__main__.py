@@ -19,14 +19,12 @@ import click
 
 from rfaas.control.address import AllocatorAddress
 from rfaas.control.dial import OffersClient
-from rfaas_slurm_plugin import check, job
+from rfaas_slurm_plugin import check, job, sources
 from rfaas_slurm_plugin.cli_view import CliView
 from rfaas_slurm_plugin.harvester import Harvester, job_environment
 from rfaas_slurm_plugin.hook_listener import HookListener
-from rfaas_slurm_plugin.rest_client import RestAddress
-from rfaas_slurm_plugin.rest_view import RestView
 from rfaas_slurm_plugin.settings import policy_of
-from rfaas_slurm_plugin.view import ClusterUnavailable, ViewSource
+from rfaas_slurm_plugin.view import ClusterUnavailable
 from rfaas_transport.errors import RfaasError
 
 EXIT_UNAVAILABLE = 69
@@ -38,22 +36,6 @@ def main() -> None:
     """Slurm's side of rfaas, for `rfaas up --slurm` and `rfaas down`."""
 
 
-def source_of(slurmrestd: str | None) -> ViewSource:
-    """Where the cluster is read: slurmrestd if its address is given, else Slurm's commands.
-
-    $RFAAS_SLURM_JWT_FILE names a file with the token; without it $SLURM_JWT counts, or the socket's own user.
-
-    Raises:
-        ConfigError: that is no address, or its token can't be read.
-    """
-    if not slurmrestd:
-        return CliView()
-    token_file = os.environ.get("RFAAS_SLURM_JWT_FILE")
-    address = RestAddress.parse(slurmrestd, Path(token_file) if token_file else None)
-    address.headers()  # a token that can't be read is better said now than at the first request
-    return RestView(address)
-
-
 @main.command("check")
 @click.option("--partition", default=None)
 @click.option("--listen", default=None)
@@ -61,6 +43,7 @@ def source_of(slurmrestd: str | None) -> ViewSource:
 @click.option("--leave-node", "leave_nodes", multiple=True)
 @click.option("--sbatch-option", "sbatch_options", multiple=True)
 @click.option("--slurmrestd", default=None)
+@click.option("--pyslurm-python", default=None)
 def check_command(
     partition: str | None,
     listen: str | None,
@@ -68,12 +51,13 @@ def check_command(
     leave_nodes: tuple[str, ...],
     sbatch_options: tuple[str, ...],
     slurmrestd: str | None,
+    pyslurm_python: str | None,
 ) -> None:
     """Print the plan for this cluster as JSON, or an error with its remedy (exit 69 or 78)."""
 
     async def work() -> check.SlurmPlan:
         names, left = check.expand_nodes(nodes), check.expand_nodes(leave_nodes, "harvest.leave_nodes")
-        source = source_of(slurmrestd)
+        source = (await sources.choose(slurmrestd, pyslurm_python)).source
         view, partitions, config = await asyncio.gather(source.read(), source.partitions(), source.config())
         chosen = check.choose_partition(partitions, config, partition)
         addresses = {node.name: node.address for node in view.nodes if chosen.name in node.partitions}
@@ -124,9 +108,11 @@ def harvest_command(state_dir: Path, settings: str) -> None:
             drain_s=plan.drain_s,
             extra=tuple(given["sbatch_options"]),
         )
+        chosen = await sources.choose(given.get("slurmrestd"), given.get("pyslurm_python"))
+        logging.getLogger(__name__).info("reading slurm by=%s because=%s", chosen.name, chosen.why)
         async with OffersClient(address) as offers:
             harvester = Harvester(
-                source=source_of(given.get("slurmrestd")),
+                source=chosen.source,
                 offers=offers,
                 policy=policy,
                 template=template,

@@ -18,8 +18,8 @@ from rfaas_slurm_plugin.records import jobs_of, nodes_of, reservations_of
 from rfaas_slurm_plugin.rest_client import RestAddress, RestClient
 from rfaas_slurm_plugin.view import ClusterConfig, ClusterUnavailable, ClusterView, Partition
 
-KNOWN_VERSIONS: Final = range(37, 45)
-"""v0.0.37 (Slurm 21.08) to v0.0.44 (25.11). Run here: 37 and 38; the others are read by their documentation."""
+KNOWN_VERSIONS: Final = range(37, 46)
+"""v0.0.37 (Slurm 21.08) to v0.0.45 (26.05). Run here: 37, 38 and 45; the others are read by their documentation."""
 
 DOCUMENT_PATH: Final = "/openapi/v3"
 DOCUMENT_LIMIT_BYTES: Final = 64 << 20

@@ -61,7 +61,7 @@ class Cluster:
 
     def install_wheel(self) -> None:
         """Give the users an environment with the built wheel, first in their PATH; see `wheel.install_environment`."""
-        install_environment(self.layout.venv)
+        install_environment(self.layout.venv, self.settings.root)
 
     @property
     def is_running(self) -> bool:

@@ -18,7 +18,7 @@ def address(node: str) -> str:
 
 
 def slurm_conf(settings: Settings) -> str:
-    """slurm.conf of Slurm 22.05: a default partition for rigid jobs, a preemptible one to harvest with."""
+    """slurm.conf, for Slurm 22.05 to 26.05: a default partition for rigid jobs, a preemptible one to harvest with."""
     tracking = (
         "ProctrackType=proctrack/cgroup\nTaskPlugin=task/cgroup\nJobAcctGatherType=jobacct_gather/cgroup"
         if settings.cgroups
@@ -52,7 +52,7 @@ SlurmctldTimeout=30
 SlurmdTimeout={settings.slurmd_timeout_s}
 KillWait={settings.kill_wait_s}
 MinJobAge=300
-MpiDefault=pmix
+MpiDefault={"none" if settings.root else "pmix"}
 SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
@@ -98,6 +98,9 @@ ConstrainRAMSpace=yes
 ConstrainDevices=no
 """
 
+# Slurm since 23.02 wants a file system of cgroup v2, whatever is tracked by it; 22.05 does not know the word
+NO_CGROUPS = "CgroupPlugin=disabled\n"
+
 
 def write(layout: Layout, settings: Settings) -> None:
     """Write every file that the nodes' /etc is bound to."""
@@ -106,7 +109,7 @@ def write(layout: Layout, settings: Settings) -> None:
         # PMIx would keep its sockets in /tmp by job and step alone: nodes that share a /tmp collide there
         "mpi.conf": "PMIxCliTmpDirBase=/var/lib/slurm/slurmd\n",
         "plugstack.conf": "",  # in place of the distribution's
-        "cgroup.conf": CGROUP_CONF if settings.cgroups else "",
+        "cgroup.conf": CGROUP_CONF if settings.cgroups else NO_CGROUPS if settings.root else "",
         "hosts": _hosts(settings),
         "passwd": Path("/etc/passwd").read_text() + "".join(_passwd_line(account) for account in USERS),
         "group": Path("/etc/group").read_text() + "".join(f"{a.name}:x:{a.uid}:\n" for a in USERS),

@@ -2,31 +2,44 @@
 # PID 1 of a node. Runs in fresh network, hostname, mount, process and IPC namespaces, gives the node its own view of
 # the files that name it, says so on a descriptor, then reaps orphans for as long as the node lives.
 #
-#   node-init.sh NAME STATE_DIR READY_FD MEMORY_MIB CGROUPS(0|1) [UID...]      UIDs get a /run/user/UID
+#   node-init.sh NAME STATE_DIR READY_FD MEMORY_MIB CGROUPS(0|1) ROOT [UID...]
+#
+# ROOT: the directory that is / on the node, with a Slurm of its own, or empty for the machine's own files; it is never
+# written to. UIDs get a /run/user/UID.
 set -euo pipefail
-name=$1 state=$2 ready_fd=$3 memory_mib=$4 cgroups=$5
-shift 5
+name=$1 state=$2 ready_fd=$3 memory_mib=$4 cgroups=$5 root=$6
+shift 6
 umask 022
 cd /
 hostname "$name"
 mount --make-rprivate /
 
-mount --bind "$state/etc" /etc/slurm
+if [ -n "$root" ]; then
+  mount --bind "$root" "$root"
+  mount -o remount,bind,ro "$root"
+  mount --rbind /dev "$root/dev"
+  mount --rbind /sys "$root/sys"
+  mount -t proc proc "$root/proc"
+  mount -t tmpfs -o mode=1777 tmp "$root/var/tmp"
+  mkdir "$root$state"
+  mount --bind "$state" "$root$state"
+fi
+mount --bind "$state/etc" "$root/etc/slurm"
 for file in hosts passwd group; do
-  mount --bind "$state/etc/$file" "/etc/$file"
+  mount --bind "$state/etc/$file" "$root/etc/$file"
 done
-mount --bind "$state/nodes/$name/spool" /var/lib/slurm
-mount --bind "$state/nodes/$name/log" /var/log/slurm
-mount --bind "$state/home" /home
+mount --bind "$state/nodes/$name/spool" "$root/var/lib/slurm"
+mount --bind "$state/nodes/$name/log" "$root/var/log/slurm"
+mount --bind "$state/home" "$root/home"
 # as on a real node: nothing of the machine's own /run and /tmp, and gone with the node
-mount -t tmpfs -o mode=0755 run /run
-mount -t tmpfs -o mode=1777 tmp /tmp
-mount -t tmpfs -o mode=1777 shm /dev/shm
-mkdir /run/rig
-mount --bind "$state/run" /run/rig
+mount -t tmpfs -o mode=0755 run "$root/run"
+mount -t tmpfs -o mode=1777 tmp "$root/tmp"
+mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
+mkdir "$root/run/rig"
+mount --bind "$state/run" "$root/run/rig"
 for uid in "$@"; do
-  install -d -m 0755 /run/user
-  install -d -m 0700 -o "$uid" -g "$uid" "/run/user/$uid"
+  install -d -m 0755 "$root/run/user"
+  install -d -m 0700 -o "$uid" -g "$uid" "$root/run/user/$uid"
 done
 
 # cgroup v1: the node sees its own part of each hierarchy as the whole
@@ -52,6 +65,11 @@ if [ "$cgroups" = 1 ]; then
 fi
 
 ip link set lo up
+if [ -n "$root" ]; then # who enters the node's mount namespace finds that directory as /
+  cd "$root"
+  pivot_root . .
+  umount --lazy .
+fi
 trap '' HUP INT
 trap 'exit 0' TERM
 echo ready >&"$ready_fd"

@@ -100,7 +100,7 @@ class Node:
         argv = ["setpriv", "--pdeathsig", "KILL"] if with_starter else []
         argv += ["unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc"]
         argv += [str(INIT_SCRIPT), self.name, str(self.layout.root), str(writer)]
-        argv += [str(settings.memory_mib), str(int(settings.cgroups)), *uids]
+        argv += [str(settings.memory_mib), str(int(settings.cgroups)), settings.root, *uids]
         # not subprocess: the holder outlives this process when a person starts a cluster by hand
         log = os.open(self.boot_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         null = os.open(os.devnull, os.O_RDONLY)

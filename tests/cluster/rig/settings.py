@@ -59,6 +59,8 @@ class Settings:
         slurmd_timeout_s: SlurmdTimeout, after which slurmctld gives a silent node up.
         jwt: slurmctld believes JSON web tokens too; `scontrol token` makes them.
         extra_conf: lines for the end of slurm.conf.
+        root: directory that is / on the nodes, of another Debian with a Slurm of 23.02 or later, as `forky/build` makes
+            it (default: $RFAAS_RIG_ROOT); empty: the machine's own files, with the Slurm of Debian 12.
     """
 
     nodes: int = 4
@@ -74,6 +76,7 @@ class Settings:
     slurmd_timeout_s: int = 30
     jwt: bool = False
     extra_conf: str = ""
+    root: str = os.environ.get("RFAAS_RIG_ROOT", "")
 
     @property
     def node_names(self) -> list[str]:

@@ -20,7 +20,9 @@ from support.waiting import wait_until
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 END_TIMEOUT_S = 10.0
-REST_PLUGINS = "openapi/v0.0.37,openapi/v0.0.38"  # those with a database end slurmrestd where there is none
+# those with a database end slurmrestd where there is none; since 23.11 versions are no plugins of their own
+REST_PLUGINS = "openapi/v0.0.37,openapi/v0.0.38"
+REST_PLUGINS_OF_A_ROOT = "openapi/slurmctld"
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,15 @@ class User:
             running.kill()
 
     @contextlib.contextmanager
-    def slurmrestd(self, where: str, *, auth: str = "rest_auth/local", plugins: str = REST_PLUGINS) -> Iterator[None]:
+    def slurmrestd(self, where: str, *, auth: str = "rest_auth/local", plugins: str = "") -> Iterator[None]:
         """A slurmrestd of the user's on the head for the length of the `with` block; it answers when the block begins.
 
         Args:
             where: "unix:/path" or "host:port".
             auth: rest_auth/local (the socket's user) or rest_auth/jwt.
-            plugins: versions of its interface.
+            plugins: versions of its interface; those of the cluster's Slurm if left out.
         """
+        plugins = plugins or (REST_PLUGINS_OF_A_ROOT if self.layout.load().root else REST_PLUGINS)
         socket_path = Path(where.removeprefix("unix:"))
         argv = ["/usr/sbin/slurmrestd", "-a", auth, "-s", plugins, where]
         env = {"SLURM_JWT": "daemon"} if auth == "rest_auth/jwt" else {}  # else munge speaks for it, and rejects tokens
