@@ -1,6 +1,5 @@
 """A client that asks a worker's or a memory server's device for memory without its key: real processes and leases."""
 
-import contextlib
 import json
 import os
 import socket
@@ -81,10 +80,13 @@ def is_counted_and_over(folder):
 def test_a_wrong_key_for_lent_memory_ends_the_lease_and_is_counted(falsifier, tmp_path, monkeypatch):
     folder = tmp_path / "events"
     monkeypatch.setenv("RFAAS_EVENT_LOG", str(folder))
-    with pytest.raises(rfaas.MemoryLost) as lost, contextlib.ExitStack() as stack:  # by the constructor, or after it
-        memory = rfaas.RemoteMemory("1MiB", allocator="embedded", transport="verbs", acquire_timeout_s=TIMEOUT_S)
-        stack.enter_context(memory)
-        wait_until(lambda: memory.write(0, b"x") is None, TIMEOUT_S, "the loss")
+
+    def write_until_lost():
+        with rfaas.RemoteMemory("1MiB", allocator="embedded", transport="verbs", acquire_timeout_s=TIMEOUT_S) as memory:
+            wait_until(lambda: memory.write(0, b"x") is not None, TIMEOUT_S, "the loss")
+
+    with pytest.raises(rfaas.MemoryLost) as lost:  # by the constructor, or by a write
+        write_until_lost()
     print(f"told: {lost.value}")
     assert lost.value.reason_code is ReasonCode.KEY_VIOLATION
     assert is_counted_and_over(folder)
