@@ -1,5 +1,6 @@
 """A client that asks a worker's or a memory server's device for memory without its key: real processes and leases."""
 
+import contextlib
 import json
 import os
 import socket
@@ -83,7 +84,7 @@ def test_a_wrong_key_for_lent_memory_ends_the_lease_and_is_counted(falsifier, tm
 
     def write_until_lost():
         with rfaas.RemoteMemory("1MiB", allocator="embedded", transport="verbs", acquire_timeout_s=TIMEOUT_S) as memory:
-            wait_until(lambda: memory.write(0, b"x") is not None, TIMEOUT_S, "the loss")
+            wait_until(lambda: memory.write(0, b"x") is None, TIMEOUT_S, "the loss")
 
     with pytest.raises(rfaas.MemoryLost) as lost:  # by the constructor, or by a write
         write_until_lost()
