@@ -37,7 +37,7 @@ def two_hosts():
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster(tmp_path_factory, daemons_are_read):
     """An allocator here, an agent there."""
     made = Personal(tmp_path_factory.mktemp("cluster"), ttl_s=TTL_S, start_s=TIMEOUT_S)
 
