@@ -1,6 +1,6 @@
 """Two hosts with a device and a network of their own each: `make test-rdma-two-hosts` makes them of one guest.
 
-The other is a network namespace that RFAAS_RDMA_PEER_NETNS names; its device is reached by the address of a TCP
+The other is a network namespace that RDMA_PEER_NETNS names; its device is reached by the address of a TCP
 connection alone, as it is on a cluster.
 """
 
@@ -27,8 +27,8 @@ from support.verbs_peer import PeerProcess
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.rdma, pytest.mark.two_hosts]
-NETNS, DEVICE = os.environ.get("RFAAS_RDMA_PEER_NETNS", ""), os.environ.get("RFAAS_RDMA_PEER_DEVICE", "")
-ADDRESS = os.environ.get("RFAAS_RDMA_PEER_ADDRESS", "")
+NETNS, DEVICE = os.environ.get("RDMA_PEER_NETNS", ""), os.environ.get("RDMA_PEER_DEVICE", "")
+ADDRESS = os.environ.get("RDMA_PEER_ADDRESS", "")
 THERE = ["ip", "netns", "exec", NETNS]
 FRAMES = scaled(500, 5000)
 DEVICE_GIVES_UP_S = 34.0  # at most, spec 007 section 4; soft-RoCE, which waits for one time-out each time: 7.5

@@ -20,8 +20,8 @@ from support.soak import SLACK
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.rdma, pytest.mark.two_hosts]
-NETNS = os.environ.get("RFAAS_RDMA_PEER_NETNS", "")
-HERE, THERE = os.environ.get("RFAAS_RDMA_ADDRESS", ""), os.environ.get("RFAAS_RDMA_PEER_ADDRESS", "")
+NETNS = os.environ.get("RDMA_PEER_NETNS", "")
+HERE, THERE = os.environ.get("RFAAS_RDMA_ADDRESS", ""), os.environ.get("RDMA_PEER_ADDRESS", "")
 IN_PEER = ["ip", "netns", "exec", NETNS]
 TTL_S = 20.0
 SHORT_S = 1.0  # less than a session connection's two seconds
@@ -37,7 +37,7 @@ def two_hosts():
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster(tmp_path_factory, daemons_are_read):
     """An allocator here, an agent there."""
     made = Personal(tmp_path_factory.mktemp("cluster"), ttl_s=TTL_S, start_s=TIMEOUT_S)
 

@@ -39,7 +39,12 @@ class Personal:
             "allocator", "rfaas_allocator", "--state-dir", self.state_dir, "--ttl", f"{self.ttl_s}s", *arguments
         )
         about = self.state_dir / "allocator.json"
-        wait_until(lambda: about.exists() and json.loads(about.read_text())["pid"] == self.allocator.pid, self.start_s)
+
+        def serves():
+            assert self.allocator.poll() is None, f"the allocator did not start: {self.log('allocator')}"
+            return about.exists() and json.loads(about.read_text())["pid"] == self.allocator.pid
+
+        wait_until(serves, self.start_s, "the allocator")
         return self.allocator
 
     def start_agent(self, cores=2, grace_s=5.0, *arguments):

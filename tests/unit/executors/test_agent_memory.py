@@ -106,3 +106,14 @@ def test_a_stranger_does_not_attach_it(shell):
     assert [words["code"] for words in shell.words("refused", 3)] == ["stale-epoch"]
     assert not any(isinstance(effect, on.StartMemory) for effect in shell.effects)
     assert shell.of(StateChanged) == []
+
+
+def test_who_asks_for_memory_without_its_key_loses_the_lease(shell):
+    terms = region(shell)
+    [worker] = shell.living
+    shell.step(on.DataOffered(9, terms.lease_id, 4, 1, 77, "verbs"))
+    shell.step(on.ChannelEnded(worker, 77, (0, 0), violated=True))
+    shell.pass_time(0.2)
+    shell.die(worker)
+    [ended] = shell.words("ended")
+    assert (ended["reason"], ended["reason_code"]) == ("released", ReasonCode.KEY_VIOLATION)
