@@ -6,6 +6,7 @@ Must not start anything at import and decides nothing: `rfaas.memory` does (docs
 from __future__ import annotations
 
 import concurrent.futures
+import operator
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -134,12 +135,12 @@ class RemoteMemory:
         """The bytes from `offset` on.
 
         Raises:
-            ValueError: the range is not inside of the memory; nothing was read.
+            ValueError: the range is not inside of the memory; TypeError: a number is no integer. Nothing was read.
             MemoryLost: they are gone.
             RuntimeError: after `close`, or in a forked child.
             OSError: the spill file can't be read.
         """
-        self._check(offset, size_bytes)
+        offset, size_bytes = self._range(offset, size_bytes)
         data = bytearray(size_bytes)
         self._keeper.gate.transfer([(False, offset, data)])
         return data
@@ -162,43 +163,45 @@ class RemoteMemory:
 
     def readv(self, parts: Iterable[tuple[int, BufferLike]]) -> int:
         """As `readinto` for many (offset, buffer), in one go; return the sum."""
-        operations = [(False, offset, self._view(offset, buffer, writable=True)) for offset, buffer in parts]
+        operations = [(False, *self._part(offset, buffer, writable=True)) for offset, buffer in parts]
         self._keeper.gate.transfer(operations)
         return sum(len(view) for _, _, view in operations)
 
     def writev(self, parts: Iterable[tuple[int, BufferLike]]) -> int:
         """As `write` for many (offset, data), in one go and in this order; return the sum."""
-        operations = [(True, offset, self._view(offset, data, writable=False)) for offset, data in parts]
+        operations = [(True, *self._part(offset, data, writable=False)) for offset, data in parts]
         self._keeper.gate.transfer(operations)
         return sum(len(view) for _, _, view in operations)
 
-    def _view(self, offset: int, buffer: BufferLike, *, writable: bool) -> memoryview:
+    def _part(self, offset: int, buffer: BufferLike, *, writable: bool) -> tuple[int, memoryview]:
         view = byte_view(buffer, writable=writable)
-        self._check(offset, len(view))
-        return view
+        return self._range(offset, len(view))[0], view
 
-    def _check(self, offset: int, size_bytes: int) -> None:
-        if isinstance(offset, bool) or offset < 0 or size_bytes < 0 or offset + size_bytes > self.size_bytes:
+    def _range(self, offset: int, size_bytes: int) -> tuple[int, int]:
+        """The two as Python's integers, which numpy's are not: those wrap around at their 32 bits, or their 8."""
+        start, n_bytes = operator.index(offset), operator.index(size_bytes)
+        if isinstance(offset, bool) or start < 0 or n_bytes < 0 or start + n_bytes > self.size_bytes:
             raise ValueError(
-                f"bytes {offset} to {offset + size_bytes} are not inside of this memory, which has {self.size_bytes}"
+                f"bytes {offset} to {start + n_bytes} are not inside of this memory, which has {self.size_bytes}"
             )
+        return start, n_bytes
 
     # --- asynchronously -----------------------------------------------------------------------------------------
 
     def read_async(self, offset: int, size_bytes: int) -> concurrent.futures.Future[bytearray]:
         """Begin a `read`; the future has the bytes. Errors that `read` raises at once are raised here."""
-        self._check(offset, size_bytes)
+        offset, size_bytes = self._range(offset, size_bytes)
         data = bytearray(size_bytes)
         return self._operations.submit((False, offset, memoryview(data)), data)
 
     def readinto_async(self, offset: int, buffer: BufferLike) -> concurrent.futures.Future[int]:
         """Begin a `readinto`; leave the buffer alone until the future is done."""
-        view = self._view(offset, buffer, writable=True)
+        offset, view = self._part(offset, buffer, writable=True)
         return self._operations.submit((False, offset, view), len(view))
 
     def write_async(self, offset: int, data: BufferLike) -> concurrent.futures.Future[int]:
         """Begin a `write`; leave the data alone until the future is done."""
-        view = self._view(offset, data, writable=False)
+        offset, view = self._part(offset, data, writable=False)
         return self._operations.submit((True, offset, view), len(view))
 
     def aread(self, offset: int, size_bytes: int) -> asyncio.Future[bytearray]:
@@ -222,7 +225,7 @@ class RemoteMemory:
             offset: in bytes, where it begins.
 
         Raises:
-            ValueError: it does not fit; TypeError: the dtype has Python objects in it.
+            ValueError: it does not fit; TypeError: the dtype has Python objects in it, or a number is no integer.
         """
         from rfaas.memory.arrays import RemoteArray
 

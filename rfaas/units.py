@@ -6,8 +6,9 @@ Must not guess: a number without a unit is bytes or seconds, anything else that 
 from __future__ import annotations
 
 import math
+import operator
 import re
-from typing import Final
+from typing import Any, Final
 
 from rfaas_transport.errors import ConfigError
 
@@ -51,8 +52,12 @@ def parse_size_bytes(value: str | int, *, name: str = "size") -> int:
     return size_bytes
 
 
-def _size_of_number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _size_of_number(value: Any) -> int | None:  # noqa: ANN401 - whatever somebody wrote
+    """Numpy's integers are integers too."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def _size_of_text(text: str) -> int | None:

@@ -36,12 +36,12 @@ class RemoteArray:
         self.shape = tuple(operator.index(length) for length in lengths)
         if any(length < 0 for length in self.shape):
             raise ValueError(f"shape {self.shape} has a negative length")
-        self.offset = offset
+        self.offset = operator.index(offset)  # numpy's integers wrap around
         self.size = 1
         for length in self.shape:
             self.size *= length
         self.nbytes = self.size * self.dtype.itemsize
-        if offset < 0 or offset + self.nbytes > memory.size_bytes:
+        if self.offset < 0 or self.offset + self.nbytes > memory.size_bytes:
             raise ValueError(
                 f"an array of {self.nbytes} bytes at {offset} does not fit a memory of {memory.size_bytes} bytes"
             )
@@ -146,7 +146,8 @@ def _axis(key: Any, length: int, axis: int) -> tuple[range, bool]:  # noqa: ANN4
         return range(length)[key], False
     if isinstance(key, bool | np.bool_) or not hasattr(key, "__index__") or getattr(key, "ndim", 0) != 0:
         raise TypeError(
-            f"a remote array is indexed by integers, slices and ..., not by {key!r}: read, then select here"
+            f"a remote array is indexed by integers, slices and ..., not by a {type(key).__name__}:"
+            " read, then select here"
         )
     index = operator.index(key)
     if not -length <= index < length:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import threading
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from rfaas.memory.gate import Gate
 from rfaas.memory.spill import Operation
 
 T = TypeVar("T")
+_NOT_CONTIGUOUS: Final = "the buffer is not C-contiguous: copy it (numpy.ascontiguousarray)"
+_FIELD_NAMES: Final = re.compile(r":[^:]*:")  # in the format of a structure: PEP 3118
 _Item = tuple[Operation, "Future[Any]", Any]
 
 
@@ -28,13 +31,15 @@ def byte_view(buffer: Any, *, writable: bool) -> memoryview:  # noqa: ANN401 - w
     try:
         view = memoryview(buffer)
     except ValueError:  # numpy's dates, which memoryview knows no letter for
-        view = memoryview(buffer.view("u1"))
+        if not buffer.flags.c_contiguous:
+            raise BufferError(_NOT_CONTIGUOUS) from None
+        view = memoryview(buffer.reshape(-1).view("u1"))
     if writable and view.readonly:
         raise TypeError(f"a {type(buffer).__name__} that can't be written can't be read into")
-    if "O" in view.format:
+    if "O" in _FIELD_NAMES.sub("", view.format):
         raise BufferError("the buffer has Python objects in it, which mean nothing elsewhere: pickle them")
     if not view.c_contiguous:
-        raise BufferError("the buffer is not C-contiguous: copy it (numpy.ascontiguousarray)")
+        raise BufferError(_NOT_CONTIGUOUS)
     if view.nbytes == 0:
         return memoryview(bytearray(0))
     return view.cast("B")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import random
 import signal
@@ -100,8 +101,19 @@ def test_what_is_wrong_is_said_and_changes_nothing(memory):
         memory.write(0, "text")
     with pytest.raises(BufferError, match="contiguous"):
         memory.write(0, numpy.zeros((4, 4))[:, ::2])
+    with pytest.raises(BufferError, match="contiguous"):
+        memory.write(0, numpy.zeros((4, 4), "M8[s]")[:, ::2])
     with pytest.raises(BufferError, match="pickle"):
         memory.write(0, numpy.array([object()]))
+    for offset in (1.5, math.nan, numpy.float64(1), "0", None):
+        with pytest.raises(TypeError):
+            memory.read(offset, 1)
+        with pytest.raises(TypeError):
+            memory.array(1, offset=offset)
+        with pytest.raises(TypeError):
+            memory.write_async(offset, b"a")
+    with pytest.raises(TypeError):
+        memory.read(0, 1.5)
     with pytest.raises(TypeError, match="pickled"):
         memory.__reduce__()
     assert memory.read(0, 5) == b"kept\0"
@@ -110,6 +122,21 @@ def test_what_is_wrong_is_said_and_changes_nothing(memory):
             rfaas.RemoteMemory(**wrong, allocator="embedded")
     with pytest.raises(rfaas.ConfigError, match="no directory"):
         rfaas.RemoteMemory(1, spill_dir="/does/not/exist", allocator="embedded")
+
+
+def test_numbers_and_buffers_of_numpy_are_taken_as_they_are(memory):
+    memory.write(numpy.uint8(250), bytes(range(10)) * 20)  # 450 is no number of that type
+    assert memory.read(numpy.int64(250), numpy.uint8(200)) == bytes(range(10)) * 20
+    late = memory.array(numpy.int16(100), "u1", offset=numpy.int16(32_700))
+    late[:] = 7
+    assert bytes(late[90:]) == memory.read(32_790, 10) == b"\7" * 10
+    named = numpy.array([(1, 2.0)], [("Offset", "i4"), ("x", "f8")])  # no object, though its name begins like one
+    memory.write(0, named)
+    memory.write(100, numpy.array(numpy.datetime64(3, "s")))  # without a dimension
+    again = numpy.zeros_like(named)
+    memory.readinto(0, again)
+    assert again == named
+    assert memory.read(100, 8) == (3).to_bytes(8, "little")
 
 
 def test_after_close_everything_says_so_and_nothing_is_left(memory):
@@ -406,9 +433,9 @@ def test_a_spill_keeps_every_byte_in_a_file_that_leaves_with_it(personal, tmp_pa
     directory.mkdir()
     data = numpy.random.default_rng(1).integers(0, 256, 5 * MIB, "u1")
     options = {"when_reclaimed": "spill", "spill_dir": directory, "allocator": personal.state_dir}
-    with rfaas.RemoteMemory("1GiB", **options) as memory:
+    with rfaas.RemoteMemory("3GiB", **options) as memory:
         memory.write(300 * MIB + 1, data)
-        memory.write((1 << 30) - 1, b"z")
+        memory.write(numpy.int32((1 << 31) - 1), b"zz")  # its end is no number of that type
         agent.send_signal(signal.SIGTERM)
         wait_until(lambda: memory.stage == "spilled", TIMEOUT_S)
         assert agent.wait(20) == 0
@@ -418,7 +445,7 @@ def test_a_spill_keeps_every_byte_in_a_file_that_leaves_with_it(personal, tmp_pa
         assert numpy.array_equal(again, data)
         assert memory.read(0, 10) == bytes(10)
         memory.write(5, b"goes on")
-        assert memory.read((1 << 30) - 1, 1) + memory.read(5, 7) == b"zgoes on"
+        assert memory.read((1 << 31) - 1, 2) + memory.read(5, 7) == b"zzgoes on"
         assert list(directory.iterdir()) == []  # it has no name
         [spill] = [fd for fd, target in descriptors().items() if str(directory) in target]
         assert os.fstat(spill).st_blocks * 512 < 20 * MIB  # what nobody wrote takes no room

@@ -1,5 +1,8 @@
 """Sizes and durations: what people write, and what is refused."""
 
+import math
+
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +20,7 @@ SIZES = [
     ("7", 7),
     ("7B", 7),
     (4096, 4096),
+    (numpy.int32(4096), 4096),
 ]
 DURATIONS = [("30s", 30.0), ("250ms", 0.25), ("1h30m", 5400.0), ("2 min", 120.0), ("1.5", 1.5), (3, 3.0), (0, 0.0)]
 
@@ -27,7 +31,7 @@ def test_a_size_is_read(written, size_bytes):
 
 
 @pytest.mark.parametrize(
-    "written", ["", "GiB", "1XB", "-1", "1e9", "0", 0, -5, 1.5, True, None, "1 GiB 2", 2**63, "9" * 400]
+    "written", ["", "GiB", "1XB", "-1", "1e9", "0", 0, -5, 1.5, math.nan, True, None, b"1", "1 GiB 2", 2**63, "9" * 400]
 )
 def test_what_is_no_size_names_the_setting_and_the_remedy(written):
     with pytest.raises(ConfigError, match=r"memory=.*\n.*remedy: .*1GiB"):
