@@ -81,6 +81,7 @@ class MemoryCore:
         self._current: _Lent | None = None  # who has the content
         self._copying_to: _Lent | None = None
         self._is_copying = False
+        self._is_in_use = False  # there may be content
         self._target = 1
         self._session_up = self._embedded = False
         self._rejoin_at_s: float | None = None
@@ -145,6 +146,8 @@ class MemoryCore:
                 self._on_ended(lease_id)
             case on.ChannelFailed(number):
                 self._on_channel_gone(number)
+            case on.Reached():
+                self._is_in_use = True
             case on.CopyEnded():
                 self._on_copied(event)
             case Queued(reason):
@@ -332,7 +335,9 @@ class MemoryCore:
     def _on_denied(self, code: str, hint: str) -> None:
         self._why = hint
         has_none = self.stage is Stage.SERVING and self._current is not None and self._current.channel is None
-        if code == "verbs-unavailable" and (has_none or self.stage is Stage.WAITING):
+        if code == "verbs-unavailable" and has_none and self._is_in_use:
+            self._lose(Verdict(reason_code=ReasonCode.NONE, hint=hint))
+        elif code == "verbs-unavailable" and (has_none or self.stage is Stage.WAITING):
             remedy = 'leave transport at "auto", or see what `rfaas doctor` says on both hosts'
             self._end(ConfigError(hint, hint=remedy))
         elif self.stage is Stage.WAITING:

@@ -32,6 +32,11 @@ class ChannelFailed:
 
 
 @dataclass(slots=True, frozen=True)
+class Reached:
+    """A byte has come from the region: the program has it now, and content to lose."""
+
+
+@dataclass(slots=True, frozen=True)
 class CopyEnded:
     """The region was copied to the channel of `to`, or to the file (0); or not, because of `problem`."""
 
@@ -61,6 +66,7 @@ Event = (
     | Queued
     | Denied
     | ChannelFailed
+    | Reached
     | CopyEnded
     | CloseAsked
     | Tick

@@ -225,6 +225,8 @@ def test_a_remote_array_selects_like_numpy(memory):
         memory.array(MIB + 1, "f8")
     with pytest.raises(TypeError, match="objects"):
         memory.array(1, "O")
+    with pytest.raises(TypeError, match="no size"):
+        memory.array(1, str)
     dates = memory.array(3, "M8[s]", offset=4096)
     dates[:] = numpy.array(["2026-01-01", "2026-01-02", "2026-01-03"], "M8[s]")
     assert str(dates[1]) == "2026-01-02T00:00:00"

@@ -116,6 +116,15 @@ def test_a_lender_that_rdma_alone_was_to_reach_and_does_not_is_a_mistake_in_the_
     assert "n1 says" in str(region.error())
 
 
+def test_rdma_that_ends_for_good_under_a_region_in_use_loses_its_content():
+    region = Region().serving()
+    region.step(on.Reached())
+    region.step(on.ChannelFailed(1))
+    region.step(Denied("verbs-unavailable", "RDMA to n1 can't be had: no port is up"))
+    assert isinstance(region.error(), rfaas.MemoryLost)
+    assert "no port is up" in str(region.error())
+
+
 def test_that_rdma_does_not_reach_the_next_lender_harms_none_that_serves():
     region = Region("move").serving()
     region.step(Denied("verbs-unavailable", "n2 says: no RDMA device is here"))
