@@ -232,6 +232,18 @@ def test_a_remote_array_selects_like_numpy(memory):
     assert str(dates[1]) == "2026-01-02T00:00:00"
 
 
+def test_a_program_whose_own_limits_leave_no_room_for_a_channel_is_told_which():
+    """It waited for ever: each new connection could be used as little as the last."""
+    program = (
+        "import resource, rfaas; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
+        "rfaas.RemoteMemory('8MiB', allocator='embedded')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 1
+    assert "ConfigError: no channel to a lender can be made in this process: OSError" in done.stderr
+    assert "ulimit -a" in done.stderr
+
+
 def test_a_forked_child_has_none_of_it(memory):
     memory.write(0, b"parent")
     pid = os.fork()
