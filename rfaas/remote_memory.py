@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rfaas.client.reclaims import ReclaimNotice, Subscription
+from rfaas.memory import events as on
 from rfaas.memory.keeper import Keeper
 from rfaas.memory.operations import Operations, byte_view
 from rfaas.memory.options import configure
@@ -98,6 +99,7 @@ class RemoteMemory:
         try:
             self._keeper.gate.wait_open(None)
             self.read(0, 1)  # its server is up, and has the region
+            self._keeper.post(on.Reached())
         except BaseException:  # nobody lends, or a KeyboardInterrupt
             self.close()
             raise
@@ -225,7 +227,8 @@ class RemoteMemory:
             offset: in bytes, where it begins.
 
         Raises:
-            ValueError: it does not fit; TypeError: the dtype has Python objects in it, or a number is no integer.
+            ValueError: it does not fit; TypeError: the dtype has Python objects or no bytes in it, or a number
+                is no integer.
         """
         from rfaas.memory.arrays import RemoteArray
 

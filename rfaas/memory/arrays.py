@@ -32,6 +32,8 @@ class RemoteArray:
         self.dtype = np.dtype(dtype)
         if self.dtype.hasobject:
             raise TypeError(f"an array of {self.dtype} has Python objects in it, which mean nothing elsewhere")
+        if self.dtype.itemsize == 0:
+            raise TypeError(f"elements of {self.dtype!r} have no size: give one, as in 'S8'")
         lengths = (shape,) if isinstance(shape, int | np.integer) else shape
         self.shape = tuple(operator.index(length) for length in lengths)
         if any(length < 0 for length in self.shape):

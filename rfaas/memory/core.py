@@ -81,10 +81,12 @@ class MemoryCore:
         self._current: _Lent | None = None  # who has the content
         self._copying_to: _Lent | None = None
         self._is_copying = False
+        self._is_in_use = False  # there may be content
         self._target = 1
         self._session_up = self._embedded = False
         self._rejoin_at_s: float | None = None
         self._channel_due_s: float | None = None  # by when the content's channel must be back
+        self._cant_open = ""  # why this process could not make the last channel to the content
         self._why = ""  # the last word about why nothing comes
         self._now_s = now_s
         self._out: list[on.Effect] = []
@@ -145,6 +147,10 @@ class MemoryCore:
                 self._on_ended(lease_id)
             case on.ChannelFailed(number):
                 self._on_channel_gone(number)
+            case on.OpenFailed(why):
+                self._on_open_failed(why)
+            case on.Reached():
+                self._is_in_use = True
             case on.CopyEnded():
                 self._on_copied(event)
             case Queued(reason):
@@ -166,7 +172,7 @@ class MemoryCore:
             self._rejoin_at_s = None
             self._do(self._join_again())
         if self._channel_due_s is not None and now_s >= self._channel_due_s:
-            self._lose(Verdict(reason_code=ReasonCode.NONE, silent=True))
+            self._lose(Verdict(reason_code=ReasonCode.NONE, hint=self._cant_open, silent=not self._cant_open))
 
     # --- the session --------------------------------------------------------------------------------------------
 
@@ -213,11 +219,19 @@ class MemoryCore:
             if lent.notice is not None:
                 self._leave(lent, lent.notice)
         elif lent is self._current:
-            self._channel_due_s = None
+            self._channel_due_s, self._cant_open = None, ""
             if not self._begin_copy():
                 self._do(on.Use(opened.info.number))
         else:
             self._begin_copy()
+
+    def _on_open_failed(self, why: str) -> None:
+        """The lender goes on offering channels: a program that waits for its first one would do so for ever."""
+        text = f"no channel to a lender can be made in this process: {why}"
+        if self.stage is Stage.WAITING:
+            self._end(ConfigError(text, hint="see its limits (ulimit -a: -n, -f, -v), and `rfaas doctor`"))
+        elif self._channel_due_s is not None:
+            self._cant_open = text
 
     def _begin_copy(self) -> bool:
         """Copy the content away, if that is wanted, possible and not under way; True: reads and writes wait."""
@@ -332,7 +346,9 @@ class MemoryCore:
     def _on_denied(self, code: str, hint: str) -> None:
         self._why = hint
         has_none = self.stage is Stage.SERVING and self._current is not None and self._current.channel is None
-        if code == "verbs-unavailable" and (has_none or self.stage is Stage.WAITING):
+        if code == "verbs-unavailable" and has_none and self._is_in_use:
+            self._lose(Verdict(reason_code=ReasonCode.NONE, hint=hint))
+        elif code == "verbs-unavailable" and (has_none or self.stage is Stage.WAITING):
             remedy = 'leave transport at "auto", or see what `rfaas doctor` says on both hosts'
             self._end(ConfigError(hint, hint=remedy))
         elif self.stage is Stage.WAITING:

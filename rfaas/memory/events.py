@@ -26,9 +26,21 @@ from rfaas.client.events import (
 
 @dataclass(slots=True, frozen=True)
 class ChannelFailed:
-    """Reading or writing found that this channel had ended, or it could not be opened."""
+    """Reading or writing found that this channel had ended."""
 
     channel: int
+
+
+@dataclass(slots=True, frozen=True)
+class OpenFailed:
+    """A connection to a lender came, and this process could not make a channel of it: a limit of its own, as a rule."""
+
+    why: str
+
+
+@dataclass(slots=True, frozen=True)
+class Reached:
+    """A byte has come from the region: the program has it now, and content to lose."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -61,6 +73,8 @@ Event = (
     | Queued
     | Denied
     | ChannelFailed
+    | OpenFailed
+    | Reached
     | CopyEnded
     | CloseAsked
     | Tick

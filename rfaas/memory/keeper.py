@@ -292,10 +292,11 @@ class Keeper:
         except (OSError, RfaasError, MemoryError) as error:
             os.close(descriptor)
             log.warning("channel to borrowed memory not opened why=%s", error)
-            if info.medium == "verbs":
+            if info.medium == "verbs":  # another medium will do, or the session process says why none does
                 self._say_unusable(info.lease, str(error))
-            self._events.append(opened)
-            self._events.append(on.ChannelFailed(info.number))
+                self._events.extend((opened, on.ChannelFailed(info.number)))
+            else:
+                self._events.append(on.OpenFailed(f"{type(error).__name__}: {error}"))
             return
         wire = self._wires[info.number] = Wire(RegionClient(channel, info.lease_seq, info.epoch))
         self._trials.begin(info.number, info.lease, wire, _now_s())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import replace
 from typing import Final
 
 from rfaas.control.messages import (
@@ -318,8 +319,7 @@ class SessionCore:
             self._release(client, lease, ReasonCode.OWNER_RELEASE)
         if client is None or want is None:
             return  # already told for another lease of this executor
-        nothing = Want(want.holder, want.request, 0, want.cores_per_worker, want.memory_bytes_per_worker)
-        self._set_want(client, nothing)
+        self._set_want(client, replace(want, workers=0))
         denied = {"m": "denied", "executor": lease.executor, "code": code, "hint": hint}
         self._out.emit(ToClient(client.conn, denied))
 
@@ -338,7 +338,7 @@ class SessionCore:
         held = [(client, lease) for client in self._clients.values() for lease in client.leases.values()]
         for client in self._clients.values():
             for want in list(client.wants.values()):
-                self._set_want(client, Want(want.holder, want.request, 0, 1, 1))
+                self._set_want(client, replace(want, workers=0))
         for client, lease in held:
             self._release(client, lease, ReasonCode.OWNER_RELEASE)
         if held:

@@ -225,9 +225,23 @@ def test_a_remote_array_selects_like_numpy(memory):
         memory.array(MIB + 1, "f8")
     with pytest.raises(TypeError, match="objects"):
         memory.array(1, "O")
+    with pytest.raises(TypeError, match="no size"):
+        memory.array(1, str)
     dates = memory.array(3, "M8[s]", offset=4096)
     dates[:] = numpy.array(["2026-01-01", "2026-01-02", "2026-01-03"], "M8[s]")
     assert str(dates[1]) == "2026-01-02T00:00:00"
+
+
+def test_a_program_whose_own_limits_leave_no_room_for_a_channel_is_told_which():
+    """It waited for ever: each new connection could be used as little as the last."""
+    program = (
+        "import resource, rfaas; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
+        "rfaas.RemoteMemory('8MiB', allocator='embedded')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 1
+    assert "ConfigError: no channel to a lender can be made in this process: OSError" in done.stderr
+    assert "ulimit -a" in done.stderr
 
 
 def test_a_forked_child_has_none_of_it(memory):

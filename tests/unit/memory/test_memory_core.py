@@ -116,6 +116,33 @@ def test_a_lender_that_rdma_alone_was_to_reach_and_does_not_is_a_mistake_in_the_
     assert "n1 says" in str(region.error())
 
 
+def test_a_program_that_can_not_make_its_first_channel_is_told_why():
+    region = Region()
+    region.up()
+    region.step(LeaseGranted(Lease(b"a", 1, 1, b"s", "unix:@x", "n1", 1, 10.0)))
+    region.step(on.OpenFailed("OSError: [Errno 27] File too large"))
+    assert isinstance(region.error(), rfaas.ConfigError)
+    assert "File too large" in str(region.error())
+
+
+def test_a_program_that_can_not_make_a_channel_again_is_told_when_the_content_is_given_up():
+    region = Region().serving()
+    region.step(on.ChannelFailed(1))
+    region.step(on.OpenFailed("OSError: [Errno 24] Too many open files"))
+    region.pass_time(REDIAL_WAIT_S)
+    assert isinstance(region.error(), rfaas.MemoryLost)
+    assert "Too many open files" in str(region.error())
+
+
+def test_rdma_that_ends_for_good_under_a_region_in_use_loses_its_content():
+    region = Region().serving()
+    region.step(on.Reached())
+    region.step(on.ChannelFailed(1))
+    region.step(Denied("verbs-unavailable", "RDMA to n1 can't be had: no port is up"))
+    assert isinstance(region.error(), rfaas.MemoryLost)
+    assert "no port is up" in str(region.error())
+
+
 def test_that_rdma_does_not_reach_the_next_lender_harms_none_that_serves():
     region = Region("move").serving()
     region.step(Denied("verbs-unavailable", "n2 says: no RDMA device is here"))

@@ -323,7 +323,7 @@ def test_stop_releases_everything_and_leaves_when_the_farewells_are_there(h):
     h.take()
     h.step(Stop())
     effects = h.take()
-    assert to_allocator(effects) == [Want(CLIENT, 1, 0, 1, 1), ReleaseLease(CLIENT, lease(1), 6)]
+    assert to_allocator(effects) == [Want(CLIENT, 1, 0, 1, 5), ReleaseLease(CLIENT, lease(1), 6)]
     assert len(to_agent(effects, "release")) == 1
     assert Leave() not in effects
     h.agent_says("farewell", 1, slot=0, generation=1, channel=channel, last_started=0, last_done=0, reason_code=6)

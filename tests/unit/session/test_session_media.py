@@ -2,6 +2,7 @@
 
 import pytest
 
+from rfaas.control.messages import Want
 from rfaas.session.data_channels import REDIAL_DATA_S, SLOW_REDIAL_DATA_S
 from rfaas.session.events import (
     DataDown,
@@ -9,7 +10,7 @@ from rfaas.session.events import (
     DialData,
     ToClient,
 )
-from support.session import AGENT, OTHER, TTL_S, lease, to_agent
+from support.session import AGENT, OTHER, TTL_S, lease, to_agent, to_allocator
 
 FAR = "tcp:n1:9"
 
@@ -166,6 +167,14 @@ def test_a_client_that_wants_rdma_or_nothing_is_denied_with_the_reason(h, told_b
     assert "no device" in denied["hint"]
     assert len(to_agent(effects, "release")) == 1  # of no use to this client
     assert DialData not in map(type, effects)
+
+
+def test_what_is_denied_is_wanted_no_more_as_what_it_was_wanted(h):
+    """Of memory that nobody wants any more the allocator said that it has too few cores."""
+    wish = dialled_worker(h, transport="verbs", kind="memory", cores=0, **RDMA)
+    h.step(DataDown(wish.channel, "no device", refusal="verbs-unavailable"))
+    [nothing] = [want for want in to_allocator(h.take()) if isinstance(want, Want)]
+    assert (nothing.kind, nothing.workers, nothing.cores_per_worker) == ("memory", 0, 0)
 
 
 def test_where_memory_can_t_be_shared_though_nothing_else_will_do_the_client_is_told_why(h):

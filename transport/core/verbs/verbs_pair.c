@@ -60,6 +60,8 @@ bool rfaas_verbs_pair_violated(rfaas_verbs_link *link)
 {
     if (link->sent == NULL)
         return false;
+    if (link->has_alarm) /* a device that fails or goes flushes its queue pairs too, and that is nobody's wrong */
+        rfaas_verbs_hear(link->port.context);
     int ended_by = atomic_load(&link->alarm.ended_by) - 1, received = atomic_load(&link->receive_status);
     rfaas_verbs_pair_reap(link);
     bool said_so = ended_by == IBV_EVENT_QP_ACCESS_ERR || received == IBV_WC_REM_ACCESS_ERR || received == IBV_WC_LOC_ACCESS_ERR;
