@@ -23,10 +23,17 @@ ALLOCATOR = "@hooks-of-the-test"
 CPUS = 2  # as many as any machine has: tasks can be bound to them
 SLEEP = "#!/bin/sh\nsrun sleep 600\n"
 WHERE = """\
-import json, os, sys, rfaas
+import json, os, sys, time, rfaas
+
+def here():
+    time.sleep(0.1)
+    return os.uname()[1], tuple(sorted(os.sched_getaffinity(0)))
+
+seen = {}
 with rfaas.Executor(int(sys.argv[1]), memory="64MiB", acquire_timeout_s=60) as ex:
-    calls = [ex.submit(lambda: (os.uname()[1], sorted(os.sched_getaffinity(0)))) for _ in range(20)]
-    print(json.dumps(sorted({(node, tuple(cpus)) for node, cpus in (call.result() for call in calls)})))
+    while len(seen) < 2:  # workers come one after the other
+        seen |= {node: cpus for node, cpus in (call.result() for call in [ex.submit(here) for _ in range(8)])}
+print(json.dumps(seen))
 """
 
 
@@ -85,10 +92,10 @@ def shared(alice, job_id):
 
 
 def where_calls_run(alice, workers):
-    """Nodes, and CPUs that workers may run on there."""
+    """Both nodes, and CPUs that a worker may run on there."""
     program = alice.put("where.py", WHERE)
     answer = json.loads(alice.run(HEAD, ["python", program, str(workers)], RUN_S).stdout)
-    return {node: set(cpus) for node, cpus in answer}
+    return {node: set(cpus) for node, cpus in answer.items()}
 
 
 def test_a_job_shares_on_each_of_its_nodes_and_takes_all_along_when_it_ends(cluster, alice, spank):
