@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
@@ -85,6 +86,26 @@ static int write_text(const char *path, const char *text)
     return written < 0 ? -1 : 0;
 }
 
+/* The job's environment but for what is of the node where its script runs and not of this one; NULL without memory. */
+static char **environment_here(char *const *environ_)
+{
+    static const char *const of_a_node[] = {"SLURMD_NODENAME=", "SLURM_CPUS_ON_NODE="};
+    static char name[HOST_NAME_MAX + 32] = "SLURMD_NODENAME=";
+    size_t count = 0, kept = 0;
+    while (environ_[count] != NULL)
+        count++;
+    char **here = calloc(count + 2, sizeof *here);
+    for (size_t i = 0; here != NULL && i < count; i++)
+        if (strncmp(environ_[i], of_a_node[0], strlen(of_a_node[0])) != 0 &&
+            strncmp(environ_[i], of_a_node[1], strlen(of_a_node[1])) != 0)
+            here[kept++] = environ_[i];
+    if (here != NULL && gethostname(name + strlen(of_a_node[0]), HOST_NAME_MAX) == 0) {
+        name[strcspn(name, ".")] = '\0'; /* as slurmd names itself where slurm.conf says nothing else */
+        here[kept] = name;
+    }
+    return here;
+}
+
 /* The owner's own process, with nothing of slurmstepd's: for good. */
 static int become_owner(const rfaas_lender *lender)
 {
@@ -118,7 +139,8 @@ static void keep_only(int claimed, int say)
             close(fd);
 }
 
-_Noreturn static void run(const rfaas_lender *lender, const int *groups, int n_groups, int claimed, int say)
+_Noreturn static void run(const rfaas_lender *lender, char **environment, const int *groups, int n_groups, int claimed,
+                          int say)
 {
     char cores[24], memory[24], grace[24];
     snprintf(cores, sizeof cores, "%ld", lender->cores);
@@ -134,7 +156,7 @@ _Noreturn static void run(const rfaas_lender *lender, const int *groups, int n_g
     if (!failed) {
         const char *argv[] = {lender->command, "share",   "--here", "--log",   "--cores", cores,
                               "--memory",      memory,    "--grace", grace,    NULL};
-        environ = (char **)lender->environ_; /* before: it is the job's PATH that counts */
+        environ = environment; /* before: it is the job's PATH that counts */
         execvp(lender->command, (char *const *)argv);
     }
     int why = errno;
@@ -161,10 +183,12 @@ pid_t rfaas_lender_start(const rfaas_lender *lender, char *why, size_t why_size)
         return errno == EADDRINUSE ? 0 : -1;
     }
     int groups[MOST_GROUPS], n_groups = open_groups(lender->beside, groups), say[2];
-    pid_t pid = pipe2(say, O_CLOEXEC) == 0 ? fork() : -1;
+    char **environment = environment_here(lender->environ_);
+    pid_t pid = environment != NULL && pipe2(say, O_CLOEXEC) == 0 ? fork() : -1;
     if (pid == 0)
-        run(lender, groups, n_groups, claimed, say[1]);
+        run(lender, environment, groups, n_groups, claimed, say[1]);
     int failed = pid < 0 ? errno : 0;
+    free(environment);
     for (int i = 0; i < n_groups; i++)
         close(groups[i]);
     close(claimed);

@@ -65,6 +65,18 @@ EXPORTED int slurm_spank_init(spank_t spank, int argc, char **argv)
     return 0;
 }
 
+/* Whether the job has so many cores on this node; said if not. */
+static int has_cores(spank_t spank)
+{
+    char *list = NULL;
+    int said = spank_get_item(spank, S_JOB_ALLOC_CORES, &list) == ESPANK_SUCCESS && list != NULL;
+    long cores = said ? rfaas_share_count(list) : -1;
+    if (cores >= share.cores)
+        return 1;
+    slurm_error("rfaas: nothing is shared: %ld cores are asked for, and the job has %ld here", share.cores, cores);
+    return 0;
+}
+
 /* What Slurm says of the job; 0, or -1 if it doesn't. */
 static int ask_slurm(spank_t spank, rfaas_lender *about)
 {
@@ -89,7 +101,7 @@ EXPORTED int slurm_spank_task_post_fork(spank_t spank, int argc, char **argv)
 {
     (void)argc, (void)argv;
     int task;
-    if (share.cores == 0 || spank_get_item(spank, S_TASK_ID, &task) != ESPANK_SUCCESS || task != 0)
+    if (share.cores == 0 || spank_get_item(spank, S_TASK_ID, &task) != ESPANK_SUCCESS || task != 0 || !has_cores(spank))
         return 0;
     rfaas_lender about = {
         .command = command, .cores = share.cores, .memory_mib = share.memory_mib, .grace_s = share.grace_s};

@@ -75,3 +75,19 @@ bool rfaas_share_parse(const char *text, rfaas_share *share, char *why, size_t w
     }
     return *rest == '\0' || refuse(why, why_size, text, "something follows that does not belong there");
 }
+
+long rfaas_share_count(const char *list)
+{
+    long count = 0;
+    do {
+        long first = take_number(&list, MOST_CORES), last = first;
+        if (*list == '-') {
+            list++;
+            last = take_number(&list, MOST_CORES);
+        }
+        if (first < 0 || last < first)
+            return -1;
+        count += last - first + 1;
+    } while (*list++ == ',');
+    return list[-1] == '\0' ? count : -1;
+}

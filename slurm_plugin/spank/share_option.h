@@ -16,4 +16,7 @@ typedef struct {
 /* Read a value. False, with what is wrong and what to write instead in `why`, if it is none. */
 bool rfaas_share_parse(const char *text, rfaas_share *share, char *why, size_t why_size);
 
+/* How many numbers a list as "0-3,8" holds; -1 if it is none. */
+long rfaas_share_count(const char *list);
+
 #endif

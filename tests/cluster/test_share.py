@@ -18,15 +18,22 @@ from support.waiting import wait_until
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.figures]
 
 SPANK = Path(__file__).parents[2] / "slurm_plugin/spank"
-RUN_S = 90.0
+RUN_S = 60.0
 ALLOCATOR = "@hooks-of-the-test"
 CPUS = 2  # as many as any machine has: tasks can be bound to them
 SLEEP = "#!/bin/sh\nsrun sleep 600\n"
 WHERE = """\
-import json, os, sys, rfaas
+import json, os, sys, time, rfaas
+
+def here():
+    time.sleep(0.1)
+    return os.uname()[1], tuple(sorted(os.sched_getaffinity(0)))
+
+seen = {}
 with rfaas.Executor(int(sys.argv[1]), memory="64MiB", acquire_timeout_s=60) as ex:
-    calls = [ex.submit(lambda: (os.uname()[1], sorted(os.sched_getaffinity(0)))) for _ in range(20)]
-    print(json.dumps(sorted({(node, tuple(cpus)) for node, cpus in (call.result() for call in calls)})))
+    while len(seen) < 2:  # workers come one after the other
+        seen |= {node: cpus for node, cpus in (call.result() for call in [ex.submit(here) for _ in range(8)])}
+print(json.dumps(seen))
 """
 
 
@@ -84,20 +91,29 @@ def shared(alice, job_id):
     return {s["node"]: s["cores"] for s in snapshot(alice)["slices"] if s["job_id"] == job_id and s["state"] == "up"}
 
 
+def await_shared(alice, job_id, wanted):
+    """Wait until a job gives these cores by node; what the lenders wrote is told if it does not come to that."""
+    try:
+        wait_until(lambda: shared(alice, job_id) == wanted, RUN_S, f"job {job_id} to share {wanted}")
+    except AssertionError as error:
+        logs = [f"{log.name}: {log.read_text()}" for log in alice.home.glob(".local/state/rfaas/log/share-*.log")]
+        raise AssertionError("\n".join([str(error), f"it shares {shared(alice, job_id)}", *logs])) from None
+
+
 def where_calls_run(alice, workers):
-    """Nodes, and CPUs that workers may run on there."""
+    """Both nodes, and CPUs that a worker may run on there."""
     program = alice.put("where.py", WHERE)
     answer = json.loads(alice.run(HEAD, ["python", program, str(workers)], RUN_S).stdout)
-    return {node: set(cpus) for node, cpus in answer}
+    return {node: set(cpus) for node, cpus in answer.items()}
 
 
 def test_a_job_shares_on_each_of_its_nodes_and_takes_all_along_when_it_ends(cluster, alice, spank):
     with rfaas_up(cluster, alice, cores=2 * CPUS):
         with job(alice, "-N2", "--exclusive", "--rfaas-share=1:300M:2") as job_id:
-            wait_until(lambda: shared(alice, job_id) == {"n1": 1, "n2": 1}, RUN_S, "what the job shares")
+            await_shared(alice, job_id, {"n1": 1, "n2": 1})
             assert set(where_calls_run(alice, 2)) == {"n1", "n2"}
             assert alice.run(HEAD, ["squeue", "-h", "-j", job_id, "-o", "%T"], RUN_S).stdout.strip() == "RUNNING"
-        wait_until(lambda: not shared(alice, job_id), RUN_S, "its slices to go")
+        await_shared(alice, job_id, {})
         wait_until(lambda: "COMPLETING" not in alice.run(HEAD, ["squeue", "-h"], RUN_S).stdout, RUN_S, "its end")
     assert cluster.head.run_as_root("sinfo", "-hR") == ""
 
@@ -108,15 +124,16 @@ def test_it_leaves_cpus_that_tasks_are_bound_to_also_those_of_a_later_step(clust
         rfaas_up(cluster, alice, "--nodes", "n2", cores=CPUS),
         job(alice, "-N1", "-wn1", "--exclusive", "--rfaas-share=1:300M:1", script=script) as job_id,
     ):
-        wait_until(lambda: shared(alice, job_id) == {"n1": 1}, RUN_S, "what the job shares")
+        await_shared(alice, job_id, {"n1": 1})
         assert where_calls_run(alice, CPUS + 1)["n1"] == {1}
-        later = ["srun", f"--jobid={job_id}", "--overlap", "-n1", "taskset", "-c", "1", "sleep", "600"]
+        while_wanted = "while [ -e wanted ]; do sleep 0.2; done"
+        alice.put("wanted", "")
+        later = ["srun", f"--jobid={job_id}", "--overlap", "-n1", "taskset", "-c", "1", "sh", "-c", while_wanted]
         with alice.popen(HEAD, later) as step:
-            wait_until(lambda: not shared(alice, job_id), RUN_S, "it to give way")
-            step.signal(2)
-            step.signal(2)
-            step.wait(RUN_S)
-        wait_until(lambda: shared(alice, job_id) == {"n1": 1}, RUN_S, "it to come back")
+            await_shared(alice, job_id, {})
+            (alice.home / "wanted").unlink()
+            assert step.wait(RUN_S) == 0
+        await_shared(alice, job_id, {"n1": 1})
         log = (alice.home / f".local/state/rfaas/log/share-{job_id}-n1.log").read_text()
         assert "tasks took CPUs of [1]: giving all back" in log
         assert "nothing is shared while that is so" in log
@@ -133,11 +150,11 @@ touch {home}/given-back
 sleep 600
 """
     with rfaas_up(cluster, alice, cores=2 * CPUS), job(alice, "-N2", "--exclusive", script=script) as job_id:
-        wait_until(lambda: shared(alice, job_id) == {"n1": 1, "n2": 1}, RUN_S, "what the job shares")
+        await_shared(alice, job_id, {"n1": 1, "n2": 1})
         assert set(where_calls_run(alice, 2)) == {"n1", "n2"}
         alice.put("enough", "")
         wait_until((alice.home / "given-back").exists, RUN_S, "the end of rfaas share")
-        wait_until(lambda: not shared(alice, job_id), RUN_S, "its slices to go")
+        await_shared(alice, job_id, {})
         assert alice.run(HEAD, ["squeue", "-h", "-j", job_id, "-o", "%T"], RUN_S).stdout.strip() == "RUNNING"
 
 
@@ -155,6 +172,9 @@ def test_a_job_runs_all_the_same_where_nothing_can_be_shared(cluster, alice, spa
     ran = alice.run(HEAD, ["srun", "--rfaas-share=1:300M", "echo", "ran"], RUN_S)
     assert ran.stdout == "ran\n"
     assert "nothing is shared: can't run /nowhere/rfaas: No such file or directory" in ran.stderr
+    beyond = alice.run(HEAD, ["srun", "-n1", "--rfaas-share=2:300M", "echo", "ran"], RUN_S)
+    assert beyond.stdout == "ran\n"
+    assert "nothing is shared: 2 cores are asked for, and the job has 1 here" in beyond.stderr
     spank("commando=/nowhere")
     assert "is not understood" in alice.run(HEAD, ["srun", "--rfaas-share=1:300M:0", "true"], RUN_S).stderr
 

@@ -20,6 +20,7 @@ def library(tmp_path_factory):
     subprocess.run(["cc", *flags, "-o", target, SPANK / "share_option.c"], check=True, timeout=60)
     loaded = ctypes.CDLL(str(target))
     loaded.rfaas_share_parse.restype = ctypes.c_bool
+    loaded.rfaas_share_count.restype = ctypes.c_long
     return loaded
 
 
@@ -72,3 +73,11 @@ def test_what_is_refused_and_why(library, text, words):
     assert isinstance(answer, str)
     assert answer.startswith(f"--rfaas-share={text}: {words or 'no amount of memory'}")
     assert "cores:mem[:grace], e.g. 2:8G" in answer
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("0", 1), ("0-3", 4), ("0-3,8", 5), ("2,4,6-7", 4), ("", -1), ("3-1", -1), ("0-", -1), ("0,", -1)],
+)
+def test_how_many_cores_a_list_holds(library, text, count):
+    assert library.rfaas_share_count(text.encode()) == count
