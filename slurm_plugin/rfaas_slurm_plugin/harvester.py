@@ -20,6 +20,7 @@ from rfaas.control.hosts import HostList
 from rfaas.control.messages import Host, JobEnded, JobEnding, JobRef
 from rfaas_slurm_plugin import job
 from rfaas_slurm_plugin.backoff import Backoff
+from rfaas_slurm_plugin.drains import DrainFile
 from rfaas_slurm_plugin.policy import HarvestPolicy, History, Submit, overdue, plan
 from rfaas_slurm_plugin.slices import News, SliceBook
 from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, ViewSource
@@ -78,10 +79,12 @@ class Harvester:
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _book: SliceBook = field(init=False)
     _backoff: Backoff = field(init=False)
+    _drains: DrainFile = field(init=False)
 
     def __post_init__(self) -> None:
         self._book = SliceBook(self.template.alloc_id, self.template.grace_s)
         self._backoff = Backoff(self.cycle_s)
+        self._drains = DrainFile(self.template.state_dir)
 
     async def run(self) -> None:
         """Cycle until `stop`, or SIGTERM; at a second one a step under way is broken off: the next view shows its job.
@@ -130,7 +133,7 @@ class Harvester:
         Raises:
             ClusterUnavailable: Slurm did not answer; nothing was submitted on what is not known.
         """
-        view = await self.source.read()
+        view = self._drains.applied_to(await self.source.read())
         self._read_boot_s, self._hosts = view.taken_boot_s, hosts_of(view)
         await self._report(view, self._book.read(view, time.time()))
         doomed = overdue(view, self.policy, self.overdue_s, time.time())
