@@ -21,6 +21,7 @@ from rfaas.control.hosts import HostList
 from rfaas.control.messages import Host, JobEnded, JobEnding, JobRef
 from rfaas_slurm_plugin import job
 from rfaas_slurm_plugin.backoff import Backoff
+from rfaas_slurm_plugin.drains import DrainFile
 from rfaas_slurm_plugin.hook_listener import HookPacket
 from rfaas_slurm_plugin.policy import Decision, HarvestPolicy, History, Submit, overdue, plan
 from rfaas_slurm_plugin.slices import News, SliceBook
@@ -89,11 +90,13 @@ class Harvester:
     _book: SliceBook = field(init=False)
     _backoff: Backoff = field(init=False)
     _verdicts: VerdictFile = field(init=False)
+    _drains: DrainFile = field(init=False)
 
     def __post_init__(self) -> None:
         self._book = SliceBook(self.template.alloc_id, self.template.grace_s, self.policy.user)
         self._backoff = Backoff(self.cycle_s)
         self._verdicts = VerdictFile(self.template.state_dir / VERDICTS)
+        self._drains = DrainFile(self.template.state_dir)
 
     async def run(self) -> None:
         """Cycle until `stop`, or SIGTERM; at a second one a step under way is broken off: the next view shows its job.
@@ -172,7 +175,7 @@ class Harvester:
         Raises:
             ClusterUnavailable: Slurm did not answer; nothing was submitted on what is not known.
         """
-        view = await self.source.read()
+        view = self._drains.applied_to(await self.source.read())
         self._read_boot_s, self._hosts = view.taken_boot_s, hosts_of(view)
         await self._report(view, self._book.read(view, time.time()))
         doomed = overdue(view, self.policy, self.overdue_s, time.time())

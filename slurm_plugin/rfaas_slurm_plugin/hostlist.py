@@ -1,4 +1,4 @@
-"""Hostlists as Slurm writes them: `n[1-3,07]-ib,login` to names.
+"""Hostlists as Slurm writes them: `n[1-3,07]-ib,login` to names, and names to a hostlist.
 
 Pure text. Source: Slurm's "Hostlist expressions"; compared with `scontrol show hostnames` in tests/cluster.
 """
@@ -6,11 +6,12 @@ Pure text. Source: Slurm's "Hostlist expressions"; compared with `scontrol show 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 MAX_NAMES = 65_536
 """More names than any site has: a mistyped range must not fill the memory."""
 
+_NUMBERED = re.compile(r"([^\[\],\s]*?)(\d{1,18})")
 _RANGE = re.compile(r"^(\d+)(?:-(\d+))?$")
 
 
@@ -69,3 +70,33 @@ def _numbers(inside: str) -> Iterator[str]:
             raise ValueError(f"range {piece!r} has more than {MAX_NAMES} names")
         for number in range(int(first), int(last) + 1):
             yield str(number).zfill(len(first))
+
+
+def compress(names: Iterable[str]) -> str:
+    """A hostlist with these names and no others, sorted: numbers at the ends of names become ranges.
+
+    `expand(compress(names))` has the same names. What looks like a hostlist itself stays as it is.
+    """
+    alone: list[str] = []
+    groups: dict[tuple[str, int], set[int]] = {}  # prefix and width of the number: n07 and n7 are two names
+    for name in names:
+        match = _NUMBERED.fullmatch(name)
+        if match is None:
+            alone.append(name)
+        else:
+            groups.setdefault((match[1], len(match[2])), set()).add(int(match[2]))
+    parts = [*dict.fromkeys(alone), *_merged(groups)]
+    return ",".join(sorted(parts))
+
+
+def _merged(groups: dict[tuple[str, int], set[int]]) -> Iterator[str]:
+    for (prefix, width), numbers in groups.items():
+        ranges: list[list[int]] = []
+        for number in sorted(numbers):
+            if ranges and number == ranges[-1][1] + 1:
+                ranges[-1][1] = number
+            else:
+                ranges.append([number, number])
+        texts = [f"{a:0{width}d}" if a == b else f"{a:0{width}d}-{b:0{width}d}" for a, b in ranges]
+        single = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
+        yield prefix + (texts[0] if single else f"[{','.join(texts)}]")

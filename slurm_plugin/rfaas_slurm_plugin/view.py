@@ -25,8 +25,12 @@ ENDED_STATES: Final = frozenset(
 )
 """Job states after which no process of the job is left (COMPLETING, which comes before, is not among them)."""
 
+RFAAS_DRAIN: Final = "RFAAS_DRAIN"
+"""No state of Slurm's: the node was drained for the harvester alone (`rfaas slurm drain`)."""
+
 UNUSABLE_NODE_STATES: Final = frozenset(
     [
+        RFAAS_DRAIN,
         "DOWN",
         "ERROR",
         "FUTURE",
@@ -57,6 +61,7 @@ UNUSABLE_NODE_STATES: Final = frozenset(
 
 LEAVING_NODE_STATES: Final = frozenset(
     [
+        RFAAS_DRAIN,
         "DRAIN",
         "DRAINED",
         "DRAINING",

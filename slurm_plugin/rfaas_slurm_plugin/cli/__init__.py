@@ -11,6 +11,11 @@ import click
 
 COMMANDS: Final = {
     "check": "rfaas_slurm_plugin.cli.check:check",
+    "install": "rfaas_slurm_plugin.cli.install:install",
+    "uninstall": "rfaas_slurm_plugin.cli.install:uninstall",
+    "status": "rfaas_slurm_plugin.cli.status:status",
+    "drain": "rfaas_slurm_plugin.cli.drain:drain",
+    "resume": "rfaas_slurm_plugin.cli.drain:resume",
 }
 """Each command and the click command that it is."""
 
