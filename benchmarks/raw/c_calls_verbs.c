@@ -1,10 +1,10 @@
 /* c_calls_verbs.c - calls by rfaas.h over RDMA beside bare RDMA, by turns in one run, from one process.
  *
- * Usage: c_calls_verbs LIBRARY STATE SIZE BLOCKS ITERATIONS SECONDS CPU CPU: BLOCKS blocks of calls, each followed by one of
+ * Usage: c_calls_verbs LIBRARY STATE SIZE[,SIZE...] BLOCKS ITERATIONS SECONDS CPU CPU: for each size BLOCKS blocks of calls, each followed by one of
  * bare round trips (transport/raw/raw_verbs.c) with a second process on the worker's CPU, which sleeps while calls are made.
  * Of both together at most ITERATIONS round trips and SECONDS each. STATE hot: both sides poll. warm: before each round trip
  * the client pauses until the worker sleeps, and both sides of the bare link sleep.
- * Prints one JSON object: for each block the minimum, the 25th percentile and the median, of calls and of the bare link.
+ * Prints a JSON object for each size: for each block the minimum, the 25th percentile and the median, of calls and of the bare link.
  */
 #include "calls.h"
 
@@ -16,13 +16,15 @@
 
 #include "raw_verbs.h"
 
-enum { WARM_UP_CALLS = 20, WARM_UP_ROUNDS = 16, CPUS_AT = 7 };
+enum { WARM_UP_CALLS = 20, WARM_UP_ROUNDS = 16, SIZES_MAX = 16 };
 
 static const uint64_t patience_ns = 30000000000u, warm_pause_ns = 2000000;
 
 typedef struct effort {
     bool warm;
-    size_t size_bytes, blocks, a_block;
+    size_t sizes_bytes[SIZES_MAX], n_sizes;
+    size_t size_bytes; /* the present one */
+    size_t blocks, a_block;
     uint64_t budget_ns; /* of a block */
 } effort;
 
@@ -44,18 +46,20 @@ static raw_verbs *link_up(int fd, size_t size_bytes, uint8_t **room)
     return link;
 }
 
-/* The other side of the bare link: serves as often as it is told to, and sleeps between. */
+/* The other side of the bare link: serves each block when it is told to, and sleeps between. */
 static int serve(int fd, const effort *asked)
 {
-    uint8_t *room;
-    char go;
-    raw_verbs *link = link_up(fd, asked->size_bytes, &room);
     raw_series series = series_of(asked, UINT64_MAX);
-    while (read(fd, &go, 1) == 1)
-        if (raw_verbs_serve(link, &series) < 0)
-            return 1;
-    raw_verbs_end(link);
-    free(room);
+    for (size_t i = 0; i < asked->n_sizes; i++) {
+        uint8_t *room;
+        char go;
+        raw_verbs *link = link_up(fd, asked->sizes_bytes[i], &room);
+        for (size_t served = 0; served < asked->blocks; served++)
+            if (read(fd, &go, 1) != 1 || raw_verbs_serve(link, &series) < 0)
+                return 1;
+        raw_verbs_end(link);
+        free(room);
+    }
     return 0;
 }
 
@@ -127,38 +131,61 @@ static block *make_blocks(const effort *asked)
     return made;
 }
 
-static int measure(const char *library, const effort *asked, int fd, int client_cpu, int worker_cpu)
+static void measure_size(caller *by, const effort *asked, int fd, block *calls, block *raws)
 {
     uint8_t *room;
-    caller by = caller_begin(library, "verbs", asked->size_bytes, asked->warm ? 0 : -1);
-    pin_process(0, client_cpu);
-    pin_process(by.worker, worker_cpu);
     raw_verbs *link = link_up(fd, asked->size_bytes, &room);
-    block *calls = make_blocks(asked), *raws = make_blocks(asked);
+    by->size_bytes = asked->size_bytes;
     for (size_t i = 0; i < asked->blocks; i++) {
-        calls[i].n = block_of_calls(&by, asked, calls[i].took_ns);
+        calls[i].n = block_of_calls(by, asked, calls[i].took_ns);
         raws[i].n = block_of_raw(link, fd, asked, raws[i].took_ns);
     }
     raw_verbs_end(link);
-    caller_end(&by);
+    free(room);
     print_all(asked, calls, raws);
-    return 0; /* what is left goes with the process */
+}
+
+static void measure(const char *library, effort *asked, int fd, int client_cpu, int worker_cpu)
+{
+    size_t largest_bytes = 0;
+    for (size_t i = 0; i < asked->n_sizes; i++)
+        if (asked->sizes_bytes[i] > largest_bytes)
+            largest_bytes = asked->sizes_bytes[i];
+    caller by = caller_begin(library, "verbs", largest_bytes, asked->warm ? 0 : -1);
+    pin_process(0, client_cpu);
+    pin_process(by.worker, worker_cpu);
+    block *calls = make_blocks(asked), *raws = make_blocks(asked);
+    for (size_t i = 0; i < asked->n_sizes; i++) {
+        asked->size_bytes = asked->sizes_bytes[i];
+        measure_size(&by, asked, fd, calls, raws);
+    }
+    caller_end(&by); /* what is left goes with the process */
+}
+
+/* False: these are no sizes. */
+static bool read_sizes(effort *asked, char *text)
+{
+    for (char *one = strtok(text, ","); one != NULL; one = strtok(NULL, ",")) {
+        size_t size_bytes = strtoull(one, NULL, 10);
+        if (size_bytes == 0 || asked->n_sizes == SIZES_MAX)
+            return false;
+        asked->sizes_bytes[asked->n_sizes++] = size_bytes;
+    }
+    return asked->n_sizes > 0;
 }
 
 int main(int argc, char **argv)
 {
     if (argc != 9) {
-        fprintf(stderr, "usage: c_calls_verbs LIBRARY hot|warm SIZE BLOCKS ITERATIONS SECONDS CPU CPU\n");
+        fprintf(stderr, "usage: c_calls_verbs LIBRARY hot|warm SIZE[,SIZE...] BLOCKS ITERATIONS SECONDS CPU CPU\n");
         return 2;
     }
-    effort asked = {.warm = strcmp(argv[2], "warm") == 0,
-                    .size_bytes = strtoull(argv[3], NULL, 10),
-                    .blocks = strtoull(argv[4], NULL, 10)};
-    if (asked.size_bytes == 0 || asked.blocks == 0)
+    effort asked = {.warm = strcmp(argv[2], "warm") == 0, .blocks = strtoull(argv[4], NULL, 10)};
+    if (!read_sizes(&asked, argv[3]) || asked.blocks == 0)
         return 2;
     asked.a_block = (strtoull(argv[5], NULL, 10) + asked.blocks - 1) / asked.blocks;
     asked.budget_ns = (uint64_t)(strtod(argv[6], NULL) * 1e9 / (double)asked.blocks);
-    int ends[2], client_cpu = atoi(argv[CPUS_AT]), worker_cpu = atoi(argv[CPUS_AT + 1]);
+    int ends[2], client_cpu = atoi(argv[7]), worker_cpu = atoi(argv[8]), status = 1;
     if (asked.a_block == 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return 2;
     pid_t peer = fork(); /* before either side has anything of RDMA */
@@ -168,8 +195,8 @@ int main(int argc, char **argv)
         _exit(serve(ends[1], &asked));
     }
     close(ends[1]);
-    int status = measure(argv[1], &asked, ends[0], client_cpu, worker_cpu);
+    measure(argv[1], &asked, ends[0], client_cpu, worker_cpu);
     close(ends[0]);
-    waitpid(peer, NULL, 0);
-    return status;
+    waitpid(peer, &status, 0);
+    return status != 0;
 }
