@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rfaas.librfaas import building
+from rfaas_transport import verbs
 from support import residue
 from support.c_build import VALGRIND
 from support.c_client import (
@@ -346,6 +347,19 @@ def test_the_library_exports_what_its_header_declares_and_nothing_else():
     library = building.place("lib/librfaas.so")
     names = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
     assert {line.split()[-1] for line in names.splitlines()} == declared
+
+
+def test_the_library_needs_no_libibverbs_and_what_does_exports_one_name():
+    library = building.place("lib/librfaas.so")
+    needed = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout
+    assert "NEEDED" in needed
+    assert "ibverbs" not in needed
+    if verbs.is_built():
+        module = library.with_name("librfaas_verbs.so")
+        names = subprocess.run(
+            ["nm", "-D", "--defined-only", module], capture_output=True, text=True, check=True
+        ).stdout
+        assert [line.split()[-1] for line in names.splitlines()] == ["rfaas_verbs_module_of_c"]
 
 
 def test_the_header_is_valid_cpp(tmp_path):
