@@ -19,7 +19,9 @@ ROOT = HERE.parent.parent
 OUT = ROOT / ".cache" / "raw"
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O3", "-Wall", "-Wextra", "-pthread")
 CORE = ROOT / "transport" / "core"
-INCLUDES = (CORE, CORE / "tls", ROOT / "transport" / "raw")
+RAW = ROOT / "transport" / "raw"
+INCLUDES = (CORE, CORE / "tls", CORE / "verbs", RAW)
+OF_CLIENT = ("c_calls", "c_calls_verbs")
 COMPILE_LIMIT_S = 300
 RUN_LIMIT_S = 120
 PINGPONG_S = 3
@@ -28,9 +30,10 @@ PINGPONG_S = 3
 def sources_of(name: str) -> list[Path]:
     """What is compiled into a program, besides its own file: the C core, for those that measure it."""
     core = [*(CORE.glob("*.c") if name in ("pingpong", "tcp_spin", "tls_echo") else [])]
-    link = [ROOT / "transport" / "raw" / "raw_link.c"] if name == "pingpong" else []
+    link = [RAW / "raw_link.c"] if name == "pingpong" else []
     tls = [*(CORE / "tls").glob("*.c")] if name == "tls_echo" else []
-    return [HERE / f"{name}.c", *sorted([*core, *link, *tls])]
+    verbs = [RAW / "raw_verbs.c", CORE / "verbs" / "verbs_device.c"] if name == "c_calls_verbs" else []
+    return [HERE / f"{name}.c", *sorted([*core, *link, *tls, *verbs])]
 
 
 def flags_of(name: str) -> list[str]:
@@ -41,13 +44,13 @@ def flags_of(name: str) -> list[str]:
     """
     if name == "tls_echo":
         return ["-lssl", "-lcrypto"]
-    if name != "c_calls":
+    if name not in OF_CLIENT:
         return []
     command = [sys.executable, "-m", "rfaas", "config", "--cflags", "--libs"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if found.returncode:
         raise RuntimeError(f"this rfaas has no rfaas.h: {found.stderr.strip()[-300:]}")
-    return shlex.split(found.stdout)
+    return [*shlex.split(found.stdout), *(["-libverbs"] if name == "c_calls_verbs" else [])]
 
 
 def build(name: str, *more: str) -> Path:
@@ -67,9 +70,10 @@ def build(name: str, *more: str) -> Path:
     content = b"".join(path.read_bytes() for path in [*sources, *headers]) + repr(more).encode()
     digest = hashlib.sha256(content).hexdigest()[:12]
     program = OUT / f"{name}-{digest}"
-    flags = flags_of(name)
-    if program.exists() and name != "c_calls":  # what that is linked with may have changed
+    may_be_old = name in OF_CLIENT and "RFAAS_RDMA_GUEST" not in os.environ  # what it is linked with may have changed
+    if program.exists() and not may_be_old:
         return program
+    flags = flags_of(name)
     OUT.mkdir(parents=True, exist_ok=True)
     compiler = [os.environ.get("CC", "cc"), *FLAGS, *more, *(f"-I{folder}" for folder in INCLUDES)]
     command = [*compiler, "-o", str(program), *map(str, sources), *flags]

@@ -114,6 +114,7 @@ static rfaas_client *make_client(const rfaas_options *options, rfaas_error *erro
     client->connect_timeout_ns =
         options->connect_timeout_s < 0 ? connect_default_ns : duration_ns(options->connect_timeout_s);
     client->show_output = options->show_output != 0;
+    client->tried_due_ns = INT64_MAX;
     rfaas_error_init(&client->join_error, sizeof client->join_error);
     core_init(&client->core, 1, 0, seed);
     return client;

@@ -15,6 +15,7 @@
 #include "poller.h"
 #include "rfaas_channel.h"
 #include "sha256.h"
+#include "verbs_link.h"
 
 enum {
     EXECUTOR = 1,              /* the session process's number of our only executor */
@@ -44,6 +45,7 @@ typedef struct port {
     bool awake;         /* polled all the time: the peer rings no bell */
     bool watched;       /* by the poller */
     bool watches_write; /* so far */
+    int64_t tried_until_ns; /* over RDMA, and no frame has come; 0: it is a channel */
     struct port *next_dead;
 } port;
 
@@ -92,7 +94,17 @@ struct rfaas_client {
     uint64_t cores, memory_bytes;
     double hot_for_s;
     char placement[16], transport[16];
+    char no_verbs[512]; /* why no channel can go over RDMA; "" if they can; once `asked_verbs` */
+    bool asked_verbs;
+    int64_t tried_due_ns, away_since_ns; /* the first `tried_until_ns`; since when nobody drives, 0: somebody does */
 };
+
+/* What a channel goes over, as the session process says it. */
+typedef enum medium {
+    MEDIUM_STREAM, /* TCP, or a unix socket */
+    MEDIUM_SHM,
+    MEDIUM_VERBS,
+} medium;
 
 /* Carries out what the core wants. */
 void client_do_effects(rfaas_client *client);
@@ -100,14 +112,31 @@ void client_do_effects(rfaas_client *client);
 /* ---- ports.c ---- */
 
 /* Makes a channel of a descriptor, which is its own from then on, or closed. */
-void port_open(rfaas_client *client, const core_channel *about, int fd, bool shared_memory);
+void port_open(rfaas_client *client, const core_channel *about, int fd, medium over);
 void port_send(port *to, rfaas_call *call);
 void port_serve(port *from); /* reads all that is there; what comes of it is in the core */
 void port_close(port *one);
+void port_give_up(port *one, const char *why); /* as if it had ended */
 void port_free(port *one);
 bool port_is_ready(const port *one);
 void port_stay_awake(port *one);
 bool port_may_sleep(port *one); /* false: there is something to read already */
+
+/* ---- rdma.c ---- */
+
+/* Leaves in `why` why no channel of this client can go over RDMA, "" if they can. Loads what speaks to devices only where
+ * there is a device and the client's transport allows it. */
+void rdma_why_not(const rfaas_client *client, char *why, size_t room_bytes);
+
+/* As rfaas_verbs_adopt(). */
+rfaas_rc rdma_adopt(int fd, rfaas_channel **channel, char why[RFAAS_VERBS_WHY_BYTES]);
+
+/* A channel over RDMA is tried from now on, until its first frame (004 section 7); it came to nothing; whether any has taken
+ * too long; nobody drove for so long. */
+void rdma_try(port *one, int64_t now_ns);
+void rdma_failed(port *one, const char *why);
+void rdma_tick(rfaas_client *client, int64_t now_ns);
+void rdma_was_away(rfaas_client *client, int64_t away_ns);
 
 /* ---- results.c ---- */
 
@@ -121,9 +150,14 @@ bool session_serve(rfaas_client *client);
 void session_flush(rfaas_client *client);
 void session_want(rfaas_client *client, uint64_t workers);
 void session_interrupt(rfaas_client *client, uint64_t channel, uint64_t call_id);
+void session_unusable(rfaas_client *client, const uint8_t lease[16], const char *why);
 void session_leave(rfaas_client *client); /* says so, and waits for the end of an embedded one */
 bool session_send(rfaas_client *client, pack_writer *message); /* frees it */
 void session_lose(rfaas_client *client);
+
+/* ---- output.c ---- */
+
+void output_show(const pack_value *message); /* an `output`; never waits for who reads it */
 
 /* ---- joining.c ---- */
 

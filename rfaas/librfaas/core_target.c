@@ -218,6 +218,9 @@ void core_denied(client_core *core, const char *code, const char *hint, int64_t 
             why.code = RFAAS_ERROR_ENVIRONMENT_FAILED;
             failure_says(&why, "the interpreter that librfaas uses must be reachable from where functions run",
                          "the interpreter for this program's functions could not be started there: %s", hint);
+        } else if (strcmp(code, "verbs-unavailable") == 0) { /* the hint is what stands against RDMA */
+            why.code = RFAAS_ERROR_CONFIG;
+            failure_says(&why, "leave transport at \"auto\", or see what `rfaas doctor` says on both hosts", "%s", hint);
         } else {
             why.code = RFAAS_ERROR_LEASE_DENIED;
             why.reason = strcmp(code, "quota") == 0 ? REASON_QUOTA : 0;

@@ -68,6 +68,13 @@ static void relax(void)
 #endif
 }
 
+/* Looks at a channel that take some 2 us: between them the clock is looked at, or others get the lock. */
+static uint32_t looks_a_clock(const port *one)
+{
+    uint32_t looks = one == NULL ? 0 : one->channel->medium->looks_a_clock;
+    return looks > 0 ? looks : LOOKS_A_CLOCK;
+}
+
 /* Serves each channel that has something of a call that was sent; true: something was there. */
 static bool look(rfaas_client *client)
 {
@@ -109,7 +116,7 @@ static bool spin(rfaas_client *client)
 {
     int64_t start_ns = 0;
     while (client->core.n_busy > 0) {
-        for (int i = 0; i < LOOKS_A_CLOCK; i++) {
+        for (uint32_t looks = looks_a_clock(client->hot); looks > 0; looks--) {
             if (look(client)) {
                 client_do_effects(client);
                 return true;
@@ -174,8 +181,15 @@ static int64_t earliest(int64_t a_ns, int64_t b_ns)
     return a_ns < b_ns ? a_ns : b_ns;
 }
 
+static int64_t due_ns(const rfaas_client *client)
+{
+    return earliest(client->tried_due_ns, earliest(core_due_ns(&client->core), join_due_ns(client)));
+}
+
 static void tick(rfaas_client *client, int64_t now_ns)
 {
+    if (client->tried_due_ns <= now_ns)
+        rdma_tick(client, now_ns);
     if (core_due_ns(&client->core) <= now_ns)
         core_tick(&client->core, now_ns);
     if (join_due_ns(client) <= now_ns)
@@ -193,7 +207,7 @@ static void sleep_once(rfaas_client *client, int64_t until_ns)
     tick(client, client_now_ns());
     if (!quiet || n_ended(client) != ended)
         until_ns = 0;
-    until_ns = earliest(until_ns, earliest(core_due_ns(&client->core), join_due_ns(client)));
+    until_ns = earliest(until_ns, due_ns(client));
     int64_t now_ns = client_now_ns();
     int64_t timeout_ns = until_ns == INT64_MAX ? -1 : until_ns > now_ns ? until_ns - now_ns : 0;
     client->turns = 0;
@@ -250,7 +264,7 @@ static void drive(rfaas_client *client, int64_t until_ns)
 static bool look_at_one(rfaas_client *client, port *one, const rfaas_call *call)
 {
     for (int slice = 0; slice < SLICES_AT_ONCE; slice++) {
-        for (int i = 0; i < LOOKS_A_CLOCK; i++) {
+        for (uint32_t looks = looks_a_clock(one); looks > 0; looks--) {
             if (port_is_ready(one)) {
                 port_serve(one);
                 client_do_effects(client);
@@ -285,9 +299,19 @@ void await_at_once(rfaas_client *client, core_channel *channel, rfaas_call *call
 /* The driver sleeps by what was due before we came. */
 static void wake_driver(rfaas_client *client)
 {
-    if (client->asleep &&
-        earliest(core_due_ns(&client->core), join_due_ns(client)) < client->asleep_until_ns)
+    if (client->asleep && due_ns(client) < client->asleep_until_ns)
         rfaas_poller_wake(&client->poller);
+}
+
+/* Between two drivers nothing of a channel that is tried moves on. */
+static void note_absence(rfaas_client *client, bool leaves)
+{
+    if (client->tried_due_ns == INT64_MAX)
+        return;
+    int64_t now_ns = client_now_ns();
+    if (!leaves && client->away_since_ns != 0)
+        rdma_was_away(client, now_ns - client->away_since_ns);
+    client->away_since_ns = leaves ? now_ns : 0;
 }
 
 bool await(rfaas_client *client, await_test is_done, void *context, double timeout_s)
@@ -306,11 +330,14 @@ bool await(rfaas_client *client, await_test is_done, void *context, double timeo
             follow(client, until_ns);
             continue;
         }
+        if (!drove)
+            note_absence(client, false);
         client->driving = drove = true;
         drive(client, until_ns);
     }
     if (drove) {
         client->driving = false;
+        note_absence(client, true);
         if (client->followers > 0)
             pthread_cond_broadcast(&client->moved); /* one of them drives on */
     } else {

@@ -76,16 +76,24 @@ static rfaas_rc offer_memory(int fd, rfaas_channel **channel)
     return rc;
 }
 
-void port_open(rfaas_client *client, const core_channel *about, int fd, bool shared_memory)
+static rfaas_rc adopt(int fd, medium over, rfaas_channel **channel, char why[RFAAS_VERBS_WHY_BYTES])
 {
     const rfaas_tcp_options options = {.max_payload_bytes = PAYLOAD_BYTES_MAX};
+    if (over == MEDIUM_VERBS)
+        return rdma_adopt(fd, channel, why);
+    return over == MEDIUM_SHM ? offer_memory(fd, channel) : rfaas_tcp_adopt(fd, &options, channel);
+}
+
+void port_open(rfaas_client *client, const core_channel *about, int fd, medium over)
+{
+    char why[RFAAS_VERBS_WHY_BYTES] = "no descriptor could be watched";
     port *made = calloc(1, sizeof *made);
     if (made == NULL || !timers_reserve(&client->core.timers)) {
         free(made);
         close(fd); /* its worker sees the end, and a new channel is dialled */
         return;
     }
-    rfaas_rc rc = shared_memory ? offer_memory(fd, &made->channel) : rfaas_tcp_adopt(fd, &options, &made->channel);
+    rfaas_rc rc = adopt(fd, over, &made->channel, why);
     if (rc != RFAAS_OK || rfaas_poller_add(&client->poller, rfaas_channel_fd(made->channel), (uintptr_t)made) != 0) {
         if (rc == RFAAS_OK)
             rfaas_channel_free(made->channel);
@@ -93,11 +101,15 @@ void port_open(rfaas_client *client, const core_channel *about, int fd, bool sha
             close(fd);
         client->core.timers.reserved--;
         free(made);
+        if (over == MEDIUM_VERBS) /* its worker is reached over another medium then */
+            session_unusable(client, about->lease, why);
         return;
     }
     made->core = *about;
     made->client = client;
     made->watched = true;
+    if (over == MEDIUM_VERBS)
+        rdma_try(made, client_now_ns());
     core_channel_opened(&client->core, &made->core);
     port_serve(made); /* its worker's greeting may be there, of which the descriptor tells only after a look */
 }
@@ -234,6 +246,7 @@ static void keep_checkpoint(port *from, const rfaas_frame *frame)
 /* False: the peer answered a call that it can't have read whole; nothing that it says is believed any more. */
 static bool take_frame(port *from, const rfaas_frame *frame)
 {
+    from->tried_until_ns = 0;
     switch (frame->header.kind) {
     case RFAAS_KIND_RESULT:
     case RFAAS_KIND_ERROR:
@@ -257,9 +270,16 @@ static bool take_frame(port *from, const rfaas_frame *frame)
 
 static void end(port *one)
 {
+    port_give_up(one, rfaas_channel_why(one->channel));
+}
+
+void port_give_up(port *one, const char *why)
+{
     stop_watching(one);
     rfaas_channel_close(one->channel);
     core_channel_ended(&one->client->core, &one->core, client_now_ns());
+    if (one->tried_until_ns != 0)
+        rdma_failed(one, why);
 }
 
 void port_serve(port *from)

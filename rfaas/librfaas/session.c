@@ -1,7 +1,6 @@
 /* session.c - the connection to the session process: packets, and what they mean to the core. Spec: 004 section 3. */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -85,7 +84,10 @@ void session_flush(rfaas_client *client)
 void session_want(rfaas_client *client, uint64_t workers)
 {
     pack_writer message = {0};
-    pack_map(&message, 8);
+    if (!client->asked_verbs)
+        rdma_why_not(client, client->no_verbs, sizeof client->no_verbs);
+    client->asked_verbs = true;
+    pack_map(&message, 9);
     pack_text(&message, "m");
     pack_text(&message, "want");
     pack_text(&message, "executor");
@@ -100,6 +102,8 @@ void session_want(rfaas_client *client, uint64_t workers)
     pack_text(&message, client->placement);
     pack_text(&message, "transport");
     pack_text(&message, client->transport);
+    pack_text(&message, "no_verbs");
+    pack_text(&message, client->no_verbs);
     pack_text(&message, "hot_for_s");
     pack_real(&message, client->hot_for_s);
     session_send(client, &message);
@@ -115,6 +119,19 @@ void session_interrupt(rfaas_client *client, uint64_t channel, uint64_t call_id)
     pack_unsigned(&message, channel);
     pack_text(&message, "call_id");
     pack_unsigned(&message, call_id);
+    session_send(client, &message);
+}
+
+void session_unusable(rfaas_client *client, const uint8_t lease[16], const char *why)
+{
+    pack_writer message = {0};
+    pack_map(&message, 3);
+    pack_text(&message, "m");
+    pack_text(&message, "unusable");
+    pack_text(&message, "lease");
+    pack_bytes(&message, lease, 16);
+    pack_text(&message, "why");
+    pack_text(&message, why);
     session_send(client, &message);
 }
 
@@ -141,10 +158,17 @@ static bool lease_of(const pack_value *message, uint8_t lease[16])
     return true;
 }
 
+static medium medium_of(const pack_value *message)
+{
+    pack_value named = pack_find(message, "medium");
+    if (pack_is_text(&named, "shm"))
+        return MEDIUM_SHM;
+    return pack_is_text(&named, "verbs") ? MEDIUM_VERBS : MEDIUM_STREAM;
+}
+
 static void on_channel(rfaas_client *client, const pack_value *message, int *fd)
 {
     core_channel about = {0};
-    pack_value medium = pack_find(message, "medium");
     if (*fd < 0 || !lease_of(message, about.lease))
         return;
     about.number = number_of(message, "channel");
@@ -153,7 +177,7 @@ static void on_channel(rfaas_client *client, const pack_value *message, int *fd)
     about.slot = number_of(message, "slot");
     about.generation = number_of(message, "generation");
     text_of(message, "node", about.node, sizeof about.node);
-    port_open(client, &about, *fd, pack_is_text(&medium, "shm"));
+    port_open(client, &about, *fd, medium_of(message));
     *fd = -1;
 }
 
@@ -211,36 +235,6 @@ static void on_lost(rfaas_client *client, const pack_value *message)
     }
 }
 
-/* write() without a SIGPIPE, which would end a program for what a function printed. */
-static ssize_t write_quietly(int fd, const void *bytes, size_t size_bytes)
-{
-    const struct timespec at_once = {0, 0};
-    sigset_t pipe, pending, before;
-    sigemptyset(&pipe);
-    sigaddset(&pipe, SIGPIPE);
-    bool was_pending = sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1;
-    pthread_sigmask(SIG_BLOCK, &pipe, &before);
-    ssize_t n = write(fd, bytes, size_bytes);
-    int error = errno;
-    while (n < 0 && error == EPIPE && !was_pending && sigtimedwait(&pipe, NULL, &at_once) < 0 && errno == EINTR)
-        continue;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    errno = error;
-    return n;
-}
-
-static void on_output(const pack_value *message)
-{
-    pack_value data = pack_find(message, "data");
-    int fd = number_of(message, "stream") == 2 ? STDERR_FILENO : STDOUT_FILENO;
-    for (uint64_t at = 0; data.kind == PACK_BYTES && at < data.size;) {
-        ssize_t n = write_quietly(fd, data.data + at, data.size - at);
-        if (n == 0 || (n < 0 && errno != EINTR))
-            break; /* nobody reads it, or would only later: output is no reason to wait */
-        at += n > 0 ? (uint64_t)n : 0;
-    }
-}
-
 /* Unknown messages and keys are passed over. `*fd` is set to -1 if it was taken. */
 static void take(rfaas_client *client, const pack_value *message, int *fd)
 {
@@ -268,7 +262,7 @@ static void take(rfaas_client *client, const pack_value *message, int *fd)
         text_of(message, "hint", second, sizeof second);
         core_denied(&client->core, first, second, client_now_ns());
     } else if (pack_is_text(&m, "output") && client->show_output) {
-        on_output(message);
+        output_show(message);
     }
 }
 

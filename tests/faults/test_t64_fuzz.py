@@ -52,6 +52,7 @@ PACKETS = [
         "generation": 1,
     }
     | {"node": "n", "medium": "shm"},
+    {"m": "channel", "channel": 6, "lease": LEASE, "slot": 1, "generation": 2, "node": "n", "medium": "verbs"},
     {"m": "lease", "lease": LEASE, "lease_seq": 1, "epoch": 2, "slice": LEASE, "address": "a", "node": "n"}
     | {"cores": [0], "workers": 1, "ttl_s": 2.0, "expires_in_s": 2.0},
     {"m": "farewell", "channel": 1, "last_started": 7, "last_done": 6, "reason_code": 14, "exit_status": None}

@@ -19,7 +19,7 @@ from support import functions as f
 from support import nothing_left
 from support.kernels import kernels
 from support.personal import Personal
-from support.rdma_limits import with_locked_memory
+from support.rdma_limits import with_locked_memory, without_library
 from support.soak import SLACK, scaled, timeout_s
 from support.waiting import wait_until
 
@@ -246,15 +246,6 @@ def test_t44_what_ended_executes_nothing_more(to_another_host, tmp_path):
                 pass
         assert n_sent < 1000
         assert len(runs.read_text().splitlines()) == 1
-
-
-def without_library():
-    """The beginning of a command whose processes find no libibverbs."""
-    found = subprocess.check_output(["/sbin/ldconfig", "-p"], text=True)
-    library = os.path.realpath(re.search(r"libibverbs\.so\.1 .*=> (\S+)", found).group(1))
-    namespace = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
-    hide = f'mount --bind /dev/null {library} && exec "$@"'
-    return [*namespace, "sh", "-c", hide, "sh"]
 
 
 WITHOUT_LIBRARY = """

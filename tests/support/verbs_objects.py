@@ -7,9 +7,9 @@ import subprocess
 KINDS = ("qp", "cq", "mr", "pd")
 
 
-def kernel_objects() -> dict[str, int]:
-    """How many queue pairs, completion queues, memory regions and protection domains are this process's."""
-    return {kind: sum(entry.get("pid") == os.getpid() for entry in _listed(kind)) for kind in KINDS}
+def kernel_objects(pid: int = 0) -> dict[str, int]:
+    """How many queue pairs, completion queues, memory regions and protection domains are a process's; 0: this one's."""
+    return {kind: sum(entry.get("pid") == (pid or os.getpid()) for entry in _listed(kind)) for kind in KINDS}
 
 
 def _listed(kind: str) -> list[dict[str, int]]:

@@ -14,81 +14,49 @@ from pathlib import Path
 import pytest
 
 from rfaas.librfaas import building
+from rfaas_transport import verbs
 from support import residue
 from support.c_build import VALGRIND
+from support.c_client import (
+    INCLUDES,
+    ROOT,
+    SANITIZED,
+    STRICT,
+    TIMEOUT_S,
+    Running,
+    compile_c,
+    compile_kernels,
+    compile_program,
+)
 from support.leftovers import alive, children
 from support.personal import Personal
+from support.session_of_c import SessionOfC, echo_until_the_end
 from support.soak import SOAK
 from support.waiting import wait_until
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-STRICT = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-SANITIZED = ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-pthread"]
-INCLUDES = [f"-I{ROOT / part}" for part in ("transport/include", "transport/core", "rfaas/librfaas")]
-TIMEOUT_S = 60
-
-
-def compile_c(output, *words):
-    command = [os.environ.get("CC", "cc"), *map(str, words), "-o", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return output
 
 
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory):
-    source = ROOT / "tests/support/kernels/kernels.c"
-    library = tmp_path_factory.mktemp("kernels") / "libkernels.so"
-    own = HERE / "c_client/functions.c"
-    return compile_c(library, *STRICT, "-O1", "-fPIC", "-shared", INCLUDES[0], source, own, "-pthread")
+    return compile_kernels(tmp_path_factory.mktemp("kernels") / "libkernels.so")
 
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory):
     """The test program with all of the client in it, sanitized."""
-    sources = [*(ROOT / "rfaas/librfaas").glob("*.c"), *(ROOT / "transport/core").glob("*.c")]
-    flags = [flag for flag in STRICT if flag != "-Wpedantic"]
-    place = tmp_path_factory.mktemp("c_client") / "program"
-    return compile_c(place, *flags, *SANITIZED, *INCLUDES, HERE / "c_client/program.c", *sources, *ssl(), "-ldl")
-
-
-def ssl():
-    """What the core needs beyond the C library, as its build has it."""
-    return ["-lssl", "-lcrypto"] if "OpenSSL" in (ROOT / "CMakeLists.txt").read_text() else []
+    return compile_program(tmp_path_factory.mktemp("c_client") / "program", SANITIZED)
 
 
 @pytest.fixture(scope="session")
 def plain_program(tmp_path_factory):
     """The same without sanitizers."""
-    sources = [*(ROOT / "rfaas/librfaas").glob("*.c"), *(ROOT / "transport/core").glob("*.c")]
-    flags = [flag for flag in STRICT if flag != "-Wpedantic"]
-    place = tmp_path_factory.mktemp("c_client") / "plain"
-    words = ["-O1", "-g", "-pthread", *INCLUDES, HERE / "c_client/program.c", *sources, *ssl(), "-ldl"]
-    return compile_c(place, *flags, *words)
+    return compile_program(tmp_path_factory.mktemp("c_client") / "plain", ["-O1", "-g", "-pthread"])
 
 
 @pytest.fixture
 def environment(monkeypatch):
     monkeypatch.setenv("RFAAS_PYTHON", sys.executable)
-
-
-class Running:
-    """The program in one of its commands, read line by line."""
-
-    def __init__(self, program, kernels, *words):
-        command = [program, kernels, *map(str, words)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def line(self):
-        text = self.process.stdout.readline()
-        assert text, self.process.communicate(timeout=TIMEOUT_S)[1]
-        return text.strip()
-
-    def finish(self):
-        output, errors = self.process.communicate(timeout=TIMEOUT_S)
-        assert (self.process.returncode, errors) == (0, ""), output
-        return output
 
 
 @pytest.fixture
@@ -321,13 +289,55 @@ def test_a_client_that_is_killed_leaves_nothing(start_long, personal):
     wait_until(lambda: not alive(worker), 10, "the end of its worker")
 
 
+# --- by a session process that is the test's -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch):
+    made = SessionOfC(tmp_path)
+    monkeypatch.setenv("RFAAS_PYTHON", str(made.helper))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def call_failing(session, program, kernels):
+    """The program, joined, which says how its call failed."""
+    running = Running(program, kernels, "say-failure")
+    session.welcome()
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+NO_RDMA = "no RDMA device is here|rfaas was built without rdma-core"
+
+
+def test_a_program_that_cannot_use_rdma_says_why_and_is_told_that_nothing_else_was_wanted(session, call_failing):
+    why = session.hear("want")["no_verbs"]
+    assert re.search(NO_RDMA, why)
+    hint = f"RDMA to the workers on n1 can't be had: {why}"
+    session.say({"m": "denied", "executor": 1, "code": "verbs-unavailable", "hint": hint})
+    assert re.search(rf"code=config .*may_have_run=0 .*{hint}.*rfaas doctor", call_failing.line())
+
+
+def test_a_channel_over_rdma_that_cannot_be_made_is_given_back_and_the_next_one_serves(session, call_failing):
+    refused = session.open(1, "verbs")
+    assert re.search(NO_RDMA, session.hear("unusable")["why"])
+    assert refused.recv(192) == b""
+    echo_until_the_end(session.open(2, "tcp"))
+    assert call_failing.line().startswith("code=success")
+
+
 # --- as it is installed -------------------------------------------------------------------------------------------
 
 
 def test_the_installed_library_is_found_by_compilers(tmp_path, kernels, monkeypatch):
     monkeypatch.delenv("RFAAS_PYTHON", raising=False)  # it knows the interpreter that it was installed with
     words = building.words(cflags=True, libs=True)
-    place = compile_c(tmp_path / "program", *STRICT, "-O2", HERE / "c_client/program.c", "-pthread", *words)
+    place = compile_c(
+        tmp_path / "program", *STRICT, "-Wpedantic", "-O2", HERE / "c_client/program.c", "-pthread", *words
+    )
     done = subprocess.run([place, kernels, "invoke", "100"], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -337,6 +347,19 @@ def test_the_library_exports_what_its_header_declares_and_nothing_else():
     library = building.place("lib/librfaas.so")
     names = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
     assert {line.split()[-1] for line in names.splitlines()} == declared
+
+
+def test_the_library_needs_no_libibverbs_and_what_does_exports_one_name():
+    library = building.place("lib/librfaas.so")
+    needed = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout
+    assert "NEEDED" in needed
+    assert "ibverbs" not in needed
+    if verbs.is_built():
+        module = library.with_name("librfaas_verbs.so")
+        names = subprocess.run(
+            ["nm", "-D", "--defined-only", module], capture_output=True, text=True, check=True
+        ).stdout
+        assert [line.split()[-1] for line in names.splitlines()] == ["rfaas_verbs_module_of_c"]
 
 
 def test_the_header_is_valid_cpp(tmp_path):

@@ -74,6 +74,8 @@ def test_the_wheel_holds_what_programs_in_c_and_fortran_are_built_with(wheel):
     parts = {"rfaas/include/rfaas.f90", "rfaas/lib/librfaas.so", "rfaas/lib/pkgconfig/rfaas.pc"}
     assert parts <= members(wheel)
     assert [name for name in members(wheel) if name.endswith(".f90") and name not in parts] == []
+    speaks_to_devices = [name for name in members(wheel) if name.startswith("rfaas_transport/_verbs.")]
+    assert ("rfaas/lib/librfaas_verbs.so" in members(wheel)) == bool(speaks_to_devices)
 
 
 def test_by_way_of_the_sdist_all_of_the_tree_is_in_the_wheel_and_else_only_what_is_built(wheel):

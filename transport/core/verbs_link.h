@@ -29,6 +29,8 @@ typedef enum rfaas_verbs_use {
     RFAAS_VERBS_TO_READ_TO, /* read() writes there, the peer can't reach it */
     RFAAS_VERBS_BY_KEY,     /* the peer reads it */
     RFAAS_VERBS_BY_WINDOWS, /* the peer reads of it what windows open */
+    RFAAS_VERBS_BORROWING,  /* access() reads to it and writes from it, until the link is freed */
+    RFAAS_VERBS_LENT,       /* the peer reads and writes it, until the link is freed */
 } rfaas_verbs_use;
 
 /* What a side tells its peer before there is a connection. */
@@ -72,9 +74,10 @@ typedef struct rfaas_verbs_ops {
     /* How many writes the peer's device has not acknowledged yet. */
     uint32_t (*unacknowledged)(rfaas_verbs_link *link);
 
-    /* Registers memory of the caller's, which must outlive the region and be left to it. With RFAAS_VERBS_BY_KEY the peer may read
-     * it by `*key`, which is set then. NULL: it can't be (a limit of locked memory, too many regions, a device without windows);
-     * nothing has changed then. The peer's right ends with withdraw(). A region must be withdrawn before its link is freed. */
+    /* Registers memory of the caller's, which must outlive the region and be left to it. `*key`, unless `key` is NULL, is what the
+     * peer accesses it by, or what access() is told. NULL with errno: it can't be (a limit of locked memory, too many regions, a
+     * device without windows, or without reads); nothing has changed then. The peer's right ends with withdraw(), which must come
+     * before the link is freed; what is registered until then is never withdrawn. */
     rfaas_verbs_region *(*enroll)(rfaas_verbs_link *link, void *memory, size_t size_bytes, rfaas_verbs_use use, uint32_t *key);
     void (*withdraw)(rfaas_verbs_link *link, rfaas_verbs_region *region);
 
@@ -94,10 +97,6 @@ typedef struct rfaas_verbs_ops {
 
     /* True: the peer asked this side's device for memory that no key of its opens, which ended the connection. */
     bool (*violated)(rfaas_verbs_link *link);
-
-    /* Memory that the peer may read and write (`lent`), or that this side reads into and writes from, until the link is freed.
-     * 0, or an errno: nothing was done then. */
-    int (*open_memory)(rfaas_verbs_link *link, uint8_t *bytes, size_t size_bytes, bool lent, uint32_t *key);
 
     /* Reads or writes the peer's memory: OK, AGAIN (too much is on its way), BROKEN. `*number` counts it among all that was posted. */
     rfaas_rc (*access)(rfaas_verbs_link *link, const rfaas_remote_access *access, uint64_t *number);

@@ -362,7 +362,8 @@ rfaas_rc rfaas_verbs_receive(rfaas_channel *base, uint64_t budget_bytes)
             return rc;
     }
     bool may_move = !channel->stays_awake && rfaas_verbs_go_to_sleep(channel);
-    if (may_move && (channel->queue.first != NULL || rfaas_verbs_has_returns(channel)))
-        rfaas_channel_flush(base, UINT64_MAX); /* the peer may have freed slots */
+    if (rfaas_verbs_has_returns(channel)                    /* told before this frame: its owner may have its bytes back */
+        || (may_move && channel->queue.first != NULL))      /* the peer may have freed slots */
+        rfaas_channel_flush(base, UINT64_MAX);
     return RFAAS_OK;
 }

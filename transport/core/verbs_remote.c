@@ -3,22 +3,22 @@
 
 #include <errno.h>
 
-static int open_memory(rfaas_channel *base, uint8_t *bytes, size_t size_bytes, bool lent, uint32_t *key)
+static int enroll(rfaas_channel *base, uint8_t *bytes, size_t size_bytes, rfaas_verbs_use use, uint32_t *key)
 {
     verbs_channel *channel = (verbs_channel *)base;
     if (base->closed)
         return ENOTCONN;
-    return channel->ops->open_memory(channel->link, bytes, size_bytes, lent, key);
+    return channel->ops->enroll(channel->link, bytes, size_bytes, use, key) != NULL ? 0 : errno;
 }
 
 static int lend(rfaas_channel *base, uint8_t *bytes, size_t size_bytes, uint32_t *key)
 {
-    return open_memory(base, bytes, size_bytes, true, key);
+    return enroll(base, bytes, size_bytes, RFAAS_VERBS_LENT, key);
 }
 
 static int use(rfaas_channel *base, uint8_t *bytes, size_t size_bytes, uint32_t *key)
 {
-    return open_memory(base, bytes, size_bytes, false, key);
+    return enroll(base, bytes, size_bytes, RFAAS_VERBS_BORROWING, key);
 }
 
 static rfaas_rc begin(rfaas_channel *base, const rfaas_remote_access *access, uint64_t *number)

@@ -147,7 +147,7 @@ typedef struct rfaas_options {
     double connect_timeout_s; /* of rfaas_connect; negative: 30 s */
     const char *allocator;    /* a state directory, or "embedded" */
     const char *python;       /* interpreter that has rfaas. NULL: $RFAAS_PYTHON, else the one this library belongs to */
-    const char *transport;    /* "auto", "shm", "tcp" */
+    const char *transport;    /* "auto", "shm", "verbs", "tcp" */
     const char *placement;    /* "pack", "spread" */
 } rfaas_options;
 

@@ -127,18 +127,24 @@ static int submit_many(size_t n)
     return 0;
 }
 
-/* Sizes about which something changes: nothing, one cache line, ring and arena, an arena's half. */
-static int all_sizes(void)
+/* Sizes about which something changes: nothing, one cache line, what is inline in a write, slot, ring and arena, rendezvous, an
+ * arena's half. Up to `most_bytes`, 0: all. */
+static int all_sizes(size_t most_bytes)
 {
-    static const size_t sizes[] = {0, 1, 31, 32, 33, 64, 4095, 32767, 32768, 262144, 1 << 20, (32 << 20) + 3};
+    static const size_t sizes[] = {0,     1,     31,     32,     33,      64,      192,           193,
+                                   1024,  4095,  32767,  32768,  131071,  131072,  (32 << 20) + 3, 262144,
+                                   1 << 20};
+    size_t largest_bytes = most_bytes != 0 ? most_bytes : (32 << 20) + 3;
     connect_with(1, 0, 0);
     rfaas_function *echo = function("echo");
     rfaas_error error = RFAAS_ERROR_INIT;
-    uint8_t *in = malloc(sizes[11]), *out = malloc(sizes[11]);
-    for (size_t i = 0; i < sizes[11]; i++)
+    uint8_t *in = malloc(largest_bytes), *out = malloc(largest_bytes);
+    for (size_t i = 0; i < largest_bytes; i++)
         in[i] = (uint8_t)(i * 2654435761u >> 24);
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
         uint64_t size = sizes[k];
+        if (size > largest_bytes)
+            continue;
         memset(out, 0, sizes[k]);
         REQUIRE(rfaas_invoke(client, echo, in, sizes[k], out, &size, &error) == RFAAS_SUCCESS);
         REQUIRE(size == sizes[k] && memcmp(in, out, sizes[k]) == 0);
@@ -472,6 +478,60 @@ static int away(unsigned seconds)
     return 0;
 }
 
+/* How connecting or the first call failed. */
+static int say_failure(void)
+{
+    rfaas_error error = RFAAS_ERROR_INIT;
+    rfaas_options options;
+    rfaas_options_init(&options, sizeof options);
+    options.max_workers = 1;
+    char out[8];
+    uint64_t size = sizeof out;
+    if (rfaas_connect(&options, &client, &error) == RFAAS_SUCCESS)
+        rfaas_invoke(client, function("echo"), "x", 1, out, &size, &error);
+    tell(&error);
+    return 0;
+}
+
+/* Connects, calls, and leaves, some times; then waits, with nothing of a client left. */
+static int come_and_go(uint64_t times)
+{
+    for (uint64_t i = 0; i < times; i++) {
+        connect_with(1, 0, 0);
+        REQUIRE(echo_one(function("echo"), i));
+        printf("connected\n");
+        fflush(stdout);
+        REQUIRE(getchar() != EOF);
+        rfaas_disconnect(client);
+        client = NULL;
+        printf("left\n");
+        fflush(stdout);
+        REQUIRE(getchar() != EOF);
+    }
+    return 0;
+}
+
+/* A call, a time without any entry, and another call, of a program whose time is mostly its own. */
+static int pause_between(unsigned seconds)
+{
+    rfaas_error error = RFAAS_ERROR_INIT;
+    rfaas_options options;
+    rfaas_options_init(&options, sizeof options);
+    options.max_workers = 1;
+    REQUIRE(rfaas_connect(&options, &client, &error) == RFAAS_SUCCESS);
+    rfaas_function *echo = function("echo");
+    rfaas_call *call;
+    char out[8];
+    REQUIRE(rfaas_submit(client, echo, "x", 1, out, 8, NULL, &call, &error) == RFAAS_SUCCESS);
+    REQUIRE(rfaas_wait(&call, 2, NULL, &error) == RFAAS_PENDING);
+    printf("away\n");
+    fflush(stdout);
+    while ((seconds = sleep(seconds)) > 0)
+        ;
+    REQUIRE(rfaas_wait(&call, -1, NULL, &error) == RFAAS_SUCCESS && out[0] == 'x');
+    return 0;
+}
+
 static int no_workers(void)
 {
     rfaas_error error = RFAAS_ERROR_INIT;
@@ -499,7 +559,7 @@ static int run(int argc, char **argv)
     if (strcmp(command, "submit") == 0)
         return submit_many(strtoull(argument, NULL, 10));
     if (strcmp(command, "sizes") == 0)
-        return all_sizes();
+        return all_sizes(strtoull(argument, NULL, 10));
     if (strcmp(command, "wrong") == 0)
         return wrong_things();
     if (strcmp(command, "long") == 0)
@@ -524,6 +584,12 @@ static int run(int argc, char **argv)
         return with_a_comma(argument);
     if (strcmp(command, "unread") == 0)
         return unread();
+    if (strcmp(command, "say-failure") == 0)
+        return say_failure();
+    if (strcmp(command, "come-and-go") == 0)
+        return come_and_go(strtoull(argument, NULL, 10));
+    if (strcmp(command, "pause-between") == 0)
+        return pause_between((unsigned)atoi(argument));
     if (strcmp(command, "no-workers") == 0)
         return no_workers();
     return 2;

@@ -11,6 +11,8 @@ enum { SIGNAL_EVERY = 32 }; /* sends are acknowledged in order: one completion s
 rfaas_rc rfaas_verbs_pair_post(rfaas_verbs_link *link, struct ibv_send_wr *request)
 {
     struct ibv_send_wr *bad;
+    if (link->posted - atomic_load_explicit(&link->acknowledged, memory_order_relaxed) >= RFAAS_VERBS_SENDS_MAX)
+        return rfaas_verbs_pair_reap(link) ? RFAAS_AGAIN : RFAAS_BROKEN;
     request->wr_id = link->posted + 1;
     int error = ibv_post_send(link->pair, request, &bad);
     if (error == ENOMEM)
@@ -25,13 +27,6 @@ rfaas_rc rfaas_verbs_pair_post(rfaas_verbs_link *link, struct ibv_send_wr *reque
     return RFAAS_OK;
 }
 
-rfaas_rc rfaas_verbs_pair_has_room(rfaas_verbs_link *link)
-{
-    if (link->posted - atomic_load_explicit(&link->acknowledged, memory_order_relaxed) < RFAAS_VERBS_SENDS_MAX - 1)
-        return RFAAS_OK;
-    return rfaas_verbs_pair_reap(link) ? RFAAS_AGAIN : RFAAS_BROKEN;
-}
-
 static rfaas_rc write_to_peer(rfaas_verbs_link *link, size_t from, size_t size_bytes, uint64_t to, uint32_t word)
 {
     bool signalled = link->posted + 1 - link->last_signalled >= SIGNAL_EVERY;
@@ -39,9 +34,6 @@ static rfaas_rc write_to_peer(rfaas_verbs_link *link, size_t from, size_t size_b
         return RFAAS_BROKEN;
     if (signalled && !rfaas_verbs_pair_reap(link))
         return RFAAS_BROKEN;
-    rfaas_rc rc = rfaas_verbs_pair_has_room(link);
-    if (rc != RFAAS_OK)
-        return rc;
     struct ibv_sge piece = {(uintptr_t)link->memory + from, (uint32_t)size_bytes, link->source->lkey};
     struct ibv_send_wr request = {
         .sg_list = &piece,
@@ -63,8 +55,7 @@ static uint32_t unacknowledged(rfaas_verbs_link *link)
         struct ibv_send_wr request = {.opcode = IBV_WR_RDMA_WRITE,
                                       .send_flags = IBV_SEND_SIGNALED,
                                       .wr.rdma = {link->peer_ring, link->peer_key}};
-        if (link->posted - link->acknowledged < RFAAS_VERBS_SENDS_MAX)
-            rfaas_verbs_pair_post(link, &request);
+        rfaas_verbs_pair_post(link, &request); /* where the queue is full the next look tries again */
     }
     return (uint32_t)(link->posted - link->acknowledged);
 }
@@ -127,7 +118,6 @@ const rfaas_verbs_ops rfaas_verbs = {
     .read = rfaas_verbs_read,
     .reading = rfaas_verbs_reading,
     .violated = rfaas_verbs_pair_violated,
-    .open_memory = rfaas_verbs_open_memory,
     .access = rfaas_verbs_access,
     .accessed = rfaas_verbs_accessed,
     .arm_accessed = rfaas_verbs_arm_accessed,

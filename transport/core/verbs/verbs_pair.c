@@ -228,7 +228,7 @@ void rfaas_verbs_pair_free(rfaas_verbs_link *link, bool inherited)
         ibv_dereg_mr(link->ring);
     if (link->source != NULL)
         ibv_dereg_mr(link->source);
-    rfaas_verbs_close_memory(link);
+    rfaas_verbs_withdraw_kept(link);
     if (link->received != NULL)
         ibv_destroy_cq(link->received);
     if (link->sent != NULL)

@@ -1,7 +1,7 @@
 /* verbs_pair.h - one reliable connected queue pair with all that it needs: made, connected, ended; and what befell it.
  *
- * For the files that offer verbs_link.h over libibverbs: this one, verbs_over_ib.c, which moves bytes through it,
- * verbs_regions.c, which lets the device read for it, and verbs_access.c, which lends memory and borrows it.
+ * For the files that offer verbs_link.h over libibverbs: this one, verbs_over_ib.c, which moves bytes through it, and
+ * verbs_regions.c, which registers memory and has the device read and write for it.
  */
 #ifndef RFAAS_VERBS_PAIR_H
 #define RFAAS_VERBS_PAIR_H
@@ -14,10 +14,10 @@ enum {
     RFAAS_VERBS_POLL_AT_ONCE = 16,
 };
 
-typedef struct rfaas_verbs_opened {
-    struct rfaas_verbs_opened *next;
+typedef struct rfaas_verbs_kept {
+    struct rfaas_verbs_kept *next;
     struct ibv_mr *memory;
-} rfaas_verbs_opened;
+} rfaas_verbs_kept;
 
 struct rfaas_verbs_link {
     rfaas_verbs_port port;
@@ -29,7 +29,7 @@ struct rfaas_verbs_link {
     struct ibv_cq *sent, *received;
     struct ibv_qp *pair;
     struct ibv_mr *ring, *source; /* what the peer writes to; what this side sends from, and the bytes behind that */
-    rfaas_verbs_opened *opened;   /* more memory, for reads and writes of either side's (verbs_access.c) */
+    rfaas_verbs_kept *kept;       /* more memory, for reads and writes of either side's, until the queue pair has gone */
     uint8_t *memory;
     uint32_t packet_sequence, inline_bytes;
     uint64_t peer_ring;
@@ -54,10 +54,7 @@ bool rfaas_verbs_pair_violated(rfaas_verbs_link *link);
 const char *rfaas_verbs_pair_why(const rfaas_verbs_link *link);
 void rfaas_verbs_pair_free(rfaas_verbs_link *link, bool inherited);
 
-/* Room in the queue for one more send or read: OK, AGAIN, BROKEN. */
-rfaas_rc rfaas_verbs_pair_has_room(rfaas_verbs_link *link);
-
-/* Hands a request over: OK, AGAIN (the device's own queue is full), BROKEN. */
+/* Hands a request over: OK, AGAIN (too many are on their way; completions were asked for just now), BROKEN. */
 rfaas_rc rfaas_verbs_pair_post(rfaas_verbs_link *link, struct ibv_send_wr *request);
 
 /* Entries of struct rfaas_verbs_ops, of verbs_regions.c. */
@@ -70,18 +67,15 @@ void rfaas_verbs_close_window(rfaas_verbs_link *link, rfaas_verbs_window *window
 rfaas_rc rfaas_verbs_read(rfaas_verbs_link *link, const rfaas_verbs_region *region, void *to, size_t size_bytes, uint64_t from,
                           uint32_t key);
 int rfaas_verbs_reading(rfaas_verbs_link *link);
-
-/* Notes what failed; false. */
-bool rfaas_verbs_pair_failed(rfaas_verbs_link *link, const char *doing, int error);
-
-/* Entries of struct rfaas_verbs_ops, for memory beside the rings: verbs_access.c. */
-int rfaas_verbs_open_memory(rfaas_verbs_link *link, uint8_t *bytes, size_t size_bytes, bool lent, uint32_t *key);
 rfaas_rc rfaas_verbs_access(rfaas_verbs_link *link, const rfaas_remote_access *access, uint64_t *number);
 bool rfaas_verbs_accessed(rfaas_verbs_link *link, uint64_t *number);
 bool rfaas_verbs_arm_accessed(rfaas_verbs_link *link);
 
-/* Takes all opened memory back, after the queue pair has gone. */
-void rfaas_verbs_close_memory(rfaas_verbs_link *link);
+/* Notes what failed; false. */
+bool rfaas_verbs_pair_failed(rfaas_verbs_link *link, const char *doing, int error);
+
+/* Takes back what is kept, after the queue pair has gone. */
+void rfaas_verbs_withdraw_kept(rfaas_verbs_link *link);
 
 /* Takes completions of sends and reads, unless another thread does. False: the connection failed. */
 bool rfaas_verbs_pair_reap(rfaas_verbs_link *link);
