@@ -94,15 +94,13 @@ def _cover(places: dict[K, tuple[int, tuple[int, int], K]], workers: int) -> lis
         places: for each place how many workers it holds, what is free there, and its name for equals.
     """
     chosen: list[tuple[K, int]] = []
-    left = dict(places)
-    while workers > 0 and left:
-        enough = [key for key, (fits, _, _) in left.items() if fits >= workers]
-        if enough:
-            key = min(enough, key=lambda key: left[key][1:])
-        else:
-            key = min(left, key=lambda key: (-left[key][0], *left[key][1:]))
-        fits = min(left.pop(key)[0], workers)
-        chosen.append((key, fits))
+    largest = sorted(places.values(), key=lambda place: (-place[0], *place[1:]))
+    for i, (fits, _, key) in enumerate(largest):
+        if workers <= 0:
+            break
+        if fits >= workers:  # so do those after it that are as large
+            key = min((place for place in largest[i:] if place[0] >= workers), key=lambda place: place[1:])[2]
+        chosen.append((key, min(fits, workers)))
         workers -= fits
     return chosen
 
