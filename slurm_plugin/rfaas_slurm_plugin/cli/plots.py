@@ -58,3 +58,17 @@ def over_days(axes: Any, curve: Curve, label: str) -> None:  # noqa: ANN401 - Ax
     times_s, values = curve
     axes.step([(at_s - times_s[0]) / 86_400 for at_s in times_s], values, where="post", linewidth=0.8, label=label)
     axes.set(xlabel="days", ylabel=label, ylim=(0, None))
+
+
+def plot_simulation(path: Path, idle: Curve, serving: Curve, served_s: Sequence[float]) -> None:
+    """Idle nodes and nodes that serve over time, and how long slices served."""
+    drawn, (over_time, lengths) = figure(2)
+    over_days(over_time, idle, "idle nodes")
+    over_days(over_time, serving, "nodes with slices")
+    over_time.legend()
+    over_time.set(ylabel="nodes")
+    ordered = sorted(served_s)
+    share = [(i + 1) / len(ordered) for i in range(len(ordered))]
+    lengths.step([max(at_s, 1.0) for at_s in ordered], share, where="post")
+    lengths.set(xscale="log", xlabel="a slice served (s)", ylabel="share of slices", ylim=(0, 1))
+    save(drawn, path)
