@@ -141,11 +141,11 @@ def cycle(nodes: int, quick: bool) -> dict[str, Any]:
 
 def decisions(nodes: int, quick: bool) -> dict[str, Any]:
     """Grants and releases a second, of holders that ask for and give back leases on all nodes at once."""
-    from unit.allocator.world import Disk, World
+    from unit.allocator.world import Disk, World  # type: ignore[import-not-found]
 
     from rfaas_allocator.journal_sqlite import SqliteJournal
 
-    class OnDisk(Disk):  # type: ignore[misc] - tests have no types
+    class OnDisk(Disk):  # type: ignore[misc]  # tests have no types
         """The journal in its place; it also counts commits."""
 
         commits = 0

@@ -136,6 +136,8 @@ def _number(entry: Mapping[str, Any], field: str, *, missing: int | None = None)
             raise UnknownForm(f"Slurm's answer lacks field {field!r}; this release is not known here")
         return missing
     value = entry[field]
+    if type(value) is int:  # the most common form by far: a large cluster has a hundred thousand in each view
+        return 0 if value in NO_VALUE else value
     if isinstance(value, Mapping):
         if "number" not in value:
             raise UnknownForm(f"field {field!r} of Slurm's answer is no number: {value!r:.60}")
