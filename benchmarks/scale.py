@@ -5,13 +5,15 @@ Usage: python benchmarks/scale.py [--into DIRECTORY] [--quick]
 *Cycle*: everything that the harvester does in one but asking Slurm and submitting: reading the JSON of `sinfo` and
 `squeue` of a cluster that is made up, the book of its own jobs, gaps, the plan, the file of verdicts.
 *Decisions*: grants and releases of the allocator's core, with its journal on disk and commits of up to 1000 events, by
-agents and holders of the same process; what gRPC adds is not in it. Each size runs in a process of its own, whose peak
-of memory is that size's. Results: scale.jsonl.
+agents and holders of the same process. *grpc*: the same of an allocator process, by agents and one holder over its unix
+socket, all of them in one other process, which takes its share of the CPUs; up to 100 agents. Each size runs in a
+process of its own, whose peak of memory is that size's. Results: scale.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
 import json
 import random
@@ -39,20 +41,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path)
     parser.add_argument("--quick", action="store_true", help="does it work? no figure to quote")
-    parser.add_argument("--part", choices=["cycle", "decisions"], help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--nodes", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.part:
-        part = cycle if asked.part == "cycle" else decisions
-        found = part(asked.nodes, asked.quick)
+        found = PARTS[asked.part](asked.nodes, asked.quick)
         found["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         print(json.dumps({"part": asked.part, "nodes": asked.nodes, **found}))
         return
     into = records.directory("scale", asked.quick, asked.into)
     (into / "scale.meta.json").write_text(json.dumps(records.about("make bench-scale"), indent=1) + "\n")
     lines = []
-    for name in ("cycle", "decisions"):
-        for nodes in SIZES[:2] if asked.quick else SIZES:
+    for name in PARTS:
+        sizes = (10, 100) if name == "grpc" else SIZES
+        for nodes in sizes[:2] if asked.quick else sizes:
             command = [sys.executable, str(Path(__file__)), "--part", name, "--nodes", str(nodes)]
             command += ["--quick"] if asked.quick else []
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=900)
@@ -207,6 +209,50 @@ def decisions(nodes: int, quick: bool) -> dict[str, Any]:
         "commits": world.disk.commits,
     }
 
+
+def grpc(nodes: int, quick: bool) -> dict[str, Any]:
+    """Grants and releases a second of an allocator process, over its unix socket."""
+    from support.allocator import AllocatorProcess  # type: ignore[import-not-found]
+
+    with tempfile.TemporaryDirectory(dir=HERE.parent) as directory, AllocatorProcess(Path(directory)) as process:
+        rates = asyncio.run(_over_grpc(process.start(), nodes, 2 if quick else 10))
+        with Path(f"/proc/{process.process.pid}/status").open() as status:
+            peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    found: dict[str, Any] = {"decisions_per_s": round(statistics.median(rates)), "least_per_s": round(min(rates))}
+    return {**found, "most_per_s": round(max(rates)), "allocator_peak_rss_mib": peak_kib >> 10}
+
+
+async def _over_grpc(address: Any, nodes: int, rounds: int) -> list[float]:  # noqa: ANN401 - an AllocatorAddress
+    from rfaas.control import messages as m
+    from support.allocator import PlayedAgent, PlayedHolder
+
+    agents, holder = [PlayedAgent(node=f"n{i}") for i in range(nodes)], PlayedHolder()
+    for one in (*agents, holder):
+        await one.connect(address)
+    answering = [asyncio.create_task(agent.answer(1 << 30)) for agent in agents]
+    rates = []
+    try:
+        for request in range(1, rounds + 1):
+            began_s = time.perf_counter()
+            holder.want(4 * nodes, request)
+            while len(holder.granted) < nodes:
+                await holder.hear()
+            holder.want(0, request)
+            for lease_id in list(holder.granted):
+                holder.link.send(m.ReleaseLease(holder.holder, lease_id, 6))
+            while holder.granted:
+                await holder.hear()
+            rates.append(2 * nodes / (time.perf_counter() - began_s))
+    finally:
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
+        for one in (*agents, holder):
+            one.link.close()
+    return rates
+
+
+PARTS = {"cycle": cycle, "decisions": decisions, "grpc": grpc}
 
 if __name__ == "__main__":
     main()

@@ -33,3 +33,9 @@ def test_decisions_are_grants_and_releases_that_were_made_durable():
     assert found["leases_a_round"] == 10  # a lease has all four cores of a node
     assert found["commits"] > 2
     assert found["decisions_per_s"] > 0
+
+
+def test_decisions_of_an_allocator_process_over_its_socket():
+    found = measured("grpc", 10)
+    assert 0 < found["least_per_s"] <= found["decisions_per_s"] <= found["most_per_s"]
+    assert found["allocator_peak_rss_mib"] > 0
