@@ -2,8 +2,9 @@
 
 Every cycle the policy is given a view of the nodes that are in a gap, with the slices that it has there, and what it
 submits begins to serve `start_s` later. Jobs take their nodes when the gap ends, whatever runs there: that is a
-preemption. Nodes that are wholly allocated are left out of the view: the policy never submits anything there. A cycle
-in which nothing changed and nothing was left to do would decide the same again, and is skipped.
+preemption. Nodes that are wholly allocated, to jobs or (without caps, which count them) to slices that an earlier view
+has shown, are left out of the view: the policy never submits anything there. A cycle in which nothing changed and
+nothing was left to do would decide the same again, and is skipped.
 
 What it does not know: how long slurmctld takes, jobs that use a node's cores partly, and whatever the record does not
 show (`gaps`). Pure but for the progress that it reports.
@@ -11,6 +12,7 @@ show (`gaps`). Pure but for the progress that it reports.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,6 +101,9 @@ class Simulation:
         self._limits: list[tuple[float, int, str]] = []
         self._left: dict[str, Node] = {}  # nodes that a job has taken since the last view
         self._shown: dict[str, tuple[Node, list[Job]]] = {}  # as views show them
+        self._open: dict[str, None] = {}  # idle nodes with idle cores, or whose slices no view has shown yet, in order
+        self._full: list[str] = []  # of these: shown with nothing left to harvest
+        self._capped = any(max(dataclasses.astuple(caps)) for caps in (policy.caps, policy.user_caps))
         self._history = History()
         self._next_id = 1
         self.outcome = Outcome()
@@ -147,6 +152,7 @@ class Simulation:
         self._end_until(gap.start_s)  # the gap before on the same node may not have been noticed yet
         self._left.pop(name, None)
         self._idle[name] = gap, replace(self._blank, name=name, address=name)
+        self._open[name] = None
         heapq.heappush(self._ends, (gap.end_s, gap.node, name))
         self._note(gap.start_s)
 
@@ -170,6 +176,7 @@ class Simulation:
         """A job takes the node; slices that are there are preempted."""
         _, node = self._idle.pop(name)
         self._shown.pop(name, None)
+        self._open.pop(name, None)
         slices = self._slices.pop(name, [])
         for one in slices:
             self.outcome.preemptions += 1
@@ -187,6 +194,7 @@ class Simulation:
             slices.remove(one)
             self._count(one, at_s)
         self._shown.pop(name, None)
+        self._open[name] = None
         if not slices:
             self._slices.pop(name, None)
         self._note(at_s)
@@ -217,10 +225,13 @@ class Simulation:
         self.outcome.cycles += 1
         nodes, jobs = list(self._left.values()), []
         self._left.clear()
-        for name in self._idle:
+        for name in self._idle if self._capped else self._open:
             node, its_jobs = self._shown.get(name) or self._show(name)
             nodes.append(node)
             jobs += its_jobs
+        for name in self._full:
+            self._open.pop(name, None)
+        self._full.clear()
         view = ClusterView(now_s, tuple(nodes), tuple(jobs))
         self._history.see(view, self._policy)
         actions = plan(view, self._policy, self._history, now_s, now_s).submit
@@ -241,6 +252,8 @@ class Simulation:
             taken = sum(job.cores for job in jobs), sum(job.memory_per_node_mib for job in jobs)
             node = replace(node, allocated_cores=taken[0], allocated_memory_mib=taken[1])
         self._shown[name] = node, jobs
+        if not node.idle_cores:
+            self._full.append(name)
         return node, jobs
 
     def _submit(self, action: Submit, at_s: float) -> None:
@@ -256,6 +269,7 @@ class Simulation:
         one = _Slice(job, gap, at_s, at_s + self._costs.start_s, limit_s)
         self._slices.setdefault(action.node, []).append(one)
         self._shown.pop(action.node, None)
+        self._open[action.node] = None
         if limit_s < float("inf"):
             heapq.heappush(self._limits, (limit_s, self._next_id, action.node))
         self._next_id += 1

@@ -71,6 +71,8 @@ def test_never_more_than_was_idle_and_every_slice_ends(seed):
     assert found.idle_core_s == pytest.approx(4 * 60 * sum(sample.idle_nodes for sample in samples[:-1]))
     assert 0 < found.recovered_core_s <= found.recovered_long_core_s + 1e-6 <= found.idle_core_s
     assert len(found.leases_s) == found.preemptions <= found.submissions
+    whole = ran(gaps, caps=Caps(cores=10**9))  # a cap that never holds: views show what is wholly lent too
+    assert (whole.recovered_core_s, whole.leases_s) == (found.recovered_core_s, found.leases_s)
     free = ran(gaps, Costs(0.0, 0.0), cycle_s=1.0, backoff_s=0.0, max_submissions_per_s=1e9)
     assert free.recovered_core_s == pytest.approx(free.idle_core_s, rel=0.02)  # a cycle of a second costs a second
     assert free.recovered_core_s > found.recovered_core_s
