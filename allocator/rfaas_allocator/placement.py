@@ -41,7 +41,8 @@ class Item:
         """How many of these workers the room holds, at most as many as are asked for."""
         by_cores = room.cores // self.cores_per_worker if self.cores_per_worker else self.workers
         by_memory = room.memory_bytes // self.memory_bytes_per_worker
-        return max(0, min(by_cores, by_memory, self.workers))
+        fits = by_cores if by_cores < by_memory else by_memory  # asked of every slice for every request: no min()
+        return 0 if fits < 0 else fits if fits < self.workers else self.workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +71,24 @@ def place(
         fits = item.fitting(room)
         if fits:
             by_node.setdefault(room.node, {})[room.slice_id] = (room, fits)
-    nodes = {
-        node: (sum(fits for _, fits in slices.values()), _left([room for room, _ in slices.values()]), node)
-        for node, slices in by_node.items()
-    }
+    nodes = {node: _of_node(node, slices) for node, slices in by_node.items()}
     chosen = _spread(nodes, item.workers, serving or {}) if hint == SPREAD else _cover(nodes, item.workers)
     placements = []
     for node, workers in chosen:
+        if len(by_node[node]) == 1:
+            placements += [Placement(slice_id, workers) for slice_id in by_node[node]]
+            continue
         slices = {key: (fits, _left([room]), key) for key, (room, fits) in by_node[node].items()}
         placements += [Placement(slice_id, count) for slice_id, count in _cover(slices, workers)]
     return placements
+
+
+def _of_node(node: str, slices: Mapping[SliceId, tuple[Room, int]]) -> tuple[int, tuple[int, int], str]:
+    """How many workers fit on a node, what is free there, and its name. Nearly every node has one slice."""
+    if len(slices) == 1:
+        ((room, fits),) = slices.values()
+        return fits, (room.cores, room.memory_bytes), node
+    return sum(fits for _, fits in slices.values()), _left([room for room, _ in slices.values()]), node
 
 
 def _left(rooms: list[Room]) -> tuple[int, int]:
@@ -94,15 +103,13 @@ def _cover(places: dict[K, tuple[int, tuple[int, int], K]], workers: int) -> lis
         places: for each place how many workers it holds, what is free there, and its name for equals.
     """
     chosen: list[tuple[K, int]] = []
-    left = dict(places)
-    while workers > 0 and left:
-        enough = [key for key, (fits, _, _) in left.items() if fits >= workers]
-        if enough:
-            key = min(enough, key=lambda key: left[key][1:])
-        else:
-            key = min(left, key=lambda key: (-left[key][0], *left[key][1:]))
-        fits = min(left.pop(key)[0], workers)
-        chosen.append((key, fits))
+    largest = sorted(places.values(), key=lambda place: (-place[0], *place[1:]))
+    for i, (fits, _, key) in enumerate(largest):
+        if workers <= 0:
+            break
+        if fits >= workers:  # so do those after it that are as large
+            key = min((place for place in largest[i:] if place[0] >= workers), key=lambda place: place[1:])[2]
+        chosen.append((key, min(fits, workers)))
         workers -= fits
     return chosen
 

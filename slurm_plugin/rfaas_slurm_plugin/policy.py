@@ -251,10 +251,13 @@ def _claims(ours: Iterable[Job], unseen: Iterable[Submit]) -> Mapping[str, tuple
 
 
 def _allowed(policy: HarvestPolicy, history: History, now_s: float) -> int:
-    """Submissions that the rate permits in this cycle: one bucket of at least a second's worth."""
-    bucket_s = min(max(1.0, policy.cycle_s), MAX_PER_CYCLE_S)
-    elapsed_s = min(bucket_s, now_s - history.last_submission_boot_s)
-    return int(elapsed_s * policy.max_submissions_per_s + 1e-9)
+    """Submissions that the rate permits until the next view is due: whoever carries them out spreads them over that.
+
+    At least a second's worth, and no more than that of MAX_PER_CYCLE_S.
+    """
+    cycle_s = min(max(1.0, policy.cycle_s), MAX_PER_CYCLE_S)
+    wait_s = max(0.0, history.last_submission_boot_s + 1.0 / policy.max_submissions_per_s - now_s)
+    return int(max(0.0, cycle_s - wait_s) * policy.max_submissions_per_s + 1e-9)
 
 
 def _next_reservations(reservations: Iterable[Reservation], now_wall_s: float) -> dict[str, Reservation]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from rfaas_slurm_plugin import hostlist
@@ -136,6 +137,8 @@ def _number(entry: Mapping[str, Any], field: str, *, missing: int | None = None)
             raise UnknownForm(f"Slurm's answer lacks field {field!r}; this release is not known here")
         return missing
     value = entry[field]
+    if type(value) is int:  # the most common form by far: a large cluster has a hundred thousand in each view
+        return 0 if value in NO_VALUE else value
     if isinstance(value, Mapping):
         if "number" not in value:
             raise UnknownForm(f"field {field!r} of Slurm's answer is no number: {value!r:.60}")
@@ -151,20 +154,35 @@ def _words(entry: Mapping[str, Any], field: str, *, missing: Sequence[str] | Non
     """States or flags: a list, or one text with + or comma between; the marks of sinfo(1) go."""
     value = entry.get(field, missing)
     if isinstance(value, str):
-        value = re.split(r"[+,\s]", value)
+        return _words_of_text(value)
     if not isinstance(value, Sequence):
         raise UnknownForm(f"field {field!r} of Slurm's answer is no state: {value!r:.60}")
-    return frozenset(str(word).upper().strip("*~#!%$@^-") for word in value if word)
+    return _plain_words(tuple(str(word) for word in value))
+
+
+@lru_cache(maxsize=1024)  # a cluster's nodes are in a few states, and in the same ones at the next look
+def _words_of_text(text: str) -> frozenset[str]:
+    return _plain_words(tuple(re.split(r"[+,\s]", text)))
+
+
+@lru_cache(maxsize=1024)
+def _plain_words(words: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(word.upper().strip("*~#!%$@^-") for word in words if word)
 
 
 def _names(entry: Mapping[str, Any], field: str) -> frozenset[str]:
     """Names that a site chose, in its own spelling: a list, or one text with commas. One that is missing: none."""
     value = entry.get(field) or ()
     if isinstance(value, str):
-        value = value.split(",")
+        return _names_of_text(value)
     if not isinstance(value, Sequence):
         raise UnknownForm(f"field {field!r} of Slurm's answer is no list of names: {value!r:.60}")
     return frozenset(str(name).strip() for name in value if str(name).strip())
+
+
+@lru_cache(maxsize=1024)
+def _names_of_text(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
 def _first(entry: Mapping[str, Any], *fields: str) -> str | None:
@@ -180,12 +198,18 @@ def _list(entry: Mapping[str, Any], field: str) -> Sequence[object]:
 
 def _hosts(entry: Mapping[str, Any], field: str) -> tuple[str, ...]:
     value = entry.get(field) or ""
+    if not value:
+        return ()
     if isinstance(value, Mapping):
         value = value.get("list") or value.get("hostlist") or ""
     try:
-        return hostlist.expand(",".join(value) if isinstance(value, list) else str(value))
+        return _expanded(",".join(value) if isinstance(value, list) else str(value))
     except (TypeError, ValueError) as error:
         raise UnknownForm(f"field {field!r} of Slurm's answer is no hostlist: {error}") from error
+
+
+_expanded = lru_cache(maxsize=16_384)(hostlist.expand)
+"""Jobs keep their nodes from one look to the next."""
 
 
 def _text(value: object) -> str:

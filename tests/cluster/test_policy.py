@@ -1,5 +1,7 @@
 """The harvest policy on a real Slurm: what is left alone, until when, and that `rfaas explain NODE` says why."""
 
+import json
+
 import pytest
 
 from cluster.harvested import cores_up, rfaas_up
@@ -40,3 +42,17 @@ def test_caps_of_the_settings(cluster, alice):
         assert (
             sum("the cap is reached: 2 nodes of alice" in text or "6 cores in all" in text for text in said) == 3
         )  # of one of the two some cores are left
+
+
+def test_the_report_tells_idle_nodes_shared_nodes_and_harvested_ones_apart(cluster, alice, bob):
+    cores, memory_mib = cluster.settings.cpus, cluster.settings.memory_mib
+    job = ["sbatch", "--parsable", "-n1", "-c1", "--mem=1000", "-w", "n1", "--output=/dev/null", "--wrap=sleep 600"]
+    job_id = bob.run(HEAD, job, RUN_S).stdout.strip()
+    wait_until(lambda: "RUNNING" in bob.run(HEAD, ["squeue", "-h", "-j", job_id, "-o", "%T"], RUN_S).stdout, RUN_S)
+    with rfaas_up(cluster, alice, cores=4 * cores - 1):
+        said = json.loads(alice.run(HEAD, ["rfaas", "slurm", "report", "--json"], RUN_S).stdout)
+    bob.run(HEAD, ["scancel", job_id], RUN_S)
+    assert (said["nodes"], said["idle_nodes"], said["harvested_cores"]) == (4, 3, 4 * cores - 1)
+    assert said["cores"] == {"all": 4 * cores, "of_idle_nodes": 3 * cores, "idle_of_shared_nodes": cores - 1}
+    assert said["gib"]["of_idle_nodes"] == pytest.approx(3 * memory_mib / 1024, abs=0.01)
+    assert said["gib"]["unrequested_of_shared_nodes"] == pytest.approx((memory_mib - 1000) / 1024, abs=0.01)

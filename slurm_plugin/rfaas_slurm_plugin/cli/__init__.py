@@ -16,6 +16,8 @@ COMMANDS: Final = {
     "status": "rfaas_slurm_plugin.cli.status:status",
     "drain": "rfaas_slurm_plugin.cli.drain:drain",
     "resume": "rfaas_slurm_plugin.cli.drain:resume",
+    "report": "rfaas_slurm_plugin.cli.report:report",
+    "simulate": "rfaas_slurm_plugin.cli.simulate:simulate",
 }
 """Each command and the click command that it is."""
 

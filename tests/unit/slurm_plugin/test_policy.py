@@ -101,7 +101,7 @@ def test_what_a_cycle_submits_is_bounded_by_the_rate():
     assert len(planned(nodes)) == 50  # five a second for ten seconds
     assert len(planned(nodes, policy=replace(POLICY, cycle_s=0.5))) == 5  # at least a second's worth
     assert len(planned(nodes, policy=replace(POLICY, cycle_s=600.0))) == 50
-    assert len(planned(nodes, history=History(last_submission_boot_s=99.8), now_s=100.0)) == 1
+    assert len(planned(nodes, history=History(last_submission_boot_s=99.9), now_s=100.0)) == 49
 
 
 def test_a_slice_too_poor_in_memory_gets_fewer_cores():

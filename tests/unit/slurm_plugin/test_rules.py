@@ -96,7 +96,8 @@ def test_nothing_is_submitted_on_a_view_older_than_three_cycles():
 
 def test_reasons_that_pass_by_themselves():
     assert why(history=History(taken_back_boot_s={"n1": NOW_S - 1})).code is Why.RESTING
-    assert why(history=History(last_submission_boot_s=NOW_S - 0.1)).code is Why.RATE
+    many = decided([replace(NODE, name=f"n{i:02}") for i in range(51)])
+    assert many.verdicts["n50"] == Verdict(Why.RATE, "5")
     maintenance = Reservation("maint", ("n1",), 5060, 9000)
     assert why(reservations=[maintenance]) == Verdict(Why.RESERVATION, "maint")
     pending = replace(JOB, name=JOB_NAME, partition="harvest", state="PENDING", required_nodes=("n1",), nodes=())
