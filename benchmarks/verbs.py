@@ -1,6 +1,6 @@
 """Measures calls over RDMA beside bare RDMA, in one run: what `make bench-rdma` runs.
 
-Usage: python benchmarks/verbs.py [--only native,raw,python,warm] [--into DIRECTORY] [--quick]
+Usage: python benchmarks/verbs.py [--only c,native,raw,python,c-warm,warm] [--into DIRECTORY] [--quick]
 
 On a host with an RDMA device it measures there, over one device; else in one boot of the guest of tests/rdma/rig, whose
 CPUs are emulated: there ratios compare the cost of software, and no time is a latency of RDMA. Two nodes: docs/rdma.md.
@@ -28,17 +28,20 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE / "raw")]
 
-import records  # noqa: E402 - after the path is set
+import programs  # noqa: E402 - after the path is set
+import records  # noqa: E402
 
+from rfaas.bench.kinds import LIBRARY  # noqa: E402
 from rfaas.bench.statistics import percentile, spread  # noqa: E402
 from rfaas_transport import verbs  # noqa: E402
 
 GUEST: Final = records.ROOT / "tests" / "rdma" / "rig" / "guest"
 GUEST_LIMIT_S: Final = 600
 BENCH_LIMIT_S: Final = 400
-PERFTEST_LIMIT_S: Final = 60
+PERFTEST_LIMIT_S: Final = 20  # a size that takes longer is tried with fewer round trips
+PERFTEST_UP_S: Final = 10
 SIZES: Final = (1, 128, 1024, 65_536)
 EMULATION: Final = "emulation: not an RDMA latency"
 SLOW: Final = {"RFAAS_EXECUTOR_ACQUIRE_TIMEOUT_S": "300"}
@@ -47,12 +50,20 @@ SLOW_AND_HOT: Final = {"RFAAS_EXECUTOR_HOT_FOR_S": "50ms"}
 """A round trip there takes longer than a worker polls elsewhere."""
 
 
+C_CALLS: Final = "c_calls_verbs"
+"""What calls from C, and is `kind` of its parts (benchmarks/raw/)."""
+
+
 class Part(NamedTuple):
-    """What `rfaas bench latency` is asked for; those of one state in one run of it."""
+    """What `rfaas bench latency` is asked for, those of one state in one run of it; or what C_CALLS is."""
 
     kind: str
     state: str
     sizes: Sequence[int]
+
+
+SERIES: Final = ("call_min_ns", "call_p25_ns", "raw_min_ns", "raw_p25_ns")
+"""Of each row, by block."""
 
 
 class Effort(NamedTuple):
@@ -64,29 +75,58 @@ class Effort(NamedTuple):
 
 
 PARTS: Final = {
+    "c": Part(C_CALLS, "hot", SIZES),
     "native": Part("native", "hot", SIZES),
     "raw": Part("raw", "hot", SIZES),
     "python": Part("python", "hot", SIZES),
+    "c-warm": Part(C_CALLS, "warm", SIZES[:3]),
     "warm": Part("native", "warm", SIZES[:3]),
 }
 EFFORTS: Final = {"hot": Effort(5, 2500, 1.5), "warm": Effort(5, 400, 2.5)}
 QUICK: Final = Effort(2, 60, 0.5)
 WHAT: Final = {
-    "native": "compiled function, hot",
+    "c": "compiled function, hot, from C",
+    "native": "compiled function, hot, from Python",
     "raw": "`@rfaas.raw` function, hot",
     "python": "pickled arguments and result, hot",
-    "warm": "compiled function, warm: both sides sleep",
+    "c-warm": "compiled function, warm: both sides sleep, from C",
+    "warm": "compiled function, warm: both sides sleep, from Python",
 }
 GOALS: Final[Mapping[tuple[str, int], tuple[float | None, float]]] = {
-    **{("native", 1): (1.42, 1.10), ("native", 128): (1.33, 1.10), ("native", 1024): (1.19, 1.10)},
-    ("native", 65_536): (1.20, 1.10),
+    **{(by, 1): (1.42, 1.10) for by in ("c", "native")},
+    **{(by, 128): (1.33, 1.10) for by in ("c", "native")},
+    **{(by, 1024): (1.19, 1.10) for by in ("c", "native")},
+    **{(by, 65_536): (1.20, 1.10) for by in ("c", "native")},
     **{("raw", 1): (1.42, 1.25), ("raw", 128): (1.33, 1.20), ("raw", 1024): (1.19, 1.12)},
-    **{("warm", size_bytes): (1.5, 1.2) for size_bytes in PARTS["warm"].sizes},
+    **{(by, size_bytes): (1.5, 1.2) for by in ("c-warm", "warm") for size_bytes in PARTS["warm"].sizes},
 }
 """Of part and size: what the ratio must be below (in most cases the predecessor's, over such a loop), and the goal."""
 
 
 # --- measuring, where there is a device -----------------------------------------------------------------------------
+
+
+def settings_of(state: str) -> dict[str, str]:
+    """What calls are made with here, beside what is usual."""
+    return {} if "RFAAS_RDMA_GUEST" not in os.environ else SLOW | (SLOW_AND_HOT if state == "hot" else {})
+
+
+def from_c(part: Part, program: Path, quick: bool) -> Iterable[dict[str, Any]]:
+    """Calls by rfaas.h, a row for each size: what C_CALLS, which is this program, says."""
+    effort = QUICK if quick else EFFORTS[part.state]
+    settings = settings_of(part.state)
+    sizes = ",".join(map(str, part.sizes))
+    asked = (LIBRARY, part.state, sizes, effort.blocks, effort.iterations, effort.seconds, *programs.two_cpus())
+    command = [str(program), *map(str, asked)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=BENCH_LIMIT_S, env={**os.environ, **settings}
+    )
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(command)}: {(done.stderr + done.stdout).strip()[-1000:]}")
+    words = [*(f"{k}={v}" for k, v in settings.items()), C_CALLS, LIBRARY.name, *command[2:]]
+    for said in map(json.loads, done.stdout.splitlines()):
+        kept = {key: said[key] for key in ("size_bytes", "n", *SERIES)}
+        yield {"kind": C_CALLS, **kept, "bench": shlex.join(words), "noise": []}
 
 
 def latency(parts: Sequence[Part], samples: Path, quick: bool) -> dict[str, Any]:
@@ -99,7 +139,7 @@ def latency(parts: Sequence[Part], samples: Path, quick: bool) -> dict[str, Any]
         *("--sizes", ",".join(map(str, sizes)), "--blocks", str(effort.blocks), "-n", str(effort.iterations)),
         *("--seconds", str(effort.seconds), "--raw-samples", str(samples)),
     ]
-    settings = {} if "RFAAS_RDMA_GUEST" not in os.environ else SLOW | (SLOW_AND_HOT if state == "hot" else {})
+    settings = settings_of(state)
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=BENCH_LIMIT_S, env={**os.environ, **settings}
     )
@@ -126,19 +166,29 @@ def rows(samples: Path) -> Iterable[dict[str, Any]]:
 
 
 def write_latency(size_bytes: int, iterations: int) -> dict[str, Any]:
-    """perftest's ib_write_lat, two processes on the two CPUs; it polls memory, and its receiver has no completions."""
+    """perftest's ib_write_lat, two processes on the two CPUs; it polls memory, and its receiver has no completions.
+
+    Both poll without a pause: on two emulated CPUs it may take minutes, so what is cut off is tried with a tenth.
+    """
+    found = _write_latency(size_bytes, iterations)
+    if "error" in found and iterations > 10:
+        found = _write_latency(size_bytes, iterations // 10)
+    return found
+
+
+def _write_latency(size_bytes: int, iterations: int) -> dict[str, Any]:
     device = os.environ.get("RFAAS_RDMA_DEVICE") or verbs.addresses()[0].device
-    cpus = sorted(os.sched_getaffinity(0))
+    first, last = programs.two_cpus()
     command = ["ib_write_lat", "-d", device, "-n", str(iterations), "-F", "-s", str(max(2, size_bytes))]
-    client = ["taskset", "-c", str(cpus[0]), *command, "localhost"]
+    client = ["taskset", "-c", str(first), *command, "localhost"]
+    done = None
     try:
-        with subprocess.Popen(["taskset", "-c", str(cpus[-1]), *command], stdout=subprocess.DEVNULL) as server:
+        with subprocess.Popen(["taskset", "-c", str(last), *command], stdout=subprocess.DEVNULL) as server:
             try:
-                for _ in range(50):  # until the server listens
-                    time.sleep(0.2)
+                up_until_s = time.monotonic() + PERFTEST_UP_S
+                while done is None or (done.returncode and server.poll() is None and time.monotonic() < up_until_s):
+                    time.sleep(0.2)  # until the server listens
                     done = subprocess.run(client, capture_output=True, text=True, timeout=PERFTEST_LIMIT_S)
-                    if done.returncode == 0 or server.poll() is not None:
-                        break
             finally:
                 server.kill()
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -150,13 +200,18 @@ def write_latency(size_bytes: int, iterations: int) -> dict[str, Any]:
     return {"command": shlex.join(client[3:]), "min_us": float(found[2]), "typical_us": float(found[4])}
 
 
-def measure(into: Path, only: Sequence[str], quick: bool) -> None:
-    """Measure here; a line of verbs.jsonl for each series."""
+def measure(into: Path, only: Sequence[str], quick: bool, c_program: Path | None) -> None:
+    """Measure here; a line of verbs.jsonl for each series. Calls from C by a program that is compiled already."""
     run = records.about("make bench-rdma") | {"run": datetime.datetime.now().isoformat(timespec="seconds")}
     run |= {"emulated": "RFAAS_RDMA_GUEST" in os.environ}
     found = []
     for state in EFFORTS:
-        names = {PARTS[name].kind: name for name in only if PARTS[name].state == state}
+        here = {name: PARTS[name] for name in only if PARTS[name].state == state}
+        for name, part in here.items():
+            if part.kind == C_CALLS and c_program is not None:
+                for row in from_c(part, c_program, quick):
+                    found += _kept(into, [{"part": name, **row, **run}])
+        names = {part.kind: name for name, part in here.items() if part.kind != C_CALLS}
         if not names:
             continue
         with tempfile.TemporaryDirectory() as directory:
@@ -265,9 +320,16 @@ def report(found: Sequence[Mapping[str, Any]]) -> str:
 # --- here, or in the guest ------------------------------------------------------------------------------------------
 
 
+def compiled_for_c(only: Sequence[str]) -> Path | None:
+    """C_CALLS if a part of it is asked for: compiled here, for an emulated CPU takes minutes."""
+    return programs.build(C_CALLS) if any(PARTS[name].kind == C_CALLS for name in only) else None
+
+
 def measure_in_guest(into: Path, only: Sequence[str], quick: bool) -> None:
     """The same command in a guest that has a device."""
+    program = compiled_for_c(only)
     again = [sys.executable, str(Path(__file__).resolve()), "--only", ",".join(only), "--into", str(into), "--measure"]
+    again += [] if program is None else ["--c-program", str(program)]
     guest = [str(GUEST), "-t", str(GUEST_LIMIT_S), "-v", str(into), "--", *again, *(["--quick"] if quick else [])]
     if (status := subprocess.run(guest).returncode) != 0:
         raise SystemExit(f"the run in the guest ended with {status}")
@@ -280,6 +342,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path)
     parser.add_argument("--quick", action="store_true", help="does it work? no figure to quote")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # in the guest
+    parser.add_argument("--c-program", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     only = asked.only.split(",")
     if unknown := [name for name in only if name not in PARTS]:
@@ -287,7 +350,7 @@ def main() -> None:
     into = records.directory("verbs", asked.quick, asked.into).resolve()
     problem = verbs.why_not()
     if not problem:
-        measure(into, only, asked.quick)
+        measure(into, only, asked.quick, asked.c_program or compiled_for_c(only))
     elif asked.measure:
         raise SystemExit(f"no RDMA here: {problem}")
     else:

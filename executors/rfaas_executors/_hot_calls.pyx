@@ -95,10 +95,11 @@ cdef class HotCalls:
         holder: the client's id, for that.
     """
 
-    cdef object channel, page, over_bytes, holder
+    cdef object channel, page, outputs, over_bytes, holder
     cdef object requests, call_printed, function, make_context
     cdef object out, err  # the worker's own streams; None: somebody else's
     cdef int64_t write_ns
+    cdef int out_fd, err_fd  # pipes that prints go to; -1: nobody takes them
     cdef uint64_t n_writes  # when it was last looked whether anything was printed
     cdef bint running, is_raw
     cdef bytearray room  # for outputs of a raw function
@@ -124,6 +125,8 @@ cdef class HotCalls:
             self.watched.fd = -1  # lost already, which the first answer finds out
         self.call_printed = streams.call_printed
         self.write_ns = streams.write_ns
+        self.out_fd, self.err_fd = streams.pipes
+        self.outputs = streams.page
         if streams.writers:
             self.out, self.err = streams.streams
         self.function = function
@@ -133,17 +136,16 @@ cdef class HotCalls:
         """The context of the call that runs: `current_call` asks for it if the function does."""
         return self.make_context(self.requests.frame()) if self.running else None
 
-    cdef bint may_have_printed(self, int64_t took_ns) except -1:
-        """Whether it is worth while to look: that takes system calls."""
-        if self.out is None or took_ns >= self.write_ns:
-            return True
-        if (<PyObject *>self.out != PyDict_GetItem(names_of_sys, "stdout")
+    cdef bint printed(self, int64_t took_ns) except -1:
+        """Whether a function that took so long has printed; looks no further than it must: that takes system calls."""
+        if (self.out is None or <PyObject *>self.out != PyDict_GetItem(names_of_sys, "stdout")
                 or <PyObject *>self.err != PyDict_GetItem(names_of_sys, "stderr")):
-            return True
-        if self.n_writes == n_written[0]:
-            return False
-        self.n_writes = n_written[0]
-        return True
+            return self.call_printed()
+        if self.n_writes != n_written[0]:
+            self.n_writes = n_written[0]
+            return self.call_printed()
+        # Python's own streams have nothing, so only what went past them can be there.
+        return took_ns >= self.write_ns and self.out_fd >= 0 and self.outputs.printed(self.out_fd, self.err_fd)
 
     cdef tuple call_raw(self, bytes given, Py_ssize_t capacity_bytes):
         """As `ByteCalls.call`, of a raw function whose input and output are small; the output is bytes."""
@@ -264,7 +266,7 @@ cdef class HotCalls:
                     size_bytes = len(<bytes>pickled)
                 else:
                     size_bytes = Outcome(OK, pickled).size_bytes
-                if self.may_have_printed(now_ns - called_ns) and self.call_printed():
+                if self.printed(now_ns - called_ns):
                     return requests.frame(), outcome_of(pickled), True
                 if out_size and size_bytes > out_size or size_bytes > MOST_BYTES:
                     return requests.frame(), outcome_of(pickled), False

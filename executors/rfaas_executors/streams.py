@@ -38,6 +38,7 @@ class Streams:
     """The worker's two streams.
 
     Attributes:
+        page: knows what the agent took from the pipes.
         writers: what Python's own two streams write through, and those streams; empty: not ours.
         write_ns: less time than a write to a pipe takes. A function that was faster has printed nothing but by these.
 
@@ -47,7 +48,7 @@ class Streams:
     """
 
     def __init__(self, page: StatePage, pipes: tuple[int, ...] = ()) -> None:
-        self._page = page
+        self.page = page
         self.writers: tuple[CountedWriter, ...] = ()
         self.streams: tuple[object, ...] = ()
         self.write_ns = 0
@@ -107,7 +108,7 @@ class Streams:
         except (OSError, ValueError, AttributeError):  # a function has closed, replaced or removed one
             _flush(sys.stdout)
             _flush(sys.stderr)
-        return self._out_fd >= 0 and self._page.printed(self._out_fd, self._err_fd)
+        return self._out_fd >= 0 and self.page.printed(self._out_fd, self._err_fd)
 
 
 def _shortest_write_ns() -> int:

@@ -75,7 +75,8 @@ class Engine(IoThread):
         # What an initializer of the main program sets there, on each worker, is for the functions that come after it.
         self._functions = FunctionCache(adopting=getattr(initializer, "__module__", "") == "__main__", files=files)
         self._functions_lock = threading.RLock()  # pickling runs the user's code, which may submit too
-        self._lane = Lane(self._functions, self._functions_lock, config.payload_limit_bytes or 0)
+        limit_bytes = config.payload_limit_bytes or 0
+        self._lane = Lane(self._functions, self._functions_lock, limit_bytes, config.hot_for_s)
 
     @property
     def lender(self) -> Lender:

@@ -40,6 +40,12 @@ pause between two looks before."""
 TEND_SHARE: Final = 20
 """Looks take at most this part of the time: where one is slow they are made less often than every TEND_S."""
 
+LOOK_S: Final = 0.0002
+"""How long a borrower looks for an answer before it sleeps: a hot worker answers within microseconds,"""
+
+LOOK_SHARE: Final = 0.2
+"""unless the user has workers look for long: then callers look for this share of that."""
+
 APART_S: Final = 0.01
 """Pause after a loan that had to end for somebody who waited: threads that alternate are better off without one."""
 
@@ -72,17 +78,23 @@ class Lane(Lender):
         functions: of the executor.
         functions_lock: held while they are asked.
         limit_bytes: of arguments and of results; 0: what a channel takes.
+        hot_for_s: how long workers look for a call before they sleep.
 
     Attributes:
         wanted: a function that somebody calls while there is no loan.
     """
 
     def __init__(
-        self, functions: FunctionCache, functions_lock: AbstractContextManager[object], limit_bytes: int
+        self,
+        functions: FunctionCache,
+        functions_lock: AbstractContextManager[object],
+        limit_bytes: int,
+        hot_for_s: float = 0.0,
     ) -> None:
         self._functions = functions
         self._functions_lock = functions_lock
         self._limit_bytes = limit_bytes
+        self._look_s = max(LOOK_S, LOOK_SHARE * hot_for_s)
         self._loan: Loan | None = None
         self._coming: list[tuple[Port, int]] = []  # to be lent in this step
         self._ports: list[Port] = []
@@ -99,7 +111,7 @@ class Lane(Lender):
 
     def open(self, poller: Poller) -> None:
         """Be ready for loans; `poller` is what the I/O thread waits on."""
-        self._loan = Loan(poller)
+        self._loan = Loan(poller, look_s=self._look_s)
 
     def close(self) -> None:
         """There will be no loan any more."""

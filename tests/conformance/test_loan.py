@@ -55,9 +55,9 @@ class Peer:
 class Rig:
     """A loan of some channels with a peer behind each; the test is owner and borrower."""
 
-    def __init__(self, medium, n=1, sleep_s=TIMEOUT_S):
+    def __init__(self, medium, n=1, sleep_s=TIMEOUT_S, look_s=0.0002):
         self.poller = Poller()
-        self.loan = Loan(self.poller, sleep_s)
+        self.loan = Loan(self.poller, sleep_s, look_s)
         self.pairs = [MEDIA[medium]() for _ in range(n)]
         self.channels = [ours for ours, _ in self.pairs]
         self.peers = [Peer(theirs) for _, theirs in self.pairs]
@@ -131,6 +131,23 @@ def test_large_answers_that_are_asked_for_late_are_what_was_sent(rig):
     requests = [rig.send(payload) for payload in payloads]
     assert rig.loan.wait(requests[-1])
     assert [bytes(request.answer().segments[0]) for request in requests] == payloads
+
+
+def test_a_borrower_looks_for_as_long_as_it_is_told_to_and_sleeps_then(medium):
+    used_s = []
+    for look_s in (0.0002, TIMEOUT_S):
+        rig = Rig(medium, look_s=look_s)
+        rig.peers[0].hold.clear()
+        later = threading.Timer(0.2, rig.peers[0].hold.set)
+        later.start()
+        request = rig.send(b"x")
+        before_s = time.thread_time()
+        assert rig.loan.wait(request)
+        used_s.append(time.thread_time() - before_s)
+        later.join()
+        rig.close()
+    print(f"CPU of a borrower that waits 0.2 s: {used_s[0] * 1e3:.2f} ms asleep, {used_s[1] * 1e3:.2f} ms looking")
+    assert used_s[1] > 2 * used_s[0]
 
 
 def test_segments_of_any_buffers_go_as_they_are(rig):

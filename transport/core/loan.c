@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -9,7 +10,7 @@
 
 #include "failpoint.h"
 
-enum { SLICE_NS = 20000 }; /* of looking, before the borrower asks whether its channel was recalled */
+enum { SLICE_NS = 20000 }; /* of looking, before the borrower asks whether its channel was recalled, and yields */
 
 static int load(const int *field) { return __atomic_load_n(field, __ATOMIC_SEQ_CST); }
 static void store(int *field, int value) { __atomic_store_n(field, value, __ATOMIC_SEQ_CST); }
@@ -135,6 +136,8 @@ int rfaas_loan_await(rfaas_loan *loan, rfaas_channel *const channels[], int n, i
             rfaas_loan_leave(loan);
             return -1;
         }
+        /* The peer would have answered by now if it could run: it, or what brings its answer, may wait for this CPU. */
+        sched_yield();
     }
     for (int i = 0; i < n; i++) {
         if (rfaas_channel_stay_awake(channels[i], false)) {

@@ -161,14 +161,15 @@ static bool verbs_stay_awake(rfaas_channel *base, bool on)
 static bool verbs_ready(const rfaas_channel *base)
 {
     verbs_channel *channel = (verbs_channel *)base;
-    static _Thread_local uint32_t looks;
     uint64_t returned = atomic_load_explicit(&channel->slots_returned, memory_order_relaxed);
     uint64_t lent_returned = atomic_load_explicit(&channel->lending.returned, memory_order_relaxed);
     rfaas_verbs_collect(channel);
     if (has_work_now(channel) || returned != atomic_load_explicit(&channel->slots_returned, memory_order_relaxed) ||
         lent_returned != atomic_load_explicit(&channel->lending.returned, memory_order_relaxed))
         return true;
-    if (++looks % RFAAS_VERBS_LOOKS_A_SYSCALL != 0 && channel->state == RFAAS_VERBS_OPEN)
+    uint32_t looks = atomic_load_explicit(&channel->quick_looks, memory_order_relaxed) + 1;
+    atomic_store_explicit(&channel->quick_looks, looks, memory_order_relaxed); /* a count that is lost does no harm */
+    if (looks % RFAAS_VERBS_QUICK_LOOKS_A_SYSCALL != 0 && channel->state == RFAAS_VERBS_OPEN)
         return false;
     char byte;
     ssize_t n = recv(channel->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);

@@ -16,11 +16,12 @@ enum {
     RFAAS_VERBS_SLOTS = 256,
     RFAAS_VERBS_SLOT_BYTES = 1024,
     RFAAS_VERBS_RING_BYTES = RFAAS_VERBS_SLOTS * RFAAS_VERBS_SLOT_BYTES,
-    RFAAS_VERBS_PIECE_BYTES = 65536,
+    RFAAS_VERBS_PIECE_BYTES = 65536 + RFAAS_VERBS_SLOT_BYTES, /* 64 KiB and a header are one message */
     RFAAS_VERBS_SPARE_BYTES = 65536, /* behind the rings: what is read to where nothing can be registered goes by this */
     RFAAS_VERBS_MEMORY_BYTES = 2 * RFAAS_VERBS_RING_BYTES + RFAAS_VERBS_SPARE_BYTES,
     RFAAS_VERBS_WORDS = 512, /* a power of two above RFAAS_VERBS_MESSAGES_MAX */
-    RFAAS_VERBS_LOOKS_A_SYSCALL = 256,
+    RFAAS_VERBS_LOOKS_A_SYSCALL = 64,
+    RFAAS_VERBS_QUICK_LOOKS_A_SYSCALL = 1024,
     RFAAS_VERBS_LENT_FRAMES = 16,
     RFAAS_VERBS_LEND_BYTES = 131072, /* of a segment; less is copied faster than registered */
 };
@@ -117,6 +118,7 @@ typedef struct verbs_channel {
     uint32_t slots_untold, messages_taken;
     uint32_t got_bytes; /* of the present message */
     uint32_t looks;
+    _Atomic uint32_t quick_looks; /* of ready(), by any thread */
 
     rfaas_verbs_lending lending;
     rfaas_verbs_fetching fetching;

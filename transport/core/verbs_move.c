@@ -10,7 +10,7 @@
 
 enum {
     TELL_WITH_FRAME_SLOTS = 32, /* then a frame that goes anyway says so */
-    TELL_ALONE_SLOTS = 64,      /* then a message of its own does: at most RFAAS_VERBS_SLOTS / 64 wait unread */
+    TELL_ALONE_SLOTS = 128,     /* then a message of its own does: at most RFAAS_VERBS_SLOTS / 128 wait unread */
     ALLOW_MESSAGES = 32,
 };
 

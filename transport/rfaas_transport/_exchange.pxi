@@ -30,7 +30,6 @@ cdef enum:
 
 cdef int64_t QUICK_NS = 1000000      # who answers within it gets requests behind others
 cdef int64_t LONG_NS = 2000000       # who has not answered for so long gets no more of them
-cdef int64_t LOOK_NS = 200000        # a hot peer answers within microseconds
 
 
 cdef int64_t _now_ns() noexcept:

@@ -41,20 +41,22 @@ cdef class Loan(_Exchange):
     Args:
         poller: the owner waits on it, and is woken when something is left to it.
         sleep_s: for how long a borrower sleeps when nothing comes; for so long a signal may have to wait.
+        look_s: for how long it looks before.
     """
 
     cdef rfaas_loan loan
     cdef Poller poller
-    cdef int64_t sleep_ns
+    cdef int64_t sleep_ns, look_ns
     cdef readonly object awaited  # futures of answered requests, for the owner to tell who waits for them
     cdef uint64_t generation     # names the loan
     cdef rfaas_channel *busy[RFAAS_LOAN_CHANNELS]
     cdef public bint watched     # the owner looks after it every now and then
     cdef readonly uint64_t unattended # grows with each request whose sender went on
 
-    def __cinit__(self, Poller poller not None, double sleep_s=0.02):
+    def __cinit__(self, Poller poller not None, double sleep_s=0.02, double look_s=0.0002):
         self.loan.wake_fd = -1
         self.sleep_ns = <int64_t>(sleep_s * 1e9)
+        self.look_ns = <int64_t>(look_s * 1e9)
         self.poller = poller
         self.awaited = deque()
         if rfaas_loan_open(&self.loan) != 0:
@@ -336,7 +338,7 @@ cdef class Loan(_Exchange):
         if n == 1 and rfaas_channel_look(self.busy[0]) != RFAAS_AGAIN:
             return True
         with nogil:
-            ready = rfaas_loan_await(&self.loan, self.busy, n, LOOK_NS, sleep_ns)
+            ready = rfaas_loan_await(&self.loan, self.busy, n, self.look_ns, sleep_ns)
         return ready >= 0
 
     cdef int look_after(self) except -1:

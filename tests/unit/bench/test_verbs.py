@@ -1,6 +1,7 @@
 """What benchmarks/verbs.py makes of measured times."""
 
 import json
+import sys
 
 import pytest
 import verbs
@@ -61,3 +62,24 @@ def test_the_last_row_of_a_series_counts_and_emulation_is_said_where_it_was(tmp_
     assert "noise: load: 2 processes" in text
     assert "47.0, 49.0" in text  # perftest says half of a round trip
     assert "mulation" not in verbs.report([row("native", 1, 1.0, emulated=False)])
+
+
+SAYS = """#!{python}
+import json, os, sys
+series = {{name: [n, n + 1] for n, name in enumerate({series}, 10)}}
+n = int(os.environ["RFAAS_EXECUTOR_ACQUIRE_TIMEOUT_S"])
+for size in sys.argv[3].split(","):
+    print(json.dumps({{"state": sys.argv[2], "size_bytes": int(size), "n": n, **series}}))
+"""
+
+
+def test_what_the_program_in_c_says_becomes_a_row_for_each_size_with_how_it_was_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("RFAAS_RDMA_GUEST", "1")
+    program = tmp_path / "c_calls_verbs-1234"
+    program.write_text(SAYS.format(python=sys.executable, series=verbs.SERIES))
+    program.chmod(0o755)
+    found = list(verbs.from_c(verbs.PARTS["c-warm"], program, quick=True))
+    assert [row["size_bytes"] for row in found] == [1, 128, 1024]
+    assert found[0]["n"] == 300  # it has the guest's settings
+    assert "c_calls_verbs librfaas_bench.so warm 1,128,1024 2 60 0.5" in found[0]["bench"]
+    assert verbs.over_raw(found[0])["min"].low == pytest.approx(10 / 12)
