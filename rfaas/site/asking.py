@@ -59,7 +59,8 @@ class SiteAllocator:
             self._sock = socket.create_connection((host.strip("[]"), int(port)), timeout_s)
         except (OSError, ValueError) as error:
             raise AllocatorUnavailable(
-                f"the site's allocator at {address} does not answer: {error}", hint="see `site.allocator`"
+                f"the site's allocator at {address} does not answer: {error}",
+                hint="see that it runs there, and which address it was given",
             ) from error
         try:
             handshake_blocking(self._sock, MungeDialer(allocator_uid, "session", SERVICE, munge=munge), timeout_s)

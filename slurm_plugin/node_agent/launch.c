@@ -43,15 +43,14 @@ static void hide_processes(void)
         fail("hide_processes");
 }
 
-static void limit(const struct config *config)
+/* Processes are limited by the group: RLIMIT_NPROC would count what the user runs elsewhere on this node too. */
+static void limit(void)
 {
-    struct rlimit files;
-    struct rlimit none = {0, 0}, tasks = {config->pids_max, config->pids_max};
+    struct rlimit files, none = {0, 0};
     if (setrlimit(RLIMIT_CORE, &none) != 0 || getrlimit(RLIMIT_NOFILE, &files) != 0)
         fail("limits");
     files.rlim_cur = files.rlim_max < 4096 ? files.rlim_max : 4096;
     setrlimit(RLIMIT_NOFILE, &files);
-    setrlimit(RLIMIT_NPROC, &tasks);
 }
 
 /* The secret waits on standard input, in a pipe; the rest of what was open is closed. */
@@ -170,7 +169,7 @@ __attribute__((noreturn)) static void run(const struct launch *launch, int input
         fail("affinity");
     if (launch->config->hide_processes)
         hide_processes();
-    limit(launch->config);
+    limit();
     arrange_descriptors(input);
     become(user);
     /* After the change of user, which takes it away again: with the node agent the slice ends. */

@@ -260,6 +260,7 @@ def test_what_does_not_go_is_killed(clean, way):
     if way == "fork":
         wait_until(lambda: len(node.pids(grant.slice_id)) > 20, WAIT_S, "a fork bomb at its limit")
     answer = node.hook("rfaas-hook/1 evict job=5")
+    node.hook("rfaas-hook/1 free job=5")
     print(way, answer)
     assert answer.startswith("rfaas-hook/1 done evicted=1")
     assert node.groups() == []
@@ -360,7 +361,8 @@ def test_only_root_may_speak_for_slurm(node):
     ("mode", "change", "says"),
     [
         (0o666, {}, "chmod go-w"),
-        (0o644, {"listen": ""}, "address of the fabric"),
+        (0o644, {"listen": "fabric:ssh"}, "address of the fabric"),
+        (0o644, {"memory": ""}, "memory"),
         (0o644, {"min_uid": "0"}, "min_uid"),
         (0o644, {"allocator_key": "00"}, "allocator_key"),
         (0o644, {"cpus": "3-1"}, "cpus"),
