@@ -118,12 +118,13 @@ void book_take_back(struct book *book, int slot)
     book->lent[slot].used = false;
 }
 
-bool book_hold(struct book *book, uint64_t job, const cpu_set_t *cpus)
+bool book_hold(struct book *book, uint64_t job, const cpu_set_t *cpus, uint64_t now_ms)
 {
     struct hold *hold = NULL;
     for (int i = 0; i < MOST_HOLDS; i++) {
         if (book->holds[i].used && book->holds[i].job == job) {
             CPU_OR(&book->holds[i].cpus, &book->holds[i].cpus, cpus);
+            book->holds[i].since_ms = now_ms;
             return true;
         }
         if (!book->holds[i].used && !hold)
@@ -133,7 +134,7 @@ bool book_hold(struct book *book, uint64_t job, const cpu_set_t *cpus)
         book->overflowed = true;
         return false;
     }
-    *hold = (struct hold){.used = true, .job = job, .cpus = *cpus};
+    *hold = (struct hold){.used = true, .job = job, .since_ms = now_ms, .cpus = *cpus};
     return true;
 }
 

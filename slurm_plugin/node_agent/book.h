@@ -17,7 +17,7 @@ struct lent {
 
 struct hold { /* a job that has these CPUs: nothing is lent there until it is gone */
     bool used;
-    uint64_t job;
+    uint64_t job, since_ms; /* CLOCK_BOOTTIME */
     cpu_set_t cpus;
 };
 
@@ -50,7 +50,7 @@ int book_lend(struct book *book, const struct config *config, const struct grant
 void book_take_back(struct book *book, int slot);
 
 /* A job has these CPUs now. false: too many jobs at once; nothing is lent for a while. */
-bool book_hold(struct book *book, uint64_t job, const cpu_set_t *cpus);
+bool book_hold(struct book *book, uint64_t job, const cpu_set_t *cpus, uint64_t now_ms);
 
 /* That job is gone. */
 void book_release(struct book *book, uint64_t job);

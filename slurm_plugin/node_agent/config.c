@@ -112,6 +112,10 @@ static bool take(struct config *config, const char *key, const char *value)
         return value[0] == '/' && COPIED(cgroup_mount);
     if (IS("cgroup"))
         return value[0] && !strchr(value, '/') && value[0] != '.' && COPIED(cgroup);
+    if (IS("squeue"))
+        return (value[0] == '/' || !value[0]) && COPIED(squeue);
+    if (IS("hold_check_ms"))
+        return whole(value, 3600000, &config->hold_check_ms) && config->hold_check_ms > 0;
     if (IS("agent_listen"))
         return COPIED(agent_listen);
     if (IS("allocator_key"))
@@ -201,6 +205,8 @@ static void defaults(struct config *config)
         .cgroup_mount = "/sys/fs/cgroup",
         .cgroup = "rfaas",
         .agent_listen = "auto",
+        .squeue = "/usr/bin/squeue",
+        .hold_check_ms = 10000,
         .grace_ms = 5000,
         .evict_grace_ms = 50,
         .min_uid = 1000,

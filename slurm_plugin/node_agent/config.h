@@ -18,6 +18,8 @@ struct config {
     char run_dir[TEXT_BYTES];      /* of node.sock */
     char cgroup_mount[TEXT_BYTES];
     char cgroup[64];               /* below each hierarchy */
+    char squeue[TEXT_BYTES];       /* to compare what is held with; empty: nothing is */
+    uint64_t hold_check_ms;
     char agent_listen[TEXT_BYTES]; /* --listen of the agents; empty: this host only */
     uint8_t allocator_key[PUBLIC_KEY_BYTES];
     bool has_allocator_key;

@@ -122,9 +122,8 @@ static void evict(struct hooks *hooks, struct caller *caller, const struct hook_
     /* Slurm's list and ours may differ on odd machines: what can't be read means the whole node. */
     if (!packet->cpus[0] || !config_cpu_list(packet->cpus, &cpus))
         memset(&cpus, 0xff, sizeof cpus);
-    if (!book_hold(&slices->book, packet->job, &cpus)) {
+    if (!book_hold(&slices->book, packet->job, &cpus, boottime_ms()))
         say("job job=%llu not-held reason=too-many", (unsigned long long)packet->job);
-    }
     caller->evicts = true;
     caller->awaited = slices_end(slices, &cpus, slices->config->evict_grace_ms, "evicted");
     caller->evicted = __builtin_popcountll(caller->awaited);

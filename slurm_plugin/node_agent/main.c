@@ -18,17 +18,19 @@
 
 #include "door.h"
 #include "hooks.h"
+#include "reconcile.h"
 #include "say.h"
 
-enum { MOST_POLLED = 3 + 2 * MOST_SLICES + MOST_VISITORS + MOST_CALLERS, EX_USAGE = 64, EX_CONFIG = 78 };
+enum { MOST_POLLED = 4 + 2 * MOST_SLICES + MOST_VISITORS + MOST_CALLERS, EX_USAGE = 64, EX_CONFIG = 78 };
 enum { SWEEP_MS = 5000 };
 
 static struct config config;
 static struct slices slices;
 static struct hooks hooks;
 static struct door door;
+static struct reconcile reconcile;
 
-enum source { SIGNALS, HOOKS, DOOR, AGENT, REPORT, VISITOR, CALLER };
+enum source { SIGNALS, HOOKS, DOOR, SQUEUE, AGENT, REPORT, VISITOR, CALLER };
 
 struct watched {
     struct pollfd polled[MOST_POLLED];
@@ -51,6 +53,7 @@ static void watch_all(struct watched *watched, int signals, bool leaving)
     watched->count = 0;
     watch(watched, signals, SIGNALS, 0);
     watch(watched, hooks.listener, HOOKS, 0);
+    watch(watched, reconcile.output, SQUEUE, 0);
     if (!leaving)
         watch(watched, door.listener, DOOR, 0);
     for (int i = 0; i < MOST_SLICES; i++)
@@ -105,6 +108,9 @@ static void attend(const struct watched *watched, int signals, bool *leaving)
         case DOOR:
             door_accept(&door);
             break;
+        case SQUEUE:
+            reconcile_heard(&reconcile);
+            break;
         case AGENT:
             if (slices.slice[which].pidfd == watched->polled[i].fd)
                 slices_agent_ended(&slices, which);
@@ -136,6 +142,7 @@ static void serve(int signals)
         int wait_ms = slices_tick(&slices);
         wait_ms = soonest(wait_ms, door_tick(&door));
         wait_ms = soonest(wait_ms, hooks_tick(&hooks));
+        wait_ms = soonest(wait_ms, reconcile_tick(&reconcile));
         if (leaving && !slices_alive(&slices))
             return;
         watch_all(&watched, signals, leaving);
@@ -203,6 +210,7 @@ int main(int count, char **arguments)
         return refuse("it starts agents as their users: root is needed");
     slices.config = &config;
     slices.book.opened_s = (uint64_t)time(NULL);
+    reconcile_init(&reconcile, &config, &slices.book);
     int signals = block_signals();
     if (!cgroups_open(&slices.groups, &config, why, sizeof why) || !hooks_open(&hooks, &slices, why, sizeof why))
         return refuse(why);

@@ -2,7 +2,7 @@
 #include "fuzz.h"
 #include "wire.h"
 
-static void request(const uint8_t *bytes, size_t size)
+static void request(uint8_t *bytes, size_t size)
 {
     struct start_request read;
     memset(&read, 0x5a, sizeof read);
@@ -16,7 +16,7 @@ static void request(const uint8_t *bytes, size_t size)
     EXPECT(memcmp(read.signed_bytes, bytes + 8, GRANT_SIGNED_BYTES) == 0);
 }
 
-static void packet(const uint8_t *bytes, size_t size)
+static void packet(uint8_t *bytes, size_t size)
 {
     struct hook_packet read;
     if (!wire_read_hook((const char *)bytes, size, &read))

@@ -59,6 +59,8 @@ class NodeAgentRig:
             "run_dir": f"{directory}/run",
             "cgroup": self.cgroup,
             "agent_listen": "",
+            "squeue": f"{directory}/squeue",
+            "hold_check_ms": "300",
             "grace_ms": "1000",
             "evict_grace_ms": "50",
             **settings,
@@ -67,6 +69,14 @@ class NodeAgentRig:
         self.write_config()
         self.process = None
         self.log = directory / "node-agent.log"
+
+    def slurm_knows(self, *jobs, status=0):
+        """What squeue says from now on."""
+        path = self.directory / "squeue"
+        lines = "".join(f"echo {job}\n" for job in jobs)
+        path.with_suffix(".new").write_text(f"#!/bin/sh\n{lines}exit {status}\n")
+        path.with_suffix(".new").chmod(0o755)
+        path.with_suffix(".new").replace(path)
 
     def write_config(self, **changes):
         self.settings.update(changes)

@@ -231,6 +231,22 @@ def test_an_eviction_is_answered_after_the_death_and_holds_the_node_for_its_job(
     clean.ask(clean.grant())
 
 
+def test_a_job_whose_free_was_lost_is_let_go_by_slurm_s_word_alone(clean):
+    clean.slurm_knows(status=1)  # a controller that is down, and names nobody
+    clean.hook("rfaas-hook/1 evict job=1234")
+    clean.hook("rfaas-hook/1 evict job=123")
+    asked = clean.said().count("by=squeue")
+    began_s = time.monotonic()
+    wait_until(lambda: time.monotonic() > began_s + 1.2, 10)  # it was asked, several times
+    assert clean.hook("rfaas-hook/1 status").endswith("held=1234,123")
+    clean.slurm_knows(7, 123)
+    wait_until(lambda: clean.hook("rfaas-hook/1 status").endswith("held=123"), WAIT_S)
+    assert clean.said().count("by=squeue") == asked + 1
+    clean.slurm_knows(7)
+    wait_until(lambda: clean.hook("rfaas-hook/1 status").endswith("held="), WAIT_S)
+    (clean.directory / "squeue").unlink()
+
+
 def test_a_job_on_other_cores_evicts_nobody(clean):
     last = max(os.sched_getaffinity(0))
     grant = clean.grant()  # the node agent lends the last cores first
