@@ -177,6 +177,8 @@ async def _run(options: argparse.Namespace) -> int:
         min_uid=options.min_uid,
     )
     host, _, port = options.listen.rpartition(":")
+    if host.strip("[]") in ("", "*", "0.0.0.0", "::"):
+        raise ConfigError(f"--listen {options.listen} means every interface", hint="name an address of the fabric")
     try:
         server = await asyncio.start_server(service.meet, host.strip("[]"), int(port))
     except (OSError, ValueError) as error:

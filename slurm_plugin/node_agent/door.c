@@ -29,6 +29,13 @@ static bool split(const char *listen, char host[TEXT_BYTES], char port[TEXT_BYTE
     return true;
 }
 
+static bool every_interface(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET6)
+        return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)address)->sin6_addr);
+    return ((const struct sockaddr_in *)address)->sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
 bool door_open(struct door *door, const struct config *config, char *why, size_t room)
 {
     char host[TEXT_BYTES], port[TEXT_BYTES];
@@ -40,6 +47,11 @@ bool door_open(struct door *door, const struct config *config, char *why, size_t
         door->visitors[i].connection = -1;
     if (!split(config->listen, host, port) || getaddrinfo(host, port, &hints, &found) != 0) {
         snprintf(why, room, "listen = %s: an address of the fabric and a port are due, as 10.1.0.7:7410", config->listen);
+        return false;
+    }
+    if (every_interface(found->ai_addr)) {
+        snprintf(why, room, "listen = %s: that is every interface: name an address of the fabric", config->listen);
+        freeaddrinfo(found);
         return false;
     }
     door->listener = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

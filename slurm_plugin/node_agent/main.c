@@ -212,13 +212,13 @@ int main(int count, char **arguments)
     slices.book.opened_s = (uint64_t)time(NULL);
     reconcile_init(&reconcile, &config, &slices.book);
     int signals = block_signals();
+    if (!door_open(&door, &config, why, sizeof why)) /* who comes waits in the kernel until the sweep is done */
+        return refuse(why);
     if (!cgroups_open(&slices.groups, &config, why, sizeof why) || !hooks_open(&hooks, &slices, why, sizeof why))
         return refuse(why);
-    /* Before anybody can ask: whatever an earlier life left here is nobody's any more. */
+    /* Before anybody is heard: whatever an earlier life left here is nobody's any more. */
     if (!cgroups_sweep(&slices.groups, SWEEP_MS))
         return refuse("what an earlier node agent started can't be killed");
-    if (!door_open(&door, &config, why, sizeof why))
-        return refuse(why);
     char cpus[256];
     cgroup_cpu_text(&config.cpus, cpus, sizeof cpus);
     say("serving node=%s listen=%s cpus=%s memory_bytes=%llu cgroup=v%d", config.node, config.listen, cpus,

@@ -169,14 +169,23 @@ class MungeOf(Munge):
         super().__init__(socket_path)
         self._uid = uid
 
-    def encode(self, *args, **about):
+    @contextlib.contextmanager
+    def _as_user(self):
         os.setegid(self._uid)
         os.seteuid(self._uid)
         try:
-            return super().encode(*args, **about)
+            yield
         finally:
             os.seteuid(0)
             os.setegid(0)
+
+    def encode(self, *args, **about):
+        with self._as_user():
+            return super().encode(*args, **about)
+
+    def decode(self, credential):
+        with self._as_user():
+            return super().decode(credential)
 
 
 @contextlib.contextmanager

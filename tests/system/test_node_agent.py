@@ -378,6 +378,7 @@ def test_only_root_may_speak_for_slurm(node):
     [
         (0o666, {}, "chmod go-w"),
         (0o644, {"listen": "fabric:ssh"}, "address of the fabric"),
+        (0o644, {"listen": "0.0.0.0:7410"}, "every interface"),
         (0o644, {"memory": ""}, "memory"),
         (0o644, {"min_uid": "0"}, "min_uid"),
         (0o644, {"allocator_key": "00"}, "allocator_key"),
