@@ -395,6 +395,8 @@ def test_a_wrong_configuration_is_refused_with_its_remedy(programs, tmp_path, mo
         "allocator_key": key,
         "memory": "1G",
         "cpus": "0",
+        "run_dir": tmp_path / "run",
+        "cgroup": "rfaas-test-of-configuration",
     }
     path = tmp_path / "node.conf"
     path.write_text("".join(f"{name} = {value}\n" for name, value in {**settings, **change}.items()))
