@@ -26,7 +26,10 @@ openssl() { cat /usr/include/openssl/opensslv.h /usr/local/include/openssl/opens
 # RDMA likewise, where those of rdma-core are.
 verbs() { cat /usr/include/infiniband/verbs.h 2>/dev/null || true; }
 
-fingerprint=$({ pwd; openssl; verbs; packages | LC_ALL=C sort; built_from | LC_ALL=C sort | xargs sha256sum; } | sha256sum | cut -d' ' -f1)
+# And the node agent where munge's are.
+munge() { cat /usr/include/munge.h 2>/dev/null || true; }
+
+fingerprint=$({ pwd; openssl; verbs; munge; packages | LC_ALL=C sort; built_from | LC_ALL=C sort | xargs sha256sum; } | sha256sum | cut -d' ' -f1)
 
 is_current() { [[ -f .venv/.installed-$1 && $(<".venv/.installed-$1") == "$fingerprint" ]]; }
 

@@ -39,6 +39,7 @@ from rfaas_executors.leftovers import sweep
 from rfaas_executors.template_host import Surroundings
 from rfaas_transport import tls
 from rfaas_transport.errors import ConfigError, ReasonCode, RfaasError
+from rfaas_transport.handshake_machine import SECRET_BYTES
 
 EX_UNAVAILABLE, EX_CONFIG = 69, 78
 
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--slice-key", default="", help="what names the slice (default: made of the job, or random)")
     add("--by-hand", action="store_true", help="a lasting name for this host's slice; one agent a label")
     add("--local", action="store_true", help="likewise, for the one agent that `rfaas up` starts beside its allocator")
+    add("--secret-stdin", action="store_true", help="read the allocator's secret from standard input, not --state-dir")
     add("--label", default="", help="with --by-hand: tells apart agents of one host")
     add("--allocator", metavar="HOST:PORT", help="where it is, if --state-dir holds no more than its credentials")
     add("--abandoned-after-s", type=float, default=60.0, help="leave after so long without allocator and lease")
@@ -99,7 +101,7 @@ def _ports(text: str) -> range:
 async def _serve(options: argparse.Namespace) -> int:
     adopt_orphans()
     soft_limit = raise_limit()
-    secret = read_secret(options.state_dir)
+    secret = told_secret() if options.secret_stdin else read_secret(options.state_dir)
     where_is = _finder(options, secret)
     name = _Name.of(options, secret)
     # Before the sweep, which would kill the workers of one that lives.
@@ -153,10 +155,16 @@ class _Name:
         key = _key(options, incarnation, job_id, secret)
         return cls(SliceId(hashlib.sha256(key.encode()).digest()[:16]), node, incarnation, job_id)
 
+    @staticmethod
+    def _source(options: argparse.Namespace) -> str:
+        if options.slice_key.startswith("site:"):  # the node's root agent started it (010)
+            return "site grant"
+        return "by hand" if options.by_hand else "local"
+
     def spoken(self, options: argparse.Namespace) -> str:
         """As `rfaas status` shows it."""
         job = f"{'shared by ' if options.shared else ''}job {self.job_id}" if self.job_id else ""
-        source = job or ("by hand" if options.by_hand else "local")
+        source = job or self._source(options)
         return f"{source} on {self.node}"
 
 
@@ -297,6 +305,24 @@ def read_secret(state_dir: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error}", hint="`rfaas up` makes it") from error
+
+
+def told_secret() -> bytes:
+    """The secret, from standard input, which is nothing afterwards: what starts an agent for somebody else tells it so.
+
+    Raises:
+        ConfigError: standard input ended before it.
+    """
+    secret = b""
+    while len(secret) < SECRET_BYTES:
+        more = os.read(0, SECRET_BYTES - len(secret))
+        if not more:
+            raise ConfigError(f"standard input ended after {len(secret)} of the secret's {SECRET_BYTES} bytes")
+        secret += more
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return secret
 
 
 def slice_key(incarnation: str, job_id: str, submit_time_s: int) -> str:

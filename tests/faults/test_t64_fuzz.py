@@ -29,6 +29,7 @@ TARGETS = {
     "pack": [ROOT / "rfaas/librfaas/pack.c"],
     "packet": [*(path for path in LIBRFAAS if path.name != "session.c"), *core_sources()],
     "result": [*LIBRFAAS, *core_sources()],
+    "node": [ROOT / "slurm_plugin/node_agent/wire.c"],
 }
 ROUNDS = {"records": 300, "memory": 1000, "verbs": 3000}
 LEAST_REACHED = 20
@@ -84,6 +85,9 @@ def seeds(target):
         return [*results, *frames]
     if target in ("pack", "packet"):
         return [msgpack.packb(packet) for packet in PACKETS]
+    if target == "node":
+        packets = [b"rfaas-hook/1 evict job=123 uid=1000 node=n1 cpus=0-3,8", b"rfaas-hook/1 free job=9 node=n1"]
+        return [bytes.fromhex(load("grant")["request"]), *packets, b"rfaas-hook/1 status"]
     if target == "records":
         return [bytes([kind, 22 + kind % 2, 3, 3, 0, 40]) + bytes(40) for kind in range(4)]
     rng = random.Random(1)

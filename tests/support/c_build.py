@@ -19,6 +19,7 @@ INCLUDES = (
     "rfaas/librfaas",
     "executors/compiled",
     "executors/core",
+    "slurm_plugin/node_agent",
 )
 ASAN = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 TSAN = ("-fsanitize=thread", "-fno-sanitize-recover=all")

@@ -12,14 +12,18 @@ import contextlib
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rfaas_transport.errors import ChannelBroken, ProtocolError, RfaasError
-from rfaas_transport.handshake_machine import TIMEOUT_S, Accepter, Authorise, Dialer
+from rfaas_transport.handshake_machine import AUTH_SECRET, TIMEOUT_S, Accepter, Authorise, Dialer
+
+if TYPE_CHECKING:
+    from rfaas_transport.munge import Decoded
+    from rfaas_transport.munge_handshake import MungeAccepter, MungeDialer
 
 __all__ = ["Accepter", "Dialer", "accept", "dial", "handshake_blocking", "handshake_socket", "handshake_streams"]
 
-Machine = TypeVar("Machine", Dialer, Accepter)
+Machine = TypeVar("Machine", bound="Dialer | Accepter")
 
 _ENDED = "the peer closed the connection in the middle of the handshake"
 _LATE = "the peer did not finish the handshake in time"
@@ -41,7 +45,7 @@ async def handshake_socket(sock: socket.socket, machine: Machine, timeout_s: flo
                 data = await loop.sock_recv(sock, wanted_bytes)
                 if not data:
                     raise ChannelBroken(_ENDED)
-                if answer := machine.receive(data):
+                if answer := await _with_munge(machine, machine.receive(data)):
                     await loop.sock_sendall(sock, answer)
     except TimeoutError as error:
         raise ProtocolError(_LATE) from error
@@ -62,7 +66,7 @@ async def handshake_streams(
         async with asyncio.timeout(timeout_s):
             writer.write(machine.start())
             while wanted_bytes := machine.wanted_bytes:
-                writer.write(machine.receive(await reader.readexactly(wanted_bytes)))
+                writer.write(await _with_munge(machine, machine.receive(await reader.readexactly(wanted_bytes))))
             await writer.drain()
     except TimeoutError as error:
         raise ProtocolError(_LATE) from error
@@ -72,6 +76,43 @@ async def handshake_streams(
     except (OSError, asyncio.IncompleteReadError) as error:
         raise ChannelBroken(_ENDED) from error
     return machine
+
+
+class _Question:
+    """What a machine wants to know of munged."""
+
+    def __init__(self, machine: MungeDialer | MungeAccepter) -> None:
+        self._machine = machine
+
+    def ask(self) -> str | Decoded | RfaasError:
+        """Ask munged, which blocks."""
+        from rfaas_transport.munge import Munge
+        from rfaas_transport.munge_handshake import carry_out
+
+        assert self._machine.request is not None
+        try:
+            return carry_out(self._machine.request, self._machine.munge or Munge())
+        except RfaasError as error:  # no libmunge
+            return error
+
+    def take(self, answer: str | Decoded | RfaasError) -> bytes:
+        """Tell the machine."""
+        return self._machine.answered(answer)
+
+
+def _question(machine: Dialer | Accepter) -> _Question | None:
+    if machine.auth == AUTH_SECRET:
+        return None  # without loading what munge needs
+    from rfaas_transport.munge_handshake import MungeAccepter, MungeDialer
+
+    return _Question(machine) if isinstance(machine, MungeDialer | MungeAccepter) and machine.request else None
+
+
+async def _with_munge(machine: Dialer | Accepter, said: bytes) -> bytes:
+    """What to send, after munged was asked what the machine wants to know; in a thread, since the loop must go on."""
+    while (due := _question(machine)) is not None:
+        said += due.take(await asyncio.to_thread(due.ask))
+    return said
 
 
 async def dial(
@@ -112,7 +153,10 @@ def handshake_blocking(sock: socket.socket, machine: Machine, timeout_s: float =
             data = sock.recv(wanted_bytes)
             if not data:
                 raise ChannelBroken(_ENDED)
-            if answer := machine.receive(data):  # an empty send finds out too soon that the peer has left
+            answer = machine.receive(data)
+            while (due := _question(machine)) is not None:
+                answer += due.take(due.ask())
+            if answer:  # an empty send finds out too soon that the peer has left
                 sock.sendall(answer)
     except TimeoutError as error:
         raise ProtocolError(_LATE) from error

@@ -12,7 +12,7 @@ import logging
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from rfaas_transport.errors import (
     AuthenticationFailed,
@@ -61,16 +61,25 @@ class MediumRefused(ProtocolError):
         return error
 
 
-class _Machine(ABC):
+class NotAllowed(AuthenticationFailed):
+    """The peer knows who we are, and that we may not come in (004 section 1.1); nothing was opened."""
+
+    refusal = "not-allowed"
+
+
+class Machine(ABC):
     """What both sides share: cutting messages, the transcript, the end.
 
     Attributes:
+        auth: the type of authentication (004 section 1); this one's is a shared secret.
         done: the handshake succeeded.
         session_key: 32 bytes known to both sides alone; set when done.
         peer_params: what the peer told in hello or welcome; believed only when done.
         leftover: bytes that came after the last message; they belong to what follows.
         last_words: what to send before closing, when `receive` raised; may be empty.
     """
+
+    auth: ClassVar[int] = AUTH_SECRET
 
     def __init__(self, secret: bytes, nonce: bytes | None) -> None:
         if len(secret) != SECRET_BYTES:
@@ -126,13 +135,18 @@ class _Machine(ABC):
     def _receive(self, data: bytes) -> bytes:
         self._buffer += data
         answers = b""
-        while not self.done and (raw := self._next_message()) is not None:
+        while self._reads and (raw := self._next_message()) is not None:
             message = self._decode(raw)
             answers += self._on_message(message, raw)
         if self.done:
             self.leftover += bytes(self._buffer)
             self._buffer.clear()
         return answers
+
+    @property
+    def _reads(self) -> bool:
+        """Whether the next message may be looked at."""
+        return not self.done
 
     def _length(self) -> int:
         length = int.from_bytes(self._buffer[:LENGTH_BYTES], "little")
@@ -200,7 +214,7 @@ class _Machine(ABC):
         )
 
 
-class Dialer(_Machine):
+class Dialer(Machine):
     """The side that connects. `role` ("session" or "data") and `params` are told to the accepter.
 
     `nonce` is given by tests alone.
@@ -218,27 +232,33 @@ class Dialer(_Machine):
         Raises:
             PayloadTooLarge: `params` do not fit.
         """
-        return self._say(
-            {
-                "m": "hello",
-                "magic": MAGIC,
-                "versions": list(VERSIONS),
-                "auth": [AUTH_SECRET],
-                "role": self._role,
-                "nonce": self._nonce,
-                "params": self._params,
-            }
-        )
+        return self._say(self._hello())
+
+    def _hello(self) -> Message:
+        return {
+            "m": "hello",
+            "magic": MAGIC,
+            "versions": list(VERSIONS),
+            "auth": [self.auth],
+            "role": self._role,
+            "nonce": self._nonce,
+            "params": self._params,
+        }
 
     def _on_message(self, message: Message, raw: bytes) -> bytes:
         self._expect(message, self._awaited)
-        if self._awaited == "challenge":
-            return self._on_challenge(message, raw)
+        return self._on_challenge(message, raw) if self._awaited == "challenge" else self._on_welcome(message)
+
+    def _on_welcome(self, message: Message) -> bytes:
         self.peer_params = self._field(message, "params", dict)
         self.done = True
         return b""
 
     def _on_challenge(self, message: Message, raw: bytes) -> bytes:
+        self._check_challenge(message, raw)
+        return self._prove()
+
+    def _check_challenge(self, message: Message, raw: bytes) -> None:
         version = self._field(message, "version", int)
         if not VERSIONS[0] <= version <= VERSIONS[1]:
             self._reject("version-mismatch", f"version {version} was not offered")
@@ -247,21 +267,23 @@ class Dialer(_Machine):
         self._sized(message, "nonce")
         unsigned = pack({**message, "mac": b""}, LIMIT_BYTES)
         expected = self._mac(b"rfaas-004 accepter", self._transcript + unsigned)
-        if self._field(message, "auth", int) != AUTH_SECRET or not hmac.compare_digest(mac, expected):
+        if self._field(message, "auth", int) != self.auth or not hmac.compare_digest(mac, expected):
             raise self._not_proven("the accepter's MAC is wrong")
         self._transcript += raw
-        proof = self._say({"m": "proof", "mac": self._mac(b"rfaas-004 dialer", self._transcript)})
+
+    def _prove(self, **further: object) -> bytes:
+        proof = self._say({"m": "proof", "mac": self._mac(b"rfaas-004 dialer", self._transcript), **further})
         self.session_key = self._mac(b"rfaas-004 key", self._transcript)
         self._awaited = "welcome"
         return proof
 
 
-class Accepter(_Machine):
+class Accepter(Machine):
     """The side that listens.
 
     Args:
         authorise: called with (role, params) once the dialer is proven; returns the params of the welcome (None: none)
-            or raises NotFound or MediumRefused. It must not block.
+            or raises NotFound, NotAllowed or MediumRefused. It must not block.
         nonce: given by tests alone.
     """
 
@@ -286,7 +308,7 @@ class Accepter(_Machine):
         if message.get("magic") != MAGIC:
             raise self._bad_message("not a peer of rfaas")
         version = self._choose_version(message)
-        if AUTH_SECRET not in self._field(message, "auth", list):
+        if self.auth not in self._field(message, "auth", list):
             raise self._not_proven("no common type of authentication")
         role = self._field(message, "role", str)
         if role not in ROLES:
@@ -295,10 +317,13 @@ class Accepter(_Machine):
         self._sized(message, "nonce")
         self._told = self._field(message, "params", dict)
         self._transcript += raw
-        challenge = {"m": "challenge", "version": version, "auth": AUTH_SECRET, "nonce": self._nonce, "mac": b""}
+        challenge = self._challenge(version)
         challenge["mac"] = self._mac(b"rfaas-004 accepter", self._transcript + pack(challenge, LIMIT_BYTES))
         self._awaited = "proof"
         return self._say(challenge)
+
+    def _challenge(self, version: int) -> Message:
+        return {"m": "challenge", "version": version, "auth": self.auth, "nonce": self._nonce, "mac": b""}
 
     def _choose_version(self, message: Message) -> int:
         versions = self._field(message, "versions", list)
@@ -312,11 +337,20 @@ class Accepter(_Machine):
         return int(newest)
 
     def _on_proof(self, message: Message, raw: bytes) -> bytes:
+        self._check_proof(message, raw)
+        welcome = self._ask_authoriser()
+        self.done = True
+        return pack(welcome, LIMIT_BYTES)
+
+    def _check_proof(self, message: Message, raw: bytes) -> None:
         expected = self._mac(b"rfaas-004 dialer", self._transcript)
         if not hmac.compare_digest(self._sized(message, "mac"), expected):
             raise self._not_proven("the dialer's MAC is wrong")
         self._transcript += raw
         self.session_key = self._mac(b"rfaas-004 key", self._transcript)
+
+    def _ask_authoriser(self) -> Message:
+        """The welcome."""
         self.peer_params = self._told
         try:
             welcome = self._authorise(self.role, self.peer_params)
@@ -326,8 +360,10 @@ class Accepter(_Machine):
         except MediumRefused as error:
             self._reject(error.refusal, error.hint)
             raise
-        self.done = True
-        return pack({"m": "welcome", "params": dict(welcome or {})}, LIMIT_BYTES)
+        except NotAllowed as error:
+            self._reject(error.refusal, error.message)
+            raise
+        return {"m": "welcome", "params": dict(welcome or {})}
 
 
 def _rejected(message: Message) -> RfaasError:
@@ -337,6 +373,8 @@ def _rejected(message: Message) -> RfaasError:
         return AuthenticationFailed(
             "the peer did not accept our proof", hint="both sides need the same secret file of the same user"
         )
+    if code == NotAllowed.refusal:
+        return NotAllowed(hint or "the peer does not let this user in")
     if code == "version-mismatch":
         return VersionMismatch(hint or f"the peer speaks versions {message.get('versions')}")
     if code == "bad-message":

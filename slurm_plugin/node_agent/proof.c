@@ -1,0 +1,102 @@
+#include "proof.h"
+
+#include <errno.h>
+#include <munge.h>
+#include <openssl/evp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static void refuse(struct proof *proof, const char *code, const char *hint)
+{
+    snprintf(proof->code, sizeof proof->code, "%s", code);
+    snprintf(proof->hint, sizeof proof->hint, "%s", hint);
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static bool read_all(int connection, void *bytes, size_t size, int64_t until_ms)
+{
+    for (size_t at = 0; at < size;) {
+        int64_t left_ms = until_ms - now_ms();
+        struct pollfd waited = {.fd = connection, .events = POLLIN};
+        if (left_ms <= 0 || poll(&waited, 1, (int)left_ms) <= 0)
+            return false;
+        ssize_t got = recv(connection, (char *)bytes + at, size - at, MSG_DONTWAIT);
+        if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
+            return false;
+        at += got > 0 ? (size_t)got : 0;
+    }
+    return true;
+}
+
+/* The credential, as text; NULL if none came within its time. */
+static const char *read_credential(int connection, char text[PACKET_BYTES])
+{
+    uint8_t length[4];
+    int64_t until_ms = now_ms() + REQUEST_TIMEOUT_S * 1000;
+    if (!read_all(connection, length, sizeof length, until_ms))
+        return NULL;
+    size_t size = length[0] | (size_t)length[1] << 8 | (size_t)length[2] << 16 | (size_t)length[3] << 24;
+    if (size == 0 || size > PACKET_BYTES - sizeof length || !read_all(connection, text, size, until_ms))
+        return NULL;
+    text[size] = '\0';
+    return strlen(text) == size ? text : NULL;
+}
+
+bool proof_signature(const uint8_t key[PUBLIC_KEY_BYTES], const struct start_request *request)
+{
+    uint8_t message[sizeof GRANT_LABEL - 1 + GRANT_SIGNED_BYTES];
+    memcpy(message, GRANT_LABEL, sizeof GRANT_LABEL - 1);
+    memcpy(message + sizeof GRANT_LABEL - 1, request->signed_bytes, GRANT_SIGNED_BYTES);
+    EVP_PKEY *public = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, key, PUBLIC_KEY_BYTES);
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    bool right = public && context && EVP_DigestVerifyInit(context, NULL, NULL, NULL, public) == 1 &&
+                 EVP_DigestVerify(context, request->signature, SIGNATURE_BYTES, message, sizeof message) == 1;
+    EVP_MD_CTX_free(context);
+    EVP_PKEY_free(public);
+    return right;
+}
+
+static void decode(const struct config *config, const char *credential, struct proof *proof)
+{
+    void *payload = NULL;
+    int size = 0;
+    uid_t uid = (uid_t)-1;
+    gid_t gid = (gid_t)-1;
+    munge_ctx_t context = munge_ctx_create();
+    if (context && config->munge_socket[0])
+        munge_ctx_set(context, MUNGE_OPT_SOCKET, config->munge_socket);
+    munge_err_t error = context ? munge_decode(credential, context, &payload, &size, &uid, &gid) : EMUNGE_NO_MEMORY;
+    if (error != EMUNGE_SUCCESS)
+        refuse(proof, error == EMUNGE_SOCKET ? "munge-unavailable" : "not-proven", munge_strerror(error));
+    else if (size < 0 || !wire_read_request(payload, (size_t)size, &proof->request))
+        refuse(proof, "bad-message", "no start request of this version");
+    else if (!proof_signature(config->allocator_key, &proof->request))
+        refuse(proof, "bad-grant", "the site's allocator did not sign it");
+    proof->uid = uid;
+    proof->gid = gid;
+    free(payload);
+    if (context)
+        munge_ctx_destroy(context);
+}
+
+void proof_take(const struct config *config, int connection, struct proof *proof)
+{
+    char text[PACKET_BYTES];
+    memset(proof, 0, sizeof *proof);
+    const char *credential = read_credential(connection, text);
+    if (credential)
+        decode(config, credential, proof);
+    else
+        refuse(proof, "bad-message", "one credential of at most 4 KiB is due within 2 s");
+}

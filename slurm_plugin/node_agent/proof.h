@@ -1,0 +1,26 @@
+/* proof.h - who wants a slice: reads one request from a connection, asks munged whose it is, checks the allocator's hand.
+ *
+ * Runs in a process of its own for each connection, so that whatever a stranger sends, or a munged that hangs, stops or
+ * breaks that process alone.
+ */
+#ifndef RFAAS_NODE_PROOF_H
+#define RFAAS_NODE_PROOF_H
+
+#include "config.h"
+
+enum { REQUEST_TIMEOUT_S = 2, PROOF_TIMEOUT_S = 6, HINT_BYTES = 160 };
+
+struct proof {
+    char code[24]; /* empty: proven */
+    char hint[HINT_BYTES];
+    uint32_t uid, gid;
+    struct start_request request;
+};
+
+/* Fill `proof` from what comes on `connection`. */
+void proof_take(const struct config *config, int connection, struct proof *proof);
+
+/* Whether the allocator signed this. */
+bool proof_signature(const uint8_t key[PUBLIC_KEY_BYTES], const struct start_request *request);
+
+#endif

@@ -1,0 +1,80 @@
+"""What the site's allocator grants: within shares and quotas, never twice, and forgotten in time."""
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfaas_allocator.site_book import USE_WITHIN_S, Refusal, SiteBook, SiteLimits, SiteNode, SiteWant
+
+GIB = 1 << 30
+NODES = [SiteNode("n1", "10.0.0.1:7410", 4, 8 * GIB), SiteNode("n2", "10.0.0.2:7410", 2, 16 * GIB)]
+RANDOM = Random(7)
+
+
+def book(**limits):
+    return SiteBook.of(NODES, SiteLimits(**limits))
+
+
+def want(cores=1, memory_bytes=GIB, uid=1001, lasts_s=100, node=""):
+    return SiteWant(uid, cores, memory_bytes, lasts_s, node)
+
+
+def choose(a_book, a_want, now_s=1000):
+    return a_book.choose(a_want, now_s, RANDOM.randbytes(32))
+
+
+def test_a_grant_says_what_was_wanted_for_whom_and_until_when():
+    grant, node = choose(book(), want(2, 3 * GIB, uid=1002, lasts_s=50, node="n2"))
+    assert (grant.uid, grant.cores, grant.memory_bytes, grant.node) == (1002, 2, 3 * GIB, "n2")
+    assert (grant.issued_s, grant.use_by_s, grant.ends_s) == (1000, 1000 + USE_WITHIN_S, 1050)
+    assert node == NODES[1]
+
+
+def test_the_fullest_node_that_has_room_is_taken():
+    a_book = book()
+    assert choose(a_book, want(1))[1].name == "n2"
+    assert choose(a_book, want(2))[1].name == "n1"  # n2 has one core left
+    assert choose(a_book, want(1))[1].name == "n2"
+
+
+def test_what_is_granted_is_not_granted_again_until_it_is_over_or_given_back():
+    a_book = book()
+    first, _ = choose(a_book, want(4, node="n1"))
+    assert choose(a_book, want(1, node="n1")).code == "no-room"
+    assert not a_book.give_back(1002, first.slice_id)  # another user's word
+    assert a_book.give_back(1001, first.slice_id)
+    choose(a_book, want(4, node="n1"))
+    assert choose(a_book, want(1, node="n1"), now_s=1099).code == "no-room"
+    assert not isinstance(choose(a_book, want(1, node="n1"), now_s=1100), Refusal)
+
+
+def test_what_can_t_be_is_refused_with_its_code():
+    a_book = book(cores=2, memory_bytes=4 * GIB, lasts_s=1000)
+    assert choose(a_book, want(0)).code == "bad-want"
+    assert choose(a_book, want(lasts_s=1001)).code == "bad-want"
+    assert choose(a_book, want(node="n9")).code == "unknown-node"
+    assert choose(a_book, want(3)).code == "quota"
+    assert choose(a_book, want(1, 5 * GIB)).code == "quota"
+    choose(a_book, want(2))
+    assert choose(a_book, want(1)).code == "quota"
+    assert not isinstance(choose(a_book, want(2, uid=1002)), Refusal)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1000, 1003), st.integers(1, 5), st.integers(1, 20), st.integers(1, 300), st.integers(0, 60)
+        ),
+        max_size=60,
+    )
+)
+def test_no_node_is_ever_overbooked(steps):
+    a_book, now_s = book(cores=5), 1000
+    for uid, cores, gib, lasts_s, passes_s in steps:
+        now_s += passes_s
+        choose(a_book, want(cores, gib * GIB, uid, lasts_s), now_s)
+        for node in NODES:
+            here = [grant for grant in a_book.grants.values() if grant.node == node.name]
+            assert sum(grant.cores for grant in here) <= node.cores
+            assert sum(grant.memory_bytes for grant in here) <= node.memory_bytes
