@@ -128,12 +128,12 @@ if IN_GUEST:
                 wait_until(begun.exists, TIMEOUT_S)
                 start_s = time.monotonic()
                 veth("down")
-                told = json.loads(program.stdout.readline())
-                program.wait(TIMEOUT_S)
+                told = json.loads(program.communicate(timeout=TIMEOUT_S)[0])
             finally:
                 program.kill()
         took_s = told["at_s"] - start_s
         print(f"removed device: told of in {took_s:.2f} s: {told['text']}")
-        assert (told["error"], told["phase"], told["may_have_run"]) == ("ConnectionLost", "STARTED", True)
+        assert (told["error"], told["may_have_run"]) == ("ConnectionLost", True)
+        assert told["phase"] in ("SENT", "STARTED")  # the first where the agent's word comes after two seconds
         assert "failed or was removed (rfaas devices" in told["text"]
         assert took_s < ANSWER_S * TIMES
