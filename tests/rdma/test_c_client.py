@@ -237,22 +237,20 @@ def test_a_program_without_what_speaks_to_devices_is_served_over_tcp(start, pers
     running.line()
     running.go_on()
     running.finish()
-    running = start("say-failure", program=alone)
-    text = running.line()
-    assert re.search(r"code=config .*may_have_run=0 phase=0 .*built without rdma-core", text), text
+    text = start("say-failure", program=alone).finish()
+    assert re.search(r"code=config .*may_have_run=0 phase=1 .*built without rdma-core", text), text
     assert "rfaas doctor" in text
-    running.finish()
 
 
 def test_a_program_whose_libibverbs_is_missing_is_told_with_the_remedy(start):
-    text = start("say-failure", before=without_library()).line()
-    assert re.search(r"code=config .*may_have_run=0 phase=0 .*libibverbs can't be loaded", text), text
+    text = start("say-failure", before=without_library()).finish()
+    assert re.search(r"code=config .*may_have_run=0 phase=1 .*libibverbs can't be loaded", text), text
     assert "rfaas doctor" in text
 
 
 def test_too_little_locked_memory_is_said_with_the_remedy(start):
-    text = start("say-failure", before=with_locked_memory(65536)).line()
-    assert re.search(r"code=config .*phase=0 .*ulimit -l allows too little", text), text
+    text = start("say-failure", before=with_locked_memory(65536)).finish()
+    assert re.search(r"code=config .*phase=1 .*ulimit -l allows too little", text), text
 
 
 # ---- a medium that is tried, and fails: the session process is the test's ----
