@@ -265,7 +265,7 @@ class Worker:
                 connection.n_hot += connection.hot.n_calls
                 if connection.n_hot >= MANY_CALLS and not connection.is_left_out:
                     self._leave_out(connection)
-            if self._untidy and (frame is None or now_ns - self._tidied_at_ns > self._tidy_every_ns()):
+            if self._untidy and self._may_tidy_up(frame, now_ns - busy_ns, now_ns - self._tidied_at_ns):
                 self._tidy_up()
             if frame is None and (self._line.draining or self._poller.wait(0.0)):
                 break
@@ -517,9 +517,16 @@ class Worker:
     def _tidy_every_ns(self) -> int:
         return min(max(TIDY_EVERY_NS, TIDY_SHARE * self._tidying_ns), TIDY_AT_LAST_NS)
 
+    def _may_tidy_up(self, frame: Frame | None, idle_ns: int, untidy_ns: int) -> bool:
+        """Whether nobody calls again and again, or it has waited long enough.
+
+        A look may end early, since another process had the CPU: the next call is then as near as before.
+        """
+        return untidy_ns > self._tidy_every_ns() or (frame is None and idle_ns >= self._soon_s() * 1e9)
+
     def _soon_s(self) -> float:
-        """How long to wait for the next call rather than tidy up: at least as long as that would take."""
-        return max(SOON_S, min(self._tidying_ns, TIDY_EVERY_NS) * 1e-9)
+        """How long to wait for the next call rather than tidy up: twice as long as that would take."""
+        return max(SOON_S, min(2 * self._tidying_ns, TIDY_EVERY_NS) * 1e-9)
 
     def _tidy(self, lost: list[int]) -> None:
         """Once the result is on its way: undo what would harm the next call, or leave if that can't be done.
