@@ -1,7 +1,7 @@
 # The one entry point: `make help`. The work is done by the scripts in tools/; nothing here needs root unless it says so.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-slurm check test test-rdma test-pyslurm test-rdma-two-hosts rdma-shell soak fmt bench bench-peers bench-goals bench-rdma bench-scale docs cluster-up cluster-down clean
+.PHONY: help demo demo-slurm check test test-rdma test-pyslurm test-rdma-two-hosts rdma-shell soak fmt bench bench-peers bench-goals bench-rdma bench-scale bench-replay docs cluster-up cluster-down clean
 
 PYTHON := .venv/bin/python
 RIG := tests/cluster/rig/slurm-cluster
@@ -95,6 +95,11 @@ bench-rdma:  ## calls over RDMA beside bare RDMA: on this machine's device, else
 bench-scale:  ## a harvester's cycle and an allocator's decisions at 10, 1000 and 10,000 nodes: a minute
 	@tools/setup.sh dev
 	$(PYTHON) benchmarks/scale.py $(if $(QUICK),--quick)
+
+bench-replay:  ## hours of a cluster, compressed, on a real slurmctld: what is recovered, how long batch jobs wait (root, a quarter of an hour)
+	@tools/setup.sh dev
+	@tools/apt-install.sh
+	$(PYTHON) benchmarks/replay.py $(if $(QUICK),--quick)
 
 ##@ A real Slurm by hand (root)
 cluster-up:  ## start one on this machine and say how to use it

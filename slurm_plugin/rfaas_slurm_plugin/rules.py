@@ -31,6 +31,7 @@ class Why(StrEnum):
     LACKS_FEATURE = "lacks-feature"
     OPTED_OUT = "opted-out"
     LEFT_USER = "left-user"
+    HARVEST_DRAINED = "harvest-drained"
     DOWN = "down"
     DRAINED = "drained"
     MAINTENANCE = "maintenance"
@@ -64,6 +65,7 @@ TEXTS: Final[Mapping[Why, tuple[str, str]]] = {
     Why.LACKS_FEATURE: ("it lacks feature {}, which is asked for", "setting harvest.require_features"),
     Why.OPTED_OUT: ("job {} runs there and asked not to have company (--comment=rfaas=off)", ""),
     Why.LEFT_USER: ("a job of {} runs there, whose nodes are left alone", "setting harvest.leave_users"),
+    Why.HARVEST_DRAINED: ("harvesting is drained there", "rfaas slurm resume NODE"),
     Why.DOWN: ("Slurm calls it {}", "scontrol show node"),
     Why.DRAINED: ("Slurm calls it {}", "scontrol update nodename=… state=resume"),
     Why.MAINTENANCE: ("Slurm calls it {}", ""),
@@ -87,6 +89,7 @@ TEXTS: Final[Mapping[Why, tuple[str, str]]] = {
 """What is said of each, with its detail in the braces; and what would help, if something would."""
 
 _STATES: Final[tuple[tuple[Why, frozenset[str]], ...]] = (
+    (Why.HARVEST_DRAINED, frozenset(["RFAAS_DRAIN"])),  # the harvester's own mark: `rfaas slurm drain`
     (Why.DRAINED, frozenset(["DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING"])),
     (Why.SILENT, frozenset(["NOT_RESPONDING", "NO_RESPOND"])),
     (Why.DOWN, frozenset(["DOWN", "ERROR", "FUTURE", "UNKNOWN", "BLOCKED"])),
@@ -143,7 +146,7 @@ def _by_name(node: Node, policy: HarvestPolicy) -> Verdict | None:
 
 
 def _by_state(node: Node, policy: HarvestPolicy) -> Verdict | None:
-    if node.usable:
+    if node.usable and "RFAAS_DRAIN" not in node.states:
         return Verdict(Why.PLANNED) if policy.leave_planned and "PLANNED" in node.states else None
     words = "+".join(sorted(node.states))
     return next((Verdict(why, words) for why, states in _STATES if node.states & states), Verdict(Why.UNUSABLE, words))

@@ -79,12 +79,13 @@ def report(sacct: str | None, trace: str | None, as_json: bool, plot: Path | Non
 
 
 def _of_now(options: dict[str, Any]) -> dict[str, Any]:
-    from rfaas_slurm_plugin.__main__ import source_of
+    from rfaas_slurm_plugin import sources
 
     settings = Settings.load(options={"slurmrestd": options["slurmrestd"]})
 
     async def read() -> ClusterView:
-        return await source_of(settings.value("slurmrestd")).read()
+        chosen = await sources.choose(settings.value("slurmrestd"), settings.value("pyslurm_python"))
+        return await chosen.source.read()
 
     try:
         view = asyncio.run(read())

@@ -122,7 +122,7 @@ def test_a_fifth_of_the_scenarios_has_something_to_harvest_and_all_have_every_ru
     planned = [plan(s.view, s.policy, s.history, NOW_S, WALL_S) for s in map(Scenario, range(1000))]
     assert sum(bool(decision.submit) for decision in planned) > 200
     seen = {verdict.code for decision in planned for verdict in decision.verdicts.values()}
-    assert sorted(set(Why) - seen) == [Why.OLD_VIEW, Why.RATE, Why.SILENT, Why.UNUSABLE]
+    assert sorted(set(Why) - seen) == [Why.HARVEST_DRAINED, Why.OLD_VIEW, Why.RATE, Why.SILENT, Why.UNUSABLE]
 
 
 def forbidden(node, view, policy, history):

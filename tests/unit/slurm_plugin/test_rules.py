@@ -29,6 +29,7 @@ def why(node=NODE, **how):
     ("change", "code"),
     [
         ({"states": frozenset({"IDLE", "DRAIN"})}, Why.DRAINED),
+        ({"states": frozenset({"IDLE", "RFAAS_DRAIN"})}, Why.HARVEST_DRAINED),
         ({"states": frozenset({"DOWN", "NOT_RESPONDING"})}, Why.SILENT),
         ({"states": frozenset({"DOWN"})}, Why.DOWN),
         ({"states": frozenset({"IDLE", "MAINTENANCE"})}, Why.MAINTENANCE),
