@@ -73,7 +73,8 @@ def listening(hook, answer, *, kind=socket.SOCK_SEQPACKET):
             if answer is not None:
                 with contextlib.suppress(BrokenPipeError):
                     connection.send(answer)
-            connection.recv(1)  # until it has gone
+            with contextlib.suppress(ConnectionResetError):  # hooks leave without having read it
+                connection.recv(1)  # until it has gone
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
