@@ -2,7 +2,7 @@
 
 No I/O, no clock: time comes in. Slurm takes back whole jobs, so an idle node becomes one slice unless `slice_cores`
 says otherwise. The parts: `settings` what it is told, `rules` what is left alone, `idle_time` how long something will
-stay idle, `caps` how much is allowed. The same code runs in the harvester, `rfaas slurm report` and the simulation.
+stay idle, `caps` how much is allowed. The same code runs in the harvester and in the simulation.
 Source: docs/slurm.md.
 """
 

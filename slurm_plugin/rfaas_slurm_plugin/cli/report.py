@@ -85,7 +85,10 @@ def _of_now(options: dict[str, Any]) -> dict[str, Any]:
 
     async def read() -> ClusterView:
         chosen = await sources.choose(settings.value("slurmrestd"), settings.value("pyslurm_python"))
-        return await chosen.source.read()
+        try:
+            return await chosen.source.read()
+        finally:
+            chosen.close()
 
     try:
         view = asyncio.run(read())
