@@ -25,11 +25,6 @@ static bool may_have_printed(const rfaas_native_server *server, uint64_t took_ns
     return out_bytes != 0 || err_bytes != 0 || rfaas_page_output_takes(server->taken) != *server->known_takes;
 }
 
-/* Whether a function that took so long has put something else in the place of the descriptor that the answer goes by. */
-static bool may_have_replaced(const rfaas_native_server *server, uint64_t took_ns) {
-    return server->watched.fd >= 0 && took_ns >= server->write_ns && !rfaas_is_held(&server->watched);
-}
-
 /* Room for what the request asks for; 0: as much as a channel takes. */
 static void fit(rfaas_native_server *server, uint64_t asked_bytes) {
     const uint64_t most_bytes = server->capacity_bytes_max;
@@ -54,7 +49,7 @@ bool rfaas_native_serve(void *context, const rfaas_header *request, const struct
     const uint64_t took_ns = rfaas_ticks_now_ns(&server->ticks) - started_ns;
     const uint64_t out_bytes = server->result.out_bytes;
     if (server->result.end != RFAAS_CALL_OK || out_bytes > server->out_bytes_max ||
-        may_have_printed(server, took_ns) || may_have_replaced(server, took_ns))
+        may_have_printed(server, took_ns) || (server->watched.fd >= 0 && !rfaas_is_held(&server->watched)))
         return leave(server, RFAAS_LEFT_ENDED);
     const bool goes_on = rfaas_page_finish(server->slot, request->call_id);
     if (!goes_on) return leave(server, RFAAS_LEFT_AT_END);

@@ -31,11 +31,11 @@ typedef struct rfaas_native_server {
     rfaas_page_slot *slot;
     rfaas_page_usage *usage; /* NULL: the page has no place for it */
     rfaas_process_check is_this_process;
-    uint64_t write_ns; /* less than a write to a pipe takes: a function that was faster printed and replaced nothing; 0: not known */
+    uint64_t write_ns; /* less than a write to a pipe takes: a function that was faster printed nothing */
     int out_fd, err_fd; /* pipes that prints go to, looked at otherwise; -1: nobody takes them */
     const rfaas_page_output *taken; /* how often the agent took something; NULL: it doesn't say */
     const uint64_t *known_takes;    /* how often it had at the last look */
-    rfaas_held watched; /* what answers go through, where that is a descriptor, looked at otherwise; else its number is -1 */
+    rfaas_held watched; /* what answers go through, where that is a descriptor; else its number is -1 */
     rfaas_ticks ticks; /* looked at by whoever has requests served, before it does */
     /* Of the call that was left. */
     rfaas_native_left left;
