@@ -247,9 +247,10 @@ class LeaseGranted:
 
 @dataclass(slots=True, eq=False)
 class LeaseEnded:
-    """A lease is FREE."""
+    """A lease is FREE; `reason_code`: why, 0 if nothing more is to be said than its reason (002)."""
 
     lease: bytes
+    reason_code: int = 0
 
 
 @dataclass(slots=True, eq=False)

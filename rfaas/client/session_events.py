@@ -121,7 +121,7 @@ def _optional_int(value: object) -> int | None:
 _PARSERS: Final[dict[str, Callable[[Message], Heard]]] = {
     "channel": _channel,
     "lease": _lease,
-    "ended": lambda m: LeaseEnded(bytes(m["lease"])),
+    "ended": lambda m: LeaseEnded(bytes(m["lease"]), int(m.get("reason_code", 0))),
     "farewell": _farewell,
     "lost": _lost,
     "notice": _notice,

@@ -143,8 +143,8 @@ class MemoryCore:
                 self._on_notice(event)
             case ChannelsCondemned(channels, verdict):
                 self._on_condemned(channels, verdict)
-            case LeaseEnded(lease_id):
-                self._on_ended(lease_id)
+            case LeaseEnded(lease_id, reason_code):
+                self._on_ended(lease_id, reason_code)
             case on.ChannelFailed(number):
                 self._on_channel_gone(number)
             case on.OpenFailed(why):
@@ -329,10 +329,10 @@ class MemoryCore:
             else:
                 self._lost(lent, verdict)
 
-    def _on_ended(self, lease_id: bytes) -> None:
+    def _on_ended(self, lease_id: bytes, reason_code: int) -> None:
         lent = self._leases.get(lease_id)
         if lent is not None:
-            self._lost(lent, Verdict(reason_code=ReasonCode.NONE if lent.notice is None else lent.notice.reason_code))
+            self._lost(lent, Verdict(reason_code=reason_code if lent.notice is None else lent.notice.reason_code))
 
     def _lost(self, lent: _Lent, verdict: Verdict) -> None:
         """A lender has the region no more."""

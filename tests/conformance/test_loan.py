@@ -13,6 +13,7 @@ from support.media import EACH_MEDIUM, MEDIA
 from support.waiting import wait_until
 
 TIMEOUT_S = 20.0
+QUICK_S = 1.0  # a peer in Python on a CPU that is emulated, or busy, takes milliseconds
 KNOWN = {b"f": 3}
 
 
@@ -57,7 +58,7 @@ class Rig:
 
     def __init__(self, medium, n=1, sleep_s=TIMEOUT_S, look_s=0.0002):
         self.poller = Poller()
-        self.loan = Loan(self.poller, sleep_s, look_s)
+        self.loan = Loan(self.poller, sleep_s, look_s, QUICK_S)
         self.pairs = [MEDIA[medium]() for _ in range(n)]
         self.channels = [ours for ours, _ in self.pairs]
         self.peers = [Peer(theirs) for _, theirs in self.pairs]

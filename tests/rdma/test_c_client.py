@@ -91,8 +91,8 @@ def start(programs, answer, tmp_path, monkeypatch):
     """Starts the program in a command; RDMA or nothing, unless a test says otherwise."""
     started = []
 
-    def begin(*words, program=programs[0], before=(), transport="verbs"):
-        helper = helper_that_answers(tmp_path / transport, answer | {"transport": transport})
+    def begin(*words, program=programs[0], before=(), transport="verbs", **settings):
+        helper = helper_that_answers(tmp_path / transport, answer | {"transport": transport, **settings})
         monkeypatch.setenv("RFAAS_PYTHON", str(helper))
         running = c_client.Running(*before, program, programs[1], *words, timeout_s=TIMEOUT_S)
         started.append(running.process)
@@ -109,9 +109,9 @@ def start(programs, answer, tmp_path, monkeypatch):
 def start_long(start, tmp_path):
     """Have a call run for a minute; returns the program, and its worker's pid."""
 
-    def begin(command="long"):
+    def begin(command="long", **settings):
         witness = tmp_path / f"runs-{command}"
-        running = start(command, 60_000, witness)
+        running = start(command, 60_000, witness, **settings)
         worker = int(running.line().removeprefix("worker="))
         wait_until(witness.exists, TIMEOUT_S, "the call to run")
         return running, worker
@@ -184,7 +184,7 @@ def test_a_worker_that_is_killed_fails_its_call_typed_at_once(start_long):
 
 
 def test_an_idempotent_call_runs_again_elsewhere(start_long):
-    running, worker = start_long("long-idempotent")
+    running, worker = start_long("long-idempotent", idempotent=True, retries=3)
     os.kill(worker, signal.SIGKILL)
     assert running.line().startswith("code=success")
     assert "retried=1 failed=0" in running.finish()
@@ -284,23 +284,23 @@ def served_over_tcp(session, running):
 
 
 def test_a_worker_that_refuses_is_named_and_the_call_goes_over_another_medium(session, calls_once):
-    worker = session.open(1, "verbs")
-    verbs.refuse(worker.fileno(), "this one has none")
-    assert re.search("the peer has no RDMA: this one has none", session.hear("unusable")["why"])
-    assert worker.recv(192).startswith(b"rfaas007\1")  # its own address came before
-    assert worker.recv(192) == b""
+    with session.open(1, "verbs") as worker:
+        verbs.refuse(worker.fileno(), "this one has none")
+        assert re.search("the peer has no RDMA: this one has none", session.hear("unusable")["why"])
+        assert worker.recv(192).startswith(b"rfaas007\1")  # its own address came before
+        assert worker.recv(192) == b""
     served_over_tcp(session, calls_once)
 
 
 def test_a_worker_that_is_not_heard_over_rdma_is_given_up(session, calls_once):
-    worker = session.open(1, "verbs")
-    begin_s = time.monotonic()
-    why = session.hear("unusable")["why"]
-    took_s = time.monotonic() - begin_s
-    assert "the two devices may be on two fabrics" in why
-    assert SET_UP_S - 0.5 < took_s < SET_UP_S + TIMES
-    assert len(worker.recv(192)) == 192
-    assert worker.recv(192) == b""
+    with session.open(1, "verbs") as worker:
+        begin_s = time.monotonic()
+        why = session.hear("unusable")["why"]
+        took_s = time.monotonic() - begin_s
+        assert "the two devices may be on two fabrics" in why
+        assert SET_UP_S - 0.5 < took_s < SET_UP_S + TIMES
+        assert len(worker.recv(192)) == 192
+        assert worker.recv(192) == b""
     served_over_tcp(session, calls_once)
 
 

@@ -176,7 +176,9 @@ class Request:
 @final
 class Loan:
     watched: bool
-    def __init__(self, poller: Poller, sleep_s: float = 0.02, look_s: float = 0.0002) -> None: ...
+    def __init__(
+        self, poller: Poller, sleep_s: float = 0.02, look_s: float = 0.0002, quick_s: float = 0.001
+    ) -> None: ...
     def begin(
         self,
         generation: int,

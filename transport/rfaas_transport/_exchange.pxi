@@ -28,8 +28,6 @@ cdef enum:
     MOST_AT_ONCE = 8     # requests on a channel
     SMALL_BEHIND = 32768 # bytes of one that lies behind another
 
-cdef int64_t QUICK_NS = 1000000      # who answers within it gets requests behind others
-cdef int64_t LONG_NS = 2000000       # who has not answered for so long gets no more of them
 
 
 cdef int64_t _now_ns() noexcept:
@@ -69,6 +67,7 @@ cdef class _Exchange:
     cdef object queue, put, take_first   # requests that wait
     cdef list finished           # answered, to be looked after once nobody has the loan
     cdef uint64_t out_size       # of requests that name none
+    cdef int64_t quick_ns        # who answers within it gets requests behind others; after twice that no more of them
     cdef int n_busy              # requests that were sent and not answered
     cdef readonly uint64_t activity   # grows with each request and each answer
 
@@ -176,7 +175,9 @@ cdef class _Exchange:
         cdef Request request
         if one.request is None or one.n_behind + 1 >= MOST_AT_ONCE or one.channel.channel.tx_credits == 0:
             return False
-        if one.quick_with is None or (one.n_behind + 1) * one.took_ns >= QUICK_NS or now_ns - one.since_ns >= LONG_NS:
+        if one.quick_with is None or (one.n_behind + 1) * one.took_ns >= self.quick_ns:
+            return False
+        if now_ns - one.since_ns >= 2 * self.quick_ns:
             return False
         request = <Request>self.queue[0]
         if request.identity is not one.quick_with or request.borrowed is not None:
@@ -232,7 +233,7 @@ cdef class _Exchange:
             return
         now_ns = _now_ns()
         one.took_ns = now_ns - one.since_ns
-        one.quick_with = request.identity if one.since_ns != 0 and one.took_ns < QUICK_NS else None
+        one.quick_with = request.identity if one.since_ns != 0 and one.took_ns < self.quick_ns else None
         one.since_ns = now_ns
 
     cdef bint send_next(self, _Lent one, int place):

@@ -42,6 +42,7 @@ cdef class Loan(_Exchange):
         poller: the owner waits on it, and is woken when something is left to it.
         sleep_s: for how long a borrower sleeps when nothing comes; for so long a signal may have to wait.
         look_s: for how long it looks before.
+        quick_s: a peer that answers within it is sent small requests behind others.
     """
 
     cdef rfaas_loan loan
@@ -53,10 +54,11 @@ cdef class Loan(_Exchange):
     cdef public bint watched     # the owner looks after it every now and then
     cdef readonly uint64_t unattended # grows with each request whose sender went on
 
-    def __cinit__(self, Poller poller not None, double sleep_s=0.02, double look_s=0.0002):
+    def __cinit__(self, Poller poller not None, double sleep_s=0.02, double look_s=0.0002, double quick_s=0.001):
         self.loan.wake_fd = -1
         self.sleep_ns = <int64_t>(sleep_s * 1e9)
         self.look_ns = <int64_t>(look_s * 1e9)
+        self.quick_ns = <int64_t>(quick_s * 1e9)
         self.poller = poller
         self.awaited = deque()
         if rfaas_loan_open(&self.loan) != 0:

@@ -171,6 +171,13 @@ def test_a_notice_that_comes_before_the_channel_counts():
     assert [type(effect) for effect in did] == [on.Use, on.SayWant, on.Tell, on.Hold, on.Copy]
 
 
+def test_a_lease_that_ends_says_why():
+    region = Region("lose").serving()
+    region.step(LeaseEnded(b"a", int(ReasonCode.KEY_VIOLATION)))
+    assert region.error().reason_code is ReasonCode.KEY_VIOLATION
+    assert ReasonCode.KEY_VIOLATION.text in str(region.error())
+
+
 def test_spill_copies_to_the_file_then_gives_the_lease_back():
     region = Region("spill").serving()
     did = region.step(notice())
