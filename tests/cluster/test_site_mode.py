@@ -97,7 +97,7 @@ class Site:
 
     def lend(self, user, **changes):
         """Have an agent of the user's started, as the user would."""
-        options = {"cores": "1", "memory": "512MiB", "for": "10m", **changes}
+        options = {"cores": "1", "memory": "1GiB", "for": "10m", **changes}
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         where = ["--allocator", f"{conf.address(HEAD)}:{SITE_PORT}", "--munge-socket", conf.MUNGE_SOCKET]
         return user.run(HEAD, ["rfaas", "site", "start", *where, *words], WAIT_S, check=False)
