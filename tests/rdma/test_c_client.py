@@ -88,11 +88,15 @@ def answer(personal):
 
 @pytest.fixture
 def start(programs, answer, tmp_path, monkeypatch):
-    """Starts the program in a command; RDMA or nothing, unless a test says otherwise."""
+    """Starts the program in a command; RDMA or nothing, unless a test says otherwise.
+
+    What else the program asks for is in the answer of a real helper, which has it from the program: so it is given here.
+    """
     started = []
 
-    def begin(*words, program=programs[0], before=(), transport="verbs"):
-        helper = helper_that_answers(tmp_path / transport, answer | {"transport": transport})
+    def begin(*words, program=programs[0], before=(), transport="verbs", **settings):
+        told = answer | {"transport": transport, "workers": 2} | settings
+        helper = helper_that_answers(tmp_path / transport, told)
         monkeypatch.setenv("RFAAS_PYTHON", str(helper))
         running = c_client.Running(*before, program, programs[1], *words, timeout_s=TIMEOUT_S)
         started.append(running.process)
@@ -109,9 +113,9 @@ def start(programs, answer, tmp_path, monkeypatch):
 def start_long(start, tmp_path):
     """Have a call run for a minute; returns the program, and its worker's pid."""
 
-    def begin(command="long"):
+    def begin(command="long", **settings):
         witness = tmp_path / f"runs-{command}"
-        running = start(command, 60_000, witness)
+        running = start(command, 60_000, witness, **settings)
         worker = int(running.line().removeprefix("worker="))
         wait_until(witness.exists, TIMEOUT_S, "the call to run")
         return running, worker
@@ -184,7 +188,7 @@ def test_a_worker_that_is_killed_fails_its_call_typed_at_once(start_long):
 
 
 def test_an_idempotent_call_runs_again_elsewhere(start_long):
-    running, worker = start_long("long-idempotent")
+    running, worker = start_long("long-idempotent", idempotent=True, retries=3)
     os.kill(worker, signal.SIGKILL)
     assert running.line().startswith("code=success")
     assert "retried=1 failed=0" in running.finish()
