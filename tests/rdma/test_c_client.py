@@ -90,7 +90,7 @@ def answer(personal):
 def start(programs, answer, tmp_path, monkeypatch):
     """Starts the program in a command; RDMA or nothing, unless a test says otherwise.
 
-    What else the program asks for is in the answer of a real helper, which has it from the program: so it is given here.
+    What else it asks for is in the answer of a real helper, which has it from the program: so it is given here.
     """
     started = []
 
