@@ -88,11 +88,15 @@ def answer(personal):
 
 @pytest.fixture
 def start(programs, answer, tmp_path, monkeypatch):
-    """Starts the program in a command; RDMA or nothing, unless a test says otherwise."""
+    """Starts the program in a command; RDMA or nothing, unless a test says otherwise.
+
+    What else it asks for is in the answer of a real helper, which has it from the program: so it is given here.
+    """
     started = []
 
     def begin(*words, program=programs[0], before=(), transport="verbs", **settings):
-        helper = helper_that_answers(tmp_path / transport, answer | {"transport": transport, **settings})
+        told = answer | {"transport": transport, "workers": 2} | settings
+        helper = helper_that_answers(tmp_path / transport, told)
         monkeypatch.setenv("RFAAS_PYTHON", str(helper))
         running = c_client.Running(*before, program, programs[1], *words, timeout_s=TIMEOUT_S)
         started.append(running.process)
