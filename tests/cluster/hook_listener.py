@@ -63,7 +63,8 @@ def evict(cgroup: Path) -> int:
     while pids := procs.read_text().split():
         before = max(before, len(pids))
         for pid in pids:
-            os.kill(int(pid), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it is going already
+                os.kill(int(pid), signal.SIGKILL)
         if time.monotonic() > deadline_s:
             raise SystemExit("it does not die")
     return before
