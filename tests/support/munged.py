@@ -11,6 +11,9 @@ from support.waiting import wait_until
 
 START_S = 20.0
 
+WHERE_ALL_REACH = "/tmp"
+"""For what other users must reach: tests that run beside each other have temporary directories for one user only."""
+
 
 @contextlib.contextmanager
 def munged(directory, key=None):

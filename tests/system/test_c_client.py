@@ -323,9 +323,9 @@ def test_a_program_that_cannot_use_rdma_says_why_and_is_told_that_nothing_else_w
 
 
 def test_a_channel_over_rdma_that_cannot_be_made_is_given_back_and_the_next_one_serves(session, call_failing):
-    refused = session.open(1, "verbs")
-    assert re.search(NO_RDMA, session.hear("unusable")["why"])
-    assert refused.recv(192) == b""
+    with session.open(1, "verbs") as refused:
+        assert re.search(NO_RDMA, session.hear("unusable")["why"])
+        assert refused.recv(192) == b""
     echo_until_the_end(session.open(2, "tcp"))
     assert call_failing.line().startswith("code=success")
 

@@ -16,7 +16,7 @@ from rfaas_transport.handshake import handshake_socket
 from rfaas_transport.handshake_machine import NotAllowed
 from rfaas_transport.munge import Munge, MungeError
 from rfaas_transport.munge_handshake import MungeAccepter, MungeDialer, carry_out
-from support.munged import munged
+from support.munged import WHERE_ALL_REACH, munged
 from support.waiting import wait_until
 
 USER_UID = 64123  # nobody's: munged tells the number that the kernel tells it
@@ -26,7 +26,7 @@ USER_UID = 64123  # nobody's: munged tells the number that the kernel tells it
 def sites():
     """The sockets of two munged with different keys."""
     # Not pytest's folder: it takes the others' rights away from what is above it, in the middle of a run too.
-    with tempfile.TemporaryDirectory(prefix="rfaas-munge-") as root:
+    with tempfile.TemporaryDirectory(prefix="rfaas-munge-", dir=WHERE_ALL_REACH) as root:
         os.chmod(root, 0o755)
         one, two = Path(root) / "one", Path(root) / "two"
         one.mkdir()

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rfaas.site.starting import StartRefused
-from support.munged import munged
+from support.munged import WHERE_ALL_REACH, munged
 from support.node_agent import ALICE, BOB, MIB, SECRET, build, rig
 from support.waiting import wait_until
 
@@ -29,7 +29,7 @@ def programs(tmp_path_factory):
         pytest.fail("needs root: the node agent is root's")
     objects = tmp_path_factory.mktemp("objects")
     # Not pytest's: it takes the others' rights away from what is above its folders, in the middle of a run too.
-    with tempfile.TemporaryDirectory(prefix="rfaas-node-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rfaas-node-", dir=WHERE_ALL_REACH) as folder:
         os.chmod(folder, 0o755)
         agent, probe = build(objects), Path(folder) / "probe"
         command = ["cc", "-O1", "-D_GNU_SOURCE", "-Wall", "-Werror", "-o", probe, PROBE]
@@ -39,7 +39,7 @@ def programs(tmp_path_factory):
 
 @contextlib.contextmanager
 def serving(programs, **settings):
-    with tempfile.TemporaryDirectory(prefix="rfaas-node-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rfaas-node-", dir=WHERE_ALL_REACH) as folder:
         os.chmod(folder, 0o755)
         with rig(programs[0], Path(folder), programs[1], pids_max=64, **settings) as node:
             yield node

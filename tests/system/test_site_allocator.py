@@ -17,7 +17,7 @@ from rfaas.site.asking import GrantRefused, SiteAllocator
 from rfaas.site.grant import Grant
 from rfaas_transport.errors import AllocatorUnavailable, AuthenticationFailed
 from rfaas_transport.munge import Munge
-from support.munged import munged
+from support.munged import WHERE_ALL_REACH, munged
 from support.node_agent import ALICE, BOB, MIB, MungeOf
 from support.waiting import wait_until
 
@@ -55,7 +55,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def folder():
-    with tempfile.TemporaryDirectory(prefix="rfaas-site-") as made:
+    with tempfile.TemporaryDirectory(prefix="rfaas-site-", dir=WHERE_ALL_REACH) as made:
         os.chmod(made, 0o755)
         yield Path(made)
 
