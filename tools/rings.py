@@ -45,7 +45,7 @@ RINGS = {
 }
 
 ASKED_FOR = (
-    "rdma",  # seven minutes; until it has passed again and again: make test-rdma
+    "rdma",  # ten minutes and more; until it is shorter, and has passed again and again: make test-rdma
     "pyslurm",  # eight the first time, three after: make test-pyslurm
 )
 
