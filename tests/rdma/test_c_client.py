@@ -150,7 +150,7 @@ def test_threads_share_a_client(start):
 
 
 def test_time_outs_and_cancelling(start):
-    output = start("time-outs").finish()
+    output = start("time-outs", workers=1).finish()
     assert re.search(r"code=deadline-exceeded reason=17 may_have_run=1 phase=4 .*call_timeout_s=0.3 passed", output)
     assert re.search(r"code=cancelled reason=18 may_have_run=1", output)
 

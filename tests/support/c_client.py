@@ -81,7 +81,7 @@ class Running:
     def finish(self) -> str:
         """Wait for its end, which must be a good one; returns what else it printed."""
         output, errors = self.process.communicate(timeout=self._timeout_s)
-        assert (self.process.returncode, errors) == (0, ""), output
+        assert (self.process.returncode, errors) == (0, ""), f"{output}{errors}"
         return output
 
 
