@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rfaas_slurm_plugin.cli_view import CliView
-from rfaas_slurm_plugin.records import jobs_of, nodes_of, refuse_errors, reservations_of
+from rfaas_slurm_plugin.records import refuse_errors, view_of
 from rfaas_slurm_plugin.view import ClusterConfig, ClusterUnavailable, ClusterView, Partition
 
 HELPER: Final = Path(__file__).with_name("pyslurm_helper") / "helper.py"
@@ -78,12 +78,7 @@ class PyslurmView:
         """Nodes, jobs and reservations: one question of each to the helper."""
         taken_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         nodes, jobs, reservations = await asyncio.to_thread(self._helper.ask, "nodes", "jobs", "reservations")
-        return ClusterView(
-            taken_boot_s=taken_boot_s,
-            nodes=nodes_of(nodes),
-            jobs=jobs_of(jobs),
-            reservations=reservations_of(reservations),
-        )
+        return view_of(taken_boot_s, nodes, jobs, reservations)
 
     async def partitions(self) -> tuple[Partition, ...]:
         """All partitions, by `scontrol`."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from rfaas_slurm_plugin import hostlist
-from rfaas_slurm_plugin.view import ClusterUnavailable, Job, Node, Partition, Reservation
+from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, Job, Node, Partition, Reservation
 
 NO_VALUE: Final = frozenset([0xFFFF, 0xFFFE, 0xFFFF_FFFF, 0xFFFF_FFFE, 2**64 - 1, 2**64 - 2])
 """What Slurm before data_parser writes for "infinite" and "not set", where it writes a number at all."""
@@ -40,6 +40,13 @@ def refuse_errors(answer: Mapping[str, Any], where: str) -> None:
     if isinstance(errors, list) and isinstance(errors[0], Mapping):
         words = [str(errors[0][name]) for name in ("description", "error", "source") if errors[0].get(name)]
     raise ClusterUnavailable(f"{where}: {', '.join(words)[:300] or 'an error without words'}")
+
+
+def view_of(
+    taken_boot_s: float, nodes: Mapping[str, Any], jobs: Mapping[str, Any], reservations: Mapping[str, Any]
+) -> ClusterView:
+    """The cluster of three answers that were asked for together, at `taken_boot_s` (CLOCK_BOOTTIME) or later."""
+    return ClusterView(taken_boot_s, nodes_of(nodes), jobs_of(jobs), reservations_of(reservations))
 
 
 def nodes_of(answer: Mapping[str, Any]) -> tuple[Node, ...]:

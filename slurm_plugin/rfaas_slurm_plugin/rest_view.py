@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from rfaas_slurm_plugin.cli_view import CliView
-from rfaas_slurm_plugin.records import jobs_of, nodes_of, reservations_of
+from rfaas_slurm_plugin.records import view_of
 from rfaas_slurm_plugin.rest_client import RestAddress, RestClient
 from rfaas_slurm_plugin.view import ClusterConfig, ClusterUnavailable, ClusterView, Partition
 
@@ -54,12 +54,7 @@ class RestView:
         """Nodes, jobs and reservations: one GET of each, over one connection."""
         taken_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         nodes, jobs, reservations = await asyncio.to_thread(self._get, "nodes", "jobs", "reservations")
-        return ClusterView(
-            taken_boot_s=taken_boot_s,
-            nodes=nodes_of(nodes),
-            jobs=jobs_of(jobs),
-            reservations=reservations_of(reservations),
-        )
+        return view_of(taken_boot_s, nodes, jobs, reservations)
 
     async def partitions(self) -> tuple[Partition, ...]:
         """All partitions, by `scontrol`."""
