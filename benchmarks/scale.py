@@ -106,12 +106,12 @@ def job(number: int, state: str, nodes: str) -> dict[str, Any]:
 
 def cycle(nodes: int, quick: bool) -> dict[str, Any]:
     """Milliseconds of a cycle, and of its parts: medians, and the longest cycle."""
-    from rfaas_slurm_plugin.policy import History, plan
-    from rfaas_slurm_plugin.records import jobs_of, nodes_of
-    from rfaas_slurm_plugin.settings import HarvestPolicy
-    from rfaas_slurm_plugin.slices import SliceBook
-    from rfaas_slurm_plugin.verdict_file import VERDICTS, VerdictFile
-    from rfaas_slurm_plugin.view import ClusterView
+    from rfaas_slurm_plugin.harvest.slices import SliceBook
+    from rfaas_slurm_plugin.harvest.verdict_file import VERDICTS, VerdictFile
+    from rfaas_slurm_plugin.policy.core import History, plan
+    from rfaas_slurm_plugin.policy.settings import HarvestPolicy
+    from rfaas_slurm_plugin.views.records import jobs_of, nodes_of
+    from rfaas_slurm_plugin.views.view import ClusterView
 
     policy, history, book = HarvestPolicy(partition="harvest"), History(), SliceBook("0" * 32, 5.0)
     parts: dict[str, list[float]] = {"parse": [], "remember": [], "plan": [], "write": [], "all": []}

@@ -54,6 +54,7 @@ TIDY_EVERY_NS = 1_000_000  # it does no longer wait for what is to be done after
 TIDY_SHARE = 20  # unless that took more than this part of the time, on a slow machine: then it does for so much longer,
 TIDY_AT_LAST_NS = 20_000_000  # but never longer than this, since the agent is heard then too
 LOOK_S = 0.0002  # how long one channel is polled before the agent and the others are looked at
+HOT_PART_NS = 10_000_000  # polling is billed in parts: who is killed at it has paid for all but the last
 MANY_CALLS = 8  # served since it woke: more will come, and the poller need not hear of each
 FLUSH_S = 5.0  # for the last result to reach the peer's kernel; the agent's drain_s usually ends sooner
 REAP_EVERY_CALLS = 32  # what detached itself and ended is reaped
@@ -260,6 +261,8 @@ class Worker:
         while frame is None and now_ns - busy_ns < hot_for_s * 1e9:
             frame = self._next_frame(connection, self._soon_s() if self._untidy else LOOK_S)
             now_ns = time.monotonic_ns()
+            if now_ns - start_ns >= HOT_PART_NS:
+                start_ns, before_ns = now_ns, self._account_hot(now_ns - start_ns, before_ns)
             if connection.hot is not None and connection.hot.n_calls:
                 busy_ns = now_ns
                 connection.n_hot += connection.hot.n_calls
@@ -269,7 +272,7 @@ class Worker:
                 self._tidy_up()
             if frame is None and (self._line.draining or self._poller.wait(0.0)):
                 break
-        self._page.account_hot(max(0, now_ns - start_ns - (self._page.usage()[0] - before_ns)))
+        self._account_hot(now_ns - start_ns, before_ns)
         if frame is None:
             connection.awake = False
             if connection.is_left_out:
@@ -278,6 +281,12 @@ class Worker:
             if channel.stay_awake(False):
                 return channel.poll()
         return frame
+
+    def _account_hot(self, awake_ns: int, before_ns: int) -> int:
+        """Bill time spent awake, less what calls ran in it, `before_ns` at its start; return what they have run now."""
+        running_ns: int = self._page.usage()[0]
+        self._page.account_hot(max(0, awake_ns - (running_ns - before_ns)))
+        return running_ns
 
     def _leave_out(self, connection: Connection) -> None:
         """Have the poller hear no more of a channel that is polled: the kernel tells it in the sender's time."""

@@ -70,7 +70,7 @@ def node(name: str) -> list[Reason]:
 def verdict(state_dir: Path, name: str) -> list[Reason]:
     """What the harvester made of a node at its last look; nothing if none runs here, or it does not know the node.
 
-    The file is the harvester's: rfaas_slurm_plugin/verdict_file.py.
+    The file is the harvester's: rfaas_slurm_plugin/harvest/verdict_file.py.
     """
     try:
         told = json.loads((state_dir / "harvest.json").read_text())

@@ -19,12 +19,14 @@ import click
 
 from rfaas.control.address import AllocatorAddress
 from rfaas.control.dial import OffersClient
-from rfaas_slurm_plugin import check, job, sources
-from rfaas_slurm_plugin.cli_view import CliView
-from rfaas_slurm_plugin.harvester import Harvester, job_environment
-from rfaas_slurm_plugin.hook_listener import HookListener
-from rfaas_slurm_plugin.settings import policy_of
-from rfaas_slurm_plugin.view import ClusterUnavailable
+from rfaas_slurm_plugin import check
+from rfaas_slurm_plugin.harvest import job
+from rfaas_slurm_plugin.harvest.harvester import Harvester, job_environment
+from rfaas_slurm_plugin.harvest.hook_listener import HookListener
+from rfaas_slurm_plugin.policy.settings import policy_of
+from rfaas_slurm_plugin.views import sources
+from rfaas_slurm_plugin.views.cli_view import CliView
+from rfaas_slurm_plugin.views.view import ClusterUnavailable
 from rfaas_transport.errors import RfaasError
 
 EXIT_UNAVAILABLE = 69

@@ -9,8 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from rfaas.control.route import own_address_towards
-from rfaas_slurm_plugin.hostlist import expand
-from rfaas_slurm_plugin.view import ClusterConfig, Partition
+from rfaas_slurm_plugin.views.hostlist import expand
+from rfaas_slurm_plugin.views.view import ClusterConfig, Partition
 from rfaas_transport.errors import ConfigError
 
 EXIT_MARGIN_S = 1.0

@@ -13,8 +13,8 @@ PYSLURM_PYTHON = "/opt/pyslurm/bin/python"
 
 DEATHS = """\
 import asyncio, json, os, signal
-from rfaas_slurm_plugin.pyslurm_view import PyslurmView
-from rfaas_slurm_plugin.view import ClusterUnavailable
+from rfaas_slurm_plugin.views.pyslurm_view import PyslurmView
+from rfaas_slurm_plugin.views.view import ClusterUnavailable
 
 async def main():
     view, told = PyslurmView("/opt/pyslurm/bin/python"), []

@@ -21,7 +21,8 @@ RUN_S = 30.0
 
 DUMP = """\
 import asyncio, dataclasses, json, os, sys
-from rfaas_slurm_plugin import hostlist, sources
+from rfaas_slurm_plugin.views import hostlist
+from rfaas_slurm_plugin.views import sources
 
 def plain(value):
     return sorted(value) if isinstance(value, frozenset) else str(value)
@@ -46,7 +47,7 @@ asyncio.run(main())
 
 QUERIES = """\
 import asyncio, json
-from rfaas_slurm_plugin.cli_view import CliView
+from rfaas_slurm_plugin.views.cli_view import CliView
 
 async def main():
     view = CliView()

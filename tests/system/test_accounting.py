@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -121,12 +122,25 @@ def test_a_worker_that_leaves_in_a_call_has_run_until_then(personal):
         with pytest.raises(rfaas.WorkerLost):
             ex.submit(f.sleep_then_exit, 2.0).result(TIMEOUT_S)
         assert ex.submit(f.add, 1).result(TIMEOUT_S) == 1
+        time.sleep(0.1)  # it has polled for its 1 ms and sleeps
     (account,) = closed(personal)
     assert account.usage.calls == 1
     assert 2.0 <= account.usage.running_ns / 1e9 < 4.0
     assert account.usage.running_ns < account.usage.alive_ns <= account.usage.allocated_ns
     assert 0 < account.usage.hot_ns < 0.1e9  # a moment after its call
     assert account.usage.warm_ns == account.usage.alive_ns - account.usage.running_ns - account.usage.hot_ns
+
+
+def test_a_worker_that_is_killed_while_it_polls_has_paid_for_it(personal):
+    personal.start_allocator()
+    personal.start_agent(cores=1)
+    with rfaas.Executor(1, allocator=personal.state_dir, memory="64MiB", hot_for_s=60) as ex:
+        worker = ex.submit(f.pid).result(TIMEOUT_S)
+        time.sleep(1.0)
+        os.kill(worker, signal.SIGKILL)
+        assert ex.submit(f.pid).result(TIMEOUT_S) != worker
+    (account,) = closed(personal)
+    assert account.usage.hot_ns > 0.5e9
 
 
 def test_a_killed_allocator_loses_seconds_at_most_and_counts_nothing_twice(personal):

@@ -12,9 +12,9 @@ import click
 
 from rfaas.cli.common import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE, json_option, print_json
 from rfaas.settings import Settings
-from rfaas_slurm_plugin import sources
 from rfaas_slurm_plugin.check import choose_partition
-from rfaas_slurm_plugin.view import ClusterConfig, ClusterUnavailable, ClusterView, Node, Partition
+from rfaas_slurm_plugin.views import sources
+from rfaas_slurm_plugin.views.view import ClusterConfig, ClusterUnavailable, ClusterView, Node, Partition
 from rfaas_transport.errors import RfaasError
 
 OK: Final = "ok"

@@ -14,11 +14,12 @@ import click
 from rfaas.cli.common import EXIT_FAILED, fail, json_option, print_json, state_dir_option
 from rfaas.control.address import AllocatorAddress
 from rfaas.settings import Settings
-from rfaas_slurm_plugin import job, sources
 from rfaas_slurm_plugin.check import expand_nodes
-from rfaas_slurm_plugin.drains import Drain, DrainFile
-from rfaas_slurm_plugin.hostlist import compress
-from rfaas_slurm_plugin.view import ClusterUnavailable, ViewSource
+from rfaas_slurm_plugin.harvest import job
+from rfaas_slurm_plugin.harvest.drains import Drain, DrainFile
+from rfaas_slurm_plugin.views import sources
+from rfaas_slurm_plugin.views.hostlist import compress
+from rfaas_slurm_plugin.views.view import ClusterUnavailable, ViewSource
 from rfaas_transport.errors import ConfigError, RfaasError
 
 POLL_S: Final = 0.5

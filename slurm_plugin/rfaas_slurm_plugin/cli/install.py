@@ -10,8 +10,8 @@ from typing import Final
 import click
 
 from rfaas.cli.common import fail, json_option, print_json
-from rfaas_slurm_plugin.hostlist import expand
 from rfaas_slurm_plugin.site import block, conf, files, plan
+from rfaas_slurm_plugin.views.hostlist import expand
 from rfaas_transport.errors import ConfigError, RfaasError
 
 DEFAULT_CONF: Final = "/etc/slurm/slurm.conf"

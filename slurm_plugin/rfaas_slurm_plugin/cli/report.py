@@ -14,12 +14,12 @@ import click
 from rfaas.cli.common import fail, json_option, print_json, print_table
 from rfaas.settings import Settings
 from rfaas.units import parse_size_bytes
-from rfaas_slurm_plugin import gaps, left_over, traces
-from rfaas_slurm_plugin.gaps import Lengths, Taking
-from rfaas_slurm_plugin.hostlist import expand
-from rfaas_slurm_plugin.left_over import LeftOver
-from rfaas_slurm_plugin.settings import JOB_NAME
-from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView
+from rfaas_slurm_plugin.policy.settings import JOB_NAME
+from rfaas_slurm_plugin.report import gaps, left_over, traces
+from rfaas_slurm_plugin.report.gaps import Lengths, Taking
+from rfaas_slurm_plugin.report.left_over import LeftOver
+from rfaas_slurm_plugin.views.hostlist import expand
+from rfaas_slurm_plugin.views.view import ClusterUnavailable, ClusterView
 from rfaas_transport.errors import AllocatorUnavailable, ConfigError, RfaasError
 
 GIB_H: Final = float(1 << 30) * 3600
@@ -79,7 +79,7 @@ def report(sacct: str | None, trace: str | None, as_json: bool, plot: Path | Non
 
 
 def _of_now(options: dict[str, Any]) -> dict[str, Any]:
-    from rfaas_slurm_plugin import sources
+    from rfaas_slurm_plugin.views import sources
 
     settings = Settings.load(options={"slurmrestd": options["slurmrestd"]})
 

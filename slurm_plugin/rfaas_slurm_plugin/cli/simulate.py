@@ -11,12 +11,12 @@ import click
 
 from rfaas.cli.common import fail, json_option, print_json, print_table
 from rfaas.units import parse_size_bytes
-from rfaas_slurm_plugin import gaps, traces
 from rfaas_slurm_plugin.cli.report import text_of
-from rfaas_slurm_plugin.gaps import Gap, Taking
-from rfaas_slurm_plugin.hostlist import expand
-from rfaas_slurm_plugin.settings import HarvestPolicy
-from rfaas_slurm_plugin.simulation import Costs, Outcome, Simulation
+from rfaas_slurm_plugin.policy.settings import HarvestPolicy
+from rfaas_slurm_plugin.report import gaps, traces
+from rfaas_slurm_plugin.report.gaps import Gap, Taking
+from rfaas_slurm_plugin.report.simulation import Costs, Outcome, Simulation
+from rfaas_slurm_plugin.views.hostlist import expand
 from rfaas_transport.errors import ConfigError, RfaasError
 
 PERCENTILES: Final = (10, 25, 50, 75, 90, 99)

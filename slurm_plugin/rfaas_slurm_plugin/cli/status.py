@@ -13,11 +13,11 @@ import click
 
 from rfaas.cli.common import fail, json_option, print_json, print_table, state_dir_option
 from rfaas.settings import Settings
-from rfaas_slurm_plugin import sources
 from rfaas_slurm_plugin.check import expand_nodes
-from rfaas_slurm_plugin.drains import Drain, DrainFile
-from rfaas_slurm_plugin.hostlist import compress
-from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, Job
+from rfaas_slurm_plugin.harvest.drains import Drain, DrainFile
+from rfaas_slurm_plugin.views import sources
+from rfaas_slurm_plugin.views.hostlist import compress
+from rfaas_slurm_plugin.views.view import ClusterUnavailable, ClusterView, Job
 from rfaas_transport.errors import AllocatorUnavailable, RfaasError
 
 COMMENT: Final = "rfaas:"

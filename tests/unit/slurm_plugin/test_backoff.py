@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rfaas_slurm_plugin.backoff import LONGEST_PING_S, Backoff
+from rfaas_slurm_plugin.harvest.backoff import LONGEST_PING_S, Backoff
 
 
 @pytest.fixture

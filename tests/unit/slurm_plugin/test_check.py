@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rfaas_slurm_plugin.check import choose_partition, make_plan, refuse_unknown_nodes
-from rfaas_slurm_plugin.view import ClusterConfig, Partition
+from rfaas_slurm_plugin.views.view import ClusterConfig, Partition
 from rfaas_transport.errors import ConfigError
 
 HARVEST = Partition("harvest", ("n1", "n2"), True, 1, "CANCEL", 5.0, None)

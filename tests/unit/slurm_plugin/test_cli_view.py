@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from rfaas_slurm_plugin import cli_view
-from rfaas_slurm_plugin.cli_view import CliView, run
-from rfaas_slurm_plugin.view import ClusterUnavailable
+from rfaas_slurm_plugin.views import cli_view
+from rfaas_slurm_plugin.views.cli_view import CliView, run
+from rfaas_slurm_plugin.views.view import ClusterUnavailable
 
 
 def put(directory, **scripts):

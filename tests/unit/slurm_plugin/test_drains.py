@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfaas_slurm_plugin.cli.status import summarise
-from rfaas_slurm_plugin.drains import FILE, Drain, DrainFile
-from rfaas_slurm_plugin.hostlist import compress, expand
-from rfaas_slurm_plugin.view import ClusterView, Job, Node
+from rfaas_slurm_plugin.harvest.drains import FILE, Drain, DrainFile
+from rfaas_slurm_plugin.views.hostlist import compress, expand
+from rfaas_slurm_plugin.views.view import ClusterView, Job, Node
 from rfaas_transport.errors import ConfigError
 
 NODE = Node("n1", "n1", frozenset(["IDLE"]), ("harvest",), 4, 0, 8000, 0, 0)

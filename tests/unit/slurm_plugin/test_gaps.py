@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfaas_slurm_plugin import left_over
-from rfaas_slurm_plugin.gaps import Gap, Taking, gaps_of_jobs, gaps_of_series, lengths_of
-from rfaas_slurm_plugin.traces import PastJob, Sample
+from rfaas_slurm_plugin.report import left_over
+from rfaas_slurm_plugin.report.gaps import Gap, Taking, gaps_of_jobs, gaps_of_series, lengths_of
+from rfaas_slurm_plugin.report.traces import PastJob, Sample
 
 from .test_policy import NODE
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfaas_slurm_plugin import hook_listener
-from rfaas_slurm_plugin.hook_listener import HookListener, HookPacket, parse
+from rfaas_slurm_plugin.harvest import hook_listener
+from rfaas_slurm_plugin.harvest.hook_listener import HookListener, HookPacket, parse
 from rfaas_transport.errors import ConfigError
 
 NAME = f"@hooks-unit-{os.getpid()}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rfaas_slurm_plugin.hostlist import MAX_NAMES, expand
+from rfaas_slurm_plugin.views.hostlist import MAX_NAMES, expand
 
 
 @pytest.mark.parametrize(

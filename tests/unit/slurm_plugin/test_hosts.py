@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from rfaas.control.messages import Host
-from rfaas_slurm_plugin.harvester import hosts_of
-from rfaas_slurm_plugin.view import ClusterView, Node
+from rfaas_slurm_plugin.harvest.harvester import hosts_of
+from rfaas_slurm_plugin.views.view import ClusterView, Node
 
 NODE = Node("n1", "n1", frozenset({"IDLE"}), ("harvest",), 4, 3, 8000, 7000, 1)
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from rfaas_slurm_plugin.idle_time import Forecast, GapBook, median_left_s
-from rfaas_slurm_plugin.policy import JOB_NAME, History, plan
-from rfaas_slurm_plugin.rules import Why
-from rfaas_slurm_plugin.view import ClusterView, Reservation
+from rfaas_slurm_plugin.policy.core import JOB_NAME, History, plan
+from rfaas_slurm_plugin.policy.idle_time import Forecast, GapBook, median_left_s
+from rfaas_slurm_plugin.policy.rules import Why
+from rfaas_slurm_plugin.views.view import ClusterView, Reservation
 
 from .test_policy import JOB, NODE, POLICY
 

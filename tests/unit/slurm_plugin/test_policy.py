@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfaas_slurm_plugin.policy import JOB_NAME, Caps, HarvestPolicy, History, Submit, overdue, plan
-from rfaas_slurm_plugin.view import ClusterView, Job, Node, Reservation
+from rfaas_slurm_plugin.policy.core import JOB_NAME, Caps, HarvestPolicy, History, Submit, overdue, plan
+from rfaas_slurm_plugin.views.view import ClusterView, Job, Node, Reservation
 
 NODE = Node(
     name="n1",

@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfaas_slurm_plugin.policy import JOB_NAME, Caps, History, plan
-from rfaas_slurm_plugin.rules import Why
-from rfaas_slurm_plugin.settings import HarvestPolicy
-from rfaas_slurm_plugin.view import ClusterView, Reservation
+from rfaas_slurm_plugin.policy.core import JOB_NAME, Caps, History, plan
+from rfaas_slurm_plugin.policy.rules import Why
+from rfaas_slurm_plugin.policy.settings import HarvestPolicy
+from rfaas_slurm_plugin.views.view import ClusterView, Reservation
 
 from .test_policy import JOB, NODE
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rfaas_slurm_plugin import pyslurm_view
-from rfaas_slurm_plugin.pyslurm_view import FIRST_PAUSE_S, PyslurmHelper, PyslurmVersions
-from rfaas_slurm_plugin.view import ClusterUnavailable
+from rfaas_slurm_plugin.views import pyslurm_view
+from rfaas_slurm_plugin.views.pyslurm_view import FIRST_PAUSE_S, PyslurmHelper, PyslurmVersions
+from rfaas_slurm_plugin.views.view import ClusterUnavailable
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rfaas_slurm_plugin.records import (
+from rfaas_slurm_plugin.views.records import (
     UnknownForm,
     duration_s,
     jobs_of,

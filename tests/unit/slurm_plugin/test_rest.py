@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from rfaas_slurm_plugin.rest_client import RestAddress, RestClient
-from rfaas_slurm_plugin.rest_view import RestView, _ping_state, choose_version
-from rfaas_slurm_plugin.view import ClusterUnavailable
+from rfaas_slurm_plugin.views.rest_client import RestAddress, RestClient
+from rfaas_slurm_plugin.views.rest_view import RestView, _ping_state, choose_version
+from rfaas_slurm_plugin.views.view import ClusterUnavailable
 from rfaas_transport.errors import ConfigError
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from rfaas_slurm_plugin.policy import JOB_NAME, Caps, History, Submit, plan
-from rfaas_slurm_plugin.rules import TEXTS, Verdict, Why, by_code
-from rfaas_slurm_plugin.settings import policy_of
-from rfaas_slurm_plugin.view import ClusterView, Reservation
+from rfaas_slurm_plugin.policy.core import JOB_NAME, Caps, History, Submit, plan
+from rfaas_slurm_plugin.policy.rules import TEXTS, Verdict, Why, by_code
+from rfaas_slurm_plugin.policy.settings import policy_of
+from rfaas_slurm_plugin.views.view import ClusterView, Reservation
 
 from .test_policy import JOB, NODE, POLICY
 

@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from rfaas_slurm_plugin.cli import slurm
-from rfaas_slurm_plugin.gaps import Gap, Taking, gaps_of_series
-from rfaas_slurm_plugin.settings import Caps, HarvestPolicy
-from rfaas_slurm_plugin.simulation import Costs, Simulation
-from rfaas_slurm_plugin.traces import Sample
+from rfaas_slurm_plugin.policy.settings import Caps, HarvestPolicy
+from rfaas_slurm_plugin.report.gaps import Gap, Taking, gaps_of_series
+from rfaas_slurm_plugin.report.simulation import Costs, Simulation
+from rfaas_slurm_plugin.report.traces import Sample
 
 COSTS = Costs(start_s=2.0, give_back_s=1.0)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from rfaas.control.messages import JobEnded, JobEnding, JobRef
-from rfaas_slurm_plugin.slices import LEAD_S, LONGEST_WAIT_S, SliceBook
-from rfaas_slurm_plugin.view import ClusterView, Reservation
+from rfaas_slurm_plugin.harvest.slices import LEAD_S, LONGEST_WAIT_S, SliceBook
+from rfaas_slurm_plugin.views.view import ClusterView, Reservation
 
 from .test_policy import JOB, NODE
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rfaas_slurm_plugin.traces import PastJob, Sample, read_idle_series, read_sacct
+from rfaas_slurm_plugin.report.traces import PastJob, Sample, read_idle_series, read_sacct
 from rfaas_transport.errors import ConfigError
 
 HEADER = "JobIDRaw|State|Start|End|AllocNodes|AllocCPUS|AllocTRES|NodeList|NTasks|MaxRSS"

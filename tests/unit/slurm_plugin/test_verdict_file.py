@@ -3,8 +3,8 @@
 import json
 
 from rfaas.cli import slurm_words
-from rfaas_slurm_plugin.rules import Verdict, Why
-from rfaas_slurm_plugin.verdict_file import VERDICTS, VerdictFile
+from rfaas_slurm_plugin.harvest.verdict_file import VERDICTS, VerdictFile
+from rfaas_slurm_plugin.policy.rules import Verdict, Why
 
 
 def test_what_the_harvester_writes_explain_reads(tmp_path, monkeypatch):

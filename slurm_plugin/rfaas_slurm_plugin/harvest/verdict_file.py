@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from rfaas_slurm_plugin.rules import Verdict
+from rfaas_slurm_plugin.policy.rules import Verdict
 
 VERDICTS: Final = "harvest.json"
 REPEAT_S: Final = 60.0

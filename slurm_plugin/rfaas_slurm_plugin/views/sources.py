@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rfaas_slurm_plugin.cli_view import CliView
-from rfaas_slurm_plugin.pyslurm_view import PyslurmView
-from rfaas_slurm_plugin.rest_client import RestAddress
-from rfaas_slurm_plugin.rest_view import RestView
-from rfaas_slurm_plugin.view import ClusterUnavailable, ViewSource
+from rfaas_slurm_plugin.views.cli_view import CliView
+from rfaas_slurm_plugin.views.pyslurm_view import PyslurmView
+from rfaas_slurm_plugin.views.rest_client import RestAddress
+from rfaas_slurm_plugin.views.rest_view import RestView
+from rfaas_slurm_plugin.views.view import ClusterUnavailable, ViewSource
 
 NO_PYSLURM: Final = "none"
 """Value of the setting `pyslurm_python` that keeps pyslurm out."""

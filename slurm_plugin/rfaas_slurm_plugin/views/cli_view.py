@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rfaas_slurm_plugin.records import (
+from rfaas_slurm_plugin.views.records import (
     UnknownForm,
     jobs_of,
     nodes_of,
@@ -24,7 +24,7 @@ from rfaas_slurm_plugin.records import (
     refuse_errors,
     reservation_line,
 )
-from rfaas_slurm_plugin.view import ClusterConfig, ClusterUnavailable, ClusterView, Partition, Reservation
+from rfaas_slurm_plugin.views.view import ClusterConfig, ClusterUnavailable, ClusterView, Partition, Reservation
 
 COMMAND_TIMEOUT_S: Final = 15.0
 """slurmctld answers in milliseconds; its own clients give up after MessageTimeout, 10 s by default."""

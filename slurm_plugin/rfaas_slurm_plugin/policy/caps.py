@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rfaas_slurm_plugin.settings import Caps, HarvestPolicy, Submit
-from rfaas_slurm_plugin.view import Job
+from rfaas_slurm_plugin.policy.settings import Caps, HarvestPolicy, Submit
+from rfaas_slurm_plugin.views.view import Job
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from rfaas.control.messages import JobEnded, JobEnding, JobRef
-from rfaas_slurm_plugin import job
-from rfaas_slurm_plugin.view import ClusterView, Job, Node
+from rfaas_slurm_plugin.harvest import job
+from rfaas_slurm_plugin.views.view import ClusterView, Job, Node
 from rfaas_transport.errors import ReasonCode
 
 NODE_FAIL: Final = "NODE_FAIL"

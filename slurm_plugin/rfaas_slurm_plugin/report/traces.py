@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from rfaas_slurm_plugin import hostlist
+from rfaas_slurm_plugin.views import hostlist
 from rfaas_transport.errors import ConfigError
 
 SACCT: Final = (

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from rfaas_slurm_plugin.settings import HarvestPolicy
-from rfaas_slurm_plugin.view import ClusterView, Job, Node
+from rfaas_slurm_plugin.policy.settings import HarvestPolicy
+from rfaas_slurm_plugin.views.view import ClusterView, Job, Node
 
 OPT_OUT_WORD: Final = "rfaas=off"
 """In the comment of a job (`sbatch --comment=rfaas=off`): nodes where it runs are left alone."""

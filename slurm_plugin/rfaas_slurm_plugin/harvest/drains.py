@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from rfaas_slurm_plugin.view import RFAAS_DRAIN, ClusterView
+from rfaas_slurm_plugin.views.view import RFAAS_DRAIN, ClusterView
 from rfaas_transport.errors import ConfigError
 
 log = logging.getLogger(__name__)

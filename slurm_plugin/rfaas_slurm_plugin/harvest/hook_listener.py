@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rfaas_slurm_plugin import hostlist
+from rfaas_slurm_plugin.views import hostlist
 from rfaas_transport.errors import ConfigError
 
 PROTOCOL: Final = "rfaas-hook/1"

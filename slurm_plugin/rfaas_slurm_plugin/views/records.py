@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from rfaas_slurm_plugin import hostlist
-from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, Job, Node, Partition, Reservation
+from rfaas_slurm_plugin.views import hostlist
+from rfaas_slurm_plugin.views.view import ClusterUnavailable, ClusterView, Job, Node, Partition, Reservation
 
 NO_VALUE: Final = frozenset([0xFFFF, 0xFFFE, 0xFFFF_FFFF, 0xFFFF_FFFE, 2**64 - 1, 2**64 - 2])
 """What Slurm before data_parser writes for "infinite" and "not set", where it writes a number at all."""

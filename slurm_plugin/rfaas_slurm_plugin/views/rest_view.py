@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from rfaas_slurm_plugin.cli_view import CliView
-from rfaas_slurm_plugin.records import view_of
-from rfaas_slurm_plugin.rest_client import RestAddress, RestClient
-from rfaas_slurm_plugin.view import ClusterConfig, ClusterUnavailable, ClusterView, Partition
+from rfaas_slurm_plugin.views.cli_view import CliView
+from rfaas_slurm_plugin.views.records import view_of
+from rfaas_slurm_plugin.views.rest_client import RestAddress, RestClient
+from rfaas_slurm_plugin.views.view import ClusterConfig, ClusterUnavailable, ClusterView, Partition
 
 KNOWN_VERSIONS: Final = range(37, 46)
 """v0.0.37 (Slurm 21.08) to v0.0.45 (26.05). Run here: 37, 38 and 45; the others are read by their documentation."""

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rfaas_slurm_plugin.cli_view import CliView
-from rfaas_slurm_plugin.records import refuse_errors, view_of
-from rfaas_slurm_plugin.view import ClusterConfig, ClusterUnavailable, ClusterView, Partition
+from rfaas_slurm_plugin.views.cli_view import CliView
+from rfaas_slurm_plugin.views.records import refuse_errors, view_of
+from rfaas_slurm_plugin.views.view import ClusterConfig, ClusterUnavailable, ClusterView, Partition
 
-HELPER: Final = Path(__file__).with_name("pyslurm_helper") / "helper.py"
+HELPER: Final = Path(__file__).parents[1] / "pyslurm_helper" / "helper.py"
 START_TIMEOUT_S: Final = 20.0
 """Importing pyslurm takes 0.3 s where it is on a local disk."""
 

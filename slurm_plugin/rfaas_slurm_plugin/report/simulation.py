@@ -18,10 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from rfaas_slurm_plugin.gaps import Gap
-from rfaas_slurm_plugin.policy import History, plan
-from rfaas_slurm_plugin.settings import JOB_NAME, HarvestPolicy, Submit
-from rfaas_slurm_plugin.view import ClusterView, Job, Node
+from rfaas_slurm_plugin.policy.core import History, plan
+from rfaas_slurm_plugin.policy.settings import JOB_NAME, HarvestPolicy, Submit
+from rfaas_slurm_plugin.report.gaps import Gap
+from rfaas_slurm_plugin.views.view import ClusterView, Job, Node
 
 QUIET_CYCLES: Final = 2
 """After so many cycles without a submission and without a change the next change is waited for."""

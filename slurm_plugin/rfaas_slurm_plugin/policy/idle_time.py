@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from rfaas_slurm_plugin.view import ClusterView, Job, Node
+from rfaas_slurm_plugin.views.view import ClusterView, Job, Node
 
 MIN_GAPS: Final = 4
 """Fewer say nothing."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rfaas_slurm_plugin.traces import PastJob
-from rfaas_slurm_plugin.view import Node
+from rfaas_slurm_plugin.report.traces import PastJob
+from rfaas_slurm_plugin.views.view import Node
 
 MIB = 1 << 20
 

@@ -19,14 +19,14 @@ from typing import Protocol
 
 from rfaas.control.hosts import HostList
 from rfaas.control.messages import Host, JobEnded, JobEnding, JobRef
-from rfaas_slurm_plugin import job
-from rfaas_slurm_plugin.backoff import Backoff
-from rfaas_slurm_plugin.drains import DrainFile
-from rfaas_slurm_plugin.hook_listener import HookPacket
-from rfaas_slurm_plugin.policy import Decision, HarvestPolicy, History, Submit, overdue, plan
-from rfaas_slurm_plugin.slices import News, SliceBook
-from rfaas_slurm_plugin.verdict_file import VERDICTS, VerdictFile
-from rfaas_slurm_plugin.view import ClusterUnavailable, ClusterView, ViewSource
+from rfaas_slurm_plugin.harvest import job
+from rfaas_slurm_plugin.harvest.backoff import Backoff
+from rfaas_slurm_plugin.harvest.drains import DrainFile
+from rfaas_slurm_plugin.harvest.hook_listener import HookPacket
+from rfaas_slurm_plugin.harvest.slices import News, SliceBook
+from rfaas_slurm_plugin.harvest.verdict_file import VERDICTS, VerdictFile
+from rfaas_slurm_plugin.policy.core import Decision, HarvestPolicy, History, Submit, overdue, plan
+from rfaas_slurm_plugin.views.view import ClusterUnavailable, ClusterView, ViewSource
 from rfaas_transport.errors import AllocatorUnavailable
 
 log = logging.getLogger(__name__)

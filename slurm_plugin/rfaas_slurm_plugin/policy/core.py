@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from rfaas_slurm_plugin.caps import Allowance
-from rfaas_slurm_plugin.idle_time import Expectation, Forecast, GapBook
-from rfaas_slurm_plugin.rules import Verdict, Why, rule_against, unwelcome_company
-from rfaas_slurm_plugin.settings import JOB_NAME, Caps, HarvestPolicy, Submit
-from rfaas_slurm_plugin.view import ClusterView, Job, Node, Reservation
+from rfaas_slurm_plugin.policy.caps import Allowance
+from rfaas_slurm_plugin.policy.idle_time import Expectation, Forecast, GapBook
+from rfaas_slurm_plugin.policy.rules import Verdict, Why, rule_against, unwelcome_company
+from rfaas_slurm_plugin.policy.settings import JOB_NAME, Caps, HarvestPolicy, Submit
+from rfaas_slurm_plugin.views.view import ClusterView, Job, Node, Reservation
 
 __all__ = ["JOB_NAME", "Caps", "Decision", "HarvestPolicy", "History", "Submit", "is_ours", "overdue", "plan"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from rfaas_slurm_plugin.traces import PastJob, Sample
+from rfaas_slurm_plugin.report.traces import PastJob, Sample
 
 PERCENTILES: Final = (10, 25, 50, 75, 90, 99)
 LENGTHS_S: Final = (60, 600, 1200, 3600)

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfaas_slurm_plugin.cli_view import run
-from rfaas_slurm_plugin.settings import JOB_NAME, HarvestPolicy, Submit
-from rfaas_slurm_plugin.view import ClusterUnavailable
+from rfaas_slurm_plugin.policy.settings import JOB_NAME, HarvestPolicy, Submit
+from rfaas_slurm_plugin.views.cli_view import run
+from rfaas_slurm_plugin.views.view import ClusterUnavailable
 from rfaas_transport.errors import ConfigError
 
 

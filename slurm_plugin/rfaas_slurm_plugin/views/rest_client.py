@@ -22,8 +22,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from rfaas_slurm_plugin.records import refuse_errors
-from rfaas_slurm_plugin.view import ClusterUnavailable
+from rfaas_slurm_plugin.views.records import refuse_errors
+from rfaas_slurm_plugin.views.view import ClusterUnavailable
 from rfaas_transport.errors import ConfigError
 
 REQUEST_TIMEOUT_S: Final = 15.0

@@ -1,0 +1,1 @@
+"""What to harvest: pure functions from view and history to actions, each with its reason."""
