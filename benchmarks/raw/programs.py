@@ -20,7 +20,9 @@ OUT = ROOT / ".cache" / "raw"
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O3", "-Wall", "-Wextra", "-pthread")
 CORE = ROOT / "transport" / "core"
 RAW = ROOT / "transport" / "raw"
-INCLUDES = (CORE, CORE / "tls", CORE / "verbs", RAW)
+# CMakeLists.txt has these folders too.
+CORE_FOLDERS = (CORE, *(CORE / name for name in ("frames", "shm", "tcp", "verbs", "regions")))
+INCLUDES = (*CORE_FOLDERS, CORE / "tls", CORE / "ibverbs", RAW)
 OF_CLIENT = ("c_calls", "c_calls_verbs")
 COMPILE_LIMIT_S = 300
 RUN_LIMIT_S = 120
@@ -29,10 +31,11 @@ PINGPONG_S = 3
 
 def sources_of(name: str) -> list[Path]:
     """What is compiled into a program, besides its own file: the C core, for those that measure it."""
-    core = [*(CORE.glob("*.c") if name in ("pingpong", "tcp_spin", "tls_echo") else [])]
+    is_core_in_it = name in ("pingpong", "tcp_spin", "tls_echo")
+    core = [path for folder in CORE_FOLDERS if is_core_in_it for path in folder.glob("*.c")]
     link = [RAW / "raw_link.c"] if name == "pingpong" else []
     tls = [*(CORE / "tls").glob("*.c")] if name == "tls_echo" else []
-    verbs = [RAW / "raw_verbs.c", CORE / "verbs" / "verbs_device.c"] if name == "c_calls_verbs" else []
+    verbs = [RAW / "raw_verbs.c", CORE / "ibverbs" / "verbs_device.c"] if name == "c_calls_verbs" else []
     return [HERE / f"{name}.c", *sorted([*core, *link, *tls, *verbs])]
 
 

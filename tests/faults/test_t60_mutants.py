@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from support import soak
-from support.c_build import CORE, CBuild, core_sources
+from support.c_build import CBuild, core_file, core_sources
 
 HERE = Path(__file__).parent
 SYSTEM = HERE.parent / "system"
@@ -205,7 +205,7 @@ def test_the_sources_as_they_are_pass(build):
 @pytest.mark.parametrize("name", MUTANTS)
 def test_no_check_can_be_left_out(build, name):
     mutant = MUTANTS[name]
-    source = CORE / mutant.file
+    source = core_file(mutant.file)
     text = source.read_text()
     assert text.count(mutant.kept) == 1
     program = build.link("mutant", {source: text.replace(mutant.kept, mutant.broken)})

@@ -14,14 +14,14 @@ import pytest
 
 from rfaas_transport.frame import Header, Kind, encode
 from support import soak
-from support.c_build import ASAN, CORE, FLAGS, INCLUDES, ROOT, CBuild, core_sources, tls_sources
+from support.c_build import ASAN, FLAGS, INCLUDES, ROOT, CBuild, core_file, core_sources, tls_sources
 from support.vectors import load, raw
 from support.verbs_messages import Place, places_message
 
 FUZZ = ROOT / "tests/fuzz"
 LIBRFAAS = sorted((ROOT / "rfaas/librfaas").glob("*.c"))
 TARGETS = {
-    "head": [CORE / "frame.c", CORE / "crc32c.c"],
+    "head": [core_file("frame.c"), core_file("crc32c.c")],
     "stream": core_sources(),
     "memory": core_sources(),
     "records": [*core_sources(), *tls_sources()],

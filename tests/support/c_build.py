@@ -11,10 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "transport/core"
+# CMakeLists.txt has these folders too.
+CORE_FOLDERS = (CORE, *(CORE / name for name in ("frames", "shm", "tcp", "verbs", "regions")))
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread")
 INCLUDES = (
-    "transport/core",
-    "transport/core/tls",
+    *(str(folder.relative_to(ROOT)) for folder in (*CORE_FOLDERS, CORE / "tls")),
     "transport/include",
     "rfaas/librfaas",
     "executors/compiled",
@@ -35,7 +36,12 @@ TIMEOUT_S = 120
 
 
 def core_sources() -> list[Path]:
-    return sorted(CORE.glob("*.c"))
+    return sorted(path for folder in CORE_FOLDERS for path in folder.glob("*.c"))
+
+
+def core_file(name: str) -> Path:
+    (path,) = (folder / name for folder in CORE_FOLDERS if (folder / name).exists())
+    return path
 
 
 def tls_sources() -> list[Path]:

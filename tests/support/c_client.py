@@ -10,13 +10,14 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from support.c_build import CORE, CORE_FOLDERS, core_sources
+
 ROOT = Path(__file__).parents[2]
 PARTS = ROOT / "tests/system/c_client"
 CLIENT = ROOT / "rfaas/librfaas"
-CORE = ROOT / "transport/core"
 STRICT = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
 SANITIZED = ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-pthread"]
-INCLUDES = [f"-I{ROOT / part}" for part in ("transport/include", "transport/core", "rfaas/librfaas")]
+INCLUDES = [f"-I{path}" for path in (ROOT / "transport/include", *CORE_FOLDERS, CLIENT)]
 FOR_RDMA = ROOT / ".cache/c_client"
 LIBRARIES = ("libkernels.so", "librfaas_verbs.so")
 TIMEOUT_S = 60.0
@@ -32,7 +33,7 @@ def compile_c(output: Path, *words: object) -> Path:
 
 def client_sources() -> list[Path]:
     """All of librfaas, with the core in it."""
-    return [*CLIENT.glob("*.c"), *CORE.glob("*.c")]
+    return [*CLIENT.glob("*.c"), *core_sources()]
 
 
 def ssl() -> list[str]:
@@ -93,7 +94,7 @@ def over_rdma() -> tuple[Path, Path]:
     program, kernels, module, stamp = (FOR_RDMA / name for name in ("program", *LIBRARIES, "made-from"))
     if "RFAAS_RDMA_GUEST" in os.environ:
         return program, kernels
-    verbs = sorted((CORE / "verbs").glob("*.c"))
+    verbs = sorted((CORE / "ibverbs").glob("*.c"))
     sources = [*client_sources(), *verbs, *PARTS.glob("*.c"), ROOT / "tests/support/kernels/kernels.c", Path(__file__)]
     headers = [*CLIENT.glob("*.h"), *CORE.glob("**/*.h"), *(ROOT / "transport/include").glob("*.h")]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted([*sources, *headers]))).hexdigest()
@@ -101,7 +102,7 @@ def over_rdma() -> tuple[Path, Path]:
         FOR_RDMA.mkdir(parents=True, exist_ok=True)
         stamp.unlink(missing_ok=True)
         compile_kernels(kernels)
-        shared = [*SANITIZED, "-fPIC", "-shared", *INCLUDES, f"-I{CORE / 'verbs'}"]
+        shared = [*SANITIZED, "-fPIC", "-shared", *INCLUDES, f"-I{CORE / 'ibverbs'}"]
         compile_c(module, *STRICT, *shared, *verbs, "-libverbs")
         compile_program(program, SANITIZED)
         stamp.write_text(digest)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from support.c_build import CORE_FOLDERS, core_sources
+
 HERE = Path(__file__).parent
-CORE = HERE.parent.parent / "transport" / "core"
 PAYLOAD_BYTES = 32 << 20
 COUNTED = ("memcpy", "memmove", "send", "sendmsg", "recvmsg", "recv")
 
@@ -15,10 +16,11 @@ COUNTED = ("memcpy", "memmove", "send", "sendmsg", "recvmsg", "recv")
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     made = tmp_path_factory.mktemp("copies") / "core_copies"
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-fno-builtin", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{CORE}"]
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-fno-builtin", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    flags += [f"-I{folder}" for folder in CORE_FOLDERS]
     wrapped = [f"-Wl,--wrap={name}" for name in COUNTED]
     command = [os.environ.get("CC", "cc"), *flags, *wrapped, "-o", made, HERE / "core_copies.c"]
-    subprocess.run([*command, *sorted(CORE.glob("*.c"))], check=True, timeout=120)
+    subprocess.run([*command, *core_sources()], check=True, timeout=120)
     return made
 
 

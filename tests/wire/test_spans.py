@@ -3,14 +3,14 @@
 import struct
 import subprocess
 
-from support.c_build import CORE, ROOT, CBuild
+from support.c_build import ROOT, CBuild, core_file
 from support.vectors import load, raw
 
 ANSWERS = load("spans")["answers"]
 
 
 def test_c_and_a_reader_of_the_document_agree(tmp_path):
-    program = CBuild(tmp_path, [CORE / "region_span.c", ROOT / "tests/wire/span_codec.c"]).link("span_codec")
+    program = CBuild(tmp_path, [core_file("region_span.c"), ROOT / "tests/wire/span_codec.c"]).link("span_codec")
     fields = [f"{vector['address']} {vector['size_bytes']} {vector['rkey']}" for vector in ANSWERS]
     lines = [*fields, *(raw(vector).hex() for vector in ANSWERS)]
     done = subprocess.run([program], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=60)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.c_build import CORE, ROOT, CBuild
+from support.c_build import ROOT, CBuild, core_file
 from support.vectors import load, raw
 from support.verbs_messages import (
     ADDRESS,
@@ -38,7 +38,7 @@ IN_ORDER = ("ring_address", "ring_bytes", "rkey", "queue_pair", "packet_sequence
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory):
     """Asks the C core's codec: lines in, as many lines out."""
-    sources = [CORE / "verbs_setup.c", CORE / "verbs_place.c", ROOT / "tests/wire/verbs_codec.c"]
+    sources = [core_file("verbs_setup.c"), core_file("verbs_place.c"), ROOT / "tests/wire/verbs_codec.c"]
     program = CBuild(tmp_path_factory.mktemp("codec"), sources).link("verbs_codec")
 
     def ask(*lines):

@@ -1,4 +1,4 @@
-# Memory of this process for arrays, over transport/core/array_pool.h. Part of _core.pyx.
+# Memory of this process for arrays, over transport/core/shm/array_pool.h. Part of _core.pyx.
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo

@@ -1,4 +1,4 @@
-# numpy's arrays in a channel's arena, over transport/core/array_heap.h. Part of _core.pyx, which is built without numpy's
+# numpy's arrays in a channel's arena, over transport/core/shm/array_heap.h. Part of _core.pyx, which is built without numpy's
 # headers: it speaks to whichever numpy a function's environment has, by the places in its C API that never move.
 
 from cpython.pycapsule cimport PyCapsule_New as _new_capsule

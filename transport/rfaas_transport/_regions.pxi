@@ -1,4 +1,4 @@
-# Region, RegionServer and RegionClient over transport/core/region.h. Part of _core.pyx.
+# Region, RegionServer and RegionClient over transport/core/regions/region.h. Part of _core.pyx.
 
 from cpython.buffer cimport PyBUF_WRITABLE
 

@@ -1,4 +1,4 @@
-"""The RDMA of transport/core/verbs/, as a table of functions for `_core`, and the devices that are here.
+"""The RDMA of transport/core/ibverbs/, as a table of functions for `_core`, and the devices that are here.
 
 Must not hold policy. Loaded only where RDMA is asked for; `verbs.py` is what others use.
 """

@@ -1,6 +1,6 @@
 """RDMA: whether channels can go over it here, and which devices there are.
 
-What speaks to devices is C (`transport/core/verbs/`), in a module that is there only where rdma-core's headers were
+What speaks to devices is C (`transport/core/ibverbs/`), in a module that is there only where rdma-core's headers were
 when rfaas was built. Must not open a device but to ask it. Spec: docs/spec/007-verbs.md.
 """
 
