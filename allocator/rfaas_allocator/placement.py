@@ -7,26 +7,15 @@ request first. Must not know holders, time or links. Spec: docs/spec/002-lease.m
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from rfaas.control.messages import SliceId
-
-K = TypeVar("K", bound=Hashable)
+from rfaas_allocator.rooms import Room, Rooms
 
 PACK: Final = "pack"
 SPREAD: Final = "spread"
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What is free in one slice."""
-
-    slice_id: SliceId
-    node: str
-    cores: int
-    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,72 +48,131 @@ def place(
     """Choose slices for as many workers of `item` as there is room for.
 
     Args:
-        rooms: what is free, in any order.
+        rooms: what is free, in any order; of `Rooms` only what comes into question is looked at.
         item: what is asked for.
         hint: PACK or SPREAD; any other word counts as PACK.
         serving: workers that the same request has already, by node; only SPREAD asks.
     Returns:
         At most one placement a slice, none empty; together `item.workers` or all that fits.
     """
-    by_node: dict[str, dict[SliceId, tuple[Room, int]]] = {}
-    for room in rooms:
-        fits = item.fitting(room)
-        if fits:
-            by_node.setdefault(room.node, {})[room.slice_id] = (room, fits)
-    nodes = {node: _of_node(node, slices) for node, slices in by_node.items()}
-    chosen = _spread(nodes, item.workers, serving or {}) if hint == SPREAD else _cover(nodes, item.workers)
+    index = rooms if isinstance(rooms, Rooms) else Rooms(rooms)
+    chosen = _spread(index, item, serving or {}) if hint == SPREAD else _pack(index, item)
     placements = []
     for node, workers in chosen:
-        if len(by_node[node]) == 1:
-            placements += [Placement(slice_id, workers) for slice_id in by_node[node]]
-            continue
-        slices = {key: (fits, _left([room]), key) for key, (room, fits) in by_node[node].items()}
-        placements += [Placement(slice_id, count) for slice_id, count in _cover(slices, workers)]
+        here = index.of_node(node)
+        if len(here) == 1:
+            placements += [Placement(slice_id, workers) for slice_id in here]
+        else:
+            placements += _within_node(here.values(), item, workers)
     return placements
 
 
-def _of_node(node: str, slices: Mapping[SliceId, tuple[Room, int]]) -> tuple[int, tuple[int, int], str]:
-    """How many workers fit on a node, what is free there, and its name. Nearly every node has one slice."""
-    if len(slices) == 1:
-        ((room, fits),) = slices.values()
-        return fits, (room.cores, room.memory_bytes), node
-    return sum(fits for _, fits in slices.values()), _left([room for room, _ in slices.values()]), node
+def _fitting(rooms: Rooms, node: str, item: Item) -> int:
+    """How many of these workers a node holds, at most as many as are asked for. Nearly every node has one slice."""
+    fits = 0
+    for room in rooms.of_node(node).values():
+        fits += item.fitting(room)
+    return fits if fits < item.workers else item.workers
 
 
-def _left(rooms: list[Room]) -> tuple[int, int]:
-    """What decides the tightest fit: free cores, then free memory; the worker's own part is the same everywhere."""
-    return sum(room.cores for room in rooms), sum(room.memory_bytes for room in rooms)
+# --- pack ----------------------------------------------------------------------------------------
 
 
-def _cover(places: dict[K, tuple[int, tuple[int, int], K]], workers: int) -> list[tuple[K, int]]:
-    """Cover `workers` with the fewest places: the largest first, and at the end the tightest that holds the rest.
+def _pack(rooms: Rooms, item: Item) -> list[tuple[str, int]]:
+    """The fewest nodes: the largest first, and at the end the tightest that holds the rest."""
+    chosen: dict[str, int] = {}
+    workers = item.workers
+    tightest = _tightest(rooms, item, workers, chosen)
+    if tightest is not None:
+        return [(tightest, workers)]
+    for fits, node in _largest_first(rooms, item):
+        if fits >= workers:
+            node = _tightest(rooms, item, workers, chosen) or node
+        chosen[node] = min(fits, workers)
+        workers -= chosen[node]
+        if not workers:
+            break
+    return list(chosen.items())
 
-    Args:
-        places: for each place how many workers it holds, what is free there, and its name for equals.
+
+def _tightest(rooms: Rooms, item: Item, workers: int, chosen: Mapping[str, int]) -> str | None:
+    """The node with the least room of those that hold so many workers and are not chosen yet."""
+    nodes = rooms.tightest_first(workers * item.cores_per_worker, workers * item.memory_bytes_per_worker)
+    return next((node for node in nodes if node not in chosen and _fitting(rooms, node, item) >= workers), None)
+
+
+def _largest_first(rooms: Rooms, item: Item) -> Iterator[tuple[int, str]]:
+    """Nodes by how many workers they hold, equals by what is free there; found as far as they are asked for.
+
+    Of a node with one slice its sums tell how many it holds. With more slices it may hold fewer, and comes later.
     """
-    chosen: list[tuple[K, int]] = []
-    largest = sorted(places.values(), key=lambda place: (-place[0], *place[1:]))
-    for i, (fits, _, key) in enumerate(largest):
-        if workers <= 0:
+    size = item.cores_per_worker, item.memory_bytes_per_worker
+    later: dict[int, list[str]] = {}
+    bound = min(item.workers, rooms.most(*size))
+    fits = bound
+    while fits > 0:
+        nodes = later.pop(fits, [])
+        if fits == bound:
+            for node in _allowed(rooms, item, bound):
+                holds = _fitting(rooms, node, item)
+                (nodes if holds == fits else later.setdefault(holds, [])).append(node)
+            bound = rooms.most(*size, bound)
+        for node in sorted(nodes, key=lambda node: (rooms.left(node), node)):
+            yield fits, node
+        fits = max(bound, max(later, default=0))
+
+
+def _allowed(rooms: Rooms, item: Item, workers: int) -> Iterable[str]:
+    """Nodes whose sums allow so many workers and no more, or at least all that are asked for."""
+    size = item.cores_per_worker, item.memory_bytes_per_worker
+    if workers < item.workers:
+        return rooms.exactly(*size, workers)
+    return rooms.tightest_first(workers * size[0], workers * size[1])
+
+
+def _within_node(rooms: Iterable[Room], item: Item, workers: int) -> list[Placement]:
+    """Cover `workers` with the fewest slices of a node: the largest first, at the end the tightest for the rest."""
+    places = sorted((-item.fitting(room), room.cores, room.memory_bytes, room.slice_id) for room in rooms)
+    placements = []
+    for i, (minus_fits, *_, slice_id) in enumerate(places):
+        fits = -minus_fits
+        if workers <= 0 or fits == 0:
             break
         if fits >= workers:  # so do those after it that are as large
-            key = min((place for place in largest[i:] if place[0] >= workers), key=lambda place: place[1:])[2]
-        chosen.append((key, min(fits, workers)))
+            slice_id = min(place[1:] for place in places[i:] if -place[0] >= workers)[2]
+        placements.append(Placement(slice_id, min(fits, workers)))
         workers -= fits
-    return chosen
+    return placements
 
 
-def _spread(
-    nodes: dict[str, tuple[int, tuple[int, int], str]], workers: int, serving: Mapping[str, int]
-) -> list[tuple[str, int]]:
+# --- spread --------------------------------------------------------------------------------------
+
+
+def _spread(rooms: Rooms, item: Item, serving: Mapping[str, int]) -> list[tuple[str, int]]:
     """Give each next worker to the node that has the fewest of them; among equals to the emptiest, then by name."""
-    heap = [(serving.get(node, 0), (-left[0], -left[1]), node) for node, (_, left, _) in nodes.items()]
+    size = item.cores_per_worker, item.memory_bytes_per_worker
+    new = (_turn(rooms, node, 0) for node in rooms.emptiest_first(*size) if node not in serving)
+    heap = [_turn(rooms, node, load) for node, load in serving.items() if rooms.of_node(node)]
     heapq.heapify(heap)
-    given = dict.fromkeys(nodes, 0)
-    while workers > 0 and heap:
-        load, left, node = heapq.heappop(heap)
-        given[node] += 1
-        workers -= 1
-        if given[node] < nodes[node][0]:
-            heapq.heappush(heap, (load + 1, left, node))
-    return [(node, count) for node, count in sorted(given.items()) if count]
+    given: dict[str, int] = {}
+    next_new = next(new, None)
+    for _ in range(item.workers):
+        while True:  # until a node has room for one more
+            if next_new is not None and (not heap or next_new < heap[0]):
+                turn, next_new = next_new, next(new, None)
+            elif heap:
+                turn = heapq.heappop(heap)
+            else:
+                return sorted(given.items())
+            load, left, node = turn
+            if given.get(node, 0) < _fitting(rooms, node, item):
+                break
+        given[node] = given.get(node, 0) + 1
+        heapq.heappush(heap, (load + 1, left, node))
+    return sorted(given.items())
+
+
+def _turn(rooms: Rooms, node: str, load: int) -> tuple[int, tuple[int, int], str]:
+    """By what the next node is chosen: the smallest is."""
+    cores, memory_bytes = rooms.left(node)
+    return load, (-cores, -memory_bytes), node
