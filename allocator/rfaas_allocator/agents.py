@@ -26,8 +26,8 @@ from rfaas.control.messages import (
     UsageReport,
     WorkersSpawned,
 )
+from rfaas_allocator.entries import LeaseEntry, SliceEntry
 from rfaas_allocator.events import CloseLink, Happened, LinkId, ToAgent
-from rfaas_allocator.inventory import LeaseEntry, SliceEntry
 from rfaas_allocator.jobs import bury_earlier_incarnations
 from rfaas_allocator.ledger import Ledger
 from rfaas_allocator.policy import Policy
@@ -57,6 +57,7 @@ class AgentDesk:
             logger.warning("message of no registered agent ignored link=%d kind=%s", link, type(message).__name__)
             return
         entry.heard_s = now_s
+        self._inventory.touch(entry)
         match message:
             case Ending():
                 entry.ending, entry.ending_code = True, message.reason_code
@@ -143,6 +144,7 @@ class AgentDesk:
             lease.lease = Lease(LeaseState.FENCED)  # `freed` will say why
         elif state is LeaseState.FENCED and mine.state is LeaseState.DRAINING:
             mine.step(LeaseEvent.DRAINED)
+        self._inventory.recount(lease)
         self._ledger.changed = True
 
     # --- registration ----------------------------------------------------------------------------
@@ -179,13 +181,14 @@ class AgentDesk:
         about = replace(message.slice, end_in_s=None)
         if entry is not None and entry.instance == message.instance:
             if entry.slice != about or entry.epoch < message.epoch:
-                entry.slice, entry.epoch = about, max(entry.epoch, message.epoch)
+                self._inventory.replace_slice(entry, about)
+                entry.epoch = max(entry.epoch, message.epoch)
                 self._ledger.advance("epoch", at_least=entry.epoch)
                 self._ledger.keep_slice(entry)
             return entry
         if entry is None:
             entry = SliceEntry(about, message.instance, message.epoch, heard_s=now_s)
-            self._inventory.slices[entry.slice_id] = entry
+            self._inventory.add_slice(entry)
             self._ledger.history.slice_came(now_s, about.cores, about.memory_bytes)
         else:
             self._succeed(entry, message)
@@ -202,7 +205,8 @@ class AgentDesk:
         """Another agent process takes over a slice."""
         if message.clean:
             self._ledger.clear(entry, "lost", ReasonCode.AGENT_LOST, proof="new-agent")
-        entry.slice, entry.instance = replace(message.slice, end_in_s=None), message.instance
+        self._inventory.replace_slice(entry, replace(message.slice, end_in_s=None))
+        entry.instance = message.instance
         entry.haunted = not message.clean  # the old one may hold what we never heard of
 
     def _merge(self, entry: SliceEntry, held: tuple[HeldLease, ...]) -> None:

@@ -10,9 +10,10 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from rfaas.control.messages import MEMORY, JobsReport, SliceId, Snapshot, Waiting
+from rfaas.control.messages import MEMORY, JobsReport, Snapshot, Waiting
 from rfaas_allocator import forecast
 from rfaas_allocator.agents import AgentDesk
+from rfaas_allocator.entries import WantEntry, WantKey
 from rfaas_allocator.events import (
     AgentLinkBroke,
     AgentSaid,
@@ -28,11 +29,11 @@ from rfaas_allocator.events import (
     StorageIs,
 )
 from rfaas_allocator.holders import HolderDesk
-from rfaas_allocator.inventory import WantEntry, WantKey
 from rfaas_allocator.jobs import JobDesk
 from rfaas_allocator.ledger import Ledger
-from rfaas_allocator.placement import Item, Room, place
+from rfaas_allocator.placement import SPREAD, Item, place
 from rfaas_allocator.policy import Policy
+from rfaas_allocator.rooms import Rooms
 
 DEFAULT_TTL_S: Final = 10.0
 MINIMUM_TTL_S: Final = 0.5
@@ -158,40 +159,27 @@ class AllocatorCore:
 
     def _serve(self, now_s: float) -> None:
         """Propose what can be proposed, oldest request first, and tell those that must wait."""
-        lacking = []
-        for key, entry in self._inventory.wants.items():
-            if self._inventory.missing(key) > 0:
-                lacking.append((key, entry))
-            else:
-                entry.told = None
-        if not lacking:
-            return
-        ttl_s = self._ledger.ttl_s
         stale = self._jobs.slurm_is_stale(now_s)
-        rooms = {
-            entry.slice_id: entry.room()
-            for entry in self._inventory.slices.values()
-            if entry.open(now_s, ttl_s) and not (stale and entry.slice.job_id)
-        }
-        for key, entry in lacking:
+        for key, entry in self._inventory.lacking():
             if not self._inventory.could_hold(entry.single):
                 self._holders.deny(key, "lease-denied", f"no host of the inventory is as large as {_size(entry)}")
                 continue
             if not self._storage_problem:
-                self._propose(key, entry, rooms)
+                self._propose(key, entry, self._rooms(now_s, stale=stale))
             self._tell(key, entry, now_s, stale=stale)
 
-    def _propose(self, key: WantKey, entry: WantEntry, rooms: dict[SliceId, Room]) -> None:
+    def _rooms(self, now_s: float, *, stale: bool) -> Rooms:
+        return self._inventory.rooms(now_s, self._ledger.ttl_s, without_slurm=stale)
+
+    def _propose(self, key: WantKey, entry: WantEntry, rooms: Rooms) -> None:
         want = entry.want
         workers, leases = self._quota_room(entry)
         item = Item(min(workers, self._inventory.missing(key)), want.cores_per_worker, want.memory_bytes_per_worker)
         if item.workers <= 0:
             return
-        serving = self._inventory.serving_by_node(key)
-        for placement in place(rooms.values(), item, want.placement, serving)[:leases]:
-            chosen = self._inventory.slices[placement.slice_id]
-            self._ledger.propose(chosen, entry, placement.workers)
-            rooms[placement.slice_id] = chosen.room()
+        serving = self._inventory.serving_by_node(key) if want.placement == SPREAD else {}
+        for placement in place(rooms, item, want.placement, serving)[:leases]:
+            self._ledger.propose(self._inventory.slices[placement.slice_id], entry, placement.workers)
 
     def _quota_room(self, entry: WantEntry) -> tuple[int, int]:
         """How many workers of this request, in how many leases, its user's quota allows more."""
@@ -227,16 +215,14 @@ class AllocatorCore:
             return "no-slice", "no slice is here yet"
         if stale and any(slice_entry.slice.job_id for slice_entry in slices):
             return "slurm-silent", "nothing has been heard of Slurm for too long: is slurmctld up, and the harvester?"
-        absent = sum(slice_entry.link is None for slice_entry in slices)
+        absent = self._inventory.n_absent()
         if absent == len(slices):
             return "agents-absent", f"waiting for {absent} agents to register"
-        whole = (Room(s.slice_id, s.slice.node, s.slice.cores, s.slice.memory_bytes) for s in slices)
-        if not any(entry.single.fitting(room) for room in whole):
+        if not self._inventory.some_slice_holds(entry.single):
             return "too-large", f"no slice is as large as {_size(entry)}{self._if_memory_lacks(entry)}"
         if all(slice_entry.ending for slice_entry in slices if slice_entry.link is not None):
             return "reclaimed", "all slices go back to their owners"
-        ttl_s = self._ledger.ttl_s
-        if any(s.free_cores >= entry.single.cores_per_worker for s in slices if s.open(now_s, ttl_s)):
+        if self._rooms(now_s, stale=stale).some_slice_has(entry.single.cores_per_worker):
             # What has both was given out before anybody is told to wait.
             if entry.want.kind == MEMORY:
                 return "memory", f"no slice has {entry.want.memory_bytes_per_worker >> 20} MiB free: {SMALLER_REGION}"
@@ -246,7 +232,7 @@ class AllocatorCore:
     def _if_memory_lacks(self, entry: WantEntry) -> str:
         if entry.want.kind == MEMORY:
             return f"; {SMALLER_REGION}"
-        by_cores = any(s.slice.cores >= entry.single.cores_per_worker for s in self._inventory.slices.values())
+        by_cores = any(cores >= entry.single.cores_per_worker for cores, _ in self._inventory.sizes())
         return f"; memory lacks, not cores: {LESS_MEMORY}" if by_cores else ""
 
     def _estimate(self, entry: WantEntry, code: str, now_s: float) -> forecast.Estimate | None:

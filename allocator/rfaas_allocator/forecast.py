@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from rfaas.control.lease import LeaseState
-from rfaas_allocator.inventory import Inventory, LeaseEntry, SliceEntry
-from rfaas_allocator.placement import Item, Room
+from rfaas_allocator.entries import LeaseEntry, SliceEntry
+from rfaas_allocator.inventory import Inventory
+from rfaas_allocator.placement import Item
+from rfaas_allocator.rooms import Room
 
 LEASES_REMEMBERED: Final = 256
 ARRIVALS_REMEMBERED: Final = 64
@@ -87,7 +89,7 @@ def _when_fitting(entry: SliceEntry, history: History, item: Item, now_s: float)
         cores += lease.terms.cores
         memory_bytes += lease.terms.memory_bytes
         if item.fitting(Room(entry.slice_id, entry.slice.node, cores, memory_bytes)):
-            return end if entry.has_time(now_s + end.in_s, 0.0) else None
+            return end if now_s + end.in_s <= entry.closes_s(0.0) else None
     return None
 
 

@@ -22,8 +22,8 @@ from rfaas.control.messages import (
     ReleaseLease,
     Want,
 )
+from rfaas_allocator.entries import HolderEntry, LeaseEntry, WantEntry
 from rfaas_allocator.events import Happened, LinkId
-from rfaas_allocator.inventory import HolderEntry, LeaseEntry, WantEntry
 from rfaas_allocator.ledger import Ledger
 from rfaas_allocator.policy import Policy
 from rfaas_transport.errors import ReasonCode
@@ -98,10 +98,7 @@ class HolderDesk:
         entry = self._inventory.wants.get(key)
         if entry is None or entry.want != message:
             self._note_request(message)
-        if entry is None:
-            self._inventory.wants[key] = WantEntry(message)
-        else:
-            entry.want = message  # it keeps its place in the queue
+        self._inventory.set_want(key, message)
         self._ledger.changed = True
         self._cancel_surplus(key)
 
@@ -160,7 +157,7 @@ class HolderDesk:
             self._drop_want(key)
 
     def _drop_want(self, key: tuple[HolderId, int]) -> None:
-        if self._inventory.wants.pop(key, None) is not None:
+        if self._inventory.drop_want(key):
             self._ledger.changed = True
         self._cancel_surplus(key)
 

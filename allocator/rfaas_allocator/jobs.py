@@ -14,8 +14,8 @@ from typing import Final, TypeVar
 from rfaas.control.hosts import HostList
 from rfaas.control.incarnation import Incarnation
 from rfaas.control.messages import UNPROVEN, JobEnded, JobEnding, JobRef, JobsReport
+from rfaas_allocator.entries import SliceEntry
 from rfaas_allocator.events import CloseLink, HostsAre
-from rfaas_allocator.inventory import SliceEntry
 from rfaas_allocator.ledger import Ledger
 from rfaas_transport.errors import ReasonCode
 
@@ -97,10 +97,11 @@ def bury_earlier_incarnations(ledger: Ledger, node: str) -> None:
     After a reboot (another boot id) that is certain. Else an agent that still seems connected is waited for: its link
     breaks within the keep-alive's time if it is dead.
     """
-    here = [entry for entry in ledger.inventory.slices.values() if entry.slice.node == node and entry.slice.job_id]
+    here = [entry for entry in ledger.inventory.on_node(node) if entry.slice.job_id]
     lives = {entry.slice_id: Incarnation.parse(entry.slice.incarnation) for entry in here}
     for later in here:
         later.shadowed = False
+        ledger.inventory.touch(later)
         for earlier in here:
             now, before = lives[later.slice_id], lives[earlier.slice_id]
             gone = earlier.slice_id not in ledger.inventory.slices

@@ -28,6 +28,7 @@ from rfaas.control.messages import (
     Usage,
 )
 from rfaas_allocator.accounts import AccountBook
+from rfaas_allocator.entries import LeaseEntry, SliceEntry, WantEntry
 from rfaas_allocator.events import (
     CounterIs,
     Effect,
@@ -44,7 +45,7 @@ from rfaas_allocator.events import (
     ToHolder,
 )
 from rfaas_allocator.forecast import History
-from rfaas_allocator.inventory import Inventory, LeaseEntry, SliceEntry, WantEntry
+from rfaas_allocator.inventory import Inventory
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Ledger:
         inventory.slices_over = dict.fromkeys(recovered.slices_over)
         for record in recovered.slices:
             entry = SliceEntry(record.slice, record.instance, record.epoch, heard_s=now_s)
-            inventory.slices[entry.slice_id] = entry
+            inventory.add_slice(entry)
         for kept in recovered.leases:
             lease = Lease(LeaseState[kept.held.state], reason=kept.reason, reason_code=kept.reason_code)
             inventory.add_lease(LeaseEntry(kept.held.terms, lease, kept.held.core_ids, since_s=now_s))
@@ -192,6 +193,7 @@ class Ledger:
         """The agent holds it: durable, then the holder may know (002 section 6, step 3)."""
         entry.core_ids = core_ids
         entry.lease.step(LeaseEvent.ACCEPT)
+        self.inventory.recount(entry)
         self.keep(entry)
         self.begin(entry)
         self.tallies["granted"] += 1
@@ -218,6 +220,7 @@ class Ledger:
     def end(self, entry: LeaseEntry, event: LeaseEvent, *, reason_code: int) -> None:
         """Lead a held lease to its end: the agent proves the death, then it is free."""
         entry.lease.step(event, reason_code=reason_code)
+        self.inventory.recount(entry)
         self.keep(entry)
         self.changed = True
         self.tell_agent(self.inventory.slices[entry.terms.slice_id], EndLease(entry.terms.lease_id, reason_code))
@@ -225,6 +228,7 @@ class Ledger:
     def cancel(self, entry: LeaseEntry) -> None:
         """Nobody wants this proposal any more; if its agent accepts all the same, it is released at once."""
         entry.cancelled = True
+        self.inventory.recount(entry)
         self.changed = True
 
     def drop(self, entry: LeaseEntry, event: LeaseEvent) -> None:
@@ -297,10 +301,9 @@ class Ledger:
             for_good: whoever speaks for it later must go; else its host may lend it again.
         """
         self.clear(entry, reason, reason_code, proof=proof)
-        self.inventory.disconnect(entry)
         self.tallies["slices_ended"] += 1
         if for_good:
-            del self.inventory.slices[entry.slice_id]
+            self.inventory.drop_slice(entry)
             self._bar(entry.slice_id)
         else:
             self.forget_slice(entry)
@@ -317,9 +320,10 @@ class Ledger:
     def tell_to_leave(self, entry: SliceEntry, reason_code: int) -> None:
         """Nothing more is granted there; its agent is told to drain and leave, and proves the end itself."""
         entry.ending, entry.ending_code = True, reason_code
+        self.inventory.touch(entry)
         self.tell_agent(entry, EndSlice(reason_code))
 
     def forget_slice(self, entry: SliceEntry) -> None:
         """A slice that holds nothing, whose agent went: it may come back as it was."""
-        del self.inventory.slices[entry.slice_id]
+        self.inventory.drop_slice(entry)
         self.emit(Persist(SliceIsForgotten(entry.slice_id)))

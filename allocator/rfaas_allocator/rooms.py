@@ -54,16 +54,15 @@ class Rooms:
         return self._room_of.get(slice_id)
 
     def put(self, room: Room) -> None:
-        """This is free in its slice from now on; a slice without a free core and without memory is left out."""
+        """This is free in its slice from now on."""
         before = self._room_of.get(room.slice_id)
         if before == room:
             return
         if before is not None:
             self.drop(before.slice_id)
-        if room.cores > 0 or room.memory_bytes > 0:
-            self._room_of[room.slice_id] = room
-            self._of_node.setdefault(room.node, {})[room.slice_id] = room
-            self._move(room.node, room.cores, room.memory_bytes)
+        self._room_of[room.slice_id] = room
+        self._of_node.setdefault(room.node, {})[room.slice_id] = room
+        self._move(room.node, room.cores, room.memory_bytes)
 
     def drop(self, slice_id: SliceId) -> None:
         """Nothing is free in this slice, or nothing may be given of it; repeatable."""
@@ -127,6 +126,12 @@ class Rooms:
                 for i in range(begin, end):
                     yield names[i][1]
                 end = begin
+
+    def some_slice_has(self, cores: int) -> bool:
+        """True if so many cores are free in one slice; the memory there may be none."""
+        return any(
+            room.cores >= cores for node in self.emptiest_first(cores, 0) for room in self._of_node[node].values()
+        )
 
     def most(self, cores: int, memory_bytes: int, below: int = NO_BOUND) -> int:
         """The largest number of workers of this size, less than `below`, that a node's sums of cores and memory allow.

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rfaas.control import messages as m
+from rfaas.control.lease import SERVING, LeaseState
 from rfaas_allocator.policy import Policy, Quota
 
 from .world import MIB, Agent, World
@@ -216,6 +217,28 @@ class Machine(RuleBasedStateMachine):
             if lease.state != "REQUESTED"
         }
         assert held == set(self.world.disk.leases)
+
+    @invariant()
+    def what_is_kept_as_it_changes_is_what_looking_through_all_finds(self):
+        inventory, now_s = self.world.core._inventory, self.world.now_s
+        for entry in inventory.slices.values():
+            leases = [lease.terms for lease in entry.leases.values()]
+            assert entry.leased_cores == sum(terms.cores for terms in leases)
+            assert entry.leased_memory_bytes == sum(terms.memory_bytes for terms in leases)
+        for key, entry in inventory.wants.items():
+            serving = [lease for lease in inventory.leases.values() if lease.want_key == key and self._counts(lease)]
+            assert inventory.missing(key) == entry.want.workers - sum(lease.terms.workers for lease in serving)
+        lacking = [key for key in inventory.wants if inventory.missing(key) > 0]
+        assert [key for key, _ in inventory.lacking()] == lacking
+        entries = inventory.slices.values()
+        rooms = {entry.slice_id: entry.room() for entry in entries if entry.open(now_s, self.world.ttl_s)}
+        found = inventory.rooms(now_s, self.world.ttl_s, without_slurm=False)
+        assert {room.slice_id: room for room in found} == rooms
+
+    def _counts(self, lease):
+        if lease.lease.state is LeaseState.REQUESTED:
+            return not lease.cancelled and self.world.core._inventory.slices[lease.terms.slice_id].link is not None
+        return lease.lease.state in SERVING
 
     def teardown(self):
         """Heal everything: what the agents hold is what the allocator knows, and every want is met that can be."""

@@ -3,8 +3,9 @@
 import pytest
 
 from rfaas.control import messages as m
-from rfaas_allocator.placement import Item, Room, place
+from rfaas_allocator.placement import Item, place
 from rfaas_allocator.policy import Policy, Quota
+from rfaas_allocator.rooms import Room
 
 from .world import MIB, World, only
 

@@ -5,7 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfaas_allocator.placement import Item, Placement, Room, place
+from rfaas_allocator.placement import Item, Placement, place
+from rfaas_allocator.rooms import Room, Rooms
 
 
 def room(name, cores, memory=1000, node=None):
@@ -90,6 +91,51 @@ def test_the_order_of_the_rooms_does_not_matter(rooms, item, seed):
     shuffled = rooms[:]
     seed.shuffle(shuffled)
     assert place(rooms, item) == place(shuffled, item)
+
+
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 7), st.sampled_from(["n1", "n2", "n3"]), st.integers(-1, 4), st.integers(0, 40)),
+        max_size=40,
+    ),
+    item=ITEMS,
+    hint=st.sampled_from(["pack", "spread"]),
+    serving=st.dictionaries(st.sampled_from(["n1", "n2", "n3"]), st.integers(0, 4)),
+)
+def test_an_index_that_changed_gives_what_a_new_one_gives(changes, item, hint, serving):
+    rooms, index = {}, Rooms()
+    for number, node, cores, memory in changes:
+        slice_id = bytes([number])
+        if cores < 0:
+            rooms.pop(slice_id, None)
+            index.drop(slice_id)
+        else:
+            rooms[slice_id] = Room(slice_id, node, cores, memory)
+            index.put(rooms[slice_id])
+    assert {room.slice_id: room for room in index} == rooms
+    assert place(index, item, hint, serving) == place(rooms.values(), item, hint, serving)
+
+
+@given(rooms=ROOMS, item=ITEMS)
+def test_nodes_are_chosen_as_one_chooses_who_looks_at_each(rooms, item):
+    """The largest first; once one holds the rest, the tightest of those: by all that is free there, then by name."""
+    on_node = {room.node: [other for other in rooms if other.node == room.node] for room in rooms}
+    left = {node: (sum(r.cores for r in here), sum(r.memory_bytes for r in here)) for node, here in on_node.items()}
+    fits = {node: min(item.workers, sum(map(item.fitting, here))) for node, here in on_node.items()}
+    nodes = sorted((node for node in fits if fits[node]), key=lambda node: (-fits[node], left[node], node))
+    expected, workers = {}, item.workers
+    while nodes and workers:
+        enough = [node for node in nodes if fits[node] >= workers]
+        node = min(enough, key=lambda node: (left[node], node)) if enough else nodes[0]
+        nodes.remove(node)
+        expected[node] = min(workers, fits[node])
+        workers -= expected[node]
+    given_to = {}
+    node_of = {room.slice_id: room.node for room in rooms}
+    for placement in place(rooms, item):
+        node = node_of[placement.slice_id]
+        given_to[node] = given_to.get(node, 0) + placement.workers
+    assert list(given_to.items()) == list(expected.items())
 
 
 def test_a_placement_is_a_plain_value():
