@@ -4,16 +4,15 @@ Usage: python benchmarks/scale.py [--into DIRECTORY] [--quick]
 
 *Cycle*: everything that the harvester does in one but asking Slurm and submitting: reading the JSON of `sinfo` and
 `squeue` of a cluster that is made up, the book of its own jobs, gaps, the plan, the file of verdicts.
-*Decisions*: grants and releases of the allocator's core, with its journal on disk and commits of up to 1000 events, by
-agents and holders of the same process. *grpc*: the same of an allocator process, by agents and one holder over its unix
-socket, all of them in one other process, which takes its share of the CPUs; up to 100 agents. Each size runs in a
-process of its own, whose peak of memory is that size's. Results: scale.jsonl.
+*Decisions*: grants and releases of the allocator's core, with its journal on disk and commits of up to 1000 events.
+*grpc*: the same of an allocator process, by agents and one holder over its unix socket, all of them in one other
+process, which takes its share of the CPUs; up to 100 agents. Each size runs in a process of its own, whose peak of
+memory is that size's. Results: scale.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import itertools
 import json
 import random
@@ -30,10 +29,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 import records  # noqa: E402 - after the path is set
+from scale_decisions import decisions, grpc  # noqa: E402
 
 SIZES = (10, 1000, 10_000)
-BATCH = 1000
-"""Events a commit, as in the allocator's engine."""
 
 
 def main() -> None:
@@ -136,120 +134,6 @@ def cycle(nodes: int, quick: bool) -> dict[str, Any]:
             parts["all"].append(1e3 * (marks[-1] - marks[0]))
     found: dict[str, Any] = {f"{name}_ms": round(statistics.median(times), 2) for name, times in parts.items()}
     return {**found, "longest_ms": round(max(parts["all"]), 2), "cycles": len(parts["all"]), "submitted": submitted}
-
-
-# --- the allocator ------------------------------------------------------------------------------------------------
-
-
-def decisions(nodes: int, quick: bool) -> dict[str, Any]:
-    """Grants and releases a second, of holders that ask for and give back leases on all nodes at once."""
-    from unit.allocator.world import Disk, World  # type: ignore[import-not-found]
-
-    from rfaas_allocator.journal_sqlite import SqliteJournal
-
-    class OnDisk(Disk):  # type: ignore[misc]  # tests have no types
-        """The journal in its place; it also counts commits."""
-
-        commits = 0
-
-        def commit(self, told: list[Any]) -> None:
-            if told:
-                journal.commit(told)
-                self.commits += 1
-
-    class Fast(World):  # type: ignore[misc]
-        """The tests' world without its own checks, which are not the allocator's."""
-
-        def _check_durable(self, message: object) -> None:
-            pass
-
-        def deliver_all(self) -> None:
-            """Everybody reads and answers until nobody has anything to say; BATCH events a commit."""
-            while any(link.up or link.down for link in self.links.values()):
-                for link in self.links.values():
-                    while link.down:
-                        link.end.hear(link.down.popleft())
-                self.deliver_at_once(max(1, BATCH // len(self.links)))
-
-    with tempfile.TemporaryDirectory(dir=HERE.parent) as directory:
-        journal = SqliteJournal(Path(directory) / "journal.sqlite")
-        journal.load()
-        world = Fast()
-        world.disk = OnDisk()
-        for i in range(nodes):
-            world.connect(world.agent(cores=4, node=f"n{i}", register=False))
-        world.deliver_all()
-        holders = [world.holder(hello=False, uid=1000 + i) for i in range(min(50, nodes))]
-        for holder in holders:
-            world.connect(holder)
-        world.deliver_all()
-        rates, granted = [], 0
-        for request in range(1, 3 if quick else 6):
-            began_s = time.perf_counter()
-            for holder in holders:
-                holder.want(4 * nodes // len(holders), request=request)
-            world.deliver_all()
-            leases = [(holder, lease_id) for holder in holders for lease_id in holder.granted]
-            for holder in holders:
-                holder.want(0, request=request)
-            for holder, lease_id in leases:
-                holder.release(lease_id)
-            world.deliver_all()
-            granted = len(leases)
-            assert granted, "nothing was granted"
-            assert not any(holder.granted for holder in holders), "something was not given back"
-            rates.append(2 * granted / (time.perf_counter() - began_s))
-            world.happened.clear()
-        journal.close()
-    return {
-        "decisions_per_s": round(statistics.median(rates)),
-        "least_per_s": round(min(rates)),
-        "most_per_s": round(max(rates)),
-        "leases_a_round": granted,
-        "commits": world.disk.commits,
-    }
-
-
-def grpc(nodes: int, quick: bool) -> dict[str, Any]:
-    """Grants and releases a second of an allocator process, over its unix socket."""
-    from support.allocator import AllocatorProcess  # type: ignore[import-not-found]
-
-    with tempfile.TemporaryDirectory(dir=HERE.parent) as directory, AllocatorProcess(Path(directory)) as process:
-        rates = asyncio.run(_over_grpc(process.start(), nodes, 2 if quick else 10))
-        with Path(f"/proc/{process.process.pid}/status").open() as status:
-            peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    found: dict[str, Any] = {"decisions_per_s": round(statistics.median(rates)), "least_per_s": round(min(rates))}
-    return {**found, "most_per_s": round(max(rates)), "allocator_peak_rss_mib": peak_kib >> 10}
-
-
-async def _over_grpc(address: Any, nodes: int, rounds: int) -> list[float]:  # noqa: ANN401 - an AllocatorAddress
-    from rfaas.control import messages as m
-    from support.allocator import PlayedAgent, PlayedHolder
-
-    agents, holder = [PlayedAgent(node=f"n{i}") for i in range(nodes)], PlayedHolder()
-    for one in (*agents, holder):
-        await one.connect(address)
-    answering = [asyncio.create_task(agent.answer(1 << 30)) for agent in agents]
-    rates = []
-    try:
-        for request in range(1, rounds + 1):
-            began_s = time.perf_counter()
-            holder.want(4 * nodes, request)
-            while len(holder.granted) < nodes:
-                await holder.hear()
-            holder.want(0, request)
-            for lease_id in list(holder.granted):
-                holder.link.send(m.ReleaseLease(holder.holder, lease_id, 6))
-            while holder.granted:
-                await holder.hear()
-            rates.append(2 * nodes / (time.perf_counter() - began_s))
-    finally:
-        for task in answering:
-            task.cancel()
-        await asyncio.gather(*answering, return_exceptions=True)
-        for one in (*agents, holder):
-            one.link.close()
-    return rates
 
 
 PARTS = {"cycle": cycle, "decisions": decisions, "grpc": grpc}

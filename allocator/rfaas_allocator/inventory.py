@@ -28,7 +28,7 @@ from rfaas_allocator.policy import Holding
 from rfaas_allocator.rooms import Rooms
 
 K = TypeVar("K", bound=Hashable)
-I = TypeVar("I", bound=Hashable)
+L = TypeVar("L", bound=Hashable)
 E = TypeVar("E")
 
 COUNTERS: Final = ("alloc_epoch", "epoch", "lease_seq")
@@ -304,7 +304,7 @@ def _n_workers(terms: LeaseTerms) -> int:
     return 0 if terms.kind == MEMORY else terms.workers
 
 
-def _drop(index: dict[K, dict[I, E]], key: K, inner: I) -> None:
+def _drop(index: dict[K, dict[L, E]], key: K, inner: L) -> None:
     """Take one entry out of an index, and with the last one its key."""
     del index[key][inner]
     if not index[key]:

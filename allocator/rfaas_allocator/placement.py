@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rfaas.control.messages import SliceId
-from rfaas_allocator.rooms import Room, Rooms
+from rfaas_allocator.rooms import Left, Room, Rooms
 
 PACK: Final = "pack"
 SPREAD: Final = "spread"
@@ -108,22 +108,28 @@ def _largest_first(rooms: Rooms, item: Item) -> Iterator[tuple[int, str]]:
     """
     size = item.cores_per_worker, item.memory_bytes_per_worker
     later: dict[int, list[str]] = {}
+
+    def order(node: str) -> tuple[Left, str]:
+        return rooms.left(node), node
+
     bound = min(item.workers, rooms.most(*size))
     fits = bound
     while fits > 0:
-        nodes = later.pop(fits, [])
+        fewer = sorted(later.pop(fits, ()), key=order)
+        new = _allowed(rooms, item, bound) if fits == bound else iter(())
+        for node in heapq.merge(new, fewer, key=order) if fewer else new:
+            holds = _fitting(rooms, node, item)
+            if holds == fits:
+                yield fits, node
+            else:
+                later.setdefault(holds, []).append(node)
         if fits == bound:
-            for node in _allowed(rooms, item, bound):
-                holds = _fitting(rooms, node, item)
-                (nodes if holds == fits else later.setdefault(holds, [])).append(node)
             bound = rooms.most(*size, bound)
-        for node in sorted(nodes, key=lambda node: (rooms.left(node), node)):
-            yield fits, node
         fits = max(bound, max(later, default=0))
 
 
-def _allowed(rooms: Rooms, item: Item, workers: int) -> Iterable[str]:
-    """Nodes whose sums allow so many workers and no more, or at least all that are asked for."""
+def _allowed(rooms: Rooms, item: Item, workers: int) -> Iterator[str]:
+    """Nodes whose sums allow so many workers and no more, or at least all that are asked for; the tightest first."""
     size = item.cores_per_worker, item.memory_bytes_per_worker
     if workers < item.workers:
         return rooms.exactly(*size, workers)

@@ -147,12 +147,11 @@ class Rooms:
                 found = max(found, min(by_cores, names[end - 1][0] // memory_bytes))
         return found
 
-    def exactly(self, cores: int, memory_bytes: int, workers: int) -> list[str]:
-        """The nodes whose sums of cores and memory allow so many workers of this size and no more."""
-        found = []
+    def exactly(self, cores: int, memory_bytes: int, workers: int) -> Iterator[str]:
+        """Nodes whose sums of cores and memory allow so many workers of this size and no more; the tightest first."""
         for count in self._counts[bisect_left(self._counts, workers * cores) :]:
             names = self._with_cores[count]
             more_cores = not cores or count // cores > workers
             end = bisect_left(names, ((workers + 1) * memory_bytes,)) if more_cores else len(names)
-            found += [name for _, name in names[bisect_left(names, (workers * memory_bytes,)) : end]]
-        return found
+            for i in range(bisect_left(names, (workers * memory_bytes,)), end):
+                yield names[i][1]

@@ -1,0 +1,186 @@
+"""How many decisions a second an allocator makes: the core with its journal on disk, and a whole one through gRPC.
+
+A decision is a grant or a release. The core is asked as the allocator's engine asks it: events in the order in which
+they came, up to 1000 a commit, and nothing is delivered before its commit. Its clock runs while the core decides and
+while the journal commits; the agents and holders, played by the same process, are the tests' own and not on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import statistics
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+BATCH = 1000
+"""Events a commit, as in the allocator's engine."""
+HOLDERS = 50
+
+
+class Play:
+    """One allocator core, its journal, and the queue of what everybody said.
+
+    Args:
+        journal: open and loaded.
+    """
+
+    def __init__(self, journal: Any) -> None:  # noqa: ANN401 - a SqliteJournal
+        from rfaas_allocator.core import AllocatorCore
+
+        self._journal = journal
+        self._core = AllocatorCore(journal.load(), now_s=1000.0)
+        self._said: deque[Any] = deque()
+        self._ends: dict[int, Any] = {}
+        self.busy_s = 0.0
+        self.commits: list[float] = []
+        self._carry_out(self._core.start())
+
+    def connect(self, end: Any, event: type[Any]) -> None:  # noqa: ANN401 - an Agent or a Holder of the tests
+        """Somebody's link: what it says is queued as events of this class."""
+        number = len(self._ends) + 1
+        self._ends[number] = end
+        end.link = self
+        end.say = lambda message: self._said.append(event(number, message))
+
+    def settle(self) -> None:
+        """Let the core take what was said until nobody has anything to say."""
+        while self._said:
+            events = [self._said.popleft() for _ in range(min(BATCH, len(self._said)))]
+            began_s = time.perf_counter()
+            effects = self._core.steps(events, 1000.0 + began_s)
+            self.busy_s += time.perf_counter() - began_s
+            self._carry_out(effects)
+
+    def _carry_out(self, effects: list[Any]) -> None:
+        from rfaas_allocator.events import Persist, ToAgent, ToHolder
+
+        began_s = time.perf_counter()
+        records = [effect.record for effect in effects if isinstance(effect, Persist)]
+        if records:
+            self._journal.commit(records)
+            self.commits.append(time.perf_counter() - began_s)
+        self.busy_s += time.perf_counter() - began_s
+        for effect in effects:
+            if isinstance(effect, ToAgent | ToHolder):
+                self._ends[effect.link].hear(effect.message)
+
+
+def decisions(nodes: int, quick: bool) -> dict[str, Any]:
+    """Grants and releases a second, of holders that ask for and give back leases on all nodes at once."""
+    from rfaas_allocator.journal_sqlite import SqliteJournal
+
+    with tempfile.TemporaryDirectory(dir=HERE.parent) as directory:
+        journal = SqliteJournal(Path(directory) / "journal.sqlite")
+        play = Play(journal)
+        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        holders = _everybody(play, nodes)
+        rounds = 3 if quick else max(5, 20_000 // nodes)
+        play.commits.clear()
+        measured = [_round(play, holders, 4 * nodes // len(holders), request) for request in range(1, rounds + 1)]
+        journal.close()
+    granted = measured[0][0]
+    rates = [2 * granted / busy_s for _, busy_s, _ in measured]
+    whole = [2 * granted / took_s for _, _, took_s in measured]
+    return {
+        "decisions_per_s": round(statistics.median(rates)),
+        "least_per_s": round(min(rates)),
+        "most_per_s": round(max(rates)),
+        "with_players_per_s": round(statistics.median(whole)),
+        "rounds": rounds,
+        "leases_a_round": granted,
+        "commits": len(play.commits),
+        "commit_ms": round(1e3 * statistics.median(play.commits), 2),
+        "longest_commit_ms": round(1e3 * max(play.commits), 1),
+        "imports_peak_rss_mib": before_kib >> 10,
+    }
+
+
+def _everybody(play: Play, nodes: int) -> list[Any]:
+    """An agent of four cores on each node, and the holders."""
+    from unit.allocator.world import Agent, Holder, some_id  # type: ignore[import-not-found]
+
+    from rfaas.control import messages as m
+    from rfaas_allocator.events import AgentSaid, HolderSaid
+
+    for i in range(nodes):
+        agent = Agent(m.Slice(some_id(b"slice"), f"n{i}", 4, 1 << 30, "unix:@agent"))
+        play.connect(agent, AgentSaid)
+        agent.register()
+    play.settle()
+    holders = [Holder(uid=1000 + i) for i in range(min(HOLDERS, nodes))]
+    for holder in holders:
+        play.connect(holder, HolderSaid)
+        holder.hello()
+    play.settle()
+    return holders
+
+
+def _round(play: Play, holders: list[Any], workers: int, request: int) -> tuple[int, float, float]:
+    """All is asked for and given back: leases, seconds of core and journal, seconds in all."""
+    began_s, busy_s = time.perf_counter(), play.busy_s
+    for holder in holders:
+        holder.want(workers, request=request)
+    play.settle()
+    leases = [(holder, lease_id) for holder in holders for lease_id in holder.granted]
+    for holder in holders:
+        holder.want(0, request=request)
+    for holder, lease_id in leases:
+        holder.release(lease_id)
+    play.settle()
+    assert leases, "nothing was granted"
+    assert not any(holder.granted for holder in holders), "something was not given back"
+    for holder in holders:
+        holder.heard.clear()
+    return len(leases), play.busy_s - busy_s, time.perf_counter() - began_s
+
+
+# --- through gRPC -------------------------------------------------------------------------------------------------
+
+
+def grpc(nodes: int, quick: bool) -> dict[str, Any]:
+    """Grants and releases a second of an allocator process, over its unix socket."""
+    from support.allocator import AllocatorProcess  # type: ignore[import-not-found]
+
+    with tempfile.TemporaryDirectory(dir=HERE.parent) as directory, AllocatorProcess(Path(directory)) as process:
+        rates = asyncio.run(_over_grpc(process.start(), nodes, 2 if quick else 10))
+        with Path(f"/proc/{process.process.pid}/status").open() as status:
+            peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    found: dict[str, Any] = {"decisions_per_s": round(statistics.median(rates)), "least_per_s": round(min(rates))}
+    return {**found, "most_per_s": round(max(rates)), "allocator_peak_rss_mib": peak_kib >> 10}
+
+
+async def _over_grpc(address: Any, nodes: int, rounds: int) -> list[float]:  # noqa: ANN401 - an AllocatorAddress
+    from support.allocator import PlayedAgent, PlayedHolder
+
+    agents, holder = [PlayedAgent(node=f"n{i}") for i in range(nodes)], PlayedHolder()
+    for one in (*agents, holder):
+        await one.connect(address)
+    answering = [asyncio.create_task(agent.answer(1 << 30)) for agent in agents]
+    try:
+        return [await _round_over_grpc(holder, nodes, request) for request in range(1, rounds + 1)]
+    finally:
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
+        for one in (*agents, holder):
+            one.link.close()
+
+
+async def _round_over_grpc(holder: Any, nodes: int, request: int) -> float:  # noqa: ANN401 - a PlayedHolder
+    from rfaas.control import messages as m
+
+    began_s = time.perf_counter()
+    holder.want(4 * nodes, request)
+    while len(holder.granted) < nodes:
+        await holder.hear()
+    holder.want(0, request)
+    for lease_id in list(holder.granted):
+        holder.link.send(m.ReleaseLease(holder.holder, lease_id, 6))
+    while holder.granted:
+        await holder.hear()
+    return 2 * nodes / (time.perf_counter() - began_s)
