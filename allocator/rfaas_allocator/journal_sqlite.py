@@ -1,61 +1,49 @@
 """The journal in a file: SQLite under one writer.
 
 Any doubt about the file, the disk or the lock ends the allocator with a reason: it never starts empty because something
-could not be read. No SQL outside this file. Spec: docs/spec/002-lease.md section 7.
+could not be read. No SQL but here, in `journal_batch` and in `journal_upgrade`. Spec: docs/spec/002-lease.md section 7.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from rfaas.control.hosts import HostList
-from rfaas.control.messages import Account, Epoch, HeldLease, Host, InstanceId, LeaseTerms, Slice, SliceId, Usage
-from rfaas_allocator.events import (
-    AccountIs,
-    CounterIs,
-    HostsAre,
-    LeaseIs,
-    LeaseIsOver,
-    Record,
-    Recovered,
-    SliceIs,
-    SliceIsForgotten,
-    SliceIsOver,
-)
+from rfaas.control.messages import Account, SliceId
+from rfaas_allocator.events import LeaseIs, Record, Recovered
 from rfaas_allocator.journal import JournalFailed, JournalFull
+from rfaas_allocator.journal_batch import PUT_COUNTER, Batch, crc_of
+from rfaas_allocator.journal_records import checksum, unpack_account, unpack_hosts, unpack_lease, unpack_slice
+from rfaas_allocator.journal_upgrade import rewrite
 from rfaas_allocator.reserve import Reserve
 from rfaas_transport.errors import ConfigError
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 APPLICATION_ID: Final = 0x7266_6161  # "rfaa": so that another program's file is not taken for ours
 
-SINCE_2: Final = f"""
-    PRAGMA user_version = {SCHEMA_VERSION};
-    CREATE TABLE accounts (
-        seq INTEGER NOT NULL, id BLOB NOT NULL, ended INTEGER NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL,
-        PRIMARY KEY (seq, id)
-    ) WITHOUT ROWID;
-    CREATE TABLE hosts (source TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
-"""
-SCHEMA: Final = f"""
-    PRAGMA application_id = {APPLICATION_ID};
-    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE slices (id BLOB PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE slices_over (number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB UNIQUE NOT NULL, crc INTEGER NOT NULL);
-    CREATE TABLE leases (id BLOB PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
-    {SINCE_2}
-"""
-SLICES_OVER_KEPT: Final = 10_000
+TABLES: Final = {
+    "counters": "CREATE TABLE counters ("
+    "name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
+    "slices": "CREATE TABLE slices (id BLOB PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
+    "slices_over": "CREATE TABLE slices_over ("
+    "number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB UNIQUE NOT NULL, crc INTEGER NOT NULL)",
+    # By seq first: what one commit adds lies together, so it writes few pages.
+    "leases": "CREATE TABLE leases ("
+    "seq INTEGER NOT NULL, id BLOB NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (seq, id)"
+    ") WITHOUT ROWID",
+    "accounts": "CREATE TABLE accounts (seq INTEGER NOT NULL, id BLOB NOT NULL, ended INTEGER NOT NULL, "
+    "body BLOB NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (seq, id)) WITHOUT ROWID",
+    "hosts": "CREATE TABLE hosts (source TEXT PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
+}
+SCHEMA: Final = "; ".join(
+    [f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA_VERSION}", *TABLES.values()]
+)
 RESERVE_NAME: Final = "journal.reserve"
-ACCOUNTS_KEPT: Final = 200_000  # leases proposed since: about 200 MB
 ACCOUNTS_LOADED: Final = 1000  # of leases that ended, for reports that come late
 
 
@@ -77,6 +65,7 @@ class SqliteJournal:
         self._reserve = Reserve(path.with_name(RESERVE_NAME))
         self._lock = threading.Lock()  # a commit gives the reserve up while another thread may make it
         self._lsn = 0
+        self._seq_of: dict[bytes, int] = {}  # of the leases that are in it, by id
 
     # --- opening ---------------------------------------------------------------------------------
 
@@ -90,7 +79,7 @@ class SqliteJournal:
         os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         try:
             with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as db:
-                db.executescript(f"PRAGMA synchronous = FULL; BEGIN; {SCHEMA} COMMIT;")
+                db.executescript(f"PRAGMA synchronous = FULL; BEGIN; {SCHEMA}; COMMIT;")
         except sqlite3.Error as error:
             fresh.unlink(missing_ok=True)
             raise self._no_way(error) from error
@@ -116,9 +105,10 @@ class SqliteJournal:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("BEGIN IMMEDIATE")  # takes the lock, which then stays
             db.execute("COMMIT")
-            if db.execute("PRAGMA user_version").fetchone() == (1,):
-                db.executescript(f"BEGIN IMMEDIATE; {SINCE_2} COMMIT;")
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: damaged names in SQLite's own tables
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version < SCHEMA_VERSION:
+                rewrite(db, version, TABLES, SCHEMA_VERSION)
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:  # damaged names in SQLite's tables, records
             db.close()
             raise self._no_way(error) from error
         except BaseException:
@@ -169,11 +159,11 @@ class SqliteJournal:
         try:
             recovered = Recovered(
                 counters={name: value for name, value in self._rows("counters", "name, value")},
-                slices=[_slice_of(body) for _, body in self._rows("slices", "id, body")],
+                slices=[unpack_slice(body) for _, body in self._bodies("slices", "id")],
                 slices_over=[SliceId(key) for _, key in self._rows("slices_over", "number, id")],
-                leases=[_lease_of(body) for _, body in self._rows("leases", "id, body")],
+                leases=self._leases(),
                 accounts=self._recent_accounts(),
-                hosts={source: _hosts_of(body) for source, body in self._rows("hosts", "source, body")},
+                hosts={source: unpack_hosts(body) for source, body in self._bodies("hosts", "source")},
             )
         except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
             raise self._refusal(f"a record can't be read ({error})") from error
@@ -181,20 +171,36 @@ class SqliteJournal:
         if any(record.held.terms.slice_id not in known for record in recovered.leases):
             raise self._refusal("a lease has no slice")
         self._lsn = recovered.counters.pop("lsn", 0)
+        self._seq_of = {record.held.terms.lease_id: record.held.terms.lease_seq for record in recovered.leases}
         return recovered
 
     def _rows(self, table: str, columns: str) -> Iterator[tuple[Any, Any]]:
         for first, second, crc in self._db.execute(f"SELECT {columns}, crc FROM {table} ORDER BY 1"):
-            if _crc(first if table != "slices_over" else 0, second) != crc:
+            if crc_of(first if table != "slices_over" else 0, second) != crc:
                 raise ValueError(f"checksum of {first!r} in {table}")
             yield first, second
+
+    def _bodies(self, table: str, key: str) -> Iterator[tuple[Any, bytes]]:
+        for first, body, crc in self._db.execute(f"SELECT {key}, body, crc FROM {table} ORDER BY 1"):
+            if checksum(first.encode() if isinstance(first, str) else first, body) != crc:
+                raise ValueError(f"checksum of {first!r} in {table}")
+            yield first, body
+
+    def _leases(self) -> list[LeaseIs]:
+        found = []
+        for seq, key, body, crc in self._db.execute("SELECT seq, id, body, crc FROM leases ORDER BY seq, id"):
+            lease = unpack_lease(body)
+            if checksum(key, body) != crc or (lease.held.terms.lease_seq, lease.held.terms.lease_id) != (seq, key):
+                raise ValueError(f"checksum of {key!r} in leases")
+            found.append(lease)
+        return found
 
     def _recent_accounts(self) -> list[Account]:
         """Of leases that live, and of those that ended last."""
         newest = f"SELECT id, body, crc FROM accounts WHERE ended ORDER BY seq DESC LIMIT {ACCOUNTS_LOADED}"
-        ended = [_account_of(key, body, crc) for key, body, crc in self._db.execute(newest)]
+        ended = [_account_of(*row) for row in self._db.execute(newest)]
         living = self._db.execute("SELECT id, body, crc FROM accounts WHERE NOT ended")
-        return [_account_of(key, body, crc) for key, body, crc in living] + ended[::-1]
+        return [_account_of(*row) for row in living] + ended[::-1]
 
     def accounts(self, after: tuple[int, bytes], limit: int) -> list[Account]:
         """Up to `limit` accounts of leases beyond `after`, a (lease_seq, lease id), in that order.
@@ -204,17 +210,18 @@ class SqliteJournal:
         """
         rows = "SELECT id, body, crc FROM accounts WHERE (seq, id) > (?, ?) ORDER BY seq, id LIMIT ?"
         try:
-            return [_account_of(key, body, crc) for key, body, crc in self._db.execute(rows, (*after, limit))]
+            return [_account_of(*row) for row in self._db.execute(rows, (*after, limit))]
         except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
             raise JournalFailed(f"accounts in {self._path} can't be read: {error}", hint="see to the disk") from error
 
     def commit(self, records: Iterable[Record]) -> int:
         """Write one transaction; it is on the disk when this returns. Errors: see `Journal`."""
-        kept = list(records)
+        batch = Batch(records, self._seq_of)
         try:
             with self._lock:
                 # A full disk refuses before anything is synced, so trying again is safe; more room is made each time.
-                if not (self._fits(kept) or self._after(self._shorten_log, kept) or self._after(self._give_up, kept)):
+                fits = self._fits(batch)
+                if not (fits or self._after(self._shorten_log, batch) or self._after(self._give_up, batch)):
                     raise JournalFull(
                         f"there is no room for the journal {self._path} (ENOSPC)", hint="make room on its disk (df)"
                     )
@@ -224,16 +231,16 @@ class SqliteJournal:
                 f"the journal {self._path} can't be written: {error}",
                 hint="see to the disk (df, dmesg), then start the allocator again: leases live on meanwhile",
             ) from error
+        batch.note(self._seq_of)
         self._lsn += 1
         return self._lsn
 
-    def _fits(self, records: list[Record]) -> bool:
+    def _fits(self, batch: Batch) -> bool:
         """Commit; False if the disk is full, then nothing of it is kept."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            for record in records:
-                self._write(record)
-            self._put_counter("lsn", self._lsn + 1)
+            batch.write(self._db)
+            self._db.execute(PUT_COUNTER, ("lsn", self._lsn + 1, crc_of("lsn", self._lsn + 1)))
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
@@ -243,8 +250,8 @@ class SqliteJournal:
             return False
         return True
 
-    def _after(self, make_room: Callable[[], bool], records: list[Record]) -> bool:
-        return make_room() and self._fits(records)
+    def _after(self, make_room: Callable[[], bool], batch: Batch) -> bool:
+        return make_room() and self._fits(batch)
 
     def _shorten_log(self) -> bool:
         """Write the log back into the file and cut it off; False if even that finds no room."""
@@ -264,107 +271,12 @@ class SqliteJournal:
         with self._lock:
             return self._reserve.problem()
 
-    def _write(self, record: Record) -> None:
-        db = self._db
-        match record:
-            case CounterIs():
-                self._put_counter(record.name, record.value)
-            case SliceIs():
-                key, body = record.slice.slice_id, _text(record)
-                db.execute("INSERT OR REPLACE INTO slices VALUES (?, ?, ?)", (key, body, _crc(key, body)))
-            case SliceIsOver():
-                key = record.slice_id
-                db.execute("DELETE FROM slices WHERE id = ?", (key,))
-                row = (key, _crc(0, key))
-                number = db.execute("INSERT OR REPLACE INTO slices_over (id, crc) VALUES (?, ?)", row).lastrowid or 0
-                db.execute("DELETE FROM slices_over WHERE number <= ?", (number - SLICES_OVER_KEPT,))
-            case SliceIsForgotten():
-                db.execute("DELETE FROM slices WHERE id = ?", (record.slice_id,))
-            case LeaseIs():
-                lease_key, body = record.held.terms.lease_id, _text(record)
-                db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", (lease_key, body, _crc(lease_key, body)))
-            case LeaseIsOver():
-                db.execute("DELETE FROM leases WHERE id = ?", (record.lease_id,))
-            case AccountIs():
-                self._write_account(record.account)
-            case HostsAre():
-                body = _text(record.hosts)
-                crc = _crc(record.source, body)
-                db.execute("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?)", (record.source, body, crc))
-
-    def _write_account(self, account: Account) -> None:
-        ended, body = account.end_unix_s is not None, _text(account)
-        row = (account.lease_seq, account.lease_id, ended, body, _crc(account.lease_id, body))
-        self._db.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?)", row)
-        if ended:
-            old = account.lease_seq - ACCOUNTS_KEPT
-            self._db.execute("DELETE FROM accounts WHERE seq <= ? AND ended", (old,))
-
-    def _put_counter(self, name: str, value: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?, ?)", (name, value, _crc(name, value)))
-
     def close(self) -> None:
         """Write the log back into the file and let go of the lock."""
         self._db.close()
 
 
-# --- records as text -----------------------------------------------------------------------------
-
-
-def _crc(*values: object) -> int:
-    return zlib.crc32(repr(values).encode())
-
-
-def _plain(value: object) -> object:
-    """What JSON makes of a record's parts; `dataclasses.asdict` copies each deeply, which took a third of a grant."""
-    if isinstance(value, bytes):
-        return value.hex()
-    names = type(value).__dataclass_fields__  # type: ignore[attr-defined]  # anything else is a TypeError's
-    if isinstance(value, LeaseTerms) and not value.kind:
-        return {
-            name: getattr(value, name) for name in names if name != "kind"
-        }  # so that the version before can read it
-    return {name: getattr(value, name) for name in names}
-
-
-_encoder: Final = json.JSONEncoder(default=_plain, sort_keys=True)
-
-
-def _text(record: SliceIs | LeaseIs | Account | HostList) -> str:
-    return _encoder.encode(record)
-
-
-def _bytes(about: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {**about, **{name: bytes.fromhex(about[name]) for name in names}}
-
-
-def _slice_of(body: str) -> SliceIs:
-    about = json.loads(body)
-    return SliceIs(
-        slice=Slice(**_bytes(about["slice"], "slice_id")),
-        instance=InstanceId(bytes.fromhex(about["instance"])),
-        epoch=Epoch(about["epoch"]),
-    )
-
-
-def _lease_of(body: str) -> LeaseIs:
-    about = json.loads(body)
-    held = about["held"]
-    terms = LeaseTerms(**_bytes(held["terms"], "lease_id", "slice_id", "holder"))
-    return LeaseIs(
-        held=HeldLease(terms, tuple(held["core_ids"]), held["state"]),
-        reason=about["reason"],
-        reason_code=about["reason_code"],
-    )
-
-
-def _account_of(key: bytes, body: str, crc: int) -> Account:
-    if _crc(key, body) != crc:
+def _account_of(key: bytes, body: bytes, crc: int) -> Account:
+    if checksum(key, body) != crc:
         raise ValueError(f"checksum of {key!r} in accounts")
-    about = _bytes(json.loads(body), "lease_id", "holder", "slice_id")
-    return Account(**{**about, "usage": Usage(**about["usage"])})
-
-
-def _hosts_of(body: str) -> HostList:
-    about = json.loads(body)
-    return HostList(tuple(Host(**host) for host in about["hosts"]), about["complete"])
+    return unpack_account(body)

@@ -1,5 +1,7 @@
 """The journal gives back what was committed, a prefix of it, or a refusal; never an empty start nobody asked for."""
 
+import dataclasses
+import json
 import sqlite3
 import zlib
 
@@ -21,7 +23,7 @@ from rfaas_allocator.events import (
     SliceIsOver,
 )
 from rfaas_allocator.journal import JournalFailed, MemoryJournal
-from rfaas_allocator.journal_sqlite import RESERVE_NAME, SCHEMA_VERSION, SqliteJournal
+from rfaas_allocator.journal_sqlite import APPLICATION_ID, RESERVE_NAME, SCHEMA_VERSION, SqliteJournal
 from rfaas_allocator.reserve import RESERVE_BYTES
 from rfaas_transport.errors import ConfigError
 
@@ -211,7 +213,7 @@ def test_a_record_of_nonsense_with_a_right_checksum_is_refused(path):
     written(path, [a_slice()])
     key = b"k" * 16
     db = sqlite3.connect(path, isolation_level=None)
-    db.execute("INSERT INTO leases VALUES (?, ?, ?)", (key, "{}", zlib.crc32(repr((key, "{}")).encode())))
+    db.execute("INSERT INTO leases VALUES (1, ?, ?, ?)", (key, b"\x80", zlib.crc32(b"\x80", zlib.crc32(key))))
     db.close()
     with pytest.raises(ConfigError, match="can't be read"):
         reopened(path)
@@ -258,7 +260,7 @@ def test_an_account_is_replaced_not_added(path):
 
 
 def test_only_so_many_accounts_are_kept_but_all_of_leases_that_live(path, monkeypatch):
-    monkeypatch.setattr("rfaas_allocator.journal_sqlite.ACCOUNTS_KEPT", 5)
+    monkeypatch.setattr("rfaas_allocator.journal_batch.ACCOUNTS_KEPT", 5)
     written(path, [AccountIs(an_account(seq, ended=seq != 2)) for seq in range(1, 11)])
     assert sorted(account.lease_seq for account in reopened(path).accounts) == [2, 6, 7, 8, 9, 10]
 
@@ -269,20 +271,96 @@ def test_hosts_come_back_by_source(path):
     assert reopened(path).hosts == {"file": hosts, "slurm": HostList()}
 
 
-def test_a_journal_of_the_version_before_is_taken_over_with_all_that_is_in_it(path):
-    written(path, [CounterIs("epoch", 7), a_slice(0), a_lease()])
+OLD_TABLES = """
+    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE slices (id BLOB PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE slices_over (number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB UNIQUE NOT NULL, crc INTEGER NOT NULL);
+    CREATE TABLE leases (id BLOB PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+"""
+OLD_TABLES_2 = """
+    CREATE TABLE accounts (
+        seq INTEGER NOT NULL, id BLOB NOT NULL, ended INTEGER NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL,
+        PRIMARY KEY (seq, id)
+    ) WITHOUT ROWID;
+    CREATE TABLE hosts (source TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+"""
+OLD_HOSTS = HostList((m.Host("n1", 4, 2**30, "file"),), True)
+
+
+def old_text(record):
+    """A record as versions before wrote it."""
+    about = dataclasses.asdict(record)
+    if isinstance(record, LeaseIs):
+        del about["held"]["terms"]["kind"]
+    return json.dumps(about, default=bytes.hex, sort_keys=True)
+
+
+def old_crc(*values):
+    return zlib.crc32(repr(values).encode())
+
+
+def old_journal(path, version, lease):
+    """A file of schema 1 or 2 with one record of each kind."""
+    path.touch(0o600)
     db = sqlite3.connect(path)
-    db.executescript("DROP TABLE accounts; DROP TABLE hosts; PRAGMA user_version = 1;")
+    db.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}; {OLD_TABLES}")
+    db.execute("INSERT INTO counters VALUES ('epoch', 7, ?)", (old_crc("epoch", 7),))
+    db.execute("INSERT INTO slices_over (id, crc) VALUES (?, ?)", (SLICES[1], old_crc(0, SLICES[1])))
+    for table, key, record in (("slices", SLICES[0], a_slice(0)), ("leases", lease.held.terms.lease_id, lease)):
+        body = old_text(record)
+        db.execute(f"INSERT INTO {table} VALUES (?, ?, ?)", (key, body, old_crc(key, body)))
+    if version == 2:
+        db.executescript(OLD_TABLES_2)
+        key, body = an_account(1).lease_id, old_text(an_account(1))
+        db.execute("INSERT INTO accounts VALUES (1, ?, 1, ?, ?)", (key, body, old_crc(key, body)))
+        body = old_text(OLD_HOSTS)
+        db.execute("INSERT INTO hosts VALUES ('file', ?, ?)", (body, old_crc("file", body)))
+    db.commit()
     db.close()
-    assert reopened(path) == Recovered({"epoch": 7}, [a_slice(0)], [], [a_lease()])
-    written(path, [AccountIs(an_account(1))])
-    assert reopened(path).accounts == [an_account(1)]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_journal_of_a_version_before_is_taken_over_with_all_that_is_in_it(path, version):
+    lease = a_lease(number=3, seq=9, reason="released", reason_code=6)
+    old_journal(path, version, lease)
+    accounts, hosts = ([an_account(1)], {"file": OLD_HOSTS}) if version == 2 else ([], {})
+    expected = Recovered({"epoch": 7}, [a_slice(0)], [SLICES[1]], [lease], accounts, hosts)
+    assert [reopened(path), reopened(path)] == [expected, expected]
+    written(path, [AccountIs(an_account(2)), LeaseIsOver(lease.held.terms.lease_id)])
+    assert (reopened(path).accounts, reopened(path).leases) == ([*accounts, an_account(2)], [])
+
+
+def test_a_damaged_journal_of_a_version_before_is_refused_and_stays_as_it_was(path):
+    old_journal(path, 2, a_lease())
+    db = sqlite3.connect(path)
+    db.execute("UPDATE accounts SET body = replace(body, '17', '18')")
+    db.commit()
+    db.close()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="checksum"):
+            SqliteJournal(path)
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("SELECT count(*) FROM leases").fetchone() == (1,)
+    db.close()
+
+
+def test_what_a_commit_replaces_itself_is_written_once_and_means_the_same(path):
+    journal = SqliteJournal(path)
+    journal.load()
+    journal.commit(
+        [a_slice(), a_lease(), LeaseIsOver(b"\0" * 16), a_lease(1), CounterIs("epoch", 1), CounterIs("epoch", 2)]
+    )
+    journal.commit([a_lease(1, seq=2), a_lease(1, seq=3)])
+    journal.commit([SliceIsOver(SLICES[1]), a_slice(1), SliceIsOver(SLICES[2]), SliceIsOver(SLICES[1])])
+    journal.close()
+    assert reopened(path) == Recovered({"epoch": 2}, [a_slice()], [SLICES[2], SLICES[1]], [a_lease(1, seq=3)])
 
 
 def test_an_account_that_was_changed_behind_the_allocators_back_is_refused(path):
     written(path, [AccountIs(an_account(1))])
     db = sqlite3.connect(path)
-    db.execute("UPDATE accounts SET body = replace(body, '17', '18')")
+    db.execute("UPDATE accounts SET body = CAST(replace(body, '17', '18') AS BLOB)")
     db.commit()
     db.close()
     with pytest.raises(ConfigError, match="checksum"):
