@@ -7,7 +7,7 @@ Oldest request first; none is given more than its target. Spec: docs/spec/002-le
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
 from rfaas.control.messages import MEMORY, JobsReport, Snapshot, Waiting
@@ -80,6 +80,7 @@ class AllocatorCore:
         self._agents = AgentDesk(self._ledger, self._policy)
         self._jobs = JobDesk(self._ledger)
         self._holders = HolderDesk(self._ledger, self._policy)
+        self._outlook = forecast.Outlook(self._inventory, self._ledger.history)
         self._storage_problem = ""
 
     def start(self) -> list[Effect]:
@@ -160,13 +161,25 @@ class AllocatorCore:
     def _serve(self, now_s: float) -> None:
         """Propose what can be proposed, oldest request first, and tell those that must wait."""
         stale = self._jobs.slurm_is_stale(now_s)
+        stuck: dict[Hashable, tuple[str, str]] = {}  # why nothing is left, for requests that are alike
         for key, entry in self._inventory.lacking():
-            if not self._inventory.could_hold(entry.single):
-                self._holders.deny(key, "lease-denied", f"no host of the inventory is as large as {_size(entry)}")
-                continue
-            if not self._storage_problem:
-                self._propose(key, entry, self._rooms(now_s, stale=stale))
-            self._tell(key, entry, now_s, stale=stale)
+            alike = self._what_it_gets_by(entry)
+            why = stuck.get(alike)
+            if why is None:
+                if not self._inventory.could_hold(entry.single):
+                    self._holders.deny(key, "lease-denied", f"no host of the inventory is as large as {_size(entry)}")
+                    continue
+                if not self._storage_problem:
+                    self._propose(key, entry, self._rooms(now_s, stale=stale))
+                if self._inventory.missing(key) > 0:
+                    why = stuck[alike] = self._why_waiting(entry, now_s, stale=stale)
+            self._tell(key, entry, why, now_s)
+
+    def _what_it_gets_by(self, entry: WantEntry) -> Hashable:
+        """Where one request lacks workers after it was served, those after it that have the same of this get none."""
+        want, uid = entry.want, self._inventory.holders[entry.want.holder].uid
+        limited_uid = uid if self._policy.quota_of(uid).limits else None
+        return want.cores_per_worker, want.memory_bytes_per_worker, want.kind, limited_uid
 
     def _rooms(self, now_s: float, *, stale: bool) -> Rooms:
         return self._inventory.rooms(now_s, self._ledger.ttl_s, without_slurm=stale)
@@ -188,10 +201,9 @@ class AllocatorCore:
 
     # --- waiting ---------------------------------------------------------------------------------
 
-    def _tell(self, key: WantKey, entry: WantEntry, now_s: float, *, stale: bool) -> None:
+    def _tell(self, key: WantKey, entry: WantEntry, why: tuple[str, str] | None, now_s: float) -> None:
         """Say that a request must wait, once for each change of what is missing and why."""
-        missing = self._inventory.missing(key)
-        told = (missing, *self._why_waiting(entry, now_s, stale=stale)) if missing > 0 else None
+        told = None if why is None else (self._inventory.missing(key), *why)
         if told is not None and told != entry.told:
             self._ledger.tell_holder(key[0], self._waiting(key, entry, told, now_s))
         entry.told = told
@@ -244,7 +256,7 @@ class AllocatorCore:
         if code == "storage":
             return None
         if code in ("leased", "memory"):
-            return forecast.when_a_lease_ends(self._inventory, history, entry.single, now_s)
+            return self._outlook.when_a_lease_ends(entry.single, now_s)
         return history.next_slice(now_s, entry.single) if code != "agents-absent" else None
 
 

@@ -127,16 +127,15 @@ class WantEntry:
     want: Want
     number: int = 0  # the oldest has the lowest
     told: tuple[int, str, str] | None = None  # missing workers, code, reason
+    single: Item = field(init=False)  # one worker of it, as placement needs it
 
-    @property
-    def item(self) -> Item:
-        """What placement needs of it; `workers` is the whole target."""
-        return Item(self.want.workers, self.want.cores_per_worker, self.want.memory_bytes_per_worker)
+    def __post_init__(self) -> None:
+        self.change(self.want)
 
-    @property
-    def single(self) -> Item:
-        """One worker of it."""
-        return Item(1, self.want.cores_per_worker, self.want.memory_bytes_per_worker)
+    def change(self, want: Want) -> None:
+        """It is another from now on."""
+        self.want = want
+        self.single = Item(1, want.cores_per_worker, want.memory_bytes_per_worker)
 
 
 @dataclass(slots=True, eq=False)

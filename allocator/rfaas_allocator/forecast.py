@@ -7,7 +7,9 @@ to decide. Spec: docs/spec/002-lease.md section 5.
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +24,8 @@ LEASES_REMEMBERED: Final = 256
 ARRIVALS_REMEMBERED: Final = 64
 LEAST_SAMPLES: Final = 5  # fewer say nothing
 PROOF_S: Final = 1.0  # a fenced lease is free about so soon: its workers are being killed
+LOOK_AGAIN_S: Final = 1.0
+SIZES_KEPT: Final = 1000
 OVERDUE: Final = 3.0  # so many medians without a slice: what was before is no guide any more
 
 
@@ -38,11 +42,15 @@ class History:
 
     def __init__(self) -> None:
         self._lasted_s: deque[float] = deque(maxlen=LEASES_REMEMBERED)
+        self._shortest_first_s: list[float] = []  # the same, sorted
         self._arrivals: deque[tuple[float, int, int]] = deque(maxlen=ARRIVALS_REMEMBERED)
 
     def lease_ended(self, lasted_s: float) -> None:
         """A lease that served somebody is free."""
+        if len(self._lasted_s) == LEASES_REMEMBERED:
+            del self._shortest_first_s[bisect_left(self._shortest_first_s, self._lasted_s[0])]
         self._lasted_s.append(lasted_s)
+        insort(self._shortest_first_s, lasted_s)
 
     def slice_came(self, now_s: float, cores: int, memory_bytes: int) -> None:
         """A slice is here that was not before."""
@@ -50,10 +58,13 @@ class History:
 
     def lease_left(self, age_s: float) -> Estimate | None:
         """What is left to a lease of this age, if it ends like those before that grew as old."""
-        longer = [lasted_s for lasted_s in self._lasted_s if lasted_s > age_s]
-        if len(longer) < LEAST_SAMPLES:
+        lasted_s = self._shortest_first_s
+        first = bisect_right(lasted_s, age_s)
+        longer = len(lasted_s) - first
+        if longer < LEAST_SAMPLES:
             return None
-        return Estimate(statistics.median(longer) - age_s, f"how long {len(longer)} earlier leases lasted")
+        median_s = (lasted_s[first + (longer - 1) // 2] + lasted_s[first + longer // 2]) / 2
+        return Estimate(median_s - age_s, f"how long {longer} earlier leases lasted")
 
     def next_slice(self, now_s: float, item: Item) -> Estimate | None:
         """When the next slice may come that holds such a worker, if they come as before."""
@@ -69,6 +80,30 @@ class History:
         if since_s > OVERDUE * max(pause_s, 1.0):
             return None
         return Estimate(max(0.0, pause_s - since_s), f"when {len(came)} earlier slices came")
+
+
+class Outlook:
+    """When leases end, looked up for each size of worker at most once a second: many wait for the same.
+
+    Args:
+        inventory, history: of the allocator.
+    """
+
+    def __init__(self, inventory: Inventory, history: History) -> None:
+        self._inventory = inventory
+        self._history = history
+        self._found: dict[tuple[int, int], tuple[float, Estimate | None]] = {}  # when it was looked up, and what then
+
+    def when_a_lease_ends(self, item: Item, now_s: float) -> Estimate | None:
+        """When so much of one slice may be free that one worker fits."""
+        size = item.cores_per_worker, item.memory_bytes_per_worker
+        asked_s, estimate = self._found.get(size, (-math.inf, None))
+        if now_s - asked_s >= LOOK_AGAIN_S:
+            if len(self._found) >= SIZES_KEPT:
+                self._found.clear()
+            asked_s, estimate = now_s, when_a_lease_ends(self._inventory, self._history, item, now_s)
+            self._found[size] = asked_s, estimate
+        return None if estimate is None else Estimate(max(0.0, estimate.in_s + asked_s - now_s), estimate.basis)
 
 
 def when_a_lease_ends(inventory: Inventory, history: History, item: Item, now_s: float) -> Estimate | None:

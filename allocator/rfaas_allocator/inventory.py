@@ -247,7 +247,7 @@ class Inventory:
             self._n_wants += 1
             self.wants[key] = WantEntry(want, self._n_wants)
         else:
-            entry.want = want
+            entry.change(want)
         self._look(key)
 
     def drop_want(self, key: WantKey) -> bool:

@@ -46,6 +46,11 @@ class Quota:
     cores: int | None = None
     memory_bytes: int | None = None
 
+    @property
+    def limits(self) -> bool:
+        """False if it allows everything."""
+        return (self.leases, self.workers, self.cores, self.memory_bytes) != (None, None, None, None)
+
     def room(self, held: Holding, item: Item) -> tuple[int, int]:
         """How many workers of this size, in how many leases, the user may have more; a region counts as no worker."""
         limits = [
