@@ -156,6 +156,19 @@ class AllocatorCore:
             hosts_complete=self._inventory.hosts.complete,
         )
 
+    def counter(self, name: str) -> int:
+        """One number of the snapshot's `counters`, without making one of everything."""
+        tallies: dict[str, int] = {**self._ledger.tallies, **self._inventory.counters}
+        return tallies[name]
+
+    def n_reachable(self) -> int:
+        """Slices whose agents can be reached."""
+        return len(self._inventory.slices) - self._inventory.n_absent()
+
+    def n_hosts(self) -> int:
+        """Hosts that any source names."""
+        return len(self._inventory.hosts.hosts)
+
     # --- deciding --------------------------------------------------------------------------------
 
     def _serve(self, now_s: float) -> None:

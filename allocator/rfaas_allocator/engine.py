@@ -117,7 +117,7 @@ class Engine:
         """
         self._stopping = True  # nobody waits for room at a start: it fails with a reason
         effects = self._core.start()
-        self._next_seq = self.snapshot().alloc_epoch * EVENTS_A_LIFE + 1
+        self._next_seq = self._core.counter("alloc_epoch") * EVENTS_A_LIFE + 1
         await self._carry_out(effects)
         self._stopping = False
 
@@ -279,26 +279,31 @@ class Engine:
 
     # --- questions -------------------------------------------------------------------------------
 
+    @property
+    def alloc_epoch(self) -> int:
+        """The number of this life of the allocator."""
+        return self._core.counter("alloc_epoch")
+
     def snapshot(self) -> Snapshot:
         """Everything at this moment; may run ahead of what is durable by one commit."""
         return self._core.snapshot(now_s())
 
     async def report(self, report: JobsReport) -> int:
         """Take the harvester's report; its effects are durable when this returns how many slices it ended."""
-        before = self.snapshot().counters["slices_ended"]
+        before = self._core.counter("slices_ended")
         await self._ask(report)
-        return self.snapshot().counters["slices_ended"] - before
+        return self._core.counter("slices_ended") - before
 
     async def end_slices(self, reason_code: int, *, for_good: bool) -> int:
         """Tell every agent to drain and leave; return how many could be told."""
-        reachable = sum(view.state != "unreachable" for view in self.snapshot().slices)
+        reachable = self._core.n_reachable()
         await self._ask(SlicesMustEnd(reason_code, for_good))
         return reachable
 
     async def name_hosts(self, source: str, hosts: HostList) -> int:
         """Take the hosts that a source names; durable when this returns how many are known from all sources."""
         await self._ask(HostsNamed(source, hosts))
-        return len(self.snapshot().hosts)
+        return self._core.n_hosts()
 
     async def accounts(self, since_unix_s: float = 0.0) -> AsyncIterator[Account]:
         """What leases that lived at or after a time cost, by lease_seq; as durable, not ahead of it."""
@@ -325,12 +330,16 @@ class Engine:
             position = self._events[0].seq if self._events else self._next_seq
             yield Event(position - 1, "gap", text="earlier events are not kept any more")
         while not self._closed:
-            for event in [event for event in self._events if event.seq >= position]:
+            for event in self._events_from(position):
                 position = event.seq + 1
                 yield event
             async with self._news:
                 while self._next_seq <= position and not self._closed:
                     await self._news.wait()
+
+    def _events_from(self, first: int) -> list[Event]:
+        newest_first = itertools.takewhile(lambda event: event.seq >= first, reversed(self._events))
+        return list(newest_first)[::-1]
 
     async def until(self, condition: Callable[[Snapshot], bool]) -> None:
         """Wait until the view satisfies a condition, asked after every batch of events, or until the engine closed."""

@@ -133,7 +133,7 @@ class Offers(offers_pb2_grpc.OffersServicer):
         """Take what the harvester learned of its jobs."""
         await _check(context, request.version)
         ended = await self._engine.report(from_pb(JobsReport, request))
-        return offers_pb2.ReportReply(alloc_epoch=self._engine.snapshot().alloc_epoch, slices_ended=ended)
+        return offers_pb2.ReportReply(alloc_epoch=self._engine.alloc_epoch, slices_ended=ended)
 
     async def GetSnapshot(self, request: Any, context: Any) -> Any:  # noqa: ANN401
         """The whole view."""
