@@ -7,7 +7,8 @@ Usage: python benchmarks/scale.py [--into DIRECTORY] [--quick]
 *Decisions*: grants and releases of the allocator's core, with its journal on disk and commits of up to 1000 events.
 *grpc*: the same of an allocator process, by agents and one holder over its unix socket, all of them in one other
 process, which takes its share of the CPUs; up to 100 agents. Each size runs in a process of its own, whose peak of
-memory is that size's. Results: scale.jsonl.
+memory is that size's. Results: scale.jsonl,
+scale.md.
 """
 
 from __future__ import annotations
@@ -59,7 +60,24 @@ def main() -> None:
             lines.append(done.stdout.strip())
             print(lines[-1], flush=True)
     (into / "scale.jsonl").write_text("\n".join(lines) + "\n")
+    (into / "scale.md").write_text(page([json.loads(line) for line in lines]))
     print(into)
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The results as tables, one for each part."""
+    text = "# Scale: `make bench-scale`\n\n" + MEANING
+    for part in PARTS:
+        found = [{name: value for name, value in row.items() if name != "part"} for row in rows if row["part"] == part]
+        text += f"\n## {part}\n\n| {' | '.join(found[0])} |\n|{' ---: |' * len(found[0])}\n"
+        text += "".join(f"| {' | '.join(map(str, row.values()))} |\n" for row in found)
+    return text
+
+
+MEANING = """Date, machine and versions: `scale.meta.json`. What is measured: `benchmarks/scale.py`, `scale_decisions.py`.
+`decisions_per_s` counts the time of core and journal, `with_players_per_s` that of the played agents and holders too.
+`of_raw_limit`: the time that as many appends of as many bytes take on this disk, of the time that was taken.
+"""
 
 
 # --- the harvester ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ while the journal commits; the agents and holders, played by the same process, a
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import statistics
 import tempfile
@@ -71,7 +72,11 @@ class Play:
 
 
 def decisions(nodes: int, quick: bool) -> dict[str, Any]:
-    """Grants and releases a second, of holders that ask for and give back leases on all nodes at once."""
+    """Grants and releases a second, of holders that ask for and give back leases on all nodes at once.
+
+    Beside it the raw limit: an allocator that did nothing but append as many bytes in as many commits to a file, each
+    on the disk before the next. `of_raw_limit` is how near it comes to that.
+    """
     from rfaas_allocator.journal_sqlite import SqliteJournal
 
     with tempfile.TemporaryDirectory(dir=HERE.parent) as directory:
@@ -79,10 +84,13 @@ def decisions(nodes: int, quick: bool) -> dict[str, Any]:
         play = Play(journal)
         before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         holders = _everybody(play, nodes)
-        rounds = 3 if quick else max(5, 20_000 // nodes)
+        rounds = 3 if quick else min(200, max(5, 20_000 // nodes))
         play.commits.clear()
+        before_bytes = _written_bytes()
         measured = [_round(play, holders, 4 * nodes // len(holders), request) for request in range(1, rounds + 1)]
+        commit_bytes = (_written_bytes() - before_bytes) // len(play.commits)
         journal.close()
+        append_s = _append_s(Path(directory) / "raw", commit_bytes)
     granted = measured[0][0]
     rates = [2 * granted / busy_s for _, busy_s, _ in measured]
     whole = [2 * granted / took_s for _, _, took_s in measured]
@@ -96,8 +104,29 @@ def decisions(nodes: int, quick: bool) -> dict[str, Any]:
         "commits": len(play.commits),
         "commit_ms": round(1e3 * statistics.median(play.commits), 2),
         "longest_commit_ms": round(1e3 * max(play.commits), 1),
+        "commit_bytes": commit_bytes,
+        "append_ms": round(1e3 * append_s, 2),
+        "of_raw_limit": round(append_s * len(play.commits) / sum(busy_s for _, busy_s, _ in measured), 3),
         "imports_peak_rss_mib": before_kib >> 10,
     }
+
+
+def _written_bytes() -> int:
+    """What this process has written in all."""
+    with Path("/proc/self/io").open() as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("wchar"))
+
+
+def _append_s(path: Path, size_bytes: int) -> float:
+    """The raw limit: seconds to append as much as a commit wrote and to have it on the disk; the median of 50."""
+    content, times = bytes(size_bytes), []
+    with path.open("wb", buffering=0) as file:
+        for _ in range(50):
+            began_s = time.perf_counter()
+            file.write(content)
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - began_s)
+    return statistics.median(times)
 
 
 def _everybody(play: Play, nodes: int) -> list[Any]:
