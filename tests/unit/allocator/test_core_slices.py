@@ -325,3 +325,58 @@ def test_slices_that_come_after_an_end_that_was_not_for_good_may_stay(world):
     world.settle()
     assert agent.draining
     assert not world.agent().draining
+
+
+# --- what is known of free cores follows at once ----------------------------------------------------
+
+
+def asks_in_vain(world, holder):
+    """A request is read, and nothing is proposed for it."""
+    before = world.kinds().count("grant_proposed")
+    holder.want(1, request=9)
+    world.deliver(holder.link, "up")
+    return world.kinds().count("grant_proposed") == before
+
+
+def test_nothing_is_proposed_to_an_agent_that_was_just_told_to_leave(world):
+    world.agent(cores=4)
+    holder = world.holder()
+    holder.want(1)
+    world.settle()
+    world.step(SlicesMustEnd(6, False))
+    assert asks_in_vain(world, holder)
+
+
+def test_nothing_is_proposed_to_an_agent_that_has_just_said_that_it_ends(world):
+    agent, holder = world.agent(cores=4), world.holder()
+    holder.want(1)
+    world.settle()
+    agent.say(m.Ending(agent.slice.slice_id, agent.epoch, 1, 5.0))
+    world.deliver(agent.link, "up")
+    assert asks_in_vain(world, holder)
+
+
+def test_a_slice_closes_by_itself_when_a_lease_would_not_fit_before_its_end_any_more(world):
+    world.agent(cores=4, end_in_s=100.0, grace_s=20.0)
+    holder = world.holder()
+    holder.want(1)
+    world.settle()
+    world.now_s += 70.0
+    holder.want(2)
+    world.settle()
+    assert holder.workers == 2, "70 s, a lease of 10 s and a grace of 20 s are just enough"
+    world.now_s += 0.1
+    assert asks_in_vain(world, holder)
+
+
+def test_a_target_that_is_lowered_and_raised_again_before_the_agent_answers_is_met(world):
+    agent, holder = world.agent(cores=8), world.holder()
+    holder.want(4)
+    world.deliver(holder.link, "up")
+    holder.want(0)
+    world.deliver(holder.link, "up")
+    holder.want(4)
+    world.deliver(holder.link, "up")
+    assert world.kinds().count("grant_proposed") == 2
+    world.settle()
+    assert (holder.workers, len(agent.held)) == (4, 1)
