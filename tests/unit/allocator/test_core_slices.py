@@ -330,6 +330,16 @@ def test_slices_that_come_after_an_end_that_was_not_for_good_may_stay(world):
 # --- what is known of free cores follows at once ----------------------------------------------------
 
 
+def holder_after_a_look_at_all(world):
+    """A holder with a worker, after a request that no slice can serve: nothing is left to be looked at."""
+    holder = world.holder()
+    holder.want(1)
+    world.settle()
+    holder.want(1, request=8, cores=99)
+    world.settle()
+    return holder
+
+
 def asks_in_vain(world, holder):
     """A request is read, and nothing is proposed for it."""
     before = world.kinds().count("grant_proposed")
@@ -340,17 +350,13 @@ def asks_in_vain(world, holder):
 
 def test_nothing_is_proposed_to_an_agent_that_was_just_told_to_leave(world):
     world.agent(cores=4)
-    holder = world.holder()
-    holder.want(1)
-    world.settle()
-    world.step(SlicesMustEnd(6, False))
+    holder = holder_after_a_look_at_all(world)
+    world.step(SlicesMustEnd(6, for_good=False))
     assert asks_in_vain(world, holder)
 
 
 def test_nothing_is_proposed_to_an_agent_that_has_just_said_that_it_ends(world):
-    agent, holder = world.agent(cores=4), world.holder()
-    holder.want(1)
-    world.settle()
+    agent, holder = world.agent(cores=4), holder_after_a_look_at_all(world)
     agent.say(m.Ending(agent.slice.slice_id, agent.epoch, 1, 5.0))
     world.deliver(agent.link, "up")
     assert asks_in_vain(world, holder)
@@ -358,13 +364,13 @@ def test_nothing_is_proposed_to_an_agent_that_has_just_said_that_it_ends(world):
 
 def test_a_slice_closes_by_itself_when_a_lease_would_not_fit_before_its_end_any_more(world):
     world.agent(cores=4, end_in_s=100.0, grace_s=20.0)
-    holder = world.holder()
-    holder.want(1)
-    world.settle()
+    holder = holder_after_a_look_at_all(world)
     world.now_s += 70.0
-    holder.want(2)
+    assert not asks_in_vain(world, holder), "70 s, a lease of 10 s and a grace of 20 s are just enough"
+    holder.want(0, request=9)
     world.settle()
-    assert holder.workers == 2, "70 s, a lease of 10 s and a grace of 20 s are just enough"
+    holder.want(1, request=8, cores=98)
+    world.settle()
     world.now_s += 0.1
     assert asks_in_vain(world, holder)
 
