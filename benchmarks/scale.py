@@ -5,10 +5,10 @@ Usage: python benchmarks/scale.py [--into DIRECTORY] [--quick]
 *Cycle*: everything that the harvester does in one but asking Slurm and submitting: reading the JSON of `sinfo` and
 `squeue` of a cluster that is made up, the book of its own jobs, gaps, the plan, the file of verdicts.
 *Decisions*: grants and releases of the allocator's core, with its journal on disk and commits of up to 1000 events.
-*grpc*: the same of an allocator process, by agents and one holder over its unix socket, all of them in one other
-process, which takes its share of the CPUs; up to 100 agents. Each size runs in a process of its own, whose peak of
-memory is that size's. Results: scale.jsonl,
-scale.md.
+*Churn*: the same with nodes and workers of all sizes, and more wanted than there is. *grpc*: grants and releases of an
+allocator process, by agents and one holder over its unix socket, all of them in one other process, which takes its
+share of the CPUs; up to 100 agents. Each size runs in a process of its own, whose peak of memory is that size's.
+Results: scale.jsonl, scale.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 import records  # noqa: E402 - after the path is set
-from scale_decisions import decisions, grpc  # noqa: E402
+from scale_decisions import churn, decisions, grpc  # noqa: E402
 
 SIZES = (10, 1000, 10_000)
 
@@ -155,7 +155,7 @@ def cycle(nodes: int, quick: bool) -> dict[str, Any]:
     return {**found, "longest_ms": round(max(parts["all"]), 2), "cycles": len(parts["all"]), "submitted": submitted}
 
 
-PARTS = {"cycle": cycle, "decisions": decisions, "grpc": grpc}
+PARTS = {"cycle": cycle, "decisions": decisions, "churn": churn, "grpc": grpc}
 
 if __name__ == "__main__":
     main()

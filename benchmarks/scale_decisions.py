@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import resource
 import statistics
 import tempfile
@@ -21,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 BATCH = 1000
 """Events a commit, as in the allocator's engine."""
 HOLDERS = 50
+HINTS = ("pack", "pack", "pack", "spread")
 
 
 class Play:
@@ -41,6 +43,14 @@ class Play:
         self.longest_batch_s = 0.0
         self.commits: list[float] = []
         self._carry_out(self._core.start())
+
+    def snapshot(self) -> Any:  # noqa: ANN401 - a Snapshot
+        """The core's picture of everything."""
+        return self._core.snapshot(1000.0 + time.perf_counter())
+
+    def decided(self) -> int:
+        """Grants and releases so far."""
+        return self._core.counter("granted") + self._core.counter("freed")
 
     def connect(self, end: Any, event: type[Any]) -> None:  # noqa: ANN401 - an Agent or a Holder of the tests
         """Somebody's link: what it says is queued as events of this class."""
@@ -98,9 +108,7 @@ def decisions(nodes: int, quick: bool) -> dict[str, Any]:
     rates = [2 * granted / busy_s for _, busy_s, _ in measured]
     whole = [2 * granted / took_s for _, _, took_s in measured]
     return {
-        "decisions_per_s": round(statistics.median(rates)),
-        "least_per_s": round(min(rates)),
-        "most_per_s": round(max(rates)),
+        **_rates(rates),
         "with_players_per_s": round(statistics.median(whole)),
         "rounds": rounds,
         "leases_a_round": granted,
@@ -112,6 +120,62 @@ def decisions(nodes: int, quick: bool) -> dict[str, Any]:
         "append_ms": round(1e3 * append_s, 2),
         "of_raw_limit": round(append_s * len(play.commits) / sum(busy_s for _, busy_s, _ in measured), 3),
         "imports_peak_rss_mib": before_kib >> 10,
+    }
+
+
+def churn(nodes: int, quick: bool) -> dict[str, Any]:
+    """The same where nothing is alike: nodes and workers of all sizes, more wanted than there is.
+
+    In each round every holder gives back some leases, and what is free goes to those that wait longest.
+    """
+    from unit.allocator.world import Holder  # type: ignore[import-not-found]
+
+    from rfaas_allocator.events import HolderSaid
+    from rfaas_allocator.journal_sqlite import SqliteJournal
+
+    rng = random.Random(1)
+    with tempfile.TemporaryDirectory(dir=HERE.parent) as directory:
+        journal = SqliteJournal(Path(directory) / "journal.sqlite")
+        play = Play(journal)
+        cores = [rng.randint(1, 64) for _ in range(nodes)]
+        _agents(play, [(count, rng.randint(1, 4 * count) << 30) for count in cores])
+        holders = [Holder(uid=1000 + i) for i in range(min(1000, 2 * nodes))]
+        for holder in holders:
+            play.connect(holder, HolderSaid)
+            holder.hello()
+            share = 2 * sum(cores) // len(holders) + 1
+            size = rng.randint(1, 8)
+            holder.want(share // size + 1, cores=size, memory=rng.randint(1, 8) << 28, placement=rng.choice(HINTS))
+        play.settle()
+        rates = [_give_some_back(play, holders, rng) for _ in range(3 if quick else 10)]
+        waiting = len(play.snapshot().waiting)
+        journal.close()
+    return {
+        **_rates(rates),
+        "rounds": len(rates),
+        "leases": sum(len(one.granted) for one in holders),
+        "waiting": waiting,
+    }
+
+
+def _give_some_back(play: Play, holders: list[Any], rng: random.Random) -> float:
+    """Decisions a second of one round."""
+    busy_s, before = play.busy_s, play.decided()
+    for holder in holders:
+        for lease_id in rng.sample(list(holder.granted), min(3, len(holder.granted))):
+            holder.release(lease_id)
+    play.settle()
+    for holder in holders:
+        holder.heard.clear()
+    assert play.decided() > before, "nothing was decided"
+    return (play.decided() - before) / (play.busy_s - busy_s)
+
+
+def _rates(rates: list[float]) -> dict[str, int]:
+    return {
+        "decisions_per_s": round(statistics.median(rates)),
+        "least_per_s": round(min(rates)),
+        "most_per_s": round(max(rates)),
     }
 
 
@@ -135,22 +199,31 @@ def _append_s(path: Path, size_bytes: int) -> float:
 
 def _everybody(play: Play, nodes: int) -> list[Any]:
     """An agent of four cores on each node, and the holders."""
-    from unit.allocator.world import Agent, Holder, some_id  # type: ignore[import-not-found]
+    from unit.allocator.world import Holder
 
-    from rfaas.control import messages as m
-    from rfaas_allocator.events import AgentSaid, HolderSaid
+    from rfaas_allocator.events import HolderSaid
 
-    for i in range(nodes):
-        agent = Agent(m.Slice(some_id(b"slice"), f"n{i}", 4, 1 << 30, "unix:@agent"))
-        play.connect(agent, AgentSaid)
-        agent.register()
-    play.settle()
+    _agents(play, [(4, 1 << 30)] * nodes)
     holders = [Holder(uid=1000 + i) for i in range(min(HOLDERS, nodes))]
     for holder in holders:
         play.connect(holder, HolderSaid)
         holder.hello()
     play.settle()
     return holders
+
+
+def _agents(play: Play, sizes: list[tuple[int, int]]) -> None:
+    """An agent on each node, registered, with so many cores and bytes."""
+    from unit.allocator.world import Agent, some_id
+
+    from rfaas.control import messages as m
+    from rfaas_allocator.events import AgentSaid
+
+    for i, (cores, memory_bytes) in enumerate(sizes):
+        agent = Agent(m.Slice(some_id(b"slice"), f"n{i}", cores, memory_bytes, "unix:@agent"))
+        play.connect(agent, AgentSaid)
+        agent.register()
+    play.settle()
 
 
 def _round(play: Play, holders: list[Any], workers: int, request: int) -> tuple[int, float, float]:
@@ -183,8 +256,7 @@ def grpc(nodes: int, quick: bool) -> dict[str, Any]:
         rates = asyncio.run(_over_grpc(process.start(), nodes, 2 if quick else 10))
         with Path(f"/proc/{process.process.pid}/status").open() as status:
             peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    found: dict[str, Any] = {"decisions_per_s": round(statistics.median(rates)), "least_per_s": round(min(rates))}
-    return {**found, "most_per_s": round(max(rates)), "allocator_peak_rss_mib": peak_kib >> 10}
+    return {**_rates(rates), "allocator_peak_rss_mib": peak_kib >> 10}
 
 
 async def _over_grpc(address: Any, nodes: int, rounds: int) -> list[float]:  # noqa: ANN401 - an AllocatorAddress

@@ -25,6 +25,7 @@ ARRIVALS_REMEMBERED: Final = 64
 LEAST_SAMPLES: Final = 5  # fewer say nothing
 PROOF_S: Final = 1.0  # a fenced lease is free about so soon: its workers are being killed
 LOOK_AGAIN_S: Final = 1.0
+SLICES_LOOKED_AT: Final = 200  # an estimate is not worth more than a millisecond
 SIZES_KEPT: Final = 1000
 OVERDUE: Final = 3.0  # so many medians without a slice: what was before is no guide any more
 
@@ -107,13 +108,17 @@ class Outlook:
 
 
 def when_a_lease_ends(inventory: Inventory, history: History, item: Item, now_s: float) -> Estimate | None:
-    """When so much of one slice may be free that one worker fits."""
-    found = [
-        estimate
+    """When so much of one slice may be free that one worker fits; of a large cluster only some slices are looked at."""
+    alive = (
+        entry
         for entry in inventory.slices.values()
         if entry.link is not None and not entry.ending and not entry.haunted
-        if (estimate := _when_fitting(entry, history, item, now_s)) is not None
-    ]
+    )
+    found = []
+    for entry in itertools.islice(alive, SLICES_LOOKED_AT):
+        estimate = _when_fitting(entry, history, item, now_s)
+        if estimate is not None:
+            found.append(estimate)
     return min(found, key=lambda estimate: estimate.in_s, default=None)
 
 

@@ -153,7 +153,7 @@ class HolderDesk:
             self._ledger.end(entry, LeaseEvent.RELEASE, reason_code=reason_code)
 
     def _forget_wants(self, holder: HolderId) -> None:
-        for key in [key for key in self._inventory.wants if key[0] == holder]:
+        for key in self._inventory.wants_of(holder):
             self._drop_want(key)
 
     def _drop_want(self, key: tuple[HolderId, int]) -> None:

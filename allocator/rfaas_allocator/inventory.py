@@ -54,6 +54,7 @@ class Inventory:
         self._host_sizes: frozenset[tuple[int, int]] = frozenset()
         self._slice_sizes: dict[tuple[int, int], int] = {}  # how many slices are as large
         self._lacking: dict[WantKey, WantEntry] = {}
+        self._wants_of: dict[HolderId, dict[WantKey, WantEntry]] = {}
         self._n_wants = 0
         self._counted: dict[WantKey, int] = {}  # workers that it has, or that are proposed
         self._holdings: dict[int, Holding] = {}  # by uid
@@ -246,14 +247,22 @@ class Inventory:
         if entry is None:
             self._n_wants += 1
             self.wants[key] = WantEntry(want, self._n_wants)
+            self._wants_of.setdefault(key[0], {})[key] = self.wants[key]
         else:
             entry.change(want)
         self._look(key)
 
     def drop_want(self, key: WantKey) -> bool:
         """Forget a request; False if it was not known."""
+        if self.wants.pop(key, None) is None:
+            return False
         self._lacking.pop(key, None)
-        return self.wants.pop(key, None) is not None
+        _drop(self._wants_of, key[0], key)
+        return True
+
+    def wants_of(self, holder: HolderId) -> list[WantKey]:
+        """The requests of one holder."""
+        return list(self._wants_of.get(holder, {}))
 
     def missing(self, key: WantKey) -> int:
         """Workers that this request lacks, counting proposals under way; negative if it has more than it wants."""
