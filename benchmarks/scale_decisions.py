@@ -8,6 +8,7 @@ while the journal commits; the agents and holders, played by the same process, a
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import resource
@@ -34,7 +35,9 @@ class Play:
 
     def __init__(self, journal: Any) -> None:  # noqa: ANN401 - a SqliteJournal
         from rfaas_allocator.core import AllocatorCore
+        from rfaas_allocator.engine import COLLECT_AFTER
 
+        gc.set_threshold(COLLECT_AFTER)  # as the allocator's process does
         self._journal = journal
         self._core = AllocatorCore(journal.load(), now_s=1000.0)
         self._said: deque[Any] = deque()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import hashlib
 import ipaddress
 import logging
@@ -27,7 +28,7 @@ from rfaas.control.hosts import read_hosts
 from rfaas.control.messages import Snapshot
 from rfaas.control.tls import ensure_key_pair
 from rfaas_allocator.core import DEFAULT_TTL_S, MINIMUM_TTL_S, AllocatorCore
-from rfaas_allocator.engine import Engine
+from rfaas_allocator.engine import COLLECT_AFTER, Engine
 from rfaas_allocator.events import HostsNamed
 from rfaas_allocator.journal_sqlite import SqliteJournal
 from rfaas_allocator.policy import Policy
@@ -201,6 +202,7 @@ async def serve(config: AllocatorConfig) -> None:
         ConfigError: it could not begin; nothing is left behind.
         JournalFailed: it had to end.
     """
+    gc.set_threshold(COLLECT_AFTER)
     daemon = AllocatorDaemon(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -52,6 +52,7 @@ from rfaas_allocator.journal import Journal, JournalFailed, JournalFull
 logger = logging.getLogger(__name__)
 
 ACCOUNTS_A_READ: Final = 1000  # rows; bounds how long a commit waits for somebody who reads accounts
+COLLECT_AFTER: Final = 20_000  # objects made; what is made for a lease is kept: after 700 the collector found nothing
 BATCH_LIMIT: Final = 1000  # events a commit; bounds how long the first of them waits
 EVENTS_KEPT: Final = 10_000  # for those who resume a watch
 STORAGE_CHECK_S: Final = 0.5  # how soon a full disk is noticed, and that it has room again

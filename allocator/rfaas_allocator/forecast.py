@@ -25,7 +25,7 @@ ARRIVALS_REMEMBERED: Final = 64
 LEAST_SAMPLES: Final = 5  # fewer say nothing
 PROOF_S: Final = 1.0  # a fenced lease is free about so soon: its workers are being killed
 LOOK_AGAIN_S: Final = 1.0
-SLICES_LOOKED_AT: Final = 200  # an estimate is not worth more than a millisecond
+SLICES_LOOKED_AT: Final = 100  # an estimate is not worth more than a millisecond
 SIZES_KEPT: Final = 1000
 OVERDUE: Final = 3.0  # so many medians without a slice: what was before is no guide any more
 
