@@ -1,8 +1,8 @@
-"""Temperature of a heated plate, by an MPI program that may lose its nodes at any time: 09_elastic_jacobi.sh submits it.
+"""Temperature of a heated plate, by an MPI program that may lose its nodes at any time.
 
-    python examples/09_elastic_jacobi.py                            # one rank
-    mpirun -n 4 python examples/09_elastic_jacobi.py                # this machine
-    sbatch --partition=PREEMPTIBLE examples/09_elastic_jacobi.sh    # a Slurm cluster; PREEMPTIBLE: where jobs are taken back
+    python examples/09_elastic_jacobi.py                          # one rank
+    mpirun -n 4 python examples/09_elastic_jacobi.py              # this machine
+    sbatch --partition=PREEMPTIBLE examples/09_elastic_jacobi.sh  # a Slurm cluster, where jobs are taken back
 
 The field is cut into blocks among however many ranks there are, and saved so that any other number can go on. SIGTERM
 to any rank (what Slurm sends before it takes nodes back) has all ranks save, and end with status 75; started again, the

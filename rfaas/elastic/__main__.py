@@ -45,6 +45,8 @@ def again(status: int, script: list[str], how: str, most: int) -> int:
     if restarts >= most:
         print(f"rfaas.elastic: ended with {status} after {restarts} restarts: that is enough", file=sys.stderr)
         return status
+    if how == "slurm":
+        return status
     job = environment.get("SLURM_JOB_ID", "")
     tries = {"requeue": [_requeue], "resubmit": [_resubmit], "auto": [_requeue, _resubmit]}[how]
     for attempt in tries:
@@ -102,7 +104,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     comes = commands.add_parser("again", help="have this job come again if its step's status says so")
     comes.add_argument(
-        "--by", choices=("auto", "requeue", "resubmit"), default="auto", help="[auto: requeue, else resubmit]"
+        "--by",
+        choices=("auto", "requeue", "resubmit", "slurm"),
+        default="auto",
+        help="[auto: requeue, else resubmit]; slurm: leave it to PreemptMode=REQUEUE",
     )
     comes.add_argument("--most", type=int, default=1000, help="restarts of the same work [1000]")
     comes.add_argument("status", type=int)

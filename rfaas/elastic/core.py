@@ -1,4 +1,4 @@
-"""When all ranks together write a checkpoint or stop: `at(iteration, now_s, heard_at_s) -> effects`, without MPI or clock.
+"""When all ranks together write a checkpoint or stop: decisions by numbers, without MPI, files or a clock.
 
 Every rank runs one of these, and all go through the same states at the same iterations: what decides is either the
 iteration's number or what came out of a reduction over all ranks (MAX of each number), never a rank's own clock. A

@@ -1,6 +1,7 @@
 """The bytes of a checkpoint: parts, one a rank, and the manifest that makes them one. Pure: no files here.
 
-Everything that is read is checked before it is believed: magic, version, lengths, CRC-32C. Spec: docs/spec/011-checkpoint.md.
+Everything that is read is checked before it is believed: magic, version, lengths, CRC-32C. Spec:
+docs/spec/011-checkpoint.md.
 """
 
 from __future__ import annotations

@@ -370,7 +370,7 @@ class Run:
     # --- notices --------------------------------------------------------------------------------------------------
 
     def notify(self, notice: object = None) -> None:
-        """Say to this rank that its node goes back: `ex.on_reclaim(run.notify)`. Any thread, any rank, not collective."""
+        """Say to this rank that its node goes back: `ex.on_reclaim(run.notify)`. Any rank, any thread."""
         self._notice.heard("told" if notice is None else f"told: {notice}")
 
     @property

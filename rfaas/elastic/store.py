@@ -1,8 +1,9 @@
 """Checkpoints of one name in one directory: parts that ranks write by themselves, made one by a manifest.
 
-A part is never rewritten: its name holds sequence, attempt and rank. A checkpoint exists when its manifest has its name,
-which is given once and durably, after all parts are durable; so whoever is killed at any moment leaves the one before as
-it was. The last two are kept. Knows nothing of MPI: `run` calls it on each rank. Spec: docs/spec/011-checkpoint.md.
+A part is never rewritten: its name holds sequence, attempt and rank. A checkpoint exists when its manifest has its
+name, which is given once and durably, after all parts are durable; so whoever is killed at any moment leaves the one
+before as it was. The last two are kept. Knows nothing of MPI: `run` calls it on each rank. Spec:
+docs/spec/011-checkpoint.md.
 """
 
 from __future__ import annotations

@@ -69,6 +69,13 @@ class Program:
         }
         self._n_rigid = 0
 
+    def undisturbed_hash(self) -> str:
+        """The hash of one process that nothing disturbs, on the head."""
+        options = [word for word in self._words[1:] if word.startswith(("--sweeps", "--size"))]
+        program = f"{self.alice.account.home}/examples/{PROGRAM}"
+        done = self.alice.run(HEAD, ["python", program, *options, "--checkpoints=elsewhere"], 300)
+        return done.stdout.split("hash ")[1].strip()
+
     def submit(self) -> None:
         """Start it, on all nodes that are free."""
         command = ["sbatch", "--parsable", "--partition=harvest", *self._words]

@@ -254,9 +254,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(saved, monkeypatch):
     def full(descriptor, data):
         raise OSError(errno.ENOSPC, "no space left")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        save(store, values, 2, 2)
+        with pytest.raises(OSError, match="no space left"):
+            save(store, values, 2, 2)
     assert store.sequences() == [1]
 
 
