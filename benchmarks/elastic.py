@@ -125,10 +125,10 @@ def of_losses(rows: list[dict[str, Any]], end: dict[str, Any]) -> list[str]:
     return [
         "## Losses",
         "",
-        f"{len(notices)} preemptions and {len(kills)} SIGKILL of a rank without notice; hash of the grid {end['hash']},"
-        f" {same} that of one undisturbed process ({end['expected']}).",
-        f"Iterations lost: {sum(row['lost_iterations'] for row in notices)} by notices, {lost} by the kill; a checkpoint"
-        f" each {end['interval']}.",
+        f"{len(notices)} preemptions and {len(kills)} SIGKILL of a rank without notice; hash of the grid"
+        f" {end['hash']}, {same} that of one undisturbed process ({end['expected']}).",
+        f"Iterations lost: {sum(row['lost_iterations'] for row in notices)} by notices, {lost} by the kill; a"
+        f" checkpoint each {end['interval']}.",
         "",
         *table(rows),
         "",
@@ -169,7 +169,7 @@ def report(about: dict[str, Any], rows: list[dict[str, Any]], end: dict[str, Any
         "# An MPI program that loses its nodes",
         "",
         f"`make bench-elastic`, {about['date']}; {about['machine']}.",
-        "Slurm 22.05 in `tests/cluster/rig`: four nodes that are namespaces of this machine, with one core declared each;",
+        "Slurm 22.05 in `tests/cluster/rig`: four nodes that are namespaces of this machine, one core declared each;",
         "beyond two ranks they share its cores.",
         "",
     ]

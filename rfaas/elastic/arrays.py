@@ -62,21 +62,20 @@ class BlockArray:
         """A view of the points that are this rank's own."""
         return self._local[slices(self.owned_box, self.box)]
 
-    def inner(self, margin: int = 1, *, shift: tuple[int, ...] = ()) -> tuple[slice, ...]:
+    def inner(self, margin: int | tuple[int, ...] = 1, *, shift: tuple[int, ...] = ()) -> tuple[slice, ...]:
         """Where in `local` those own points are that lie at least `margin` points inside the global array.
 
         Args:
-            margin: along each axis that is cut; 0: all own points.
+            margin: along every axis, or one number for each; 0: all own points.
             shift: the same points, moved by so much along each axis of the array: a stencil's neighbours.
 
         Raises:
             ConfigError: a shift that leads out of the halo.
         """
         cut = self.decomposition
-        edge = list((0, points) for points in cut.shape)
-        for axis in cut.axes:
-            edge[axis] = (margin, cut.shape[axis] - margin)
-        there = overlap(self.owned_box, tuple(edge))
+        margins = (margin,) * len(cut.shape) if isinstance(margin, int) else margin
+        inside = tuple((m, points - m) for m, points in zip(margins, cut.shape, strict=True))
+        there = overlap(self.owned_box, inside)
         if there is None:
             return tuple(slice(0, 0) for _ in cut.shape)
         moved = tuple((a + s, b + s) for (a, b), s in zip(there, shift or (0,) * len(there), strict=True))
