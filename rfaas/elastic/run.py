@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, TypeVar
@@ -176,7 +177,7 @@ class Run:
         first_damage: CheckpointDamaged | None = None
         for sequence in sequences:
             try:
-                manifest = self._at_first_rank(lambda sequence=sequence: self._store.manifest(sequence))
+                manifest = self._at_first_rank(partial(self._store.manifest, sequence))
                 check_fits(manifest, self._store.name, self._version, [array.about for array in self._arrays])
                 self._take(manifest)
             except CheckpointDamaged as damage:
@@ -198,7 +199,8 @@ class Run:
     def _take(self, manifest: Manifest) -> None:
         """Read this rank's blocks; nothing is changed unless all ranks could. Raises CheckpointDamaged."""
         number_of = {about.name: number for number, about in enumerate(manifest.arrays)}
-        values, outcome = [], None
+        values = []
+        outcome: CheckpointError | None = None
         try:
             for array in self._arrays:
                 values.append(self._store.read(manifest, number_of[array.name], array.box))

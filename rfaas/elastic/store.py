@@ -98,7 +98,7 @@ class Store:
         described, offset = [], PART_HEAD.size
         for number, box, values in blocks:
             # an array of no points has no bytes to be cast to
-            piece = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)) if values.size else b""
+            piece = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data if values.size else b""
             described.append(Block(number, box, offset, len(piece), crc32c(piece)))
             pieces.append(piece)
             offset += len(piece)
