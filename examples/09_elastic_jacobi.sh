@@ -16,10 +16,7 @@ here=${RFAAS_EXAMPLES:-${SLURM_SUBMIT_DIR:-.}/examples}
 # Not mpirun, which kills its ranks on SIGTERM. A rank that is killed takes the others along.
 srun --mpi=pmix --kill-on-bad-exit=1 python "$here/09_elastic_jacobi.py" "$@" &
 step=$!
+while wait $step; kill -0 $step 2>/dev/null; do :; done # a signal ends `wait`, not the step
 wait $step
 status=$?
-while kill -0 $step 2>/dev/null; do  # a signal ends `wait`, not the step
-    wait $step
-    status=$?
-done
 exec python -m rfaas.elastic again --by "${ELASTIC_BY:-auto}" $status "$here/09_elastic_jacobi.sh" "$@"

@@ -33,7 +33,7 @@ def n_restarts(environment: dict[str, str]) -> int:
 def without_job(environment: dict[str, str]) -> dict[str, str]:
     """What a new job may inherit: nothing that says what the old one had."""
     kept = {"SLURM_CONF"}
-    return {k: v for k, v in environment.items() if k in kept or not k.startswith(("SLURM_", "SLURMD_", "SBATCH_"))}
+    return {k: v for k, v in environment.items() if k in kept or not k.startswith(("SLURM_", "SLURMD_"))}
 
 
 def again(status: int, script: list[str], how: str, most: int) -> int:

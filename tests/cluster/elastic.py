@@ -129,7 +129,7 @@ class Program:
     def preempt(self, ranks_after: int) -> Loss:
         """Have a rigid job take nodes, so that so many are left; all of them, for a moment, if it shall have all."""
         names, number = self.cluster.settings.node_names, len(self.events("begun"))
-        mine = self.nodes()
+        before, mine = self.events("begun")[-1], self.nodes()
         n_taken = len(names) - ranks_after or len(names)
         order = mine + [name for name in names if name not in mine]  # at least one of the program's
         began_s = _now_s()
@@ -139,13 +139,13 @@ class Program:
             if not all_taken:
                 self.wait_begun(number + 1)
         begun = self.wait_begun(number + 1)
-        stopped = self.events("stopped")[-1]
-        lost = stopped["iteration"] - begun["iteration"]
+        stopped = next((event for event in self.events("stopped") if event["attempt"] == before["attempt"]), None)
+        assert stopped is not None, f"it was ended before it had saved itself\n{self.output()[-3000:]}"
         return Loss(
             how="notice",
             ranks_before=stopped["ranks"],
             ranks_after=begun["ranks"],
-            lost_iterations=lost,
+            lost_iterations=stopped["iteration"] - begun["iteration"],
             notice_s=stopped["notice_s"],
             checkpoint_s=stopped["checkpoint_s"],
             requeue_s=(begun["process_start_ns"] - stopped["t_boot_ns"]) / 1e9,
