@@ -1,6 +1,6 @@
 """An MPI program that loses its nodes again and again, on a real slurmctld: `make bench-elastic` (root).
 
-Usage: python benchmarks/elastic.py [--into DIRECTORY] [--quick] [--losses N] [--part losses|ways]
+Usage: python benchmarks/elastic.py [--into DIRECTORY] [--quick] [--losses N] [--part losses|ways] [--seconds S]
 
 losses: example 09 is preempted 20 times, goes on with 1 to 4 ranks, and is killed once without notice. It must end with
 the hash of a run that nothing disturbed; no notice may cost an iteration, and the kill no more than the interval of
@@ -13,8 +13,9 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from cluster.elastic import Program  # type: ignore[import-not-found]  # noqa: E
 from cluster.rig import Cluster, Settings  # type: ignore[import-not-found]  # noqa: E402
 from cluster.rig.conf import MUNGE_SOCKET  # type: ignore[import-not-found]  # noqa: E402
 
-EVERY = 200
+EVERY = 100
+PAUSE_S = 0.01  # of a sweep: so that the program is not done before it was preempted so often
+SWEEPS_A_LOSS = 180  # at that pace
 CYCLE = (3, 1, 2, 4)  # ranks to go on with
 REQUEUE_WAIT_S = 5  # of jobs that are requeued; 120 unless a site says otherwise
 WAYS = (
@@ -51,29 +54,46 @@ PHASES = {
 }
 
 
-def losses(cluster: Cluster, n_losses: int, n_sweeps: int, write: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+@dataclass
+class Found:
+    """What was measured so far; `end` is empty until the program has ended."""
+
+    losses: list[dict[str, Any]] = field(default_factory=list)
+    ways: list[dict[str, Any]] = field(default_factory=list)
+    end: dict[str, Any] = field(default_factory=dict)
+
+
+def add(kept: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    """Keep a row and show it."""
+    kept.append(row)
+    print(json.dumps(row), flush=True)
+
+
+def losses(cluster: Cluster, n_losses: int, found: Found) -> None:
     """Lose the nodes so often, and once without notice; what came of it."""
-    program = Program(cluster, by="resubmit", every=EVERY, n_sweeps=n_sweeps, pause_s=0.004)
+    n_sweeps = SWEEPS_A_LOSS * (n_losses + 2)
+    program = Program(cluster, by="resubmit", every=EVERY, n_sweeps=n_sweeps, pause_s=PAUSE_S)
     expected = program.undisturbed_hash()
     program.submit()
     program.wait_begun(1)
     for number in range(n_losses + 1):
         program.wait_sweeps(EVERY // 2)
         loss = program.kill() if number == n_losses // 2 else program.preempt(CYCLE[number % len(CYCLE)])
-        write({"loss": number, **asdict(loss)})
-    found = program.wait_hash(600)
+        add(found.losses, {"loss": number, **asdict(loss)})
+    ended_with = program.wait_hash(600)
     costs = [event for word in ("stopped", "done") for event in program.events(word)]
     iterations = sum(event["n_iterations"] for event in costs)
-    return {
-        "hash": found,
+    found.end = {
+        "hash": ended_with,
         "expected": expected,
-        "same": found == expected,
+        "same": ended_with == expected,
         "iterations": iterations,
         "reductions": sum(event["n_reductions"] for event in costs),
         "agreeing_s": sum(event["agreeing_s"] for event in costs),
         "iterating_s": iterating_s(program),
         "interval": EVERY,
     }
+    print(json.dumps(found.end), flush=True)
 
 
 def iterating_s(program: Program) -> float:
@@ -83,21 +103,23 @@ def iterating_s(program: Program) -> float:
     return float(sum(event["t_boot_ns"] - begun[event["attempt"]] for event in ended) / 1e9)
 
 
-def ways(cluster: Cluster, chosen: Iterable[tuple[str, int, str]], write: Callable[[dict[str, Any]], None]) -> None:
-    """Preempt once in each way and say whether, and after how long, it came back."""
+def ways(cluster: Cluster, chosen: Iterable[tuple[str, int, str]], until_s: float, found: Found) -> None:
+    """Preempt once in each way and say whether, and after how long, it came back; none is begun after `until_s`."""
     for mode, grace_s, by in chosen:
+        if time.monotonic() > until_s:
+            return
         cluster.head.run_as_root(
             "scontrol", "update", "PartitionName=harvest", f"PreemptMode={mode}", f"GraceTime={grace_s}"
         )
-        program = Program(cluster, by=by, every=EVERY, n_sweeps=100_000, pause_s=0.004)
+        program = Program(cluster, by=by, every=EVERY, n_sweeps=100_000, pause_s=PAUSE_S)
         row: dict[str, Any] = {"mode": mode, "grace_s": grace_s, "by": by}
         try:
             program.submit()
             program.wait_begun(1)
             program.wait_sweeps(EVERY // 2)
-            write(row | asdict(program.preempt(2)))
+            add(found.ways, row | asdict(program.preempt(2)))
         except AssertionError as error:
-            write(row | {"came_back": False, "why": str(error)[-600:]})
+            add(found.ways, row | {"came_back": False, "why": str(error)[-600:]})
         cluster.remove_users_things()
 
 
@@ -116,6 +138,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 def of_losses(rows: list[dict[str, Any]], end: dict[str, Any]) -> list[str]:
     """What the losses came to."""
+    if not end:
+        return [f"## After {len(rows)} losses the program did not end", "", *table(rows), ""]
     notices = [row for row in rows if row["how"] == "notice"]
     kills = [row for row in rows if row["how"] == "kill"]
     same = "the same as" if end["same"] else "NOT"
@@ -163,8 +187,8 @@ def of_ways(tried: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
-def report(about: dict[str, Any], rows: list[dict[str, Any]], end: dict[str, Any], tried: list[dict[str, Any]]) -> str:
-    """elastic.md."""
+def report(about: dict[str, Any], found: Found) -> str:
+    """The page."""
     lines = [
         "# An MPI program that loses its nodes",
         "",
@@ -173,8 +197,8 @@ def report(about: dict[str, Any], rows: list[dict[str, Any]], end: dict[str, Any
         "beyond two ranks they share its cores.",
         "",
     ]
-    lines += of_losses(rows, end) if rows else []
-    lines += of_ways(tried) if tried else []
+    lines += of_losses(found.losses, found.end) if found.losses else []
+    lines += of_ways(found.ways) if found.ways else []
     return "\n".join(lines)
 
 
@@ -185,37 +209,28 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="does it work? no figure to quote")
     parser.add_argument("--losses", type=int, default=20)
     parser.add_argument("--part", choices=("losses", "ways"))
+    parser.add_argument("--seconds", type=float, default=600.0, help="begin no further way after that [600]")
     asked = parser.parse_args()
+    until_s = time.monotonic() + asked.seconds
     into = records.directory("elastic", asked.quick, asked.into)
     cluster = Cluster("elastic")
     extra = f"AuthInfo=socket={MUNGE_SOCKET},cred_expire={REQUEUE_WAIT_S}\nPreemptMode=REQUEUE"
     cluster.start(Settings(cpus=1, memory_mib=4000, extra_conf=extra), with_starter=True)
-    rows: list[dict[str, Any]] = []
-    tried: list[dict[str, Any]] = []
-    end: dict[str, Any] = {}
-
-    def write_to(kept: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
-        def write(row: dict[str, Any]) -> None:
-            kept.append(row)
-            print(json.dumps(row), flush=True)
-
-        return write
-
+    found = Found()
     try:
         cluster.install_wheel()
         if asked.part != "ways":
-            n_losses = 2 if asked.quick else asked.losses
-            end = losses(cluster, n_losses, 500 * (n_losses + 2), write_to(rows))
-            print(json.dumps(end), flush=True)
+            losses(cluster, 2 if asked.quick else asked.losses, found)
             cluster.remove_users_things()
         if asked.part != "losses":
-            ways(cluster, WAYS[:2] if asked.quick else WAYS, write_to(tried))
+            ways(cluster, WAYS[:2] if asked.quick else WAYS, until_s, found)
     finally:
         cluster.stop()
-    about = records.about("make bench-elastic")
-    lines = [json.dumps(row) for row in [about, *rows, *([end] if end else []), *tried]]
-    (into / "elastic.jsonl").write_text("\n".join(lines) + "\n")
-    (into / "elastic.md").write_text(report(about, rows, end, tried))
+        about = records.about("make bench-elastic")
+        name = f"elastic-{asked.part}" if asked.part else "elastic"
+        lines = [json.dumps(row) for row in [about, *found.losses, found.end, *found.ways]]
+        (into / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        (into / f"{name}.md").write_text(report(about, found))
     print(into)
 
 
