@@ -10,9 +10,8 @@ import os
 import subprocess
 import sys
 
+from rfaas.elastic.ending import AGAIN
 from rfaas.elastic.errors import CheckpointError
-from rfaas.elastic.run import AGAIN
-from rfaas.elastic.store import Store
 from rfaas_transport.errors import ConfigError
 
 RESTARTS = "RFAAS_ELASTIC_RESTARTS"
@@ -82,6 +81,8 @@ def _run(command: list[str], environment: dict[str, str]) -> subprocess.Complete
 
 def show(directory: str, name: str) -> int:
     """List the checkpoints of a name; status 1 if one is damaged."""
+    from rfaas.elastic.store import Store  # numpy; the other command has no time for it
+
     store, wrong = Store(directory, name), 0
     for sequence in store.sequences():
         try:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from rfaas.elastic.arrays import BlockArray
 from rfaas.elastic.blocks import decompose
 from rfaas.elastic.core import Core, Decision, Word
+from rfaas.elastic.ending import AGAIN, Preempted
 from rfaas.elastic.errors import CheckpointDamaged, CheckpointError, CheckpointFailed
 from rfaas.elastic.format import Manifest, Part
 from rfaas.elastic.notice import Notice
@@ -33,14 +34,9 @@ from rfaas_transport.errors import ConfigError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-AGAIN: Final = 75  # EX_TEMPFAIL of sysexits.h: the user is invited to try again
 SIGTERM: Final = 15
 LOOK_EVERY_S: Final = 0.05
 MTBF_S: Final = 6 * 3600.0
-
-
-class Preempted(SystemExit):
-    """Raised out of the loop once all is saved: the program ends with status `AGAIN` unless it is caught."""
 
 
 @dataclass(slots=True)

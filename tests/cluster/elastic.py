@@ -209,9 +209,10 @@ class Rigid:
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        return json.loads(line)
+        event: dict[str, Any] = json.loads(line)
     except ValueError:  # being written
         return None
+    return event
 
 
 def _now_s() -> float:

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from rfaas.elastic.__main__ import RESTARTS, comes_again, n_restarts, without_job
-from rfaas.elastic.run import AGAIN, Preempted, Run
+from rfaas.elastic.ending import AGAIN, Preempted
+from rfaas.elastic.run import Run
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,13 @@ def test_checkpoints_are_listed_and_damage_is_told(tmp_path):
     done = cli("show", str(tmp_path), "app")
     assert done.returncode == 1
     assert "has 0 bytes instead of 228" in done.stdout
+
+
+def test_every_public_name_is_there_and_a_batch_script_does_not_wait_for_numpy():
+    import rfaas.elastic as elastic
+
+    assert [name for name in elastic.__all__ if getattr(elastic, name, None) is None] == []
+    seen = "import sys, runpy; sys.argv = ['again', 'again', '0']\ntry: runpy.run_module('rfaas.elastic', run_name='__main__')\n"
+    seen += "except SystemExit: print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False", done.stderr

@@ -9,8 +9,9 @@ import pytest
 from unit.elastic.ranks_in_threads import ThreadRanks, run_ranks
 
 from rfaas.elastic import run as run_module
+from rfaas.elastic.ending import AGAIN, Preempted
 from rfaas.elastic.errors import CheckpointDamaged, CheckpointFailed, CheckpointMismatch
-from rfaas.elastic.run import AGAIN, Preempted, Run
+from rfaas.elastic.run import Run
 from rfaas.elastic.store import Store
 from rfaas_transport.errors import ConfigError
 
