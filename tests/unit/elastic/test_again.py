@@ -64,7 +64,8 @@ def test_every_public_name_is_there_and_a_batch_script_does_not_wait_for_numpy()
     import rfaas.elastic as elastic
 
     assert [name for name in elastic.__all__ if getattr(elastic, name, None) is None] == []
-    seen = "import sys, runpy; sys.argv = ['again', 'again', '0']\ntry: runpy.run_module('rfaas.elastic', run_name='__main__')\n"
+    seen = "import sys, runpy; sys.argv = ['again', 'again', '0']\n"
+    seen += "try: runpy.run_module('rfaas.elastic', run_name='__main__')\n"
     seen += "except SystemExit: print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False", done.stderr
