@@ -160,3 +160,41 @@ def test_out_of_core(tmp_path):
     assert_succeeded(done)
     assert "here 0.2 MiB" in done.stdout
     assert "A(Bx) and Cx agree" in done.stdout
+
+
+NOTIFIED = """# each rank gives itself the notice once the run has begun: mpirun's own SIGTERM would kill them
+import os, pathlib, runpy, signal, sys, threading, time
+def notify():
+    while not pathlib.Path("checkpoints/jacobi.timeline.jsonl").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=notify, daemon=True).start()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@needs_mpi
+def test_elastic_jacobi_stopped_on_three_ranks_ends_on_one_with_the_hash_of_an_undisturbed_run(tmp_path):
+    script, few = EXAMPLES / "09_elastic_jacobi.py", ["--size", 64, "--sweeps", 600]
+    alone = run(sys.executable, script, *few, "--checkpoints", "alone", cwd=tmp_path)
+    assert_succeeded(alone)
+    mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", 3]
+    (tmp_path / "notified.py").write_text(NOTIFIED)
+    stopped = run(
+        *mpirun,
+        sys.executable,
+        "notified.py",
+        script,
+        *few,
+        "--pause-s",
+        0.02,
+        cwd=tmp_path,
+        OMPI_MCA_mpi_yield_when_idle="1",
+    )
+    assert stopped.returncode == 75, f"{stopped.stdout}\n{stopped.stderr}"
+    resumed = run(sys.executable, script, *few, cwd=tmp_path)
+    assert_succeeded(resumed)
+    assert "1 ranks on 1 nodes go on at sweep 0" not in resumed.stdout
+    assert resumed.stdout.splitlines()[-1] == alone.stdout.splitlines()[-1]
+    assert "600 sweeps, hash " in alone.stdout

@@ -1,0 +1,22 @@
+#!/bin/bash
+# Runs 09_elastic_jacobi.py on whatever one to four nodes there are, again and again until it is done.
+#
+#   sbatch --partition=PREEMPTIBLE examples/09_elastic_jacobi.sh [OPTION OF 09_elastic_jacobi.py]...
+#
+#SBATCH --job-name=elastic-jacobi
+#SBATCH --nodes=1-4
+#SBATCH --ntasks-per-node=1
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+# Slurm's SIGTERM is for the tasks. A handler, unlike trap '', is not inherited by what this script starts.
+trap : TERM
+here=${RFAAS_EXAMPLES:-${SLURM_SUBMIT_DIR:-.}/examples}
+
+# Not mpirun, which kills its ranks on SIGTERM. A rank that is killed takes the others along.
+srun --mpi=pmix --kill-on-bad-exit=1 python "$here/09_elastic_jacobi.py" "$@" &
+step=$!
+while wait $step; kill -0 $step 2>/dev/null; do :; done # a signal ends `wait`, not the step
+wait $step
+status=$?
+exec python -m rfaas.elastic again --by "${ELASTIC_BY:-auto}" $status "$here/09_elastic_jacobi.sh" "$@"
