@@ -154,13 +154,14 @@ def uninstall(path: Path, dry_run: bool, write: bool, as_json: bool) -> None:
     First end what harvests (`rfaas down`): slurmctld refuses to drop a partition that has jobs.
     """
     try:
-        changes = []
-        for file in (path, path.with_name("plugstack.conf")):
-            old = files.content(file)
-            site = _without(file, old)
-            if old != site:
-                changes.append(files.Change(file, old, site, site))
-        written = files.write(changes, keep_backup=False) if write and not dry_run else []
+        ours = (path, path.with_name("plugstack.conf"))
+        olds = [(file, files.content(file)) for file in ours]
+        found = [files.Change(file, old, site, site) for file, old in olds for site in (_without(file, old),)]
+        changes = [change for change in found if change.old != change.new]
+        written = []
+        if write and not dry_run:
+            written = files.write(changes, keep_backup=False)
+            files.remove_backups([file.resolve() for file in ours])  # of an install that was killed before it wrote
     except RfaasError as error:
         fail(error, as_json=as_json)
     if as_json:

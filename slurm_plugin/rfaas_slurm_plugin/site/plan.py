@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rfaas_slurm_plugin.site.conf import Entry, SlurmConf
+from rfaas_slurm_plugin.views.hostlist import compress, expand
 from rfaas_transport.errors import ConfigError
 
 PARTITION_PRIO: Final = "preempt/partition_prio"
@@ -46,6 +47,7 @@ def make(conf: SlurmConf, wanted: Wanted) -> SitePlan:
         ConfigError: a line of the site's stands in the way; the message names it.
     """
     _refuse_taken_name(conf, wanted)
+    _refuse_strangers(conf, wanted)
     tier = _tier(conf)
     settings, restart = _preemption(conf)
     by_hand = _by_hand(conf, wanted)
@@ -70,6 +72,25 @@ def _refuse_taken_name(conf: SlurmConf, wanted: Wanted) -> None:
         raise ConfigError(
             f"{taken.line.where}: there is a partition {wanted.partition!r} already",
             hint="is it for harvesting? `rfaas slurm check` says so; else choose another name: --partition",
+        )
+
+
+def _refuse_strangers(conf: SlurmConf, wanted: Wanted) -> None:
+    """Nodes that no line names: slurmctld ends at such a partition (22.05: fatal, also at reconfigure)."""
+    if wanted.nodes.upper() == "ALL" or not conf.nodes or "maxnodecount" in conf.settings:  # which allows dynamic ones
+        return
+    known: set[str] = set()
+    for entry in conf.nodes:
+        name = entry.get("NodeName") or entry.get("NodeSet")
+        try:
+            known.update(expand(name))
+        except ValueError as error:
+            raise ConfigError(f"{entry.line.where}: {error}", hint="mend that line") from error
+    unknown = [name for name in expand(wanted.nodes) if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"{conf.files[-1]} has no node {compress(unknown)[:200]}",
+            hint="slurmctld ends where a partition names a node that is not there: mend --nodes",
         )
 
 
