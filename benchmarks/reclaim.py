@@ -138,15 +138,16 @@ def _write(rows: list[Row], kept: Path, into: Path) -> int:
 
 def _head(about: dict[str, Any], rows: list[Row]) -> list[str]:
     machine = about["machine"]
+    n_floor = sum(row.case.load == "floor" for row in rows)
     n_rigid = sum(row.case.load == "rfaas" for row in rows)
     return [
         f"# How long rigid jobs wait for harvested nodes, {about['date']}",
         "",
-        f"`{about['command']}`; {machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}. Slurm and its nodes: "
+        f"`{about['command']}`; {machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}. Slurm and nodes:",
         "`tests/cluster/rig`, 2 nodes of 1 core, or 1 of 2 cores.",
-        f"{n_rigid} rigid jobs beside rfaas, {sum(row.case.load == 'floor' for row in rows)} beside the floor (harvest "
-        "steps that exit at once on SIGTERM, the same slices), by turns. A delay lasts from the start of srun, sbatch or "
-        "salloc to the job's first instruction on its first node; salloc of Slurm 22.05 looks every 3 s whether the "
+        f"{n_rigid} rigid jobs beside rfaas, {n_floor} beside the floor (harvest",
+        "steps that exit at once on SIGTERM, the same slices), by turns. A delay lasts from the start of srun, sbatch",
+        "or salloc to the job's first instruction on its first node; salloc of Slurm 22.05 looks every 3 s whether the",
         "Prolog of its nodes has ended, with and without a harvest.",
     ]
 
