@@ -1,6 +1,6 @@
 """How long rigid jobs wait for nodes that rfaas harvests, on the real Slurm of tests/cluster/rig (root).
 
-Usage: python benchmarks/reclaim.py [--into DIRECTORY] [--quick] [--seconds S]        make bench-reclaim
+Usage: python benchmarks/reclaim.py [--into DIRECTORY] [--quick] [--seconds S] [--write]        make bench-reclaim
 
 Jobs by srun, sbatch and salloc take one node, all nodes, or one core that costs one slice; workers are idle, busy with
 short calls, or in calls that ignore SIGTERM; GraceTime is 0 or 5 s, SchedulerParameters are tuned or Slurm's own.
@@ -9,7 +9,7 @@ hooks of site mode are installed. Goals: with idle workers the median at most 50
 0.3 s over its p99; with others the worst at most the grace and a second; no node drained, no job failed.
 
 Each measurement is a line of .cache/reclaim/DATE.jsonl: what was cut off, or stopped by --seconds, goes on with the
-same command on the same day. Once all is there, DIRECTORY/reclaim.md and reclaim.jsonl are written.
+same command on the same day. Once all is there, or with --write, DIRECTORY/reclaim.md and reclaim.jsonl are written.
 """
 
 from __future__ import annotations
@@ -47,8 +47,11 @@ from cluster.reclaiming import (  # type: ignore[import-not-found]  # noqa: E402
 )
 from cluster.rig import Cluster  # type: ignore[import-not-found]  # noqa: E402
 
-ROUNDS = {"plain": 2, "idle": 3, "busy": 1, "stubborn": 1}
-QUICK = {"plain": 1, "idle": 1, "busy": 1, "stubborn": 0}
+PASSES = [  # over all parts: what is stopped early has something of each
+    {"plain": 1, "idle": 2, "busy": 1, "stubborn": 1},
+    {"plain": 2, "idle": 4, "busy": 1, "stubborn": 1},
+]
+QUICK = [{"plain": 1, "idle": 1, "busy": 1, "stubborn": 0}]
 COMMAND = "make bench-reclaim"
 
 
@@ -58,6 +61,7 @@ def main() -> int:
     parser.add_argument("--into", type=Path)
     parser.add_argument("--quick", action="store_true", help="does it work? no figure to quote")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no job after so long [no limit]")
+    parser.add_argument("--write", action="store_true", help="measure nothing more: write what there is")
     asked = parser.parse_args()
     until_s = time.monotonic() + asked.seconds
     kept = records.ROOT / ".cache" / "reclaim" / f"{datetime.date.today().isoformat()}.jsonl"
@@ -66,8 +70,10 @@ def main() -> int:
         kept = into / "rows.jsonl"
         kept.unlink(missing_ok=True)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    parts = PARTS[:1] if asked.quick else PARTS
-    if not all(_measure(part, QUICK if asked.quick else ROUNDS, kept, until_s) for part in parts):
+    steps = [
+        (part, rounds) for rounds in (QUICK if asked.quick else PASSES) for part in PARTS[: 1 if asked.quick else None]
+    ]
+    if not asked.write and not all(_measure(part, rounds, kept, until_s) for part, rounds in steps):
         print(f"time is up: {len(_rows(kept))} rows in {kept}; the same command goes on")
         return 0
     return _write(_rows(kept), kept, into)
