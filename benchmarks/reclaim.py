@@ -6,7 +6,7 @@ Jobs by srun, sbatch and salloc take one node, all nodes, or one core that costs
 short calls, or in calls that ignore SIGTERM; GraceTime is 0 or 5 s, SchedulerParameters are tuned or Slurm's own.
 Beside it, in the same run by turns: harvest steps that exit at once on SIGTERM (the floor), and no harvest at all. The
 hooks of site mode are installed. Goals: with idle workers the median at most 50 ms over the floor and the p99 at most
-0.3 s over its p99; with others the worst at most the grace and a second; no node drained, no job failed.
+0.3 s over its p99; with others the worst at most the grace and a second over it; no node drained, no job failed.
 
 Each measurement is a line of .cache/reclaim/DATE.jsonl: what was cut off, or stopped by --seconds, goes on with the
 same command on the same day. Once all is there, or with --write, DIRECTORY/reclaim.md and reclaim.jsonl are written.
@@ -39,9 +39,9 @@ from cluster.reclaiming import (  # type: ignore[import-not-found]  # noqa: E402
     WORKERS,
     Part,
     Row,
+    by_workers,
     cases,
     goals,
-    over_floor,
     percentile,
     run_part,
 )
@@ -169,7 +169,7 @@ def _goal_table(found: list[dict[str, Any]]) -> list[str]:
 
 def _by_workers(rows: list[Row]) -> list[str]:
     """Delays over the floor's median among jobs that are alike."""
-    over = over_floor(rows)
+    over = by_workers(rows)
     lines = [
         "Over the floor's median among jobs that are alike (scheduler, GraceTime, shape, command, size), in seconds:",
         "",

@@ -407,24 +407,31 @@ def stratum(case: Case) -> Stratum:
     return case.part, case.how, case.size
 
 
-def over_floor(rows: Iterable[Row]) -> dict[str, list[float]]:
-    """By workers ("floor" for the floor itself): each delay less the median of the floor's in its stratum."""
+def over_floor(rows: Iterable[Row]) -> list[tuple[Case, float]]:
+    """Each delay less the median of the floor's in its stratum; those without a floor are left out."""
     good = [row for row in rows if not row.failed]
     floors: dict[Stratum, list[float]] = {}
     for row in good:
         if row.case.load == "floor":
             floors.setdefault(stratum(row.case), []).append(row.delay_s)
+    return [
+        (row.case, row.delay_s - statistics.median(floors[stratum(row.case)]))
+        for row in good
+        if stratum(row.case) in floors
+    ]
+
+
+def by_workers(rows: Iterable[Row]) -> dict[str, list[float]]:
+    """`over_floor` by what the workers did; by the load where it has none."""
     found: dict[str, list[float]] = {}
-    for row in good:
-        name = {"plain": "plain", "floor": "floor"}.get(row.case.load, row.case.workers)
-        if stratum(row.case) in floors:
-            found.setdefault(name, []).append(row.delay_s - statistics.median(floors[stratum(row.case)]))
+    for case, over_s in over_floor(rows):
+        found.setdefault(case.workers or case.load, []).append(over_s)
     return found
 
 
 def goals(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """What was promised, what came of it, whether it was kept; only what has rows."""
-    over = over_floor(rows)
+    over = by_workers(rows)
     found = []
 
     def goal(name: str, most: float, value: float, unit: str = "s") -> None:
@@ -435,9 +442,9 @@ def goals(rows: Sequence[Row]) -> list[dict[str, Any]]:
         goal("idle workers: median over the floor", 0.05, statistics.median(over["idle"]))
         goal("idle workers: p99 over the floor's p99", 0.3, worse_s)
     for workers in ("busy", "stubborn"):
-        late_s = [r.delay_s - r.case.part.grace_of_calls_s for r in rows if r.case.workers == workers and not r.failed]
+        late_s = [over_s - case.part.grace_of_calls_s for case, over_s in over_floor(rows) if case.workers == workers]
         if late_s:
-            goal(f"{workers} workers: worst delay over the grace", 1.0, max(late_s))
+            goal(f"{workers} workers: worst over the floor, less the grace", 1.0, max(late_s))
     goal("nodes drained or down after a job", 0, sum(bool(row.unwell) for row in rows), "")
     goal("rigid jobs that failed", 0, sum(bool(row.failed) for row in rows), "")
     wrong = [row for row in rows if not row.failed and row.taken != expected(row.case)]
