@@ -16,7 +16,8 @@ from rfaas_transport.errors import ConfigError
 PARTITION_PRIO: Final = "preempt/partition_prio"
 NO_PREEMPTION: Final = frozenset(["", "preempt/none"])
 DEFAULT_TIER: Final = 1  # PriorityTier that Slurm takes where none is said
-HOOKS: Final = ("Prolog", "Epilog", "PrologSlurmctld", "EpilogSlurmctld")
+ON_NODES: Final = ("Prolog", "Epilog")  # here slurmd takes a pattern of programs
+HOOKS: Final = (*ON_NODES, "PrologSlurmctld", "EpilogSlurmctld")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def _hooks(conf: SlurmConf, wanted: Wanted) -> list[str]:
         entry = conf.settings.get(name.lower())
         if entry is None:
             lines.append(f"{name}={wanted.hook}")
-        elif "*" not in entry.get(name) and entry.get(name) != wanted.hook:
+        elif name in ON_NODES and "*" not in entry.get(name) and entry.get(name) != wanted.hook:
             raise ConfigError(
                 f"{entry.line.where}: {name}={entry.get(name)} is the site's own, and this line takes one program",
                 hint=f"put it and a link to {wanted.hook} into a directory on every node, and name that: "
@@ -183,16 +184,27 @@ def _hooks(conf: SlurmConf, wanted: Wanted) -> list[str]:
     return lines
 
 
+def _beside(conf: SlurmConf, wanted: Wanted, name: str) -> list[str]:
+    """What to do where the site has a program of its own for this event, whose line stays."""
+    entry = conf.settings.get(name.lower())
+    if entry is None or entry.get(name) == wanted.hook:
+        return []
+    where, own = entry.line.where, entry.get(name)
+    if name in ON_NODES:
+        return [f"{where}: link {wanted.hook} into {own} on every node"]
+    steps = [f"{where}: {name} stays the site's: let {own} call {wanted.hook} first, with the variables that it has"]
+    if "*" in own:  # 22.05: "Invalid PrologSlurmctld", and nothing runs, the site's own programs neither
+        steps.append("  but slurmctld may take no pattern there: does its log say Invalid, name one program")
+    return steps
+
+
 def _by_hand(conf: SlurmConf, wanted: Wanted) -> list[str]:
     todo = []
     if wanted.hook:
         todo.append(
             f"on every node and beside slurmctld: {wanted.hook} belongs to root and nobody else may write to it"
         )
-        for name in HOOKS:
-            entry = conf.settings.get(name.lower())
-            if entry is not None and "*" in entry.get(name):
-                todo.append(f"{entry.line.where}: link {wanted.hook} into {entry.get(name)} on every node")
+        todo += [step for name in HOOKS for step in _beside(conf, wanted, name)]
     if wanted.spank:
         todo.append(f"on every node and login host: build {wanted.spank} against the headers of this Slurm")
     if "slurmdbd" in conf.setting("AccountingStorageType"):

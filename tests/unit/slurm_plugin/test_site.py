@@ -142,6 +142,15 @@ def test_a_directory_of_the_sites_prologs_is_kept_and_named(tmp_path):
     assert any("slurm.conf:7: link" in step and "/etc/slurm/prolog.d/*" in step for step in made.by_hand)
 
 
+def test_a_program_of_the_sites_beside_slurmctld_stays_and_is_to_call_the_hook(tmp_path):
+    made = make(PLAIN + "PrologSlurmctld=/opt/site/ctld\nEpilogSlurmctld=/opt/site/*\n", tmp_path, hook=HOOK)
+    assert not [line for line in made.slurm_conf if "Slurmctld=" in line]
+    assert f"Prolog={HOOK}" in made.slurm_conf
+    told = "\n".join(made.by_hand)
+    assert f"slurm.conf:7: PrologSlurmctld stays the site's: let /opt/site/ctld call {HOOK} first" in told
+    assert told.count("may take no pattern there") == 1
+
+
 @pytest.mark.parametrize("line", ["Prolog=/etc/slurm/prolog.sh", "PrologFlags=NoHold"])
 def test_one_prolog_of_the_sites_or_flags_without_alloc_are_refused(tmp_path, line):
     with pytest.raises(ConfigError, match=r"slurm\.conf:7: "):
