@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import time
-from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ import click
 from rfaas.cli.common import EXIT_FAILED, Seconds, fail, json_option, print_json, state_dir_option
 from rfaas.control.address import AllocatorAddress
 from rfaas.settings import Settings
-from rfaas_slurm_plugin.check import expand_nodes
+from rfaas_slurm_plugin.check import expand_nodes, refuse_strangers
 from rfaas_slurm_plugin.harvest import job
 from rfaas_slurm_plugin.harvest.drains import Drain, DrainFile
 from rfaas_slurm_plugin.views import sources
@@ -74,7 +73,7 @@ async def _drain(
     try:
         there = sorted({node.name for node in (await choice.source.read()).nodes})
         names = tuple(there) if names == ("ALL",) else names
-        _refuse_strangers(names, there)
+        refuse_strangers(names, there)
         said = Drain(reason, getpass.getuser(), int(time.time()))
         DrainFile(state_dir).change(dict.fromkeys(names, said))
         if not wait_s:
@@ -85,12 +84,6 @@ async def _drain(
         raise ConfigError(str(error), hint="run this on a host of the cluster, or later") from error
     finally:
         choice.close()
-
-
-def _refuse_strangers(names: tuple[str, ...], there: Collection[str]) -> None:
-    unknown = [name for name in names if name not in there]
-    if unknown:
-        raise ConfigError(f"the cluster has no node {compress(unknown)}", hint=f"it has {compress(there)[:200]}")
 
 
 async def _wait_empty(names: frozenset[str], wait_s: float, source: ViewSource, alloc_id: str) -> list[str]:
