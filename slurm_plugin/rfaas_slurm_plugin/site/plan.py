@@ -6,6 +6,7 @@ of the site's is never changed: where one stands in the way, the plan is refused
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,9 @@ PARTITION_PRIO: Final = "preempt/partition_prio"
 NO_PREEMPTION: Final = frozenset(["", "preempt/none"])
 DEFAULT_TIER: Final = 1  # PriorityTier that Slurm takes where none is said
 ON_NODES: Final = ("Prolog", "Epilog")  # here slurmd takes a pattern of programs
+READ_AT_START: Final = frozenset(["PreemptType", "PreemptMode", "PrologSlurmctld", "EpilogSlurmctld"])
+"""What slurmctld takes no notice of at reconfigure: 22.05 runs no hook that it did not have at its start."""
+
 HOOKS: Final = (*ON_NODES, "PrologSlurmctld", "EpilogSlurmctld")
 
 
@@ -50,14 +54,20 @@ def make(conf: SlurmConf, wanted: Wanted) -> SitePlan:
     _refuse_taken_name(conf, wanted)
     _refuse_strangers(conf, wanted)
     tier = _tier(conf)
-    settings, restart = _preemption(conf)
+    settings = _preemption(conf)
     by_hand = _by_hand(conf, wanted)
+    lines = [*settings, _partition_line(wanted, tier), *(_hooks(conf, wanted) if wanted.hook else [])]
     return SitePlan(
-        slurm_conf=[*settings, _partition_line(wanted, tier), *(_hooks(conf, wanted) if wanted.hook else [])],
+        slurm_conf=lines,
         plugstack=[f"optional {wanted.spank}"] if wanted.spank else [],
         by_hand=by_hand,
-        restart=restart,
+        restart=needs_restart(lines),
     )
+
+
+def needs_restart(lines: Iterable[str]) -> bool:
+    """Whether slurmctld has to be restarted to take these lines, or their end."""
+    return any(line.partition("=")[0] in READ_AT_START for line in lines)
 
 
 def _partition_line(wanted: Wanted, tier: int) -> str:
@@ -122,8 +132,8 @@ def _tier(conf: SlurmConf) -> int:
     return tier - 1
 
 
-def _preemption(conf: SlurmConf) -> tuple[list[str], bool]:
-    """Cluster-wide lines for preemption between partitions, and whether slurmctld has to be restarted for them."""
+def _preemption(conf: SlurmConf) -> list[str]:
+    """Cluster-wide lines for preemption between partitions."""
     kind = conf.setting("PreemptType")
     if kind == PARTITION_PRIO:
         mode = conf.setting("PreemptMode").upper()
@@ -132,7 +142,7 @@ def _preemption(conf: SlurmConf) -> tuple[list[str], bool]:
                 f"{conf.settings['preempttype'].line.where}: PreemptType={kind}, but PreemptMode={mode or 'OFF'}",
                 hint="Slurm does not start with these two together: set PreemptMode=CANCEL",
             )
-        return [], False
+        return []
     if kind not in NO_PREEMPTION:
         raise ConfigError(
             f"{conf.settings['preempttype'].line.where}: PreemptType={kind}: partitions don't preempt each other here",
@@ -145,7 +155,7 @@ def _preemption(conf: SlurmConf) -> tuple[list[str], bool]:
                 hint=f"remove that line: PreemptType={PARTITION_PRIO} and PreemptMode=CANCEL come in its place",
             )
     _refuse_new_victims(conf)
-    return [f"PreemptType={PARTITION_PRIO}", "PreemptMode=CANCEL"], True
+    return [f"PreemptType={PARTITION_PRIO}", "PreemptMode=CANCEL"]
 
 
 def _refuse_new_victims(conf: SlurmConf) -> None:
@@ -202,7 +212,8 @@ def _by_hand(conf: SlurmConf, wanted: Wanted) -> list[str]:
     todo = []
     if wanted.hook:
         todo.append(
-            f"on every node and beside slurmctld: {wanted.hook} belongs to root and nobody else may write to it"
+            f"on every node and beside slurmctld, before Slurm hears of it: {wanted.hook} is there, root's alone to "
+            "write; a node without it is drained"
         )
         todo += [step for name in HOOKS for step in _beside(conf, wanted, name)]
     if wanted.spank:

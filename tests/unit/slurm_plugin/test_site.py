@@ -265,6 +265,44 @@ def test_a_file_with_carriage_returns_is_understood_and_comes_back(tmp_path):
     assert block.without(dos) == text
 
 
+def test_hooks_that_nobody_can_run_are_not_written_since_nodes_would_be_drained(tmp_path):
+    path, hook = tmp_path / "slurm.conf", tmp_path / "rfaas-hook"
+    path.write_text(PLAIN)
+    options = ("--conf", str(path), "--hooks", str(hook), "--write")
+    spoils = [lambda: None, hook.touch, lambda: hook.chmod(0o777), lambda: (hook.unlink(), hook.mkdir())]
+    said = []
+    for spoil in spoils:
+        spoil()
+        refused = rfaas("install", *options)
+        said.append(refused.stderr.partition("\n")[0].partition(str(hook))[2])
+        assert (refused.returncode, "remedy: " in refused.stderr, path.read_text()) == (78, True, PLAIN)
+    own = [": No such file or directory", " is no program that everybody may run"]
+    assert said == [*own, " belongs to another than root, or others may write to it", own[1]]
+    assert rfaas("install", *options[:-1]).returncode == 0  # lines may be looked at before
+
+
+def test_what_slurmctld_reads_at_its_start_alone_asks_for_a_restart_also_when_it_goes(tmp_path):
+    path = tmp_path / "slurm.conf"
+    preempts = PLAIN + "PreemptType=preempt/partition_prio\nPreemptMode=CANCEL\n"
+    steps = []
+    for text, more in ((PLAIN, ()), (preempts, ()), (preempts, ("--hooks", "/bin/true"))):
+        path.write_text(text)
+        for command in (("install", *more), ("uninstall",)):
+            done = rfaas(*command, "--conf", str(path), "--write", "--json")
+            steps.append([step.split()[0] for step in json.loads(done.stdout)["next"]])
+    restart, reconfigure, check = "systemctl", "scontrol", "rfaas"
+    assert steps == [
+        [restart, check],
+        [restart],
+        [reconfigure, check],
+        [reconfigure],
+        [restart, reconfigure, check],
+        [restart, reconfigure],
+    ]
+    gone = rfaas("uninstall", "--conf", str(tmp_path / "gone.conf"), "--write")
+    assert (gone.returncode, "gone.conf is not there" in gone.stderr) == (78, True)
+
+
 def test_nodes_that_the_site_does_not_have_are_refused_since_slurmctld_ends_at_them(tmp_path):
     assert make(PLAIN + "NodeSet=fat Feature=fat\n", tmp_path, nodes="n[1-2],fat").slurm_conf
     assert make(PLAIN + "MaxNodeCount=9\n", tmp_path, nodes="n9").slurm_conf  # nodes that come by themselves
