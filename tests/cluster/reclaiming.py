@@ -176,7 +176,7 @@ class Part:
         )
 
 
-PARTS = tuple(Part(s, grace_s, shape) for s in SCHEDULERS for grace_s in (0, 5) for shape in SHAPES)
+PARTS = tuple(Part(s, grace_s, shape) for shape in SHAPES for s in SCHEDULERS for grace_s in (0, 5))
 
 
 @dataclass(frozen=True)
