@@ -43,6 +43,8 @@ def drain(nodes: tuple[str, ...], reason: str, wait_s: float, state_dir: Path, a
     Slurm is told nothing: other jobs come and go as before.
     """
     try:
+        if not reason.strip():
+            raise ConfigError("--reason is empty", hint="say why: `rfaas slurm status` shows it to whoever asks")
         names, left = asyncio.run(_drain(_names(nodes), reason, wait_s, state_dir))
     except RfaasError as error:
         fail(error, as_json=as_json)
@@ -58,7 +60,7 @@ def drain(nodes: tuple[str, ...], reason: str, wait_s: float, state_dir: Path, a
 
 def _names(nodes: tuple[str, ...]) -> tuple[str, ...]:
     """What was written, each name once. Raises ConfigError: no name is in it."""
-    names = tuple(dict.fromkeys(expand_nodes(nodes)))
+    names = tuple(dict.fromkeys(expand_nodes(nodes, "NODES")))
     if not names:
         raise ConfigError("no node is named", hint='write a hostlist as Slurm does: "n[1-4,7],login", or ALL')
     return names

@@ -105,7 +105,7 @@ def status(nodes: tuple[str, ...], state_dir: Path, as_json: bool) -> None:
     Slices that were taken back are counted as far as slurmctld remembers ended jobs (MinJobAge, 5 minutes by default).
     """
     try:
-        names = expand_nodes(nodes)
+        names = expand_nodes(nodes, "NODES")
         view = asyncio.run(_read())
         refuse_strangers(names, [node.name for node in view.nodes])
         drains = {name: entry for name, entry in DrainFile(state_dir).read().items() if not names or name in names}

@@ -84,12 +84,18 @@ def test_a_writer_that_was_killed_is_no_hindrance_and_the_owner_of_the_directory
 
 
 @pytest.mark.parametrize(
-    "words", [["", "--reason", "x"], [",", "--reason", "x"], ["n1", "--reason", "x", "--wait", "nan"]]
+    ("words", "said"),
+    [
+        (["", "--reason", "x"], "no node is named"),
+        ([",", "--reason", "x"], "no node is named"),
+        (["n[1", "--reason", "x"], "NODES: hostlist 'n[1': a bracket is not closed"),
+        (["n1", "--reason", " "], "--reason is empty"),
+        (["n1", "--reason", "x", "--wait", "nan"], "no number of seconds"),
+    ],
 )
-def test_no_node_and_no_number_are_refused_before_anything_is_asked(words):
+def test_words_that_mean_nothing_are_refused_before_anything_is_asked(words, said):
     done = CliRunner().invoke(drain, words)
-    assert done.exit_code in (2, 78)
-    assert "no node is named" in done.output or "no number of seconds" in done.output
+    assert (done.exit_code in (2, 78), said in done.output) == (True, True), done.output
 
 
 @pytest.mark.parametrize(
