@@ -57,8 +57,9 @@ def choose_partition(partitions: tuple[Partition, ...], config: ClusterConfig, n
     if not candidates:
         raise ConfigError(
             f"no partition of this cluster is preemptible (partitions: {known}; PreemptType={config.preempt_type})",
-            hint="an administrator can add one by `rfaas slurm install`: PartitionName=harvest Nodes=ALL PriorityTier=1 "
-            "PreemptMode=CANCEL GraceTime=5, with PreemptType=preempt/partition_prio and other partitions at a higher PriorityTier",
+            hint="an administrator can add one by `rfaas slurm install`: PartitionName=harvest Nodes=ALL "
+            "PriorityTier=1 PreemptMode=CANCEL GraceTime=5, with PreemptType=preempt/partition_prio and other "
+            "partitions at a higher PriorityTier",
         )
     return min(candidates, key=lambda p: (p.priority_tier, p.name))
 
