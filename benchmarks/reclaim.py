@@ -34,15 +34,17 @@ import records  # noqa: E402 - after the path is set
 
 from cluster.delay import build_probe  # type: ignore[import-not-found]  # noqa: E402
 from cluster.hook_rig import CONF, build_hook, clear  # type: ignore[import-not-found]  # noqa: E402
+from cluster.reclaim_figures import (  # type: ignore[import-not-found]  # noqa: E402
+    by_workers,
+    goals,
+    percentile,
+)
 from cluster.reclaiming import (  # type: ignore[import-not-found]  # noqa: E402
     PARTS,
     WORKERS,
     Part,
     Row,
-    by_workers,
     cases,
-    goals,
-    percentile,
     run_part,
 )
 from cluster.rig import Cluster  # type: ignore[import-not-found]  # noqa: E402
@@ -159,11 +161,15 @@ def _head(about: dict[str, Any], rows: list[Row]) -> list[str]:
 
 
 def _goal_table(found: list[dict[str, Any]]) -> list[str]:
-    lines = ["| goal | at most | measured | met |", "| --- | ---: | ---: | --- |"]
+    lines = [
+        "| goal | at most | measured | 95 of 100 repetitions between | met |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
     for goal in found:
         unit = f" {goal['unit']}" if goal["unit"] else ""
         met = "yes" if goal["met"] else "**no**"
-        lines.append(f"| {goal['goal']} | {goal['most']:g}{unit} | {goal['value']:g}{unit} | {met} |")
+        between = " and ".join(f"{value:+.3f}" for value in goal.get("between", ()))
+        lines.append(f"| {goal['goal']} | {goal['most']:g}{unit} | {goal['value']:g}{unit} | {between} | {met} |")
     return lines
 
 

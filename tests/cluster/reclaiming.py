@@ -8,13 +8,13 @@ are not made again.
 
 import contextlib
 import json
-import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any, Protocol
+from pathlib import Path
+from typing import IO, Protocol
 
 from cluster.delay import InstantHarvest, Probe
 from cluster.harvested import event_log, logged, rfaas_up
@@ -40,110 +40,7 @@ RUN_S = 60.0
 READY_S = 60.0
 HOOKS = ("Prolog", "Epilog", "PrologSlurmctld", "EpilogSlurmctld")
 
-# Keeps the workers as it is told on standard input, a word a line; answers once every worker is so.
-PROGRAM = """\
-import json, os, queue, sys, threading, time
-from concurrent.futures import CancelledError
-import rfaas
-
-def spin(number, length_s, stubborn, witness):
-    import os, signal, socket, time
-    if stubborn:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if witness:
-        fd = os.open(witness, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.write(fd, f"{number}\\n".encode())
-        os.close(fd)
-    until = time.monotonic() + length_s
-    while time.monotonic() < until:
-        pass
-    return socket.gethostname(), os.getpid()
-
-class Workers:
-    def __init__(self, ex, n, witness):
-        self.ex, self.n, self.witness, self.count, self.running = ex, n, witness, 0, {}
-
-    def submit(self, length_s, stubborn=False):
-        self.count += 1
-        witness = self.witness if stubborn else ""
-        self.running[self.count] = self.ex.submit(spin, self.count, length_s, stubborn, witness)
-
-    def collect(self):
-        ended = {number: f for number, f in self.running.items() if f.done()}
-        for number in ended:
-            del self.running[number]
-        found = set()
-        for future in ended.values():
-            try:
-                found.add(future.result())
-            except (rfaas.Reclaimed, rfaas.Cancelled, CancelledError):
-                pass  # its cores went back while it ran, or `rest` ended it
-        return found
-
-    def until_all(self, length_s, ahead, deadline_s):
-        seen = set()
-        while len(seen) < self.n:
-            if time.monotonic() > deadline_s:
-                raise SystemExit(f"{len(seen)} of {self.n} workers answered")
-            while len(self.running) < ahead:
-                self.submit(length_s)
-            seen |= self.collect()
-            time.sleep(0.005)
-
-    def rest(self):
-        for future in self.running.values():
-            if not future.cancel():
-                future.cancel(interrupt=True)
-        while self.running:
-            self.collect()
-            time.sleep(0.005)
-
-    def all_stubborn(self, length_s, deadline_s):
-        started = set()
-        while True:
-            self.collect()
-            while len(self.running) < self.n:
-                self.submit(length_s, stubborn=True)
-            if os.path.exists(self.witness):
-                started = {int(line) for line in open(self.witness)}
-            if set(self.running) <= started:
-                return
-            if time.monotonic() > deadline_s:
-                raise SystemExit(f"{len(started & set(self.running))} of {self.n} calls started")
-            time.sleep(0.005)
-
-def words():
-    for line in sys.stdin:
-        told.put(line.strip())
-    told.put("end")
-
-given = json.loads(sys.argv[1])
-told = queue.SimpleQueue()
-threading.Thread(target=words, daemon=True).start()
-with rfaas.Executor(max_workers=given["n"]) as ex:
-    workers = Workers(ex, given["n"], given["witness"])
-    mode = ""
-    while mode != "end":
-        before, mode = mode, told.get()
-        deadline_s = time.monotonic() + given["ready_s"]
-        if mode != before and "stubborn" in (mode, before):
-            workers.rest()
-        if mode == "idle":
-            workers.until_all(0.02, given["n"], deadline_s)
-            workers.rest()
-        elif mode == "stubborn":
-            workers.all_stubborn(600.0, deadline_s)
-        elif mode == "busy":
-            workers.until_all(0.01, 4 * given["n"], deadline_s)
-        if mode != "end":
-            print("ready", flush=True)
-        while mode == "busy" and told.empty():
-            while len(workers.running) < 4 * given["n"]:
-                workers.submit(0.01)
-            workers.collect()
-            time.sleep(0.002)
-    workers.rest()
-"""
+PROGRAM = Path(__file__).with_name("told_workers.py").read_text()
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------
@@ -388,70 +285,3 @@ def run_part(
                 add(measured(case, load, probe, bob))
         cluster.remove_users_things()
     return True
-
-
-# --- what came of it --------------------------------------------------------------------------------------------------
-
-
-def percentile(values: Iterable[float], percent: int) -> float:
-    """By nearest rank: a value that was measured."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
-
-
-Stratum = tuple[Part, str, str]
-
-
-def stratum(case: Case) -> Stratum:
-    """What must be alike for two delays to be compared."""
-    return case.part, case.how, case.size
-
-
-def over_floor(rows: Iterable[Row]) -> list[tuple[Case, float]]:
-    """Each delay less the median of the floor's in its stratum; those without a floor are left out."""
-    good = [row for row in rows if not row.failed]
-    floors: dict[Stratum, list[float]] = {}
-    for row in good:
-        if row.case.load == "floor":
-            floors.setdefault(stratum(row.case), []).append(row.delay_s)
-    return [
-        (row.case, row.delay_s - statistics.median(floors[stratum(row.case)]))
-        for row in good
-        if stratum(row.case) in floors
-    ]
-
-
-def by_workers(rows: Iterable[Row]) -> dict[str, list[float]]:
-    """`over_floor` by what the workers did; by the load where it has none."""
-    found: dict[str, list[float]] = {}
-    for case, over_s in over_floor(rows):
-        found.setdefault(case.workers or case.load, []).append(over_s)
-    return found
-
-
-def goals(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """What was promised, what came of it, whether it was kept; only what has rows."""
-    over = by_workers(rows)
-    found = []
-
-    def goal(name: str, most: float, value: float, unit: str = "s") -> None:
-        found.append({"goal": name, "most": most, "value": round(value, 4), "unit": unit, "met": value <= most})
-
-    if "idle" in over:
-        worse_s = percentile(over["idle"], 99) - percentile(over["floor"], 99)
-        goal("idle workers: median over the floor", 0.05, statistics.median(over["idle"]))
-        goal("idle workers: p99 over the floor's p99", 0.3, worse_s)
-    for workers in ("busy", "stubborn"):
-        late_s = [over_s - case.part.grace_of_calls_s for case, over_s in over_floor(rows) if case.workers == workers]
-        if late_s:
-            goal(f"{workers} workers: worst over the floor, less the grace", 1.0, max(late_s))
-    goal("nodes drained or down after a job", 0, sum(bool(row.unwell) for row in rows), "")
-    goal("rigid jobs that failed", 0, sum(bool(row.failed) for row in rows), "")
-    wrong = [row for row in rows if not row.failed and row.taken != expected(row.case)]
-    goal("jobs that took another number of slices than they needed", 0, len(wrong), "")
-    return found
-
-
-def expected(case: Case) -> int:
-    """How many slices the job has to take."""
-    return 0 if case.load == "plain" else SIZES[case.part.shape][case.size][1]

@@ -3,7 +3,8 @@
 import pytest
 
 from cluster.delay import build_probe
-from cluster.reclaiming import Case, Part, Row, by_workers, expected, goals, percentile, run_part
+from cluster.reclaim_figures import by_workers, expected, goals, percentile
+from cluster.reclaiming import Case, Part, Row, run_part
 
 pytestmark = [pytest.mark.slurm, pytest.mark.figures]
 
