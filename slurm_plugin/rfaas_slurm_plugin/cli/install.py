@@ -188,7 +188,7 @@ def uninstall(path: Path, dry_run: bool, write: bool, as_json: bool) -> None:
         if write and not dry_run:
             written = files.write(changes, keep_backup=False)
             files.remove_backups([file.resolve() for file in ours])  # of an install that was killed before it wrote
-        after = _after(changes)
+        after = _after(changes) if changes else []
     except RfaasError as error:
         fail(error, as_json=as_json)
     if as_json:
