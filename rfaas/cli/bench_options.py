@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rfaas.cli.common import EXIT_FAILED, fail, json_option
+from rfaas.cli.common import EXIT_FAILED, Seconds, fail, json_option
 from rfaas.units import parse_size_bytes
 from rfaas_transport.errors import ConfigError, RfaasError
 
@@ -24,17 +23,6 @@ if TYPE_CHECKING:
 
 PATIENCE_S: Final = 60
 COPIES: Final = 10  # of the largest payload, all processes of this machine together, its memory for the bare link too
-
-
-class Seconds(click.FloatRange):
-    """A number of seconds; not nan, which lies in no range and outside of none."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
-        """Refuse what is no number of seconds."""
-        found = super().convert(value, param, ctx)
-        if math.isnan(found):
-            self.fail(f"{value} is no number of seconds", param, ctx)
-        return found
 
 
 def common_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -6,6 +6,7 @@ Standard library and click only: `rfaas --help` and completion must stay quick.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,17 @@ state_dir_option = click.option(
     help="Where secret, journal and logs are; on a cluster, a directory that the nodes see too.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value instead of text.")
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; not nan, which lies in no range and outside of none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Refuse what is no number of seconds."""
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return found
 
 
 def print_json(value: dict[str, Any]) -> None:

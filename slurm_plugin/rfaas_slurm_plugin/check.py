@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from rfaas.control.route import own_address_towards
-from rfaas_slurm_plugin.views.hostlist import expand
+from rfaas_slurm_plugin.views.hostlist import compress, expand
 from rfaas_slurm_plugin.views.view import ClusterConfig, Partition
 from rfaas_transport.errors import ConfigError
 
@@ -57,8 +57,9 @@ def choose_partition(partitions: tuple[Partition, ...], config: ClusterConfig, n
     if not candidates:
         raise ConfigError(
             f"no partition of this cluster is preemptible (partitions: {known}; PreemptType={config.preempt_type})",
-            hint="an administrator can add one: PartitionName=harvest Nodes=ALL PriorityTier=1 PreemptMode=CANCEL "
-            "GraceTime=5, with PreemptType=preempt/partition_prio and other partitions at a higher PriorityTier",
+            hint="an administrator can add one by `rfaas slurm install`: PartitionName=harvest Nodes=ALL "
+            "PriorityTier=1 PreemptMode=CANCEL GraceTime=5, with PreemptType=preempt/partition_prio and other "
+            "partitions at a higher PriorityTier",
         )
     return min(candidates, key=lambda p: (p.priority_tier, p.name))
 
@@ -90,6 +91,13 @@ def expand_nodes(hostlists: Collection[str], option: str = "--nodes") -> tuple[s
         return tuple(name for text in hostlists for name in expand(text))
     except ValueError as error:
         raise ConfigError(f"{option}: {error}", hint='write hostlists as Slurm does: "n[1-4,7],login"') from error
+
+
+def refuse_strangers(names: Collection[str], there: Collection[str]) -> None:
+    """Raise ConfigError if the cluster does not have these nodes."""
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise ConfigError(f"the cluster has no node {compress(unknown)[:200]}", hint=f"it has {compress(there)[:200]}")
 
 
 def refuse_unknown_nodes(asked: Collection[str], there: Collection[str], partition: str) -> None:

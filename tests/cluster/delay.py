@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -75,6 +76,14 @@ class InstantHarvest:
 
     folder: Path
     n_slices: int
+    submit: Callable[[], object]  # one of them
+
+    def fill(self) -> None:
+        """Submit a job for each slice that was taken, and wait for the steps. Raises AssertionError: not in time."""
+        wanted = self.n_taken() + self.n_slices
+        for _ in range(wanted - self.n_ready()):
+            self.submit()
+        wait_until(lambda: self.n_ready() == wanted, READY_TIMEOUT_S, "the harvest steps")
 
     def n_ready(self) -> int:
         """Steps that run and wait for SIGTERM, or have had it."""
@@ -136,12 +145,55 @@ class Probe:
         Raises:
             CommandFailed, CommandTimeout: the job failed or did not end.
         """
-        launch = [str(self.path), "launch", "srun", *srun_options, str(self.path), "task", *command]
-        lines = REPORT.findall(user.run(HEAD, launch, timeout_s).stderr)
+        return self._interactive_start(user, ["srun", *srun_options, str(self.path), "task", *command], timeout_s)
+
+    def start_by(self, how: str, user: User, options: Sequence[str], timeout_s: float) -> RigidStart:
+        """Run a rigid job that ends at once, submitted by srun, by salloc (and srun in it), or by sbatch.
+
+        Args:
+            how: one of these three words.
+            user: who submits it, on the head.
+            options: which all three understand, e.g. `["-N2", "--exclusive"]`.
+            timeout_s: for its submission, and for a batch job's first instruction.
+
+        Raises:
+            CommandFailed, CommandTimeout: it was refused, failed (a hook may do that) or did not end.
+            AssertionError: a batch job did not begin, or did not end as COMPLETED.
+        """
+        if how == "sbatch":
+            return self._batch_start(user, options, timeout_s)
+        step = [] if how == "srun" else ["srun", "--quiet"]
+        return self._interactive_start(user, [how, "--quiet", *options, *step, str(self.path), "task"], timeout_s)
+
+    def _interactive_start(self, user: User, command: Sequence[str], timeout_s: float) -> RigidStart:
+        lines = REPORT.findall(user.run(HEAD, [str(self.path), "launch", *command], timeout_s).stderr)
         tasks = tuple(TaskStart(node, int(time_ns)) for word, node, time_ns in lines if word == "task")
         (launched_ns,) = (int(time_ns) for word, _, time_ns in lines if word == "launch")
         assert tasks, "no task reported its start"
         return RigidStart(launched_ns, tasks)
+
+    def _batch_start(self, user: User, options: Sequence[str], timeout_s: float) -> RigidStart:
+        """As `start_by`: the probe is the script's interpreter, so that no shell's start is in the figure."""
+        script = user.put("rigid-batch", f"#!{self.path} script\n", mode=0o700)
+        output = user.home / "rigid-batch.out"
+        output.unlink(missing_ok=True)
+        where = ["--parsable", "-o", f"{user.account.home}/{output.name}"]
+        done = user.run(HEAD, [str(self.path), "launch", "sbatch", *where, *options, script], timeout_s)
+        job_id = done.stdout.strip()
+        text = wait_until(
+            lambda: output.read_text() if output.exists() else "", timeout_s, f"the start of job {job_id}"
+        )
+        show = ["scontrol", "-o", "show", "job", job_id]
+
+        def state() -> str:
+            found = re.search(r"JobState=(\w+)", self.cluster.head.run_as_root(*show))
+            return found[1] if found and found[1] not in ("RUNNING", "COMPLETING") else ""
+
+        ended = wait_until(state, timeout_s, f"the end of job {job_id}")
+        assert ended == "COMPLETED", f"job {job_id} ended as {ended}"
+        (launched_ns,) = (int(time_ns) for word, _, time_ns in REPORT.findall(done.stderr) if word == "launch")
+        ((_, node, began_ns),) = REPORT.findall(text)
+        return RigidStart(launched_ns, (TaskStart(node, int(began_ns)),))
 
     @contextmanager
     def no_harvest(self) -> Iterator[NoHarvest]:
@@ -169,14 +221,13 @@ class Probe:
         memory_mib = slice_memory_mib or settings.memory_mib * cpus // settings.cpus
         self.cluster.wait_idle()
         folder = self._fresh_folder(user)
-        harvest = InstantHarvest(folder, settings.nodes * (settings.cpus // cpus))
         step = f"exec srun -n1 -c{cpus} {self.path} harvest {folder.relative_to(user.home)}/$SLURM_JOB_ID\n"
         script = user.put("instant-harvest.sh", "#!/bin/sh\n" + step)
         options = ["-p", "harvest", "-n1", f"-c{cpus}", f"--mem={memory_mib}", "-o", "/dev/null", "-J", "instant"]
+        submit = partial(user.run, HEAD, ["sbatch", *options, script], COMMAND_TIMEOUT_S)
+        harvest = InstantHarvest(folder, settings.nodes * (settings.cpus // cpus), submit)
         try:
-            for _ in range(harvest.n_slices):
-                user.run(HEAD, ["sbatch", *options, script], COMMAND_TIMEOUT_S)
-            wait_until(lambda: harvest.n_ready() == harvest.n_slices, READY_TIMEOUT_S, "the harvest steps")
+            harvest.fill()
             yield harvest
         finally:
             user.run(HEAD, ["scancel", "--name=instant", f"--user={user.name}"], COMMAND_TIMEOUT_S)

@@ -2,9 +2,10 @@
  *
  *   delay_probe launch CMD...   report the time, then become CMD (srun)
  *   delay_probe task [CMD...]   report the time as the first thing a task does, then become CMD
+ *   delay_probe script FILE     the same as the interpreter of a batch script, whose text it does not read
  *   delay_probe harvest FILE    a harvest step that exits at once on SIGTERM; FILE gets "ready", then the time of it
  *
- * launch and task report on stderr: "rfaas-delay WORD HOSTNAME NANOSECONDS".
+ * launch, task and script report on stderr: "rfaas-delay WORD HOSTNAME NANOSECONDS".
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -70,8 +71,12 @@ int main(int argc, char **argv)
         report(STDERR_FILENO, mode, began_ns);
         return argc > 2 ? become(argv + 2) : 0;
     }
+    if (strcmp(mode, "script") == 0) {
+        report(STDERR_FILENO, "task", began_ns);
+        return 0;
+    }
     if (strcmp(mode, "harvest") == 0 && argc == 3)
         return harvest(argv[2]);
-    fprintf(stderr, "usage: delay_probe launch CMD... | task [CMD...] | harvest FILE\n");
+    fprintf(stderr, "usage: delay_probe launch CMD... | task [CMD...] | script FILE | harvest FILE\n");
     return 2;
 }

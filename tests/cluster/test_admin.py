@@ -77,6 +77,8 @@ def _nodes_come_and_go(cluster, alice, bob):
 def test_nodes_that_are_not_there_or_not_drained_are_refused(cluster, alice):
     for arguments, said in (
         (["drain", "n[3-9]", "--reason", "x"], "the cluster has no node n[5-9]"),
+        (["status", "n[3-9]"], "the cluster has no node n[5-9]"),
+        (["drain", "", "--reason", "x"], "no node is named"),
         (["drain", "n[1", "--reason", "x"], "a bracket is not closed"),
         (["resume", "n1"], "n1 is not drained"),
     ):

@@ -201,6 +201,40 @@ def test_the_allocator_hears_of_the_whole_job_before_it_starts_and_after_it_ende
         assert node_log(cluster, HEAD) == []
 
 
+@pytest.fixture
+def own_program(cluster, programs):
+    """A program of the site's for PrologSlurmctld, as docs/deployment.md writes it; afterwards the hook is back."""
+    own = programs / "ctld.d" / "prolog"
+    own.parent.mkdir(exist_ok=True)
+    said = cluster.layout.share / "own-said"
+    said.touch()
+    said.chmod(0o666)
+    own.write_text(f'#!/bin/sh\n{programs}/rfaas-hook\necho "$SLURM_JOB_ID" >> {said}\n')
+    own.chmod(0o755)
+    file = cluster.layout.etc / "slurm.conf"
+    before = file.read_text()
+
+    def set_to(value: object) -> None:
+        file.write_text(before.replace("PrologSlurmctld=", f"PrologSlurmctld={value} #", 1))
+        cluster.head.run_as_root("scontrol", "reconfigure")
+        wait_until(lambda: str(value) in cluster.head.run_as_root("scontrol", "show", "config"), RUN_S, "it")
+
+    yield own, said, set_to
+    file.write_text(before)
+    cluster.head.run_as_root("scontrol", "reconfigure")
+
+
+def test_a_program_of_the_sites_beside_slurmctld_calls_the_hook(cluster, alice, bob, probe, folder, own_program):
+    own, said, set_to = own_program
+    set_to(own)
+    write_conf(cluster, f"allocator_socket = {ALLOCATOR}", f"allocator_uid = {alice.account.uid}")
+    with listener(alice.way_in(HEAD), folder / "heard", ALLOCATOR) as end:
+        rigid_job(bob, probe)
+        wait_until(lambda: len(end.heard()) == 2, RUN_S, "EpilogSlurmctld")
+        assert [line.split()[2] for line in end.heard()] == ["warn", "free"]
+    assert len(said.read_text().splitlines()) == 1
+
+
 def test_an_allocator_that_hangs_holds_nobody_up(cluster, alice, bob, probe, folder):
     write_conf(cluster, f"allocator_socket = {ALLOCATOR}", f"allocator_uid = {alice.account.uid}")
     with listener(alice.way_in(HEAD), folder / "heard", ALLOCATOR) as end:

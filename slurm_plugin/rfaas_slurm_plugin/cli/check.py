@@ -82,6 +82,10 @@ def _nodes(partition: str, nodes: list[Node]) -> Finding:
             f"{text}; no RealMemory: {', '.join(unset[:5])}",
             "set RealMemory in slurm.conf (slurmd -C prints it): slices take memory that Slurm can count",
         )
+    if not usable:
+        return Finding(
+            "nodes", WARNING, text, "`sinfo --list-reasons` says why; after a restart nodes answer in seconds"
+        )
     return Finding("nodes", OK, text)
 
 

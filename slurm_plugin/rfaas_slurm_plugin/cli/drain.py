@@ -11,10 +11,10 @@ from typing import Final
 
 import click
 
-from rfaas.cli.common import EXIT_FAILED, fail, json_option, print_json, state_dir_option
+from rfaas.cli.common import EXIT_FAILED, Seconds, fail, json_option, print_json, state_dir_option
 from rfaas.control.address import AllocatorAddress
 from rfaas.settings import Settings
-from rfaas_slurm_plugin.check import expand_nodes
+from rfaas_slurm_plugin.check import expand_nodes, refuse_strangers
 from rfaas_slurm_plugin.harvest import job
 from rfaas_slurm_plugin.harvest.drains import Drain, DrainFile
 from rfaas_slurm_plugin.views import sources
@@ -28,7 +28,7 @@ POLL_S: Final = 0.5
 @click.command()
 @click.argument("nodes", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Why, for whoever asks later.")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=0.0, help="Wait so many seconds for slices to end.")
+@click.option("--wait", "wait_s", type=Seconds(0), default=0.0, help="Wait so many seconds for slices to end.")
 @state_dir_option
 @json_option
 def drain(nodes: tuple[str, ...], reason: str, wait_s: float, state_dir: Path, as_json: bool) -> None:
@@ -37,13 +37,15 @@ def drain(nodes: tuple[str, ...], reason: str, wait_s: float, state_dir: Path, a
     \b
     rfaas slurm drain n[1-3] --reason "new firmware"
     rfaas slurm drain n7 --reason test --wait 60      exit status 1 if slices are left then
+    rfaas slurm drain ALL --reason "power cut"        every node that there is now
 
     It begins with the harvester's next look at the cluster and holds until `rfaas slurm resume`, whatever restarts.
     Slurm is told nothing: other jobs come and go as before.
     """
     try:
-        names = expand_nodes(nodes)
-        left = asyncio.run(_drain(names, reason, wait_s, state_dir))
+        if not reason.strip():
+            raise ConfigError("--reason is empty", hint="say why: `rfaas slurm status` shows it to whoever asks")
+        names, left = asyncio.run(_drain(_names(nodes), reason, wait_s, state_dir))
     except RfaasError as error:
         fail(error, as_json=as_json)
     if as_json:
@@ -56,29 +58,34 @@ def drain(nodes: tuple[str, ...], reason: str, wait_s: float, state_dir: Path, a
         raise SystemExit(EXIT_FAILED)
 
 
-async def _drain(names: tuple[str, ...], reason: str, wait_s: float, state_dir: Path) -> list[str]:
+def _names(nodes: tuple[str, ...]) -> tuple[str, ...]:
+    """What was written, each name once. Raises ConfigError: no name is in it."""
+    names = tuple(dict.fromkeys(expand_nodes(nodes, "NODES")))
+    if not names:
+        raise ConfigError("no node is named", hint='write a hostlist as Slurm does: "n[1-4,7],login", or ALL')
+    return names
+
+
+async def _drain(
+    names: tuple[str, ...], reason: str, wait_s: float, state_dir: Path
+) -> tuple[tuple[str, ...], list[str]]:
+    """Drain; return the nodes, and those of them with slices after `wait_s`."""
     settings = Settings.load()
     choice = await sources.choose(settings.value("slurmrestd"), settings.value("pyslurm_python"))
     try:
-        await _refuse_strangers(names, choice.source)
+        there = sorted({node.name for node in (await choice.source.read()).nodes})
+        names = tuple(there) if names == ("ALL",) else names
+        refuse_strangers(names, there)
         said = Drain(reason, getpass.getuser(), int(time.time()))
         DrainFile(state_dir).change(dict.fromkeys(names, said))
         if not wait_s:
-            return []
-        return await _wait_empty(frozenset(names), wait_s, choice.source, AllocatorAddress.load(state_dir).alloc_id)
+            return names, []
+        alloc_id = AllocatorAddress.load(state_dir).alloc_id
+        return names, await _wait_empty(frozenset(names), wait_s, choice.source, alloc_id)
     except ClusterUnavailable as error:
         raise ConfigError(str(error), hint="run this on a host of the cluster, or later") from error
     finally:
         choice.close()
-
-
-async def _refuse_strangers(names: tuple[str, ...], source: ViewSource) -> None:
-    there = {node.name for node in (await source.read()).nodes}
-    unknown = [name for name in names if name not in there]
-    if unknown:
-        raise ConfigError(
-            f"the cluster has no node {compress(unknown)}", hint=f"it has {compress(sorted(there))[:200]}"
-        )
 
 
 async def _wait_empty(names: frozenset[str], wait_s: float, source: ViewSource, alloc_id: str) -> list[str]:
@@ -107,7 +114,7 @@ def resume(nodes: tuple[str, ...], state_dir: Path, as_json: bool) -> None:
     try:
         file = DrainFile(state_dir)
         before = file.read()
-        names = tuple(sorted(before)) if nodes == ("ALL",) else expand_nodes(nodes)
+        names = tuple(sorted(before)) if nodes == ("ALL",) else _names(nodes)
         others = [name for name in names if name not in before]
         if others:
             raise ConfigError(f"{compress(others)} is not drained", hint="`rfaas slurm status` shows which nodes are")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,11 @@ from rfaas_transport.errors import ConfigError, RfaasError
 DEFAULT_CONF: Final = "/etc/slurm/slurm.conf"
 DEFAULTS: Final = plan.Wanted()
 RECONFIGURE: Final = "scontrol reconfigure"
-RESTART: Final = "systemctl restart slurmctld"
+CHECK: Final = "rfaas slurm check"
+HOOK_PROGRAM: Final = "python -c 'from rfaas_slurm_plugin.programs import hook_program as p; print(p())'"
+RESTART: Final = (
+    "systemctl restart slurmctld   # PreemptType, PrologSlurmctld and EpilogSlurmctld are read at its start"
+)
 
 conf_option = click.option(
     "--conf",
@@ -71,10 +76,12 @@ def install(
         _refuse_wrong_words(partition, nodes, hook, spank)
         wanted = plan.Wanted(partition, nodes, grace_s, hook, spank)
         made, changes = _plan(path, wanted)
+        if write and not dry_run and hook:
+            _refuse_missing_hook(Path(hook))
         written = files.write(changes, keep_backup=True) if write and not dry_run else []
     except RfaasError as error:
         fail(error, as_json=as_json)
-    after = _after(made, bool(written) or not write)
+    after = [*_after(changes), CHECK] if written or not write else []
     if as_json:
         shown = [{"file": str(change.path), "diff": change.diff()} for change in changes]
         print_json({**asdict(made), "changes": shown, "written": [str(file) for file in written], "next": after})
@@ -122,11 +129,28 @@ def _without(path: Path, text: bytes | None) -> bytes | None:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
 
 
-def _after(made: plan.SitePlan, changed: bool) -> list[str]:
-    if not changed:
-        return []
-    how = f"{RESTART}   # PreemptType is read at its start" if made.restart else RECONFIGURE
-    return [how, "rfaas slurm check"]
+def _refuse_missing_hook(hook: Path) -> None:
+    """Slurm drains a node whose Prolog or Epilog can't be run (22.05: "Prolog error"), and fails the job there."""
+    hint = f'on every node and beside slurmctld, before this: install -m 0755 "$({HOOK_PROGRAM})" {hook}'
+    try:
+        status = hook.stat()
+    except OSError as error:
+        raise ConfigError(f"{hook}: {error.strerror}", hint=hint) from error
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o001:  # slurmctld runs it as SlurmUser
+        raise ConfigError(f"{hook} is no program that everybody may run", hint=hint)
+    if status.st_uid or status.st_mode & 0o022:
+        raise ConfigError(f"{hook} belongs to another than root, or others may write to it", hint=hint)
+
+
+def _after(changes: list[files.Change]) -> list[str]:
+    """What makes Slurm take notice of these changes."""
+    lines: set[str] = set()
+    for change in changes:
+        old, new = ((text or b"").decode(errors="replace").split("\n") for text in (change.old, change.new))
+        lines ^= set(old) ^ set(new)
+    restart = plan.needs_restart(lines)
+    on_nodes = any(line.partition("=")[0] in (*plan.ON_NODES, "PrologFlags") for line in lines)
+    return [*([RESTART] if restart else []), *([RECONFIGURE] if on_nodes or not restart else [])]
 
 
 def _tell(path: Path, made: plan.SitePlan, written: list[Path], write: bool, after: list[str]) -> None:
@@ -151,24 +175,28 @@ def _tell(path: Path, made: plan.SitePlan, written: list[Path], write: bool, aft
 def uninstall(path: Path, dry_run: bool, write: bool, as_json: bool) -> None:
     """Take the lines of `rfaas slurm install` away again; every other byte stays as it is.
 
-    First end what harvests (`rfaas down`): slurmctld refuses to drop a partition that has jobs.
+    First end what harvests (`rfaas down`): jobs of a partition that goes end at once, without a notice.
     """
     try:
-        changes = []
-        for file in (path, path.with_name("plugstack.conf")):
-            old = files.content(file)
-            site = _without(file, old)
-            if old != site:
-                changes.append(files.Change(file, old, site, site))
-        written = files.write(changes, keep_backup=False) if write and not dry_run else []
+        if files.content(path) is None:
+            raise ConfigError(f"{path} is not there", hint="name the cluster's slurm.conf with --conf")
+        ours = (path, path.with_name("plugstack.conf"))
+        olds = [(file, files.content(file)) for file in ours]
+        found = [files.Change(file, old, site, site) for file, old in olds for site in (_without(file, old),)]
+        changes = [change for change in found if change.old != change.new]
+        written = []
+        if write and not dry_run:
+            written = files.write(changes, keep_backup=False)
+            files.remove_backups([file.resolve() for file in ours])  # of an install that was killed before it wrote
+        after = _after(changes) if changes else []
     except RfaasError as error:
         fail(error, as_json=as_json)
     if as_json:
         shown = [{"file": str(change.path), "diff": change.diff()} for change in changes]
-        print_json({"changes": shown, "written": [str(file) for file in written], "next": [RECONFIGURE]})
+        print_json({"changes": shown, "written": [str(file) for file in written], "next": after})
     elif written:
         click.echo("\n".join(f"put back {file}" for file in written))
-        click.echo(f"then: {RECONFIGURE}   # systemctl restart slurmctld, if install asked for it")
+        click.echo("\n".join(f"{'then: ' if number == 0 else '      '}{step}" for number, step in enumerate(after)))
     elif changes:
         click.echo("".join(change.diff() for change in changes), nl=False)
         click.echo("Nothing was written: --write does it.")

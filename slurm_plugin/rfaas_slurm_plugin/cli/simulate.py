@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from rfaas.cli.common import fail, json_option, print_json, print_table
+from rfaas.cli.common import Seconds, fail, json_option, print_json, print_table
 from rfaas.units import parse_size_bytes
 from rfaas_slurm_plugin.cli.report import text_of
 from rfaas_slurm_plugin.policy.settings import HarvestPolicy
@@ -31,15 +31,15 @@ USUAL: Final = Costs()
 @click.option("--memory-per-node", metavar="SIZE", default="64GiB", show_default=True, help="Of each node.")
 @click.option("--taking", type=click.Choice([t.value for t in Taking]), default="random", show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of --taking random.")
-@click.option("--hours", type=click.FloatRange(0, min_open=True), help="Only so many from the record's beginning.")
-@click.option("--cycle-s", type=click.FloatRange(0.1), default=10.0, show_default=True)
-@click.option("--backoff-s", type=click.FloatRange(0), default=3.0, show_default=True)
-@click.option("--min-idle-s", type=click.FloatRange(0), default=0.0, show_default=True)
-@click.option("--submissions-per-s", type=click.FloatRange(0.1), default=5.0, show_default=True)
+@click.option("--hours", type=Seconds(0, min_open=True), help="Only so many from the record's beginning.")
+@click.option("--cycle-s", type=Seconds(0.1), default=10.0, show_default=True)
+@click.option("--backoff-s", type=Seconds(0), default=3.0, show_default=True)
+@click.option("--min-idle-s", type=Seconds(0), default=0.0, show_default=True)
+@click.option("--submissions-per-s", type=Seconds(0.1), default=5.0, show_default=True)
 @click.option("--time-limit-min", type=click.IntRange(0), default=0, show_default=True, help="Of a slice; 0: none.")
-@click.option("--start-s", type=click.FloatRange(0), default=USUAL.start_s, show_default=True, help="A slice's start.")
-@click.option("--give-back-s", type=click.FloatRange(0), default=USUAL.give_back_s, show_default=True)
-@click.option("--long-s", type=click.FloatRange(0), default=60.0, show_default=True, help="Gaps counted apart.")
+@click.option("--start-s", type=Seconds(0), default=USUAL.start_s, show_default=True, help="A slice's start.")
+@click.option("--give-back-s", type=Seconds(0), default=USUAL.give_back_s, show_default=True)
+@click.option("--long-s", type=Seconds(0), default=60.0, show_default=True, help="Gaps counted apart.")
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="Draw idle and serving nodes, and how long slices served."
 )

@@ -13,7 +13,7 @@ import click
 
 from rfaas.cli.common import fail, json_option, print_json, print_table, state_dir_option
 from rfaas.settings import Settings
-from rfaas_slurm_plugin.check import expand_nodes
+from rfaas_slurm_plugin.check import expand_nodes, refuse_strangers
 from rfaas_slurm_plugin.harvest.drains import Drain, DrainFile
 from rfaas_slurm_plugin.views import sources
 from rfaas_slurm_plugin.views.hostlist import compress
@@ -105,8 +105,9 @@ def status(nodes: tuple[str, ...], state_dir: Path, as_json: bool) -> None:
     Slices that were taken back are counted as far as slurmctld remembers ended jobs (MinJobAge, 5 minutes by default).
     """
     try:
-        names = expand_nodes(nodes)
+        names = expand_nodes(nodes, "NODES")
         view = asyncio.run(_read())
+        refuse_strangers(names, [node.name for node in view.nodes])
         drains = {name: entry for name, entry in DrainFile(state_dir).read().items() if not names or name in names}
     except ClusterUnavailable as error:
         fail(AllocatorUnavailable(str(error), hint="run this on a host of the cluster"), as_json=as_json)

@@ -6,6 +6,7 @@ Slurm's own drain means: nothing new, and what runs ends within its grace. Slurm
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -56,16 +57,19 @@ class DrainFile:
     def change(self, add: Mapping[str, Drain], remove: frozenset[str] = frozenset()) -> dict[str, Drain]:
         """Add and remove drains, and return all that are left; another change at the same time waits.
 
+        Root may do it in a user's directory: the files are that user's then, and no link of hers leads elsewhere.
+
         Raises:
             ConfigError: as `read`, or it can't be written; nothing was changed.
         """
         try:
-            with open(self._path.with_suffix(".lock"), "w") as lock:
+            with os.fdopen(_lock_file(self._path.with_suffix(".lock")), "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 drains = {name: drain for name, drain in self.read().items() if name not in remove} | dict(add)
                 text = json.dumps({"nodes": {name: asdict(drain) for name, drain in sorted(drains.items())}}, indent=1)
                 new = self._path.with_suffix(".new")
-                with open(new, "w") as file:
+                new.unlink(missing_ok=True)
+                with os.fdopen(_new_file(new), "w") as file:
                     file.write(text + "\n")
                     file.flush()
                     os.fsync(file.fileno())
@@ -89,3 +93,22 @@ class DrainFile:
             for node in view.nodes
         )
         return replace(view, nodes=nodes)
+
+
+def _lock_file(path: Path) -> int:
+    """A descriptor of the file, made if it isn't there; no link is followed."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            os.close(_new_file(path))
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _new_file(path: Path) -> int:
+    """A descriptor of a file that was not there, which belongs to whom its directory belongs."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor

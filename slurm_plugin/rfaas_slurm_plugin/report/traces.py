@@ -23,6 +23,9 @@ SACCT: Final = (
 )
 """The command whose output `read_sacct` reads; other columns are ignored, and the order is free."""
 
+FAR_S: Final = 253_402_300_800.0  # the year 10000; a time beyond it is a slip, and would be simulated cycle by cycle
+MOST_NODES: Final = 1_000_000
+
 _NEEDED: Final = ("JobIDRaw", "Start", "End", "AllocCPUS", "NodeList")
 _TIME_COLUMNS: Final = ("time", "date", "timestamp")
 _TIME_FORMS: Final = ("%d-%m-%y %H:%M:%S", "%d-%m-%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S")
@@ -151,19 +154,25 @@ def _wrong(name: str, number: int, error: Exception) -> ConfigError:
 
 
 def _moment_s(text: str) -> float:
-    text = text.strip()
+    found_s = _seconds(text.strip())
+    if not abs(found_s) < FAR_S:  # nan, too
+        raise ValueError(f"{text.strip()!r} is no time")
+    return found_s
+
+
+def _seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         pass
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     for form in _TIME_FORMS:
         try:
             return time.mktime(time.strptime(text, form))
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
     raise ValueError(f"{text!r} is no time")
 
@@ -172,7 +181,7 @@ def _count(text: str | None) -> int:
     if not text or not text.strip():
         return 0
     number = float(text)
-    if not number.is_integer() or number < 0:
+    if not number.is_integer() or not 0 <= number <= MOST_NODES:
         raise ValueError(f"{text!r} is no count")
     return int(number)
 

@@ -15,7 +15,7 @@ _BEGIN: Final = b"# >>> rfaas: written by `rfaas slurm install`; `rfaas slurm un
 _NO_NEWLINE: Final = b" (and the end of the line before)"
 _NEW_FILE: Final = b" (and this file)"
 _END: Final = b"# <<< rfaas"
-_END_LINE: Final = re.compile(rb"^" + re.escape(_END) + rb"(?:\n|\Z)", re.MULTILINE)
+_END_LINE: Final = re.compile(rb"^" + re.escape(_END) + rb"\r?(?:\n|\Z)", re.MULTILINE)
 
 
 def with_block(text: bytes | None, lines: list[str]) -> bytes:
@@ -49,7 +49,7 @@ def without(text: bytes | None) -> bytes | None:
             f"{begins} first and {len(ends)} last marks of rfaas's block, or not where they were: somebody edited them",
             hint="leave one block, from the line '# >>> rfaas' to the line '# <<< rfaas', or remove it by hand",
         )
-    mark = text[at + len(_BEGIN) : line_end]
+    mark = text[at + len(_BEGIN) : line_end].removesuffix(b"\r")  # an editor may have changed all ends of lines
     before, after = text[:at], text[ends[0].end() :]
     if mark == _NEW_FILE and not before and not after:
         return None

@@ -47,10 +47,11 @@ class Entry:
 
 @dataclass(slots=True)
 class SlurmConf:
-    """What is set: settings of the whole cluster by name, and the partitions in their order."""
+    """What is set: settings of the whole cluster by name, and nodes and partitions in their order."""
 
     settings: dict[str, Entry] = field(default_factory=dict)  # the last line of a name counts, as for Slurm
     partitions: list[Entry] = field(default_factory=list)  # DEFAULT lines too
+    nodes: list[Entry] = field(default_factory=list)  # and sets of them; DEFAULT lines too
     files: list[Path] = field(default_factory=list)
 
     def setting(self, name: str) -> str:
@@ -90,6 +91,8 @@ def read(path: Path, text: bytes | None = None) -> SlurmConf:
         entry = Entry(line, words)
         if head == "partitionname":
             conf.partitions.append(entry)
+        elif head in ("nodename", "nodeset"):
+            conf.nodes.append(entry)
         elif head not in _HEADS:
             for name in words:
                 conf.settings[name] = entry
@@ -133,7 +136,7 @@ def _text(path: Path, text: bytes | None) -> str:
 def logical_lines(path: Path, text: str) -> Iterator[Line]:
     """Lines without comments, those that go on joined, empty ones left out."""
     whole, first = "", 0
-    for number, physical in enumerate(text.splitlines(), 1):
+    for number, physical in enumerate(text.split("\n"), 1):  # as Slurm counts; a carriage return is stripped
         bare = re.sub(r"(?<!\\)#.*", "", physical).rstrip()
         first = first or number
         if bare.endswith("\\"):

@@ -1,12 +1,18 @@
-"""Writes a site's files as a whole: all of them or none, each at once, and never over what changed meanwhile."""
+"""Writes a site's files as a whole: all of them or none, each at once, and never over what changed meanwhile.
+
+One writer at a time: the directory of each file is locked from the last look at it to the end. Who was killed in
+between left whole files, and perhaps an unfinished copy beside them, which the next writer removes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,6 +20,7 @@ from typing import Final
 from rfaas_transport.errors import ConfigError
 
 BACKUP_SUFFIX: Final = ".before-rfaas"
+UNFINISHED: Final = ".rfaas-"  # between a file's name and what mkstemp adds
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +70,55 @@ def write(changes: list[Change], *, keep_backup: bool) -> list[Path]:
         ConfigError: a file changed since the plan was made, or can't be written. What was written before is put back.
     """
     real = [replace(change, path=change.path.resolve()) for change in changes if change.old != change.new]
-    for change in real:
-        if content(change.path) != change.old:
-            raise ConfigError(f"{change.path} changed while this ran", hint="nothing was written; run it again")
+    with _alone({change.path.parent for change in real}):
+        for change in real:
+            if content(change.path) != change.old:
+                raise ConfigError(f"{change.path} changed while this ran", hint="nothing was written; run it again")
+        _write_all(real, keep_backup=keep_backup)
+    if not keep_backup:
+        remove_backups([change.path for change in real])
+    return [change.path for change in real]
+
+
+def remove_backups(paths: list[Path]) -> list[Path]:
+    """Remove backups that hold what their file holds; return them. Others stay."""
+    removed = []
+    for path in paths:
+        backup = path.with_name(path.name + BACKUP_SUFFIX)
+        with contextlib.suppress(OSError):
+            if backup.read_bytes() == path.read_bytes():
+                backup.unlink()
+                removed.append(backup)
+    return removed
+
+
+@contextlib.contextmanager
+def _alone(folders: set[Path]) -> Iterator[None]:
+    """Nobody else writes there by `write` for the length of the block; what killed writers left is gone.
+
+    Raises:
+        ConfigError: a folder is not there, or can't be read.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in sorted(folders):
+            try:
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                raise ConfigError(
+                    f"{folder}: {error.strerror}", hint="nothing was changed; run this as root"
+                ) from error
+            for left in folder.glob(f".*{UNFINISHED}*"):
+                with contextlib.suppress(OSError):
+                    left.unlink()
+        yield
+
+
+def _write_all(changes: list[Change], *, keep_backup: bool) -> None:
     done: list[Change] = []
     try:
-        for change in real:
+        for change in changes:
             if keep_backup and change.site is not None and (change.site == change.old or not change.backup.exists()):
                 _put(change.backup, change.site, like=change.path)
             _put(change.path, change.new, like=change.path)
@@ -80,12 +130,6 @@ def write(changes: list[Change], *, keep_backup: bool) -> list[Path]:
         raise ConfigError(
             f"{error.filename}: {error.strerror}", hint="nothing was changed; run this as root"
         ) from error
-    if not keep_backup:
-        for change in real:
-            with contextlib.suppress(OSError):
-                if change.backup.read_bytes() == change.new:
-                    change.backup.unlink()
-    return [change.path for change in real]
 
 
 def _put(path: Path, data: bytes | None, *, like: Path) -> None:
@@ -93,7 +137,7 @@ def _put(path: Path, data: bytes | None, *, like: Path) -> None:
     if data is None:
         path.unlink()
         return
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{UNFINISHED}")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

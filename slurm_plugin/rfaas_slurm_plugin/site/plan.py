@@ -6,16 +6,22 @@ of the site's is never changed: where one stands in the way, the plan is refused
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from rfaas_slurm_plugin.site.conf import Entry, SlurmConf
+from rfaas_slurm_plugin.views.hostlist import compress, expand
 from rfaas_transport.errors import ConfigError
 
 PARTITION_PRIO: Final = "preempt/partition_prio"
 NO_PREEMPTION: Final = frozenset(["", "preempt/none"])
 DEFAULT_TIER: Final = 1  # PriorityTier that Slurm takes where none is said
-HOOKS: Final = ("Prolog", "Epilog", "PrologSlurmctld", "EpilogSlurmctld")
+ON_NODES: Final = ("Prolog", "Epilog")  # here slurmd takes a pattern of programs
+READ_AT_START: Final = frozenset(["PreemptType", "PreemptMode", "PrologSlurmctld", "EpilogSlurmctld"])
+"""What slurmctld takes no notice of at reconfigure: 22.05 runs no hook that it did not have at its start."""
+
+HOOKS: Final = (*ON_NODES, "PrologSlurmctld", "EpilogSlurmctld")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +52,22 @@ def make(conf: SlurmConf, wanted: Wanted) -> SitePlan:
         ConfigError: a line of the site's stands in the way; the message names it.
     """
     _refuse_taken_name(conf, wanted)
+    _refuse_strangers(conf, wanted)
     tier = _tier(conf)
-    settings, restart = _preemption(conf)
+    settings = _preemption(conf)
     by_hand = _by_hand(conf, wanted)
+    lines = [*settings, _partition_line(wanted, tier), *(_hooks(conf, wanted) if wanted.hook else [])]
     return SitePlan(
-        slurm_conf=[*settings, _partition_line(wanted, tier), *(_hooks(conf, wanted) if wanted.hook else [])],
+        slurm_conf=lines,
         plugstack=[f"optional {wanted.spank}"] if wanted.spank else [],
         by_hand=by_hand,
-        restart=restart,
+        restart=needs_restart(lines),
     )
+
+
+def needs_restart(lines: Iterable[str]) -> bool:
+    """Whether slurmctld has to be restarted to take these lines, or their end."""
+    return any(line.partition("=")[0] in READ_AT_START for line in lines)
 
 
 def _partition_line(wanted: Wanted, tier: int) -> str:
@@ -70,6 +83,25 @@ def _refuse_taken_name(conf: SlurmConf, wanted: Wanted) -> None:
         raise ConfigError(
             f"{taken.line.where}: there is a partition {wanted.partition!r} already",
             hint="is it for harvesting? `rfaas slurm check` says so; else choose another name: --partition",
+        )
+
+
+def _refuse_strangers(conf: SlurmConf, wanted: Wanted) -> None:
+    """Nodes that no line names: slurmctld ends at such a partition (22.05: fatal, also at reconfigure)."""
+    if wanted.nodes.upper() == "ALL" or not conf.nodes or "maxnodecount" in conf.settings:  # which allows dynamic ones
+        return
+    known: set[str] = set()
+    for entry in conf.nodes:
+        name = entry.get("NodeName") or entry.get("NodeSet")
+        try:
+            known.update(expand(name))
+        except ValueError as error:
+            raise ConfigError(f"{entry.line.where}: {error}", hint="mend that line") from error
+    unknown = [name for name in expand(wanted.nodes) if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"{conf.files[-1]} has no node {compress(unknown)[:200]}",
+            hint="slurmctld ends where a partition names a node that is not there: mend --nodes",
         )
 
 
@@ -100,8 +132,8 @@ def _tier(conf: SlurmConf) -> int:
     return tier - 1
 
 
-def _preemption(conf: SlurmConf) -> tuple[list[str], bool]:
-    """Cluster-wide lines for preemption between partitions, and whether slurmctld has to be restarted for them."""
+def _preemption(conf: SlurmConf) -> list[str]:
+    """Cluster-wide lines for preemption between partitions."""
     kind = conf.setting("PreemptType")
     if kind == PARTITION_PRIO:
         mode = conf.setting("PreemptMode").upper()
@@ -110,7 +142,7 @@ def _preemption(conf: SlurmConf) -> tuple[list[str], bool]:
                 f"{conf.settings['preempttype'].line.where}: PreemptType={kind}, but PreemptMode={mode or 'OFF'}",
                 hint="Slurm does not start with these two together: set PreemptMode=CANCEL",
             )
-        return [], False
+        return []
     if kind not in NO_PREEMPTION:
         raise ConfigError(
             f"{conf.settings['preempttype'].line.where}: PreemptType={kind}: partitions don't preempt each other here",
@@ -123,7 +155,7 @@ def _preemption(conf: SlurmConf) -> tuple[list[str], bool]:
                 hint=f"remove that line: PreemptType={PARTITION_PRIO} and PreemptMode=CANCEL come in its place",
             )
     _refuse_new_victims(conf)
-    return [f"PreemptType={PARTITION_PRIO}", "PreemptMode=CANCEL"], True
+    return [f"PreemptType={PARTITION_PRIO}", "PreemptMode=CANCEL"]
 
 
 def _refuse_new_victims(conf: SlurmConf) -> None:
@@ -145,7 +177,7 @@ def _hooks(conf: SlurmConf, wanted: Wanted) -> list[str]:
         entry = conf.settings.get(name.lower())
         if entry is None:
             lines.append(f"{name}={wanted.hook}")
-        elif "*" not in entry.get(name) and entry.get(name) != wanted.hook:
+        elif name in ON_NODES and "*" not in entry.get(name) and entry.get(name) != wanted.hook:
             raise ConfigError(
                 f"{entry.line.where}: {name}={entry.get(name)} is the site's own, and this line takes one program",
                 hint=f"put it and a link to {wanted.hook} into a directory on every node, and name that: "
@@ -162,16 +194,28 @@ def _hooks(conf: SlurmConf, wanted: Wanted) -> list[str]:
     return lines
 
 
+def _beside(conf: SlurmConf, wanted: Wanted, name: str) -> list[str]:
+    """What to do where the site has a program of its own for this event, whose line stays."""
+    entry = conf.settings.get(name.lower())
+    if entry is None or entry.get(name) == wanted.hook:
+        return []
+    where, own = entry.line.where, entry.get(name)
+    if name in ON_NODES:
+        return [f"{where}: link {wanted.hook} into {own} on every node"]
+    steps = [f"{where}: {name} stays the site's: let {own} call {wanted.hook} first, with the variables that it has"]
+    if "*" in own:  # 22.05: "Invalid PrologSlurmctld", and nothing runs, the site's own programs neither
+        steps.append("  but slurmctld may take no pattern there: does its log say Invalid, name one program")
+    return steps
+
+
 def _by_hand(conf: SlurmConf, wanted: Wanted) -> list[str]:
     todo = []
     if wanted.hook:
         todo.append(
-            f"on every node and beside slurmctld: {wanted.hook} belongs to root and nobody else may write to it"
+            f"on every node and beside slurmctld, before Slurm hears of it: {wanted.hook} is there, root's alone to "
+            "write; a node without it is drained"
         )
-        for name in HOOKS:
-            entry = conf.settings.get(name.lower())
-            if entry is not None and "*" in entry.get(name):
-                todo.append(f"{entry.line.where}: link {wanted.hook} into {entry.get(name)} on every node")
+        todo += [step for name in HOOKS for step in _beside(conf, wanted, name)]
     if wanted.spank:
         todo.append(f"on every node and login host: build {wanted.spank} against the headers of this Slurm")
     if "slurmdbd" in conf.setting("AccountingStorageType"):

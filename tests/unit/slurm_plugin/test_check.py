@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from rfaas_slurm_plugin.check import choose_partition, make_plan, refuse_unknown_nodes
-from rfaas_slurm_plugin.views.view import ClusterConfig, Partition
+from rfaas_slurm_plugin.cli.check import OK, WARNING, judge
+from rfaas_slurm_plugin.views.view import ClusterConfig, ClusterView, Node, Partition
 from rfaas_transport.errors import ConfigError
 
 HARVEST = Partition("harvest", ("n1", "n2"), True, 1, "CANCEL", 5.0, None)
@@ -66,3 +67,12 @@ def test_nodes_that_are_not_there_are_refused_with_those_that_are():
 def test_an_address_that_no_node_reaches_is_refused(listen):
     with pytest.raises(ConfigError, match="can't reach"):
         make_plan(HARVEST, CONFIG, "127.0.0.1", listen)
+
+
+def test_a_partition_without_a_usable_node_is_a_warning_not_a_hindrance():
+    away = Node("n1", "n1", frozenset(["DOWN"]), ("harvest",), 4, 0, 8000, 0, 0)
+    for node, severity in ((away, WARNING), (replace(away, states=frozenset(["IDLE"])), OK)):
+        view = ClusterView(0.0, (node,), ())
+        found = judge("commands", "", view, (RIGID, HARVEST), CONFIG, None)
+        assert [(one.check, one.severity) for one in found][-1] == ("nodes", severity)
+        assert bool(found[-1].remedy) is (severity == WARNING)

@@ -1,12 +1,15 @@
 """Nodes that are drained for the harvester, hostlists of names, and what `rfaas slurm status` makes of a view."""
 
 import dataclasses
+import os
 import stat
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfaas_slurm_plugin.cli.drain import drain
 from rfaas_slurm_plugin.cli.status import summarise
 from rfaas_slurm_plugin.harvest.drains import FILE, Drain, DrainFile
 from rfaas_slurm_plugin.views.hostlist import compress, expand
@@ -49,6 +52,50 @@ def test_a_file_that_is_spoiled_is_refused_and_the_harvester_goes_on_with_what_i
 def test_a_state_directory_that_is_not_there_is_said(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         DrainFile(tmp_path / "gone").change({"n1": WHY})
+
+
+def test_no_link_that_a_user_laid_leads_the_writer_elsewhere(tmp_path):
+    state, elsewhere = tmp_path / "state", tmp_path / "precious"
+    state.mkdir()
+    elsewhere.write_text("as it was")
+    new, lock = (state / FILE).with_suffix(".new"), (state / FILE).with_suffix(".lock")
+    new.symlink_to(elsewhere)
+    DrainFile(state).change({"n1": WHY})
+    assert (elsewhere.read_text(), DrainFile(state).read()) == ("as it was", {"n1": WHY})
+    lock.unlink()
+    lock.symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match=r"drains\.lock"):
+        DrainFile(state).change({"n2": WHY})
+    assert (elsewhere.read_text(), DrainFile(state).read()) == ("as it was", {"n1": WHY})
+
+
+def test_a_writer_that_was_killed_is_no_hindrance_and_the_owner_of_the_directory_owns_the_files(tmp_path):
+    (tmp_path / FILE).with_suffix(".new").write_text('{"nodes": {"n')
+    DrainFile(tmp_path).change({"n1": WHY})
+    owner = tmp_path.stat().st_uid
+    assert {path.stat().st_uid for path in tmp_path.iterdir()} == {owner}
+    assert {path.name for path in tmp_path.iterdir()} == {FILE, "drains.lock"}
+    if os.geteuid() == 0:  # an administrator drains nodes of a user's harvester
+        other = tmp_path / "of-a-user"
+        other.mkdir()
+        os.chown(other, 12345, 12345)
+        DrainFile(other).change({"n1": WHY})
+        assert {path.stat().st_uid for path in other.iterdir()} == {12345}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["", "--reason", "x"], "no node is named"),
+        ([",", "--reason", "x"], "no node is named"),
+        (["n[1", "--reason", "x"], "NODES: hostlist 'n[1': a bracket is not closed"),
+        (["n1", "--reason", " "], "--reason is empty"),
+        (["n1", "--reason", "x", "--wait", "nan"], "no number of seconds"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_before_anything_is_asked(words, said):
+    done = CliRunner().invoke(drain, words)
+    assert (done.exit_code in (2, 78), said in done.output) == (True, True), done.output
 
 
 @pytest.mark.parametrize(

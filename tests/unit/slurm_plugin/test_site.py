@@ -1,9 +1,11 @@
 """`rfaas slurm install`: what it reads of a site's slurm.conf, what it adds, and that every byte comes back."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import assume, given
@@ -140,6 +142,15 @@ def test_a_directory_of_the_sites_prologs_is_kept_and_named(tmp_path):
     assert any("slurm.conf:7: link" in step and "/etc/slurm/prolog.d/*" in step for step in made.by_hand)
 
 
+def test_a_program_of_the_sites_beside_slurmctld_stays_and_is_to_call_the_hook(tmp_path):
+    made = make(PLAIN + "PrologSlurmctld=/opt/site/ctld\nEpilogSlurmctld=/opt/site/*\n", tmp_path, hook=HOOK)
+    assert not [line for line in made.slurm_conf if "Slurmctld=" in line]
+    assert f"Prolog={HOOK}" in made.slurm_conf
+    told = "\n".join(made.by_hand)
+    assert f"slurm.conf:7: PrologSlurmctld stays the site's: let /opt/site/ctld call {HOOK} first" in told
+    assert told.count("may take no pattern there") == 1
+
+
 @pytest.mark.parametrize("line", ["Prolog=/etc/slurm/prolog.sh", "PrologFlags=NoHold"])
 def test_one_prolog_of_the_sites_or_flags_without_alloc_are_refused(tmp_path, line):
     with pytest.raises(ConfigError, match=r"slurm\.conf:7: "):
@@ -155,12 +166,148 @@ def test_a_file_that_changed_meanwhile_is_not_written_over(tmp_path):
 
 
 def test_all_files_are_written_or_none(tmp_path):
-    first, second = tmp_path / "slurm.conf", tmp_path / "gone" / "plugstack.conf"
+    first, second = tmp_path / "slurm.conf", tmp_path / ("long" * 62)  # its copy's name is longer than names can be
     first.write_bytes(b"a=1\n")
     changes = [files.Change(first, b"a=1\n", b"a=2\n", b"a=1\n"), files.Change(second, None, b"b\n", None)]
-    with pytest.raises(ConfigError, match="plugstack"):
+    with pytest.raises(ConfigError, match="File name too long"):
         files.write(changes, keep_backup=False)
     assert first.read_bytes() == b"a=1\n"
+    gone = files.Change(tmp_path / "gone" / "plugstack.conf", None, b"b\n", None)
+    with pytest.raises(ConfigError, match="gone: No such file"):
+        files.write([changes[0], gone], keep_backup=False)
+    assert first.read_bytes() == b"a=1\n"
+
+
+def test_who_writes_waits_for_another_writer_and_then_sees_what_changed(tmp_path):
+    path = tmp_path / "slurm.conf"
+    path.write_bytes(b"a=1\n")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # another install is between its last look and its end
+    said = []
+
+    def write():
+        try:
+            said.append(files.write([files.Change(path, b"a=1\n", b"a=2\n", b"a=1\n")], keep_backup=False))
+        except ConfigError as error:
+            said.append(error.message)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    path.write_bytes(b"a=3\n")
+    os.close(folder)
+    thread.join(10)
+    assert (said, path.read_bytes()) == ([f"{path} changed while this ran"], b"a=3\n")
+
+
+def test_of_installs_at_once_each_says_what_became_of_it(tmp_path):
+    path = tmp_path / "slurm.conf"
+    path.write_text(PLAIN)
+    command = [sys.executable, "-m", "rfaas", "slurm", "install", "--conf", str(path), "--write", "--json"]
+    both = [
+        subprocess.Popen([*command, "--partition", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name in ("one", "two")
+    ]
+    ended = [process.communicate(timeout=60)[0] for process in both]
+    there = {name for name in ("one", "two") if f"PartitionName={name}" in path.read_text()}
+    wrote = {name for name, text in zip(("one", "two"), ended, strict=True) if json.loads(text).get("written")}
+    # both may have written, one after the other; what is there is a whole block of the later
+    assert (len(there), there <= wrote, path.read_text().count("# >>> rfaas")) == (1, True, 1), ended
+    assert rfaas("uninstall", "--conf", str(path), "--write").returncode == 0
+    assert (path.read_text(), os.listdir(tmp_path)) == (PLAIN, ["slurm.conf"])
+
+
+@pytest.mark.parametrize("after", ["slurm.conf.before-rfaas", "slurm.conf"])
+def test_an_install_that_was_killed_is_undone_like_any_other(tmp_path, after):
+    """Killed once it had put a file in its place: what it has not done yet is missing, and nothing else."""
+    path = tmp_path / "slurm.conf"
+    path.write_text(PLAIN)
+    (tmp_path / ".slurm.conf.rfaas-k1ll3d").write_text("half a fi")  # and in the middle of the next one
+    program = f"""
+import os, signal, sys
+put = os.replace
+def replace(source, target):
+    put(source, target)
+    if os.fspath(target).endswith({after!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = replace
+from rfaas_slurm_plugin.cli.install import install
+install(["--conf", {str(path)!r}, "--spank", "/usr/lib/slurm/rfaas_spank.so", "--write"])
+"""
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (killed.returncode, (tmp_path / after).exists()) == (-9, True), killed.stderr
+    again = rfaas("install", "--conf", str(path), "--spank", "/usr/lib/slurm/rfaas_spank.so", "--write")
+    assert (again.returncode, "PartitionName=harvest" in path.read_text()) == (0, True), again.stderr
+    assert sorted(os.listdir(tmp_path)) == ["plugstack.conf", "slurm.conf", "slurm.conf.before-rfaas"]
+    assert rfaas("uninstall", "--conf", str(path), "--write").returncode == 0
+    assert (path.read_text(), os.listdir(tmp_path)) == (PLAIN, ["slurm.conf"])
+
+
+def test_uninstall_alone_clears_up_after_an_install_that_was_killed_before_it_wrote(tmp_path):
+    path = tmp_path / "slurm.conf"
+    for file in (path, tmp_path / "slurm.conf.before-rfaas"):
+        file.write_text(PLAIN)
+    assert rfaas("uninstall", "--conf", str(path), "--write").returncode == 0
+    assert os.listdir(tmp_path) == ["slurm.conf"]
+
+
+def test_a_file_with_carriage_returns_is_understood_and_comes_back(tmp_path):
+    path = tmp_path / "slurm.conf"
+    text = PLAIN.replace("\n", "\r\n").encode()
+    path.write_bytes(text)
+    assert rfaas("install", "--conf", str(path), "--write").returncode == 0
+    assert path.read_bytes().startswith(text)
+    assert rfaas("uninstall", "--conf", str(path), "--write").returncode == 0
+    assert path.read_bytes() == text
+    # or an editor changed all ends of lines afterwards
+    dos = block.with_block(PLAIN.encode(), ["a=b"]).replace(b"\n", b"\r\n")
+    assert block.without(dos) == text
+
+
+def test_hooks_that_nobody_can_run_are_not_written_since_nodes_would_be_drained(tmp_path):
+    path, hook = tmp_path / "slurm.conf", tmp_path / "rfaas-hook"
+    path.write_text(PLAIN)
+    options = ("--conf", str(path), "--hooks", str(hook), "--write")
+    spoils = [lambda: None, hook.touch, lambda: hook.chmod(0o777), lambda: (hook.unlink(), hook.mkdir())]
+    said = []
+    for spoil in spoils:
+        spoil()
+        refused = rfaas("install", *options)
+        said.append(refused.stderr.partition("\n")[0].partition(str(hook))[2])
+        assert (refused.returncode, "remedy: " in refused.stderr, path.read_text()) == (78, True, PLAIN)
+    own = [": No such file or directory", " is no program that everybody may run"]
+    assert said == [*own, " belongs to another than root, or others may write to it", own[1]]
+    assert rfaas("install", *options[:-1]).returncode == 0  # lines may be looked at before
+
+
+def test_what_slurmctld_reads_at_its_start_alone_asks_for_a_restart_also_when_it_goes(tmp_path):
+    path = tmp_path / "slurm.conf"
+    preempts = PLAIN + "PreemptType=preempt/partition_prio\nPreemptMode=CANCEL\n"
+    steps = []
+    for text, more in ((PLAIN, ()), (preempts, ()), (preempts, ("--hooks", "/bin/true"))):
+        path.write_text(text)
+        for command in (("install", *more), ("uninstall",)):
+            done = rfaas(*command, "--conf", str(path), "--write", "--json")
+            steps.append([step.split()[0] for step in json.loads(done.stdout)["next"]])
+    restart, reconfigure, check = "systemctl", "scontrol", "rfaas"
+    assert steps == [
+        [restart, check],
+        [restart],
+        [reconfigure, check],
+        [reconfigure],
+        [restart, reconfigure, check],
+        [restart, reconfigure],
+    ]
+    gone = rfaas("uninstall", "--conf", str(tmp_path / "gone.conf"), "--write")
+    assert (gone.returncode, "gone.conf is not there" in gone.stderr) == (78, True)
+
+
+def test_nodes_that_the_site_does_not_have_are_refused_since_slurmctld_ends_at_them(tmp_path):
+    assert make(PLAIN + "NodeSet=fat Feature=fat\n", tmp_path, nodes="n[1-2],fat").slurm_conf
+    assert make(PLAIN + "MaxNodeCount=9\n", tmp_path, nodes="n9").slurm_conf  # nodes that come by themselves
+    with pytest.raises(ConfigError, match=r"has no node n\[7-8\]"):
+        make(PLAIN, tmp_path, nodes="n[2,7-8]")
 
 
 def test_a_link_stays_a_link_and_mode_and_backup_are_kept(tmp_path):

@@ -1,0 +1,98 @@
+"""What came of `reclaiming`: delays over the floor among jobs that are alike, and what was promised of them. Pure."""
+
+import random
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from cluster.reclaiming import SIZES, Case, Part, Row
+
+RESAMPLES = 300
+
+
+def percentile(values: Iterable[float], percent: int) -> float:
+    """By nearest rank: a value that was measured."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
+
+
+Stratum = tuple[Part, str, str]
+
+
+def stratum(case: Case) -> Stratum:
+    """What must be alike for two delays to be compared."""
+    return case.part, case.how, case.size
+
+
+def over_floor(rows: Iterable[Row]) -> list[tuple[Case, float]]:
+    """Each delay less the median of the floor's in its stratum; those without a floor are left out."""
+    good = [row for row in rows if not row.failed]
+    floors: dict[Stratum, list[float]] = {}
+    for row in good:
+        if row.case.load == "floor":
+            floors.setdefault(stratum(row.case), []).append(row.delay_s)
+    return [
+        (row.case, row.delay_s - statistics.median(floors[stratum(row.case)]))
+        for row in good
+        if stratum(row.case) in floors
+    ]
+
+
+def by_workers(rows: Iterable[Row]) -> dict[str, list[float]]:
+    """`over_floor` by what the workers did; by the load where it has none."""
+    found: dict[str, list[float]] = {}
+    for case, over_s in over_floor(rows):
+        found.setdefault(case.workers or case.load, []).append(over_s)
+    return found
+
+
+def median_over_s(rows: Iterable[Row]) -> float:
+    """Of idle workers, over the floor."""
+    return statistics.median(by_workers(rows)["idle"])
+
+
+def p99_over_s(rows: Iterable[Row]) -> float:
+    """Of idle workers, over the floor's own."""
+    over = by_workers(rows)
+    return percentile(over["idle"], 99) - percentile(over["floor"], 99)
+
+
+def uncertainty(rows: Sequence[Row], value: Callable[[Sequence[Row]], float]) -> tuple[float, float]:
+    """Between which two values 95 of 100 repetitions would lie: bootstrap, drawn within jobs that are alike."""
+    rng = random.Random(1)
+    alike: dict[tuple[Stratum, str, str], list[Row]] = {}
+    for row in (row for row in rows if not row.failed):
+        alike.setdefault((stratum(row.case), row.case.load, row.case.workers), []).append(row)
+    drawn = [[row for group in alike.values() for row in rng.choices(group, k=len(group))] for _ in range(RESAMPLES)]
+    values = [value(some) for some in drawn]
+    return percentile(values, 3), percentile(values, 97)
+
+
+def goals(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What was promised, what came of it, whether it was kept; only what has rows."""
+    over = by_workers(rows)
+    found: list[dict[str, Any]] = []
+
+    def goal(name: str, most: float, value: float, unit: str = "s") -> dict[str, Any]:
+        found.append({"goal": name, "most": most, "value": round(value, 4), "unit": unit, "met": value <= most})
+        return found[-1]
+
+    if "idle" in over:
+        for name, most, value in (("median", 0.05, median_over_s), ("p99", 0.3, p99_over_s)):
+            between = uncertainty(rows, value)
+            of_floor = "" if name == "median" else "'s p99"
+            goal(f"idle workers: {name} over the floor{of_floor}", most, value(rows))["between"] = between
+    for workers in ("busy", "stubborn"):
+        late_s = [over_s - case.part.grace_of_calls_s for case, over_s in over_floor(rows) if case.workers == workers]
+        if late_s:
+            goal(f"{workers} workers: worst over the floor, less the grace", 1.0, max(late_s))
+    goal("nodes drained or down after a job", 0, sum(bool(row.unwell) for row in rows), "")
+    goal("rigid jobs that failed", 0, sum(bool(row.failed) for row in rows), "")
+    wrong = [row for row in rows if not row.failed and row.taken != expected(row.case)]
+    goal("jobs that took another number of slices than they needed", 0, len(wrong), "")
+    return found
+
+
+def expected(case: Case) -> int:
+    """How many slices the job has to take."""
+    return 0 if case.load == "plain" else SIZES[case.part.shape][case.size][1]
