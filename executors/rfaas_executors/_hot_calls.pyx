@@ -24,6 +24,9 @@ cdef extern from "state_page.h" nogil:
         pass
     ctypedef struct rfaas_page_usage:
         pass
+    ctypedef struct rfaas_page_output:
+        pass
+    uint64_t rfaas_page_output_takes(const rfaas_page_output *output)
     bint rfaas_page_start(rfaas_page_slot *slot, uint64_t call_id, uint64_t deadline_boot_ns, uint64_t now_boot_ns)
     bint rfaas_page_finish(rfaas_page_slot *slot, uint64_t call_id)
     void rfaas_page_account(rfaas_page_usage *usage, uint64_t running_ns, uint64_t bytes_in, uint64_t bytes_out)
@@ -41,6 +44,22 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *now)
     enum:
         CLOCK_BOOTTIME
+
+cdef extern from *:
+    """
+    #include <stdio.h>
+    #include <stdio_ext.h>
+    #include <sys/ioctl.h>
+
+    /* True: neither pipe holds anything, and C's own stdout nothing that would go there. */
+    static inline int rfaas_pipes_are_empty(int out_fd, int err_fd)
+    {
+        int out_bytes = 0, err_bytes = 0;
+        return __fpending(stdout) == 0 && ioctl(out_fd, FIONREAD, &out_bytes) == 0 &&
+               ioctl(err_fd, FIONREAD, &err_bytes) == 0 && out_bytes == 0 && err_bytes == 0;
+    }
+    """
+    bint rfaas_pipes_are_empty(int out_fd, int err_fd) nogil
 
 cdef extern from "Python.h":
     ctypedef struct PyObject:
@@ -108,6 +127,8 @@ cdef class HotCalls:
     cdef bint is_watched
     cdef rfaas_page_slot *slot
     cdef rfaas_page_usage *usage  # NULL: the page has no place for it
+    cdef const rfaas_page_output *taken  # likewise: what the agent took from the pipes,
+    cdef const uint64_t *known_takes     # and what this process knows of that
 
     def __init__(self, channel, page, int page_slot, uint64_t lease_seq, uint64_t epoch, int index, function, streams,
                  make_context, int watched, held, over_bytes=None, holder=""):
@@ -116,10 +137,12 @@ cdef class HotCalls:
         self.is_raw = over_bytes is not None and callable(function)
         self.holder = holder
         self.requests = Requests(channel, CALL, RESULT, index, lease_seq, epoch)
-        slot, usage, _, _ = page.places(page_slot)
+        slot, usage, taken, known_takes = page.places(page_slot)
         self.page = page  # the addresses are in it
         self.slot = <rfaas_page_slot *><uintptr_t>slot
         self.usage = <rfaas_page_usage *><uintptr_t>usage
+        self.taken = <const rfaas_page_output *><uintptr_t>taken
+        self.known_takes = <const uint64_t *><uintptr_t>known_takes
         self.is_watched = watched >= 0
         if self.is_watched and (rfaas_hold(watched, &self.watched) != 0 or not held.holds(watched)):
             self.watched.fd = -1  # lost already, which the first answer finds out
@@ -145,7 +168,13 @@ cdef class HotCalls:
             self.n_writes = n_written[0]
             return self.call_printed()
         # Python's own streams have nothing, so only what went past them can be there.
-        return took_ns >= self.write_ns and self.out_fd >= 0 and self.outputs.printed(self.out_fd, self.err_fd)
+        if took_ns < self.write_ns or self.out_fd < 0:
+            return False
+        # The agent counts before it reads: so after the look into the pipes.
+        if (self.taken != NULL and rfaas_pipes_are_empty(self.out_fd, self.err_fd)
+                and rfaas_page_output_takes(self.taken) == self.known_takes[0]):
+            return False
+        return self.outputs.printed(self.out_fd, self.err_fd)
 
     cdef tuple call_raw(self, bytes given, Py_ssize_t capacity_bytes):
         """As `ByteCalls.call`, of a raw function whose input and output are small; the output is bytes."""

@@ -318,14 +318,8 @@ static bool is_rest_of_one_segment(const rfaas_receiver *receiver, size_t size_b
            receiver->frame.n_segments == 1 && receiver->n_placed == 0 && !receiver->frame.dropped;
 }
 
-size_t rfaas_receiver_feed(rfaas_receiver *receiver, const uint8_t *bytes, size_t size_bytes)
+static size_t feed_rest(rfaas_receiver *receiver, const uint8_t *bytes, size_t size_bytes)
 {
-    if (size_bytes == RFAAS_HEADER_BYTES && rfaas_receiver_is_between_frames(receiver)) {
-        memcpy(receiver->head, bytes, RFAAS_HEADER_BYTES);
-        receiver->head_got_bytes = RFAAS_HEADER_BYTES;
-        on_header(receiver);
-        return size_bytes;
-    }
     if (is_rest_of_one_segment(receiver, size_bytes)) {
         memcpy((uint8_t *)receiver->segments[0].iov_base + receiver->segment_got_bytes, bytes, size_bytes);
         receiver->payload_left_bytes = 0;
@@ -348,6 +342,20 @@ size_t rfaas_receiver_feed(rfaas_receiver *receiver, const uint8_t *bytes, size_
         fed_bytes += step_bytes;
     }
     return fed_bytes;
+}
+
+size_t rfaas_receiver_feed(rfaas_receiver *receiver, const uint8_t *bytes, size_t size_bytes)
+{
+    size_t head_bytes = 0;
+    if (size_bytes >= RFAAS_HEADER_BYTES && rfaas_receiver_is_between_frames(receiver)) {
+        head_bytes = RFAAS_HEADER_BYTES;
+        memcpy(receiver->head, bytes, RFAAS_HEADER_BYTES);
+        receiver->head_got_bytes = RFAAS_HEADER_BYTES;
+        on_header(receiver);
+        if (size_bytes == RFAAS_HEADER_BYTES || receiver->state == RFAAS_RECEIVER_FAILED)
+            return RFAAS_HEADER_BYTES;
+    }
+    return head_bytes + feed_rest(receiver, bytes + head_bytes, size_bytes - head_bytes);
 }
 
 void *rfaas_receiver_accept(rfaas_receiver *receiver, uint32_t n_segments)

@@ -20,6 +20,7 @@
 #include "verbs_channel.h"
 
 enum {
+    FIRST_LOOKS = 128,    /* 10 us or so: a round trip of a device with a call in it */
     LINGER_NS = 500000000, /* a close waits so long for the peer's device: the connection dies with this side's */
 };
 
@@ -247,6 +248,8 @@ static void verbs_free(rfaas_channel *base)
 static const rfaas_medium verbs_medium = {
     .name = "verbs",
     .send = rfaas_verbs_send,
+    .send_small = rfaas_verbs_send_small,
+    .small_bytes = RFAAS_VERBS_SMALL_BYTES,
     .flush = rfaas_verbs_flush,
     .receive = rfaas_verbs_receive,
     .wait = verbs_wait,
@@ -254,6 +257,7 @@ static const rfaas_medium verbs_medium = {
     .ready = verbs_ready,
     .fd = verbs_fd,
     .looks_a_clock = 16,
+    .first_looks = FIRST_LOOKS,
     .unacknowledged_bytes = verbs_unacknowledged_bytes,
     .close = verbs_close,
     .free = verbs_free,

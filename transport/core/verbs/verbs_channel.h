@@ -17,6 +17,7 @@ enum {
     RFAAS_VERBS_SLOT_BYTES = 1024,
     RFAAS_VERBS_RING_BYTES = RFAAS_VERBS_SLOTS * RFAAS_VERBS_SLOT_BYTES,
     RFAAS_VERBS_PIECE_BYTES = 65536 + RFAAS_VERBS_SLOT_BYTES, /* 64 KiB and a header are one message */
+    RFAAS_VERBS_SMALL_BYTES = RFAAS_VERBS_PIECE_BYTES - RFAAS_HEADER_BYTES, /* of a payload: one message with its header */
     RFAAS_VERBS_SPARE_BYTES = 65536, /* behind the rings: what is read to where nothing can be registered goes by this */
     RFAAS_VERBS_MEMORY_BYTES = 2 * RFAAS_VERBS_RING_BYTES + RFAAS_VERBS_SPARE_BYTES,
     RFAAS_VERBS_WORDS = 512, /* a power of two above RFAAS_VERBS_MESSAGES_MAX */
@@ -182,6 +183,8 @@ extern const rfaas_remote_ops rfaas_verbs_remote;
 
 /* Entries of the medium's table. */
 rfaas_rc rfaas_verbs_send(rfaas_channel *channel, const rfaas_outgoing *out);
+rfaas_rc rfaas_verbs_send_small(rfaas_channel *channel, const rfaas_header *header, const struct iovec *segment,
+                                uint32_t n_segments);
 rfaas_rc rfaas_verbs_flush(rfaas_channel *channel, uint64_t budget_bytes);
 rfaas_rc rfaas_verbs_receive(rfaas_channel *channel, uint64_t budget_bytes);
 

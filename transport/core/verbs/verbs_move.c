@@ -164,6 +164,35 @@ rfaas_rc rfaas_verbs_send(rfaas_channel *base, const rfaas_outgoing *out)
     return rc;
 }
 
+/* True: a message of so many slots may go now, at the ring's present place. What hinders is told by the ordinary way. */
+static bool takes_at_once(verbs_channel *channel, uint32_t n_slots)
+{
+    if (channel->state != RFAAS_VERBS_OPEN || channel->queue.first != NULL || channel->peer_ended ||
+        atomic_load_explicit(&channel->link_failed, memory_order_relaxed) != 0)
+        return false;
+    uint32_t left_slots = RFAAS_VERBS_SLOTS - (uint32_t)(channel->slots_sent % RFAAS_VERBS_SLOTS);
+    return n_slots <= left_slots && !freed_too_many(channel) && free_slots(channel) >= n_slots;
+}
+
+/* Most frames are one message: encoded where the device reads them. */
+rfaas_rc rfaas_verbs_send_small(rfaas_channel *base, const rfaas_header *header, const struct iovec *segment, uint32_t n_segments)
+{
+    verbs_channel *channel = (verbs_channel *)base;
+    uint32_t size_bytes = RFAAS_HEADER_BYTES + (n_segments > 0 ? (uint32_t)segment->iov_len : 0);
+    uint32_t n_slots = rfaas_verbs_slots_of(size_bytes);
+    if (header->words != RFAAS_HEADER_BYTES / 8 || !takes_at_once(channel, n_slots))
+        return RFAAS_AGAIN;
+    size_t at = (size_t)(channel->slots_sent % RFAAS_VERBS_SLOTS) * RFAAS_VERBS_SLOT_BYTES;
+    uint8_t *to = channel->memory + RFAAS_VERBS_RING_BYTES + at;
+    rfaas_header encoded = *header;
+    rfaas_head_encode(to, RFAAS_HEADER_BYTES, &encoded, header->in_size, segment, n_segments, NULL, 0);
+    if (size_bytes > RFAAS_HEADER_BYTES)
+        memcpy(to + RFAAS_HEADER_BYTES, segment->iov_base, segment->iov_len);
+    rfaas_rc rc = write_word(channel, at, size_bytes, channel->slots_untold >= TELL_WITH_FRAME_SLOTS, RFAAS_VERBS_OF_FRAMES);
+    channel->slots_sent += rc == RFAAS_OK ? n_slots : 0;
+    return rc;
+}
+
 /* Until no slot is free, whatever the budget: only then the peer's word tells when to go on. */
 rfaas_rc rfaas_verbs_flush(rfaas_channel *base, uint64_t budget_bytes)
 {
