@@ -31,7 +31,7 @@ PINGPONG_S = 3
 
 def sources_of(name: str) -> list[Path]:
     """What is compiled into a program, besides its own file: the C core, for those that measure it."""
-    is_core_in_it = name in ("pingpong", "tcp_spin", "tls_echo")
+    is_core_in_it = name in ("pingpong", "tcp_spin", "tls_echo", "verbs_rounds")
     core = [path for folder in CORE_FOLDERS if is_core_in_it for path in folder.glob("*.c")]
     link = [RAW / "raw_link.c"] if name == "pingpong" else []
     tls = [*(CORE / "tls").glob("*.c")] if name == "tls_echo" else []

@@ -138,10 +138,26 @@ static const rfaas_placed *elsewhere_at(const rfaas_receiver *receiver, uint32_t
     return placed != NULL && placed->where.iov_base != NULL ? placed : NULL;
 }
 
+/* The same for one segment that is yet to come, as most frames have. */
+static bool allocate_one(rfaas_receiver *receiver, uint64_t size_bytes)
+{
+    rfaas_frame *frame = &receiver->frame;
+    frame->memory = receiver->memory;
+    receiver->segments[0] = (struct iovec){NULL, (size_t)size_bytes};
+    if (size_bytes == 0)
+        return true;
+    frame->buffer_bytes = aligned(size_bytes);
+    frame->buffer = frame->memory.allocate(frame->memory.context, frame->buffer_bytes);
+    receiver->segments[0].iov_base = frame->buffer;
+    return frame->buffer != NULL;
+}
+
 /* One allocation for all segments; false: no memory. The sum was verified and is below max_payload_bytes. */
 static bool allocate_payload(rfaas_receiver *receiver, const rfaas_head *head)
 {
     rfaas_frame *frame = &receiver->frame;
+    if (head->n_segments == 1 && receiver->n_placed == 0)
+        return allocate_one(receiver, head->header.in_size);
     if (head->n_segments > receiver->segments_room) {
         struct iovec *grown = realloc(receiver->segments, head->n_segments * sizeof *grown);
         if (grown == NULL)
