@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support.c_build import ASAN, ROOT, CBuild, core_sources
 
 ROUNDS = 700  # the rings have 256 slots
