@@ -4,7 +4,7 @@
  * What is left of a call over RDMA without device, kernel and function: encoding, slots, polling, decoding. Two runs differ
  * by that alone:
  *
- *   for n in 100 1100; do valgrind --tool=callgrind --callgrind-out-file=/dev/null verbs_rounds 1 $n; done
+ *   for n in 100 1100; do valgrind --tool=callgrind --callgrind-out-file=/dev/null .cache/raw/verbs_rounds-* 1 $n; done
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,7 +137,7 @@ int main(int argc, char **argv)
         fail_with("no memory");
     open_two(ends);
     for (uint64_t round = 1; round <= rounds; round++) {
-        bytes[0] = (uint8_t)round; /* no old answer */
+        bytes[size_bytes / 2] = bytes[size_bytes > 0 ? size_bytes - 1 : 0] = (uint8_t)round; /* no old answer */
         send_frame(ends[0], RFAAS_KIND_CALL, round, bytes, size_bytes);
         take_frame(ends[1], round, bytes, size_bytes);
         send_frame(ends[1], RFAAS_KIND_RESULT, round, bytes, size_bytes);
