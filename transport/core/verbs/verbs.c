@@ -20,7 +20,7 @@
 #include "verbs_channel.h"
 
 enum {
-    FIRST_LOOKS = 128,    /* 10 us or so: a round trip of a device with a call in it */
+    FIRST_LOOKS = 128,    /* a round trip of a device with a call in it: 10 us if a look takes 80 ns */
     LINGER_NS = 500000000, /* a close waits so long for the peer's device: the connection dies with this side's */
 };
 
