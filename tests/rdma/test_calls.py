@@ -10,15 +10,12 @@ import time
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import rfaas
-from rfaas.cli.explain import explain
 from rfaas_transport import verbs
 from support import functions as f
-from support import nothing_left
 from support.kernels import kernels
-from support.personal import Personal
+from support.over_rdma import TIMEOUT_S, address, explained
 from support.rdma_limits import with_locked_memory, without_library
 from support.soak import SLACK, scaled, timeout_s
 from support.waiting import wait_until
@@ -28,7 +25,6 @@ IN_GUEST = bool(os.environ.get("RFAAS_RDMA_GUEST"))
 TIMES = 10 if IN_GUEST else SLACK  # emulated CPUs
 ANSWER_S = 1.0  # the goal for what is told of a failure
 GOAL = f"goal {ANSWER_S:g} s; asserted at {ANSWER_S * TIMES:g} s" + (": emulated CPUs" if IN_GUEST else "")
-TIMEOUT_S = 120.0
 CALLS = scaled(5_000, 1_000_000)  # 200,000 and more on one channel: test_channel.py
 ARRAY_BYTES = 1 << 20 if IN_GUEST else 64 << 20
 
@@ -53,32 +49,6 @@ def ex(started):
         yield executor
 
 
-@pytest.fixture(scope="module")
-def personal(tmp_path_factory, daemons_are_read):
-    """Daemons that outlive the tests, which start an agent where another is needed."""
-    made = Personal(tmp_path_factory.mktemp("personal"), ttl_s=10.0, start_s=TIMEOUT_S)
-
-    def pids():
-        return [agent.pid for agent in made.agents]
-
-    nothing_left.spared.append(pids)
-    try:
-        made.start_allocator()
-        yield made
-    finally:
-        made.stop()
-        nothing_left.spared.remove(pids)
-
-
-@pytest.fixture(scope="module")
-def to_another_host(personal):
-    """An agent that is reached over the network, and a session process, which lives as long as a program has joined."""
-    personal.start_agent(2, 5.0, "--listen", address())
-    with rfaas.Executor(1, allocator=personal.state_dir, transport="verbs") as executor:
-        executor.submit(f.nothing).result(TIMEOUT_S)
-        yield personal
-
-
 def stop_agents(personal):
     """End those that run; their workers are gone then."""
     for agent in personal.agents:
@@ -91,12 +61,6 @@ def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("library") / "libkernels.so"
     path.write_bytes(kernels())
     return path
-
-
-def address():
-    """An address of this host that belongs to a device, as an agent listens on it."""
-    shown = [at.shown() for at in verbs.addresses() if at.is_active and at.gid]
-    return os.environ.get("RFAAS_RDMA_ADDRESS") or next((text for text in shown if "." in text), "127.0.0.1")
 
 
 def ports(executor):
@@ -187,13 +151,6 @@ def test_a_second_program_is_served_beside_the_first(ex):
 
 
 # ---- which medium ----
-
-
-def explained(personal):
-    """What `rfaas explain` says, without the start of an interpreter."""
-    told = CliRunner().invoke(explain, ["--state-dir", str(personal.state_dir)])
-    assert told.exit_code == 0, told.output
-    return told.output
 
 
 @pytest.mark.parametrize(
