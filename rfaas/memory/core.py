@@ -29,6 +29,7 @@ from rfaas.memory import events as on
 from rfaas_transport.errors import AcquireTimeout, ConfigError, LeaseDenied, MemoryLost, ReasonCode, RfaasError
 
 REDIAL_WAIT_S: Final = 2.5  # a channel that ended alone is dialled again sooner; a dead lender is reported sooner
+RDMA_WAIT_S: Final = 10.0  # what a port may be down once the device has given up, where nothing but RDMA will do
 REJOIN_EVERY_S: Final = 1.0
 LOSE, MOVE, SPILL = "lose", "move", "spill"
 
@@ -86,6 +87,7 @@ class MemoryCore:
         self._session_up = self._embedded = False
         self._rejoin_at_s: float | None = None
         self._channel_due_s: float | None = None  # by when the content's channel must be back
+        self._away_since_s: float | None = None  # when its last channel that served had ended
         self._cant_open = ""  # why this process could not make the last channel to the content
         self._why = ""  # the last word about why nothing comes
         self._now_s = now_s
@@ -147,6 +149,8 @@ class MemoryCore:
                 self._on_ended(lease_id, reason_code)
             case on.ChannelFailed(number):
                 self._on_channel_gone(number)
+            case on.Unusable(number, why):
+                self._on_unusable(number, why)
             case on.OpenFailed(why):
                 self._on_open_failed(why)
             case on.Reached():
@@ -219,7 +223,7 @@ class MemoryCore:
             if lent.notice is not None:
                 self._leave(lent, lent.notice)
         elif lent is self._current:
-            self._channel_due_s, self._cant_open = None, ""
+            self._channel_due_s = None
             if not self._begin_copy():
                 self._do(on.Use(opened.info.number))
         else:
@@ -316,8 +320,19 @@ class MemoryCore:
                 lent.channel, lent.ended = None, number
                 self._do(on.Drop(number))
                 if lent is self._current and self._channel_due_s is None:
+                    self._away_since_s, self._cant_open = self._now_s, ""
                     self._channel_due_s = self._now_s + REDIAL_WAIT_S
                     self._do(on.Hold())
+
+    def _on_unusable(self, number: int, why: str) -> None:
+        """No longer than one that is away for good may be dialled again and again, and never serve."""
+        away_since_s = self._away_since_s
+        is_current = self._current is not None and number and self._current.number == number
+        self._on_channel_gone(number)
+        if is_current:
+            self._away_since_s = self._now_s if away_since_s is None else away_since_s
+            self._channel_due_s = self._away_since_s + RDMA_WAIT_S
+            self._cant_open = f"RDMA to it could not be set up again: {why}"
 
     def _on_condemned(self, channels: tuple[int, ...], verdict: Verdict) -> None:
         for number in channels:
