@@ -70,13 +70,17 @@ class MemoryCore:
 
     Args:
         when_reclaimed: "lose", "move" or "spill".
+        rdma_only: no other medium may reach a lender.
         acquire_timeout_s: how long to wait for the first lender; None: for ever.
         now_s: the clock of all steps, at the start.
     """
 
-    def __init__(self, when_reclaimed: str, acquire_timeout_s: float | None, now_s: float) -> None:
+    def __init__(
+        self, when_reclaimed: str, acquire_timeout_s: float | None, now_s: float, *, rdma_only: bool = False
+    ) -> None:
         self.stage = Stage.WAITING
         self._when_reclaimed = self._asked = when_reclaimed  # the first changes once that has failed for good
+        self._redial_wait_s = RDMA_WAIT_S if rdma_only else REDIAL_WAIT_S
         self._give_up_at_s = None if acquire_timeout_s is None else now_s + acquire_timeout_s
         self._leases: dict[bytes, _Lent] = {}
         self._current: _Lent | None = None  # who has the content
@@ -159,6 +163,8 @@ class MemoryCore:
                 self._on_copied(event)
             case Queued(reason):
                 self._why = reason
+                if self._channel_due_s is not None:
+                    self._cant_open = reason
             case Denied(code, hint):
                 self._on_denied(code, hint)
             case on.CloseAsked():
@@ -283,7 +289,7 @@ class MemoryCore:
             if target.channel is not None:
                 self._do(on.Use(target.number))
             else:
-                self._channel_due_s = self._now_s + REDIAL_WAIT_S
+                self._channel_due_s = self._now_s + self._redial_wait_s
             self._forget(old)
             if target.notice is not None:
                 self._leave(target, target.notice)
@@ -321,7 +327,7 @@ class MemoryCore:
                 self._do(on.Drop(number))
                 if lent is self._current and self._channel_due_s is None:
                     self._away_since_s, self._cant_open = self._now_s, ""
-                    self._channel_due_s = self._now_s + REDIAL_WAIT_S
+                    self._channel_due_s = self._now_s + self._redial_wait_s
                     self._do(on.Hold())
 
     def _on_unusable(self, number: int, why: str) -> None:
@@ -331,7 +337,7 @@ class MemoryCore:
         self._on_channel_gone(number)
         if is_current:
             self._away_since_s = self._now_s if away_since_s is None else away_since_s
-            self._channel_due_s = self._away_since_s + RDMA_WAIT_S
+            self._channel_due_s = self._away_since_s + self._redial_wait_s
             self._cant_open = f"RDMA to it could not be set up again: {why}"
 
     def _on_condemned(self, channels: tuple[int, ...], verdict: Verdict) -> None:

@@ -46,7 +46,9 @@ class Keeper:
         self._client_id = secrets.token_bytes(16)
         self._poller = Poller()
         self._line = SessionLine(self._poller, _SESSION)
-        self._core = MemoryCore(options.when_reclaimed, options.acquire_timeout_s, _now_s())
+        self._core = MemoryCore(
+            options.when_reclaimed, options.acquire_timeout_s, _now_s(), rdma_only=options.transport == "verbs"
+        )
         self._events: deque[on.Event] = deque()
         self._joined: deque[SessionConnection] = deque()
         self._wires: dict[int, Wire] = {}

@@ -103,6 +103,7 @@ class DataChannels:
         client = self._client_of(lease.client)
         road = client.roads.get(lease.executor, Road()) if client is not None else Road()
         if road.transport == "verbs" and lease.kind == MEMORY and lease.n_over_verbs > n_tried:
+            self.tell(lease, {"m": "queued", "executor": lease.executor, "reason": f"no RDMA now: {why}", "hint": ""})
             return
         lease.no_verbs = why
         if road.transport == "verbs":

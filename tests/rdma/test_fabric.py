@@ -107,8 +107,9 @@ if IN_GUEST:
 
     def test_borrowed_memory_outlives_a_port_that_is_down_when_its_lender_is_dialled_again(veth, caplog):
         def is_dialled_in_vain():
-            return any("no RDMA to borrowed memory" in record.getMessage() for record in caplog.records)
+            return any("no RDMA" in record.getMessage() for record in caplog.records)
 
+        caplog.set_level("INFO")
         wishes = {"allocator": "embedded", "transport": "verbs", "acquire_timeout_s": TIMEOUT_S}
         with rfaas.RemoteMemory("1MiB", **wishes) as memory, ThreadPoolExecutor(1) as pool:
             memory.write(5, b"kept")
