@@ -8,14 +8,15 @@ import pytest
 
 import rfaas
 from rfaas_transport import verbs
+from support import functions as f
 from support import verbs_peer
 from support.invariants import event_log as event_log  # a fixture: pytest finds it by its name here
 from support.over_rdma import TIMEOUT_S, address, serves
 from support.personal import outliving_tests
 from support.waiting import wait_until
 
-LAST = tuple(Path(__file__).parent / name for name in ("test_c_client.py", "test_calls.py"))
-"""They share daemons, and an executor that has a connection: the others count what the kernel has for this process."""
+LAST = tuple(Path(__file__).parent / name for name in ("test_c_client.py", "test_calls.py", "test_fabric.py"))
+"""They share daemons, and executors that have a connection: the others count what the kernel has for this process."""
 
 
 def pytest_collection_modifyitems(items):
@@ -50,6 +51,14 @@ def to_another_host(personal):
     with rfaas.Executor(1, allocator=personal.state_dir, transport="verbs") as executor:
         wait_until(lambda: serves(executor), TIMEOUT_S)
         yield personal
+
+
+@pytest.fixture(scope="session")
+def embedded(daemons_are_read):
+    """Has an embedded session process and a template outlive the tests: emulated, those last less than their start."""
+    with rfaas.Executor(1, allocator="embedded", transport="verbs") as executor:
+        executor.submit(f.nothing).result(TIMEOUT_S)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

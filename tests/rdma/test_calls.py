@@ -18,6 +18,7 @@ from support.kernels import kernels
 from support.over_rdma import TIMEOUT_S, address, explained
 from support.rdma_limits import with_locked_memory, without_library
 from support.soak import SLACK, scaled, timeout_s
+from support.verbs_objects import kernel_objects
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.rdma
@@ -35,16 +36,8 @@ def _no_event_log(monkeypatch):
     monkeypatch.delenv("RFAAS_EVENT_LOG", raising=False)
 
 
-@pytest.fixture(scope="module")
-def started(daemons_are_read):
-    """Has an embedded session process and a template outlive the tests: emulated, those last less than their start."""
-    with rfaas.Executor(1, allocator="embedded", transport="verbs") as executor:
-        executor.submit(f.nothing).result(TIMEOUT_S)
-        yield
-
-
 @pytest.fixture
-def ex(started):
+def ex(embedded):
     with rfaas.Executor(1, hot_for_s=0.05, allocator="embedded", transport="verbs") as executor:
         yield executor
 
@@ -97,6 +90,17 @@ def test_large_arrays_there_and_back(ex):
         assert np.array_equal(ex.submit(np.negative, given).result(TIMEOUT_S), -given)
 
 
+def test_arrays_of_rfaas_empty_go_there_and_back_by_one_registration(ex):
+    array = rfaas.empty(1 << 18, np.int64)
+    array[:] = np.arange(len(array))
+    ex.submit(np.negative, array).result(TIMEOUT_S)
+    before = kernel_objects()["mr"]
+    for n in range(3):
+        array[0] = n
+        assert np.array_equal(ex.submit(np.negative, array).result(TIMEOUT_S), -array)
+    assert kernel_objects()["mr"] <= before
+
+
 def test_functions_over_bytes_of_all_sizes(ex, path):
     for function in shout, rfaas.native(path, "echo"):
         for size in 0, 1, 63, 128, 1024, 4097, 65_536, 200_000:
@@ -119,7 +123,7 @@ def test_calls_on_loan_are_served_without_the_io_thread(ex, path):
 
 @pytest.mark.figures
 @pytest.mark.timeout(timeout_s())
-def test_calls_one_after_the_other_share_one_connection(started, path):
+def test_calls_one_after_the_other_share_one_connection(embedded, path):
     """Each by the shortest way; as many as two emulated processors, which both poll, answer in time."""
     function = rfaas.native(path, "echo")
     with rfaas.Executor(1, hot_for_s=5.0, allocator="embedded", transport="verbs") as ex:
