@@ -37,24 +37,24 @@ check:  ## format, lint, spelling, types, layers, and the tests that start no se
 	$(PYTHON) tools/check_docs.py
 	.venv/bin/pytest -q -n auto --maxprocesses 8 --dist worksteal -m 'not rdma' $(QUICK_TESTS)
 
-test: check  ## all but RDMA: real processes, every Python, a real Slurm (root installs what that needs); half an hour; RING=slurm: that one
+test: check  ## real processes, every Python, RDMA in a guest, a real Slurm (root installs what that needs); 40 minutes; RING=slurm: that one
 	@tools/apt-install.sh
 	@tools/setup.sh dev
 	$(PYTHON) tools/rings.py $(RING)
 
 test-rdma:  ## what needs an RDMA device: on this machine's, else on soft-RoCE in an emulated guest (root, minutes)
-	@tools/setup.sh dev
 	@tools/apt-install.sh
+	@tools/setup.sh dev
 	@tests/rdma/rig/ring
 
 test-pyslurm:  ## the view of the cluster on Slurm 26.05, by pyslurm too (root, the network; minutes the first time)
-	@tools/setup.sh dev
 	@tools/apt-install.sh
+	@tools/setup.sh dev
 	@tests/cluster/rig/forky/ring
 
 test-rdma-two-hosts:  ## the same between two hosts, which are namespaces of a guest with a newer kernel (root, minutes)
-	@tools/setup.sh dev
 	@tools/apt-install.sh
+	@tools/setup.sh dev
 	@tests/rdma/rig/ring two-hosts
 
 rdma-shell:  ## a shell with a soft-RoCE device, on this machine's files, in that guest
@@ -88,8 +88,8 @@ bench-goals:  ## what rfaas has promised, measured: goal, figure, spread, met: a
 	$(PYTHON) benchmarks/goals.py $(if $(QUICK),--quick)
 
 bench-rdma:  ## calls over RDMA beside bare RDMA: on this machine's device, else on soft-RoCE in an emulated guest (root, minutes)
-	@tools/setup.sh dev
 	@tools/apt-install.sh
+	@tools/setup.sh dev
 	$(PYTHON) benchmarks/verbs.py $(if $(QUICK),--quick)
 
 bench-scale:  ## a harvester's cycle and an allocator's decisions at 10, 1000 and 10,000 nodes: a minute
@@ -97,8 +97,8 @@ bench-scale:  ## a harvester's cycle and an allocator's decisions at 10, 1000 an
 	$(PYTHON) benchmarks/scale.py $(if $(QUICK),--quick)
 
 bench-replay:  ## hours of a cluster, compressed, on a real slurmctld: what is recovered, how long batch jobs wait (root, a quarter of an hour)
-	@tools/setup.sh dev
 	@tools/apt-install.sh
+	@tools/setup.sh dev
 	$(PYTHON) benchmarks/replay.py $(if $(QUICK),--quick)
 
 bench-elastic:  ## an MPI program that loses its nodes 20 times, on a real slurmctld: time by phase, same hash (root, eight minutes)

@@ -44,10 +44,7 @@ RINGS = {
     "slurm": (*PYTEST, *beside(CLUSTERS), "-m", "slurm", "tests/cluster", "tests/faults"),
 }
 
-ASKED_FOR = (
-    "rdma",  # ten minutes and more; until it is shorter, and has passed again and again: make test-rdma
-    "pyslurm",  # eight the first time, three after: make test-pyslurm
-)
+ASKED_FOR = ("pyslurm",)  # eight minutes the first time, three after: make test-pyslurm
 
 
 @dataclass(frozen=True)

@@ -155,9 +155,9 @@ def rdma() -> Iterator[Finding]:
     """RDMA devices, and whether this rfaas was built with what speaks to them."""
     if not verbs.is_built():
         remedy = "install rdma-core with its headers (Debian: libibverbs-dev, ibverbs-providers) and build rfaas again"
-        found = [device.name for device in Path("/sys/class/infiniband").glob("*")]
-        there = f"{', '.join(sorted(found))} here, but " if found else ""
-        yield Finding("RDMA", "info", f"{there}rfaas was built without rdma-core", remedy)
+        found = _rdma_devices()
+        there = f"{', '.join(found)} here, but " if found else ""
+        yield Finding("RDMA", "warning" if found else "info", f"{there}rfaas was built without rdma-core", remedy)
         return
     problem = verbs.why_not()
     if problem:

@@ -29,6 +29,7 @@ from rfaas.memory import events as on
 from rfaas_transport.errors import AcquireTimeout, ConfigError, LeaseDenied, MemoryLost, ReasonCode, RfaasError
 
 REDIAL_WAIT_S: Final = 2.5  # a channel that ended alone is dialled again sooner; a dead lender is reported sooner
+RDMA_WAIT_S: Final = 10.0  # what a port may be down once the device has given up, where nothing but RDMA will do
 REJOIN_EVERY_S: Final = 1.0
 LOSE, MOVE, SPILL = "lose", "move", "spill"
 
@@ -69,13 +70,17 @@ class MemoryCore:
 
     Args:
         when_reclaimed: "lose", "move" or "spill".
+        rdma_only: no other medium may reach a lender.
         acquire_timeout_s: how long to wait for the first lender; None: for ever.
         now_s: the clock of all steps, at the start.
     """
 
-    def __init__(self, when_reclaimed: str, acquire_timeout_s: float | None, now_s: float) -> None:
+    def __init__(
+        self, when_reclaimed: str, acquire_timeout_s: float | None, now_s: float, *, rdma_only: bool = False
+    ) -> None:
         self.stage = Stage.WAITING
         self._when_reclaimed = self._asked = when_reclaimed  # the first changes once that has failed for good
+        self._redial_wait_s = RDMA_WAIT_S if rdma_only else REDIAL_WAIT_S
         self._give_up_at_s = None if acquire_timeout_s is None else now_s + acquire_timeout_s
         self._leases: dict[bytes, _Lent] = {}
         self._current: _Lent | None = None  # who has the content
@@ -86,6 +91,7 @@ class MemoryCore:
         self._session_up = self._embedded = False
         self._rejoin_at_s: float | None = None
         self._channel_due_s: float | None = None  # by when the content's channel must be back
+        self._away_since_s: float | None = None  # when its last channel that served had ended
         self._cant_open = ""  # why this process could not make the last channel to the content
         self._why = ""  # the last word about why nothing comes
         self._now_s = now_s
@@ -147,6 +153,8 @@ class MemoryCore:
                 self._on_ended(lease_id, reason_code)
             case on.ChannelFailed(number):
                 self._on_channel_gone(number)
+            case on.Unusable(number, why):
+                self._on_unusable(number, why)
             case on.OpenFailed(why):
                 self._on_open_failed(why)
             case on.Reached():
@@ -155,6 +163,8 @@ class MemoryCore:
                 self._on_copied(event)
             case Queued(reason):
                 self._why = reason
+                if self._channel_due_s is not None:
+                    self._cant_open = reason
             case Denied(code, hint):
                 self._on_denied(code, hint)
             case on.CloseAsked():
@@ -219,7 +229,7 @@ class MemoryCore:
             if lent.notice is not None:
                 self._leave(lent, lent.notice)
         elif lent is self._current:
-            self._channel_due_s, self._cant_open = None, ""
+            self._channel_due_s = None
             if not self._begin_copy():
                 self._do(on.Use(opened.info.number))
         else:
@@ -279,7 +289,7 @@ class MemoryCore:
             if target.channel is not None:
                 self._do(on.Use(target.number))
             else:
-                self._channel_due_s = self._now_s + REDIAL_WAIT_S
+                self._channel_due_s = self._now_s + self._redial_wait_s
             self._forget(old)
             if target.notice is not None:
                 self._leave(target, target.notice)
@@ -316,8 +326,19 @@ class MemoryCore:
                 lent.channel, lent.ended = None, number
                 self._do(on.Drop(number))
                 if lent is self._current and self._channel_due_s is None:
-                    self._channel_due_s = self._now_s + REDIAL_WAIT_S
+                    self._away_since_s, self._cant_open = self._now_s, ""
+                    self._channel_due_s = self._now_s + self._redial_wait_s
                     self._do(on.Hold())
+
+    def _on_unusable(self, number: int, why: str) -> None:
+        """No longer than one that is away for good may be dialled again and again, and never serve."""
+        away_since_s = self._away_since_s
+        is_current = self._current is not None and number and self._current.number == number
+        self._on_channel_gone(number)
+        if is_current:
+            self._away_since_s = self._now_s if away_since_s is None else away_since_s
+            self._channel_due_s = self._away_since_s + self._redial_wait_s
+            self._cant_open = f"RDMA to it could not be set up again: {why}"
 
     def _on_condemned(self, channels: tuple[int, ...], verdict: Verdict) -> None:
         for number in channels:

@@ -32,6 +32,14 @@ class ChannelFailed:
 
 
 @dataclass(slots=True, frozen=True)
+class Unusable:
+    """RDMA to the lender could not be set up: this channel never was one. It is dialled again."""
+
+    channel: int
+    why: str
+
+
+@dataclass(slots=True, frozen=True)
 class OpenFailed:
     """A connection to a lender came, and this process could not make a channel of it: a limit of its own, as a rule."""
 
@@ -73,6 +81,7 @@ Event = (
     | Queued
     | Denied
     | ChannelFailed
+    | Unusable
     | OpenFailed
     | Reached
     | CopyEnded

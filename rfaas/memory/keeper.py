@@ -46,7 +46,9 @@ class Keeper:
         self._client_id = secrets.token_bytes(16)
         self._poller = Poller()
         self._line = SessionLine(self._poller, _SESSION)
-        self._core = MemoryCore(options.when_reclaimed, options.acquire_timeout_s, _now_s())
+        self._core = MemoryCore(
+            options.when_reclaimed, options.acquire_timeout_s, _now_s(), rdma_only=options.transport == "verbs"
+        )
         self._events: deque[on.Event] = deque()
         self._joined: deque[SessionConnection] = deque()
         self._wires: dict[int, Wire] = {}
@@ -148,8 +150,9 @@ class Keeper:
 
     def _step(self, event: on.Event) -> None:
         failed = self._trials.end(event.channel) if isinstance(event, on.ChannelFailed) else None
-        if failed is not None:
+        if failed is not None and isinstance(event, on.ChannelFailed):
             self._say_unusable(*failed)
+            event = on.Unusable(event.channel, failed[1])
         self._carry_out(self._core.step(event, _now_s()))
 
     def _carry_out(self, effects: list[on.Effect]) -> None:
@@ -294,7 +297,7 @@ class Keeper:
             log.warning("channel to borrowed memory not opened why=%s", error)
             if info.medium == "verbs":  # another medium will do, or the session process says why none does
                 self._say_unusable(info.lease, str(error))
-                self._events.extend((opened, on.ChannelFailed(info.number)))
+                self._events.extend((opened, on.Unusable(info.number, str(error))))
             else:
                 self._events.append(on.OpenFailed(f"{type(error).__name__}: {error}"))
             return

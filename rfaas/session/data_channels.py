@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from rfaas.control.messages import HolderId, LeaseId
+from rfaas.control.messages import MEMORY, HolderId, LeaseId
 from rfaas.session.events import CloseData, DataDown, DialData, ToClient
 from rfaas.session.state import Channel, Client, Lease, Outbox, Road
 from rfaas_transport import tls
@@ -89,15 +89,23 @@ class DataChannels:
         hint = 'leave transport at "auto", or run the program on that node'
         self.tell(lease, {"m": "queued", "executor": lease.executor, "reason": why, "hint": hint})
 
-    def on_unusable(self, lease: Lease, why: str) -> None:
+    def on_unusable(self, lease: Lease, why: str, *, n_tried: int = 1) -> None:
         """RDMA could not be set up with a worker of this lease: it is not tried again with any of them.
 
+        Except with a lender whom nothing else may reach and RDMA has reached before: it has the content, and a port may
+        be up again soon. The client gives it up when it has waited long enough.
         The channel itself ends by the farewell of its worker, and is dialled again then.
+
+        Args:
+            n_tried: of the channels that the client got, how many are the one that is told of.
         """
         log.warning("no RDMA lease=%s node=%s why=%s", lease.lease_id.hex(), lease.node, why)
-        lease.no_verbs = why
         client = self._client_of(lease.client)
         road = client.roads.get(lease.executor, Road()) if client is not None else Road()
+        if road.transport == "verbs" and lease.kind == MEMORY and lease.n_over_verbs > n_tried:
+            self.tell(lease, {"m": "queued", "executor": lease.executor, "reason": f"no RDMA now: {why}", "hint": ""})
+            return
+        lease.no_verbs = why
         if road.transport == "verbs":
             self._deny(lease, VERBS_UNAVAILABLE, choose(lease, road)[1])
 
@@ -112,6 +120,7 @@ class DataChannels:
         self._redials.pop(lease.lease_id, None)
         channel = lease.channels[number]
         channel.handed = True
+        lease.n_over_verbs += channel.medium == "verbs"
         message: Message = {
             "m": "channel",
             "executor": lease.executor,
@@ -136,8 +145,8 @@ class DataChannels:
         if event.gone:
             return  # worker-down or `ended` is on its way
         if event.refusal == VERBS_UNAVAILABLE:
-            self.on_unusable(lease, f"{lease.node} says: {event.why}")
-            self.dial_again(lease, channel)
+            self.on_unusable(lease, f"{lease.node} says: {event.why}", n_tried=0)
+            self.dial_again(lease, channel, REDIAL_DATA_S if lease.no_verbs else SLOW_REDIAL_DATA_S)
             return
         if event.refusal:
             self._on_security(lease, channel, event)

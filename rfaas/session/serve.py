@@ -9,7 +9,7 @@ import os
 import socket
 
 from rfaas.control.data_sockets import socket_options
-from rfaas.control.descriptors import raise_limit
+from rfaas.control.descriptors import raise_limit, require_some
 from rfaas.control.route import own_address
 from rfaas.session.core import SessionCore
 from rfaas.session.daemon import Status
@@ -67,6 +67,7 @@ async def _serve(options: argparse.Namespace, listener: socket.socket, status: S
 
 async def _ground(options: argparse.Namespace) -> Ground:
     programs_limit = raise_limit()
+    require_some()
     if options.embedded:
         return await EmbeddedGround.start(programs_limit)
     return Personal(options.state_dir)

@@ -53,6 +53,7 @@ class Lease:
     channels: dict[int, Channel] = field(default_factory=dict)
     encrypted_only: bool = False  # its agent takes no others
     no_verbs: str = ""  # why RDMA was tried in vain
+    n_over_verbs: int = 0  # channels over RDMA that its client got
     kind: str = ""  # of the want: "memory" for a region
 
     @property

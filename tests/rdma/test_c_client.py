@@ -10,26 +10,21 @@ import signal
 import time
 
 import pytest
-from click.testing import CliRunner
 
-import rfaas
-from rfaas.cli.explain import explain
 from rfaas_transport import verbs
-from support import c_client, nothing_left
+from support import c_client
 from support.leftovers import children
-from support.personal import Personal
+from support.over_rdma import TIMEOUT_S, address, explained
 from support.rdma_limits import with_locked_memory, without_library
 from support.session_of_c import SessionOfC, answer_of_helper, echo_until_the_end, helper_that_answers
 from support.soak import SLACK, scaled
 from support.verbs_objects import kernel_objects
-from support.waiting import wait_until
 
 pytestmark = pytest.mark.rdma
 IN_GUEST = bool(os.environ.get("RFAAS_RDMA_GUEST"))
 TIMES = 10 if IN_GUEST else SLACK  # emulated CPUs
 ANSWER_S = 1.0  # the goal for what is told of a failure
 SET_UP_S = 5.0  # a worker's first frame, docs/spec/004-session.md section 7
-TIMEOUT_S = 120.0
 LARGEST_BYTES = 1 << 20 if IN_GUEST else 0
 
 
@@ -44,45 +39,10 @@ def programs():
 
 
 @pytest.fixture(scope="module")
-def personal(tmp_path_factory, daemons_are_read):
-    """Daemons that outlive the tests, reached as those of another host are; a program in Python keeps their session."""
-    made = Personal(tmp_path_factory.mktemp("personal"), ttl_s=10.0, start_s=TIMEOUT_S)
-
-    def pids():
-        return [agent.pid for agent in made.agents]
-
-    nothing_left.spared.append(pids)
-    try:
-        made.start_allocator()
-        made.start_agent(3, 0.3, "--listen", address())
-        with rfaas.Executor(1, allocator=made.state_dir, transport="verbs") as executor:
-            wait_until(lambda: serves(executor), TIMEOUT_S)
-            yield made
-    finally:
-        made.stop()
-        nothing_left.spared.remove(pids)
-
-
-def serves(executor):
-    """Whether it answers; a session process that starts beside others, emulated, may not be there in time at first."""
-    try:
-        executor.submit(pow, 2, 2).result(TIMEOUT_S)
-    except rfaas.AllocatorUnavailable:
-        return False
-    return True
-
-
-def address():
-    """An address of this host that belongs to a device, as an agent listens on it."""
-    shown = [at.shown() for at in verbs.addresses() if at.is_active and at.gid]
-    return os.environ.get("RFAAS_RDMA_ADDRESS") or next((text for text in shown if "." in text), "127.0.0.1")
-
-
-@pytest.fixture(scope="module")
-def answer(personal):
+def answer(to_another_host):
     """What their helper tells programs, asked once: to start an interpreter for each takes seconds in the guest."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("RFAAS_ALLOCATOR", str(personal.state_dir))
+        patched.setenv("RFAAS_ALLOCATOR", str(to_another_host.state_dir))
         return answer_of_helper()
 
 
@@ -92,21 +52,15 @@ def start(programs, answer, tmp_path, monkeypatch):
 
     What else it asks for is in the answer of a real helper, which has it from the program: so it is given here.
     """
-    started = []
 
     def begin(*words, program=programs[0], before=(), transport="verbs", **settings):
         told = answer | {"transport": transport, "workers": 2} | settings
         helper = helper_that_answers(tmp_path / transport, told)
         monkeypatch.setenv("RFAAS_PYTHON", str(helper))
-        running = c_client.Running(*before, program, programs[1], *words, timeout_s=TIMEOUT_S)
-        started.append(running.process)
-        return running
+        return keep(c_client.Running(*before, program, programs[1], *words, timeout_s=TIMEOUT_S))
 
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    with c_client.ended_after() as keep:
+        yield begin
 
 
 @pytest.fixture
@@ -115,19 +69,9 @@ def start_long(start, tmp_path):
 
     def begin(command="long", **settings):
         witness = tmp_path / f"runs-{command}"
-        running = start(command, 60_000, witness, **settings)
-        worker = int(running.line().removeprefix("worker="))
-        wait_until(witness.exists, TIMEOUT_S, "the call to run")
-        return running, worker
+        return c_client.in_a_long_call(start(command, 60_000, witness, **settings), witness, TIMEOUT_S)
 
     return begin
-
-
-def explained(personal):
-    """What `rfaas explain` says, without the start of an interpreter."""
-    told = CliRunner().invoke(explain, ["--state-dir", str(personal.state_dir)])
-    assert told.exit_code == 0, told.output
-    return told.output
 
 
 # ---- as over any medium ----

@@ -10,17 +10,15 @@ import time
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import rfaas
-from rfaas.cli.explain import explain
 from rfaas_transport import verbs
 from support import functions as f
-from support import nothing_left
 from support.kernels import kernels
-from support.personal import Personal
+from support.over_rdma import TIMEOUT_S, address, explained
 from support.rdma_limits import with_locked_memory, without_library
 from support.soak import SLACK, scaled, timeout_s
+from support.verbs_objects import kernel_objects
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.rdma
@@ -28,7 +26,6 @@ IN_GUEST = bool(os.environ.get("RFAAS_RDMA_GUEST"))
 TIMES = 10 if IN_GUEST else SLACK  # emulated CPUs
 ANSWER_S = 1.0  # the goal for what is told of a failure
 GOAL = f"goal {ANSWER_S:g} s; asserted at {ANSWER_S * TIMES:g} s" + (": emulated CPUs" if IN_GUEST else "")
-TIMEOUT_S = 120.0
 CALLS = scaled(5_000, 1_000_000)  # 200,000 and more on one channel: test_channel.py
 ARRAY_BYTES = 1 << 20 if IN_GUEST else 64 << 20
 
@@ -39,44 +36,10 @@ def _no_event_log(monkeypatch):
     monkeypatch.delenv("RFAAS_EVENT_LOG", raising=False)
 
 
-@pytest.fixture(scope="module")
-def started(daemons_are_read):
-    """Has an embedded session process and a template outlive the tests: emulated, those last less than their start."""
-    with rfaas.Executor(1, allocator="embedded", transport="verbs") as executor:
-        executor.submit(f.nothing).result(TIMEOUT_S)
-        yield
-
-
 @pytest.fixture
-def ex(started):
+def ex(embedded):
     with rfaas.Executor(1, hot_for_s=0.05, allocator="embedded", transport="verbs") as executor:
         yield executor
-
-
-@pytest.fixture(scope="module")
-def personal(tmp_path_factory, daemons_are_read):
-    """Daemons that outlive the tests, which start an agent where another is needed."""
-    made = Personal(tmp_path_factory.mktemp("personal"), ttl_s=10.0, start_s=TIMEOUT_S)
-
-    def pids():
-        return [agent.pid for agent in made.agents]
-
-    nothing_left.spared.append(pids)
-    try:
-        made.start_allocator()
-        yield made
-    finally:
-        made.stop()
-        nothing_left.spared.remove(pids)
-
-
-@pytest.fixture(scope="module")
-def to_another_host(personal):
-    """An agent that is reached over the network, and a session process, which lives as long as a program has joined."""
-    personal.start_agent(2, 5.0, "--listen", address())
-    with rfaas.Executor(1, allocator=personal.state_dir, transport="verbs") as executor:
-        executor.submit(f.nothing).result(TIMEOUT_S)
-        yield personal
 
 
 def stop_agents(personal):
@@ -91,12 +54,6 @@ def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("library") / "libkernels.so"
     path.write_bytes(kernels())
     return path
-
-
-def address():
-    """An address of this host that belongs to a device, as an agent listens on it."""
-    shown = [at.shown() for at in verbs.addresses() if at.is_active and at.gid]
-    return os.environ.get("RFAAS_RDMA_ADDRESS") or next((text for text in shown if "." in text), "127.0.0.1")
 
 
 def ports(executor):
@@ -133,6 +90,17 @@ def test_large_arrays_there_and_back(ex):
         assert np.array_equal(ex.submit(np.negative, given).result(TIMEOUT_S), -given)
 
 
+def test_arrays_of_rfaas_empty_go_there_and_back_by_one_registration(ex):
+    array = rfaas.empty(1 << 18, np.int64)
+    array[:] = np.arange(len(array))
+    ex.submit(np.negative, array).result(TIMEOUT_S)
+    before = kernel_objects()["mr"]
+    for n in range(3):
+        array[0] = n
+        assert np.array_equal(ex.submit(np.negative, array).result(TIMEOUT_S), -array)
+    assert kernel_objects()["mr"] <= before
+
+
 def test_functions_over_bytes_of_all_sizes(ex, path):
     for function in shout, rfaas.native(path, "echo"):
         for size in 0, 1, 63, 128, 1024, 4097, 65_536, 200_000:
@@ -155,7 +123,7 @@ def test_calls_on_loan_are_served_without_the_io_thread(ex, path):
 
 @pytest.mark.figures
 @pytest.mark.timeout(timeout_s())
-def test_calls_one_after_the_other_share_one_connection(started, path):
+def test_calls_one_after_the_other_share_one_connection(embedded, path):
     """Each by the shortest way; as many as two emulated processors, which both poll, answer in time."""
     function = rfaas.native(path, "echo")
     with rfaas.Executor(1, hot_for_s=5.0, allocator="embedded", transport="verbs") as ex:
@@ -187,13 +155,6 @@ def test_a_second_program_is_served_beside_the_first(ex):
 
 
 # ---- which medium ----
-
-
-def explained(personal):
-    """What `rfaas explain` says, without the start of an interpreter."""
-    told = CliRunner().invoke(explain, ["--state-dir", str(personal.state_dir)])
-    assert told.exit_code == 0, told.output
-    return told.output
 
 
 @pytest.mark.parametrize(

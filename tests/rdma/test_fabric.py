@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ if IN_GUEST:
         turn("up")
 
     @pytest.mark.figures
-    def test_t20_a_port_that_goes_down_under_a_call_is_a_typed_loss_and_it_serves_again_later(veth, tmp_path):
+    def test_t20_a_port_that_goes_down_under_a_call_is_a_typed_loss_and_it_serves_again_later(veth, embedded, tmp_path):
         """A fabric that is away for a moment, which costs no call, needs a second device: test_two_hosts_calls.py."""
         runs, gate = tmp_path / "runs", tmp_path / "gate"
         with rfaas.Executor(1, hot_for_s=0.05, allocator="embedded", transport="verbs") as executor:
@@ -103,6 +104,22 @@ if IN_GUEST:
             veth("up")
             assert executor.submit(f.add, 1, 2).result(TIMEOUT_S) == 3
             assert len(runs.read_text().splitlines()) == 1
+
+    def test_borrowed_memory_outlives_a_port_that_is_down_when_its_lender_is_dialled_again(veth, embedded, caplog):
+        def is_dialled_in_vain():
+            return any("no RDMA" in record.getMessage() for record in caplog.records)
+
+        caplog.set_level("INFO")
+        wishes = {"allocator": "embedded", "transport": "verbs", "acquire_timeout_s": TIMEOUT_S}
+        with rfaas.RemoteMemory("1MiB", **wishes) as memory, ThreadPoolExecutor(1) as pool:
+            memory.write(5, b"kept")
+            veth("down")
+            reading = pool.submit(memory.read, 5, 4)
+            wait_until(lambda: is_dialled_in_vain() or reading.done(), GIVEN_UP_S, "the first attempt")
+            veth("up")
+            assert reading.result(GIVEN_UP_S) == b"kept"
+            assert is_dialled_in_vain()
+            assert memory.medium == "verbs"
 
     def test_a_port_that_goes_down_is_the_reason_that_is_given(veth):
         left, right = connected()

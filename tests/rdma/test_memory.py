@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import rfaas
+from support.invariants import _promises_are_kept as _promises_are_kept  # a fixture, of this module's one event log
 from support.lenders import has_gone, lenders
-from support.personal import Personal
 from support.soak import SLACK
 from support.waiting import wait_until
 
@@ -32,24 +32,33 @@ def cpu_s(pid):
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-@pytest.fixture(autouse=True)
-def _daemons(daemons_are_read, event_log):
-    """Their start is quick, and by its log a lender is known to be of this test."""
+@pytest.fixture(scope="module")
+def kept(daemons_are_read, _promises_are_kept):
+    """A region of its own keeps the embedded session process; its lender, which is known by the event log as others."""
+    with rfaas.RemoteMemory("1MiB", allocator="embedded", transport="verbs", acquire_timeout_s=TIMEOUT_S) as memory:
+        memory.write(0, b"x")
+        [pid] = lenders()
+        yield pid
 
 
 @pytest.fixture
-def memory():
+def memory(kept):
     with rfaas.RemoteMemory("72MiB", allocator="embedded", transport="verbs", acquire_timeout_s=TIMEOUT_S) as made:
         yield made
 
 
-def test_bytes_come_back_and_the_lender_does_nothing_for_it(memory):
+def its_lender(kept):
+    [pid] = {*lenders()} - {kept}
+    return pid
+
+
+def test_bytes_come_back_and_the_lender_does_nothing_for_it(memory, kept):
     assert memory.medium == "verbs"
     assert memory.read(0, 1000) == bytes(1000)
     data = np.random.default_rng(7).integers(0, 256, 8 * MIB, "u1")
     offset = 60 * MIB + 1  # across two spans
     memory.write(offset, data)
-    [server] = lenders()
+    server = its_lender(kept)
     used_s, began_s = cpu_s(server), time.monotonic()
     again = np.zeros_like(data)
     for _ in range(2):
@@ -72,9 +81,9 @@ def test_many_small_pieces_in_their_order(memory):
     assert memory.read(5, 3) == b"aba"
 
 
-def test_a_killed_lender_is_a_typed_loss_and_soon(memory):
+def test_a_killed_lender_is_a_typed_loss_and_soon(memory, kept):
     memory.write(0, b"x" * MIB)
-    [server] = lenders()
+    server = its_lender(kept)
     os.kill(server, signal.SIGKILL)
     began_s = time.monotonic()
     with pytest.raises(rfaas.MemoryLost) as lost:
@@ -84,16 +93,15 @@ def test_a_killed_lender_is_a_typed_loss_and_soon(memory):
     assert told_s <= TIMES * TOLD_S
 
 
-def test_after_a_reclaim_pinned_memory_is_back_too(tmp_path):
+def test_after_a_reclaim_pinned_memory_is_back_too(personal):
     """The kernel takes keys back, then frees pages, and only then the process is dead: all that is in the time."""
-    cluster = Personal(tmp_path, start_s=TIMEOUT_S)
+    agent = personal.start_agent(2, 0.0)
     try:
-        cluster.start_allocator()
-        agent = cluster.start_agent(2, 0.0)
-        with rfaas.RemoteMemory("64MiB", allocator=cluster.state_dir, transport="verbs") as memory:
+        before = {*lenders()}
+        with rfaas.RemoteMemory("64MiB", allocator=personal.state_dir, transport="verbs") as memory:
             memory.write(0, np.ones(64 * MIB, "u1"))
             assert spans(memory) == 1
-            [server] = lenders()
+            [server] = {*lenders()} - before
             began_s = time.monotonic()
             agent.send_signal(signal.SIGTERM)
             wait_until(lambda: has_gone(server), TIMEOUT_S)
@@ -103,4 +111,5 @@ def test_after_a_reclaim_pinned_memory_is_back_too(tmp_path):
             with pytest.raises(rfaas.MemoryLost):
                 wait_until(lambda: memory.read(0, 1) is None, TIMEOUT_S, "the loss")
     finally:
-        cluster.stop()
+        agent.terminate()
+        agent.wait(TIMEOUT_S)

@@ -13,9 +13,8 @@ import pytest
 
 import rfaas
 from support import functions as f
-from support import nothing_left
 from support.network_cuts import BOTH, FROM_HERE, FROM_THERE, Cut
-from support.personal import Personal
+from support.personal import outliving_tests
 from support.soak import SLACK
 from support.waiting import wait_until
 
@@ -39,20 +38,11 @@ def two_hosts():
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory, daemons_are_read):
     """An allocator here, an agent there."""
-    made = Personal(tmp_path_factory.mktemp("cluster"), ttl_s=TTL_S, start_s=TIMEOUT_S)
-
-    def pids():
-        return [agent.pid for agent in made.agents]
-
-    nothing_left.spared.append(pids)
-    try:
+    with outliving_tests(tmp_path_factory.mktemp("cluster"), ttl_s=TTL_S, start_s=TIMEOUT_S) as made:
         made.start_allocator("--listen", HERE)
         made.python = [*IN_PEER, sys.executable]
         made.start_agent(1, 2.0, "--listen", THERE)
         yield made
-    finally:
-        made.stop()
-        nothing_left.spared.remove(pids)
 
 
 @pytest.fixture

@@ -4,13 +4,15 @@ What it is compiled from lies in tests/system/c_client. `python -m support.c_cli
 what the tests over RDMA need ahead: in their guest, whose CPUs are emulated, that would take minutes.
 """
 
+import contextlib
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from support.c_build import CORE, CORE_FOLDERS, core_sources
+from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PARTS = ROOT / "tests/system/c_client"
@@ -84,6 +86,31 @@ class Running:
         output, errors = self.process.communicate(timeout=self._timeout_s)
         assert (self.process.returncode, errors) == (0, ""), f"{output}{errors}"
         return output
+
+
+@contextlib.contextmanager
+def ended_after() -> Iterator[Callable[[Running], Running]]:
+    """Yields a function to which programs are given that run; they are ended, and nothing of them is left open."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def keep(running: Running) -> Running:
+        processes.append(running.process)
+        return running
+
+    try:
+        yield keep
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def in_a_long_call(running: Running, witness: Path, timeout_s: float = TIMEOUT_S) -> tuple[Running, int]:
+    """A program whose command is one of the long ones, once its call runs; and its worker's pid."""
+    worker = int(running.line().removeprefix("worker="))
+    wait_until(witness.exists, timeout_s, "the call to run")
+    return running, worker
 
 
 def over_rdma() -> tuple[Path, Path]:

@@ -1,5 +1,6 @@
 """Allocator and agents of a state directory as real processes, for tests of personal mode without Slurm."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 from rfaas.config import StateDir
+from support import nothing_left
 from support.leftovers import alive, children
 from support.waiting import wait_until
 
@@ -93,3 +95,19 @@ class Personal:
 
     def log(self, name):
         return (self.logs / f"{name}.log").read_text()
+
+
+@contextlib.contextmanager
+def outliving_tests(directory, **options):
+    """A `Personal` for a fixture of more than one test: agents that a test starts may outlive it. Stopped then."""
+    made = Personal(directory, **options)
+
+    def pids():
+        return [agent.pid for agent in made.agents]
+
+    nothing_left.spared.append(pids)
+    try:
+        yield made
+    finally:
+        made.stop()
+        nothing_left.spared.remove(pids)

@@ -70,8 +70,8 @@ class Harness:
     def client_says(self, m, conn=1, **keys):
         return self.step(ClientSaid(conn, {"m": m, **keys}))
 
-    def grant(self, number=1, client=CLIENT, executor=1, workers=1, address=AGENT):
-        terms = LeaseTerms(lease(number), number, b"s" * 16, 3, client, executor, workers, 1, 5, TTL_S)
+    def grant(self, number=1, client=CLIENT, executor=1, workers=1, address=AGENT, kind=""):
+        terms = LeaseTerms(lease(number), number, b"s" * 16, 3, client, executor, workers, 1, 5, TTL_S, kind=kind)
         return self.step(AllocatorSaid(Granted(terms, tuple(range(workers)), "n1", address)))
 
     def agent_says(self, m, number=None, address=AGENT, **keys):

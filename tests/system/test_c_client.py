@@ -27,6 +27,8 @@ from support.c_client import (
     compile_c,
     compile_kernels,
     compile_program,
+    ended_after,
+    in_a_long_call,
 )
 from support.leftovers import alive, children
 from support.personal import Personal
@@ -61,18 +63,8 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def start(program, kernels, environment):
-    started = []
-
-    def begin(*words):
-        running = Running(program, kernels, *words)
-        started.append(running.process)
-        return running
-
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    with ended_after() as keep:
+        yield lambda *words: keep(Running(program, kernels, *words))
 
 
 @pytest.fixture
@@ -81,10 +73,7 @@ def start_long(start, tmp_path):
 
     def begin(ms, command="long"):
         witness = tmp_path / f"runs-{command}-{ms}"
-        running = start(command, ms, witness)
-        worker = int(running.line().removeprefix("worker="))
-        wait_until(witness.exists, TIMEOUT_S, "the call to run")
-        return running, worker
+        return in_a_long_call(start(command, ms, witness), witness)
 
     return begin
 

@@ -74,3 +74,14 @@ def check(*pids):
 
 def test_an_embedded_session_process_does_so_too(limited):
     assert asked(limited, "embedded", check) == [SOFT, HARD] * 2
+
+
+@pytest.mark.parametrize("limit", [12, 16, 20, 23])
+def test_too_few_for_any_daemon_are_said_at_once_with_the_remedy(limit):
+    """At twelve the session process could not take the connection of its own agent, and nobody said so."""
+    program = "import rfaas\nwith rfaas.Executor(1, acquire_timeout_s=60) as ex: ex.submit(pow, 2, 10).result(60)"
+    command = ["prlimit", f"--nofile={limit}:{limit}", "--", sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert f"may open {limit} descriptors" in done.stderr
+    assert "ulimit -Hn" in done.stderr

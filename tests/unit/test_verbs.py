@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from rfaas.cli.devices import devices
-from rfaas.doctor import rdma
+from rfaas.doctor import host, rdma
 from rfaas_transport import verbs
 from rfaas_transport.errors import ConfigError
 from support.verbs_messages import MESSAGE_BYTES, REFUSED, kind_of, text_of
@@ -79,6 +79,18 @@ def test_without_a_device_everybody_says_so():
     done = CliRunner().invoke(devices)
     assert done.exit_code != 0
     assert "RDMA" in done.output or "rdma-core" in done.output
+
+
+@pytest.mark.parametrize(("found", "severity"), [([], "info"), (["mlx5_0", "mlx5_1"], "warning")])
+def test_an_rfaas_without_rdma_warns_where_there_are_devices(monkeypatch, found, severity):
+    """A warning is shown with its remedy; who has no device has nothing to do."""
+    monkeypatch.setattr(verbs, "is_built", lambda: False)
+    monkeypatch.setattr(host, "_rdma_devices", lambda: found)
+    [finding] = host.rdma()
+    assert (finding.check, finding.severity) == ("RDMA", severity)
+    assert finding.text.endswith("rfaas was built without rdma-core")
+    assert all(name in finding.text for name in found)
+    assert "libibverbs-dev" in finding.remedy
 
 
 def test_a_pyverbs_of_another_release_is_told_with_the_remedy():

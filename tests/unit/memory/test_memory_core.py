@@ -19,16 +19,16 @@ from rfaas.client.events import (
     Verdict,
 )
 from rfaas.memory import events as on
-from rfaas.memory.core import REDIAL_WAIT_S, MemoryCore, Stage
+from rfaas.memory.core import RDMA_WAIT_S, REDIAL_WAIT_S, MemoryCore, Stage
 from rfaas_transport.errors import ReasonCode
 
 
 class Region:
     """A core with what it asked for last."""
 
-    def __init__(self, when_reclaimed="lose", acquire_timeout_s=None):
+    def __init__(self, when_reclaimed="lose", acquire_timeout_s=None, **options):
         self.now_s = 50.0
-        self.core = MemoryCore(when_reclaimed, acquire_timeout_s, self.now_s)
+        self.core = MemoryCore(when_reclaimed, acquire_timeout_s, self.now_s, **options)
         self.did = self.core.start()
 
     def step(self, event):
@@ -139,6 +139,42 @@ def test_rdma_that_ends_for_good_under_a_region_in_use_loses_its_content():
     region.step(on.Reached())
     region.step(on.ChannelFailed(1))
     region.step(Denied("verbs-unavailable", "RDMA to n1 can't be had: no port is up"))
+    assert isinstance(region.error(), rfaas.MemoryLost)
+    assert "no port is up" in str(region.error())
+
+
+def test_a_port_that_is_down_for_a_while_costs_no_content():
+    region = Region(rdma_only=True).serving()
+    region.step(on.Reached())
+    assert on.Hold() in region.step(on.ChannelFailed(1))
+    for number in (2, 3):
+        region.lend(number=number)
+        region.step(on.Unusable(number, "no port is up"))
+        region.pass_time(RDMA_WAIT_S / 3)
+        assert region.core.stage is Stage.SERVING
+    assert region.lend(number=4) == [on.Use(4)]
+    assert region.core.wake_at_s is None
+
+
+def test_a_lender_that_says_its_port_is_down_is_waited_for_as_long_and_named():
+    region = Region(rdma_only=True).serving()
+    region.step(on.ChannelFailed(1))
+    region.step(Queued("no RDMA now: n1 says: no port is up", ""))
+    region.pass_time(RDMA_WAIT_S - 0.1)
+    assert region.core.stage is Stage.SERVING
+    region.pass_time(0.1)
+    assert isinstance(region.error(), rfaas.MemoryLost)
+    assert "n1 says: no port is up" in str(region.error())
+
+
+def test_a_port_that_stays_down_is_given_up_with_the_reason_and_no_dialling_puts_that_off():
+    region = Region(rdma_only=True).serving()
+    region.step(on.Reached())
+    region.step(on.ChannelFailed(1))
+    for number in range(2, 5):
+        region.lend(number=number)
+        region.step(on.Unusable(number, "no port is up"))
+        region.pass_time(RDMA_WAIT_S / 3)
     assert isinstance(region.error(), rfaas.MemoryLost)
     assert "no port is up" in str(region.error())
 

@@ -18,7 +18,7 @@ FAR = "tcp:n1:9"
 def offered_worker(h, address, **wishes):
     """The agent at an address says that a worker is up for the client."""
     h.want(4, **wishes)
-    h.grant(address=address)
+    h.grant(address=address, kind=wishes.get("kind", ""))
     h.agent_up(address)
     h.agent_says("attached", 1, address, cores=[3], expires_in_s=TTL_S)
     h.agent_says("worker-up", 1, address, slot=3, generation=1, pid=9)
@@ -183,3 +183,28 @@ def test_where_memory_can_t_be_shared_though_nothing_else_will_do_the_client_is_
     assert [message["reason"] for message in told if message["m"] == "queued"] == [
         'the workers are on n1, which transport="shm" does not reach'
     ]
+
+
+@pytest.mark.parametrize("told_by", ["the agent", "the client"])
+def test_a_region_that_rdma_has_reached_stays_when_it_does_not_for_a_while(h, told_by):
+    """It has content: a port may be up again soon, and the borrower says when it has waited long enough."""
+    wish = dialled_worker(h, transport="verbs", kind="memory", cores=0, **RDMA)
+    facts = {"reason_code": 0, "exit_status": None, "signal": None, "grace_s": None, "hint": ""}
+    facts |= {"last_started": 0, "last_done": 0}
+    h.step(DataUp(wish.channel))
+    for _ in range(3):
+        h.agent_says("farewell", 1, FAR, slot=3, generation=1, channel=wish.channel, **facts)
+        h.advance(REDIAL_DATA_S)
+        [wish] = h.take(DialData)
+        assert wish.params["medium"] == "verbs"
+        if told_by == "the agent":
+            h.step(DataDown(wish.channel, "no port is up", refusal="verbs-unavailable"))
+            assert [e.message["m"] for e in h.take(ToClient)] == ["queued"]
+            h.advance(SLOW_REDIAL_DATA_S)
+            [wish] = h.take(DialData)
+            h.step(DataUp(wish.channel))
+        else:
+            h.step(DataUp(wish.channel))
+            h.take()
+            h.client_says("unusable", lease=lease(1), why="no port is up")
+            assert [e.message["m"] for e in h.take(ToClient)] == ["queued"]
