@@ -78,7 +78,7 @@ def losses(cluster: Cluster, n_losses: int, found: Found) -> None:
     program.wait_begun(1)
     for number in range(n_losses + 1):
         program.wait_sweeps(EVERY // 2)
-        loss = program.kill() if number == n_losses // 2 + 2 else program.preempt(CYCLE[number % len(CYCLE)])
+        loss = program.kill() if number == min(12, n_losses) else program.preempt(CYCLE[number % len(CYCLE)])
         add(found.losses, {"loss": number, **asdict(loss)})
     ended_with = program.wait_hash(600)
     costs = [event for word in ("stopped", "done") for event in program.events(word)]
