@@ -78,7 +78,7 @@ def losses(cluster: Cluster, n_losses: int, found: Found) -> None:
     program.wait_begun(1)
     for number in range(n_losses + 1):
         program.wait_sweeps(EVERY // 2)
-        loss = program.kill() if number == n_losses // 2 else program.preempt(CYCLE[number % len(CYCLE)])
+        loss = program.kill() if number == min(12, n_losses) else program.preempt(CYCLE[number % len(CYCLE)])
         add(found.losses, {"loss": number, **asdict(loss)})
     ended_with = program.wait_hash(600)
     costs = [event for word in ("stopped", "done") for event in program.events(word)]
@@ -188,11 +188,11 @@ def of_ways(tried: list[dict[str, Any]]) -> list[str]:
 
 
 def report(about: dict[str, Any], found: Found) -> str:
-    """The page."""
+    """The page, as Markdown."""
     lines = [
         "# An MPI program that loses its nodes",
         "",
-        f"`make bench-elastic`, {about['date']}; {about['machine']}.",
+        f"`make bench-elastic`, {about['date']}; {', '.join(f'{k} {v}' for k, v in about['machine'].items())}.",
         "Slurm 22.05 in `tests/cluster/rig`: four nodes that are namespaces of this machine, one core declared each;",
         "beyond two ranks they share its cores.",
         "",

@@ -5,7 +5,6 @@
 #
 #SBATCH --job-name=elastic-jacobi
 #SBATCH --nodes=1-4
-#SBATCH --ntasks-per-node=1
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
@@ -13,8 +12,9 @@
 trap : TERM
 here=${RFAAS_EXAMPLES:-${SLURM_SUBMIT_DIR:-.}/examples}
 
+# One rank a node, as many nodes as there are: --ntasks-per-node above would make it one node.
 # Not mpirun, which kills its ranks on SIGTERM. A rank that is killed takes the others along.
-srun --mpi=pmix --kill-on-bad-exit=1 python "$here/09_elastic_jacobi.py" "$@" &
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --mpi=pmix --kill-on-bad-exit=1 python "$here/09_elastic_jacobi.py" "$@" &
 step=$!
 while wait $step; kill -0 $step 2>/dev/null; do :; done # a signal ends `wait`, not the step
 wait $step

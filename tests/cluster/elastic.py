@@ -178,7 +178,11 @@ class Program:
 
     def _ranks_on(self, name: str) -> list[Process]:
         uid, program = self.alice.account.uid, f"python {self.alice.account.home}/examples/{PROGRAM}"
-        return [p for p in self.cluster.node(name).processes() if p.uid == uid and p.command.startswith(program)]
+        return [
+            p
+            for p in self.cluster.node(name).processes()
+            if p.uid == uid and program in p.command and "srun" not in p.command
+        ]
 
     @contextmanager
     def _rigid(self, nodes: list[str]) -> Iterator["Rigid"]:
