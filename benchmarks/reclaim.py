@@ -38,6 +38,7 @@ from cluster.reclaim_figures import (  # type: ignore[import-not-found]  # noqa:
     by_workers,
     goals,
     percentile,
+    since_told_s,
 )
 from cluster.reclaiming import (  # type: ignore[import-not-found]  # noqa: E402
     PARTS,
@@ -174,14 +175,27 @@ def _goal_table(found: list[dict[str, Any]]) -> list[str]:
 
 
 def _by_workers(rows: list[Row]) -> list[str]:
-    """Delays over the floor's median among jobs that are alike."""
-    over = by_workers(rows)
-    lines = [
-        "Over the floor's median among jobs that are alike (scheduler, GraceTime, shape, command, size), in seconds:",
+    """Delays over the floor's median among jobs that are alike, whole and from the signal on."""
+    head = ["| beside | jobs | median | p90 | p99 | worst |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    alike = (
+        "less the floor's median among jobs that are alike (scheduler, GraceTime, shape, command, size), in seconds:"
+    )
+    return [
+        f"Delays, {alike}",
         "",
-        "| beside | jobs | median | p90 | p99 | worst |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *head,
+        *_lines_over(by_workers(rows)),
+        "",
+        "The same from the last slice's SIGTERM on. What comes before it is slurmctld's, which looks at batch jobs",
+        "every some seconds by default (`batch_sched_delay`), and depends on when it looked last:",
+        "",
+        *head,
+        *_lines_over(by_workers([row for row in rows if row.case.load != "plain"], since_told_s)),
     ]
+
+
+def _lines_over(over: dict[str, list[float]]) -> list[str]:
+    lines = []
     names = {"plain": "no harvest", "floor": "the floor", **{name: f"rfaas, {name} workers" for name in WORKERS}}
     for name, words in names.items():
         if name in over:

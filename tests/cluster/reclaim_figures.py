@@ -24,24 +24,34 @@ def stratum(case: Case) -> Stratum:
     return case.part, case.how, case.size
 
 
-def over_floor(rows: Iterable[Row]) -> list[tuple[Case, float]]:
-    """Each delay less the median of the floor's in its stratum; those without a floor are left out."""
+def whole_s(row: Row) -> float:
+    """From the submission to the first instruction."""
+    return row.delay_s
+
+
+def since_told_s(row: Row) -> float:
+    """From the last slice's SIGTERM on: before it slurmctld had not asked for anything yet."""
+    return row.delay_s - row.told_s
+
+
+def over_floor(rows: Iterable[Row], time_s: Callable[[Row], float] = whole_s) -> list[tuple[Case, float]]:
+    """Each time less the median of the floor's in its stratum; those without a floor are left out."""
     good = [row for row in rows if not row.failed]
     floors: dict[Stratum, list[float]] = {}
     for row in good:
         if row.case.load == "floor":
-            floors.setdefault(stratum(row.case), []).append(row.delay_s)
+            floors.setdefault(stratum(row.case), []).append(time_s(row))
     return [
-        (row.case, row.delay_s - statistics.median(floors[stratum(row.case)]))
+        (row.case, time_s(row) - statistics.median(floors[stratum(row.case)]))
         for row in good
         if stratum(row.case) in floors
     ]
 
 
-def by_workers(rows: Iterable[Row]) -> dict[str, list[float]]:
+def by_workers(rows: Iterable[Row], time_s: Callable[[Row], float] = whole_s) -> dict[str, list[float]]:
     """`over_floor` by what the workers did; by the load where it has none."""
     found: dict[str, list[float]] = {}
-    for case, over_s in over_floor(rows):
+    for case, over_s in over_floor(rows, time_s):
         found.setdefault(case.workers or case.load, []).append(over_s)
     return found
 

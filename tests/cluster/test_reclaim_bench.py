@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.delay import build_probe
-from cluster.reclaim_figures import by_workers, expected, goals, percentile
+from cluster.reclaim_figures import by_workers, expected, goals, percentile, since_told_s
 from cluster.reclaiming import Case, Part, Row, run_part
 
 pytestmark = [pytest.mark.slurm, pytest.mark.figures]
@@ -49,6 +49,8 @@ def test_rows_are_read_back_and_compared_among_those_that_are_alike():
     ]
     assert [Row.of_json(line.as_json()) for line in rows] == rows
     assert by_workers(rows) == {"floor": [-1.0, 1.0], "idle": [0.25], "busy": [6.5]}
+    late = row("rfaas", "idle", 4.0, taken=1, told_s=2.5)  # slurmctld asked late: not what the slice cost
+    assert by_workers([*rows[:2], late], since_told_s)["idle"] == [1.5 - 2.0]
     told = {goal["goal"]: (goal["value"], goal["met"]) for goal in goals(rows)}
     assert told["idle workers: median over the floor"] == (0.25, False)
     assert told["idle workers: p99 over the floor's p99"] == (-0.75, True)
