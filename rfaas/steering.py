@@ -15,9 +15,7 @@ from typing import Final
 from rfaas.client.capacity import Capacity
 
 DRAIN_S: Final = 1.0  # in which `follow_calls` wants what waits to be running
-PATIENCE_S: Final = (
-    5.0  # a pause between bursts that costs no worker
-)
+PATIENCE_S: Final = 5.0  # a pause between bursts that costs no worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -623,6 +623,8 @@ class WorldThatResizes(World):
         for lease in returns._leaving:
             channels = self.core._channels.of_lease(lease)
             assert any(channel.running for channel in channels), "an idle worker waits to be given back"
+        if returns._leaving:  # in the place of a busy one an idle one would have gone
+            assert not any(channel.idle and channel.takes_more for channel in self.core._channels)
         assert capacity.have <= self.target
 
     def finish_a_bit(self):
