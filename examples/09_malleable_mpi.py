@@ -170,9 +170,8 @@ def main() -> int:
             found.append(f"{here + there} blocks were computed, not {n_blocks}")
         gains, reclaims = sum(record.gains for record in records), sum(record.reclaims for record in records)
         print(draw(records))
-        print(
-            f"{'wrong' if found else 'pi'}: {total:.9f}; {here} blocks by {comm.size} ranks, {there} by their workers;"
-        )
+        verdict = "wrong" if found else "right"
+        print(f"{verdict}: pi is {total:.9f}; {here} blocks by {comm.size} ranks, {there} by their workers;")
         print(f"workers came {gains} times, and were taken back by others {reclaims} times")
         for problem in found:
             print(f"wrong: {problem}", file=sys.stderr)
