@@ -141,7 +141,7 @@ class ChannelTable:
         while self._idle:
             channel = self._idle.pop()
             channel.idle = False
-            if channel.takes_more:
+            if channel.usable and not channel.spent and not channel.leaving:  # asked for each call: no property
                 channel.credits -= 1
                 return channel
         return None

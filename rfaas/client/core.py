@@ -167,7 +167,8 @@ class ClientCore:
         return out
 
     def _finish_step(self, now_s: float, out: list[Effect]) -> None:
-        self._returns.tend(out)
+        if self._returns.is_due or self._returns.leaving:
+            self._returns.tend(out)
         self._feed_workers(now_s, out)
         self._behind.tend(now_s, out)
         self._ask_for_workers(now_s, out)
@@ -361,7 +362,8 @@ class ClientCore:
             self._behind.sent(channel, call, now_s)
             channel.running[call.call_id] = call
         self._channels.end_loan(channel)
-        self._returns.call_ended()
+        if self._returns.leaving:
+            self._returns.is_due = True
         if self._calls.terminated:
             self._ends.terminate_all(out)
 
@@ -396,7 +398,8 @@ class ClientCore:
         if frame.credits and not channel.greeted:
             self._on_greeting(channel, out)
         self._channels.grant(channel, frame.credits)
-        self._returns.call_ended()
+        if self._returns.leaving:
+            self._returns.is_due = True
         self._do_chore(channel, now_s, out)
 
     def _on_greeting(self, channel: Channel, out: list[Effect]) -> None:

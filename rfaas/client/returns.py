@@ -40,6 +40,11 @@ class Returns:
 
     Args:
         channels, behind, leases, noticed: shared with the core.
+
+    Attributes:
+        is_due: something changed: `tend` has to choose.
+        leaving: leases that get no further call, and go when they have ended theirs. While there are some, a call that
+            ends makes `tend` due: its worker may go in the place of one that is busy.
     """
 
     def __init__(self, channels: ChannelTable, behind: Behind, leases: dict[bytes, Lease], noticed: set[bytes]) -> None:
@@ -48,27 +53,22 @@ class Returns:
         self._leases = leases
         self._noticed = noticed
         self._target: int | None = None
-        self._leaving: dict[bytes, Lease] = {}
+        self.leaving: dict[bytes, Lease] = {}
         self._returned: OrderedDict[bytes, None] = OrderedDict()
-        self._is_due = False  # something changed
+        self.is_due = False  # something changed
 
     def resize(self, workers: int | None) -> None:
         """Keep so many workers from now on; None: all."""
         self._target = workers
-        self._is_due = True
+        self.is_due = True
 
     def changed(self) -> None:
         """A lease came, went or was given notice."""
-        self._is_due = self._target is not None
-
-    def call_ended(self) -> None:
-        """A worker may idle now: it goes in the place of one that is busy."""
-        if self._leaving:
-            self._is_due = True
+        self.is_due = self._target is not None
 
     def takes(self, lease: bytes) -> bool:
         """True if calls may go to workers of this lease."""
-        return lease not in self._returned and lease not in self._leaving
+        return lease not in self._returned and lease not in self.leaving
 
     def is_returned(self, lease: bytes) -> bool:
         """True if it was given back, whoever offers it."""
@@ -83,19 +83,19 @@ class Returns:
             elif number in self._noticed:
                 counts["in_notice"] += lease.workers
             else:
-                counts["leaving" if number in self._leaving else "kept"] += lease.workers
+                counts["leaving" if number in self.leaving else "kept"] += lease.workers
         return Holding(**counts)
 
     def on_channel(self, channel: Channel) -> None:
         """A channel opened: what is decided of its lease holds for it."""
         if channel.info.lease in self._returned:
             channel.usable = False
-        elif channel.info.lease in self._leaving:
+        elif channel.info.lease in self.leaving:
             self._channels.leave(channel)
 
     def forget(self, lease: bytes) -> None:
         """A lease has ended."""
-        self._leaving.pop(lease, None)
+        self.leaving.pop(lease, None)
         self.changed()
 
     def again(self, out: list[Effect]) -> None:
@@ -105,18 +105,18 @@ class Returns:
     def recover(self, out: list[Effect]) -> None:
         """Put this in order after a step was broken off: what was decided may not have been noted everywhere."""
         for channel in self._channels:
-            if channel.leaving and channel.info.lease not in self._leaving:
+            if channel.leaving and channel.info.lease not in self.leaving:
                 self._channels.stay(channel)
             self.on_channel(channel)
-        self._is_due = True
+        self.is_due = True
         self.again(out)
 
     def tend(self, out: list[Effect]) -> None:
         """Before calls are handed out: choose what goes, and let go what is idle."""
-        if self._is_due:
-            self._is_due = False
+        if self.is_due:
+            self.is_due = False
             self._choose()
-        for lease in list(self._leaving.values()):
+        for lease in list(self.leaving.values()):
             self._let_go(lease, out)
 
     def _choose(self) -> None:
@@ -130,12 +130,12 @@ class Returns:
             if lease.workers <= surplus:
                 surplus -= lease.workers
                 chosen[lease.lease] = lease
-        for key in [key for key in self._leaving if key not in chosen]:
-            del self._leaving[key]
+        for key in [key for key in self.leaving if key not in chosen]:
+            del self.leaving[key]
             for channel in self._channels.of_lease(key):
                 self._channels.stay(channel)
-        for key in [key for key in chosen if key not in self._leaving]:
-            self._leaving[key] = chosen[key]
+        for key in [key for key in chosen if key not in self.leaving]:
+            self.leaving[key] = chosen[key]
             for channel in self._channels.of_lease(key):
                 self._channels.leave(channel)
 
@@ -143,7 +143,7 @@ class Returns:
         """Calls there, and among equals whether it was to stay so far: whom to miss the least comes first."""
         channels = self._channels.of_lease(lease.lease)
         n_calls = sum(len(channel.running) + channel.lent for channel in channels)
-        return n_calls if n_calls or channels else -1, lease.lease not in self._leaving
+        return n_calls if n_calls or channels else -1, lease.lease not in self.leaving
 
     def _let_go(self, lease: Lease, out: list[Effect]) -> None:
         channels = self._channels.of_lease(lease.lease)
@@ -154,11 +154,11 @@ class Returns:
                 self._behind.take_back(call, out)
         if any(channel.lent or channel.running for channel in channels):
             return
-        del self._leaving[lease.lease]
+        del self.leaving[lease.lease]
         self._returned[lease.lease] = None
         if len(self._returned) > REMEMBERED:
             self._returned.popitem(last=False)
         for channel in channels:
             channel.usable = False
         out.append(GiveBack(lease.lease))
-        self._is_due = self._target is not None
+        self.is_due = self._target is not None

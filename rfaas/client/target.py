@@ -71,6 +71,7 @@ class Target:
         self.fixed, self.lease_workers = workers, lease_workers
         self._content_until_s = 0.0  # somebody asks anew
         self.want = self._needed() if workers is None else workers
+        self.why_waiting, self._why_more = "resize(0) wants no worker" if workers == 0 else "", ""
 
     def _needed(self) -> int:
         return min(self._max_workers, self._calls.outstanding + self.n_borrowed)

@@ -107,7 +107,7 @@ def test_who_ends_its_call_first_goes_and_who_was_to_go_stays(client):
     hold(client, 1, 2)
     first, second = (only(client.submit()[1], Dispatch) for _ in range(2))
     client.step(Resize(1, 1))
-    leaving = next(iter(client.core._returns._leaving))
+    leaving = next(iter(client.core._returns.leaving))
     staying = first if b"%16d" % first.channel != leaving else second
     assert given_back(client.answer(staying.channel, staying.call_id)) == [staying.channel]
     other = first if staying is second else second

@@ -620,10 +620,10 @@ class WorldThatResizes(World):
         kept = [lease for lease in self.core._leases if returns.takes(lease)]
         if len(kept) > self.target:
             raise AssertionError(f"{len(kept)} leases take calls, {self.target} are wanted")
-        for lease in returns._leaving:
+        for lease in returns.leaving:
             channels = self.core._channels.of_lease(lease)
             assert any(channel.running for channel in channels), "an idle worker waits to be given back"
-        if returns._leaving:  # in the place of a busy one an idle one would have gone
+        if returns.leaving:  # in the place of a busy one an idle one would have gone
             assert not any(channel.idle and channel.takes_more for channel in self.core._channels)
         assert capacity.have <= self.target
 
