@@ -155,9 +155,12 @@ class ChannelTable:
         channel.leaving = False
         self._add_credits(channel, 0)
 
-    def of_lease(self, lease: bytes) -> list[Channel]:
-        """The open channels of one lease."""
-        return [channel for channel in self._by_number.values() if channel.info.lease == lease]
+    def by_lease(self) -> dict[bytes, list[Channel]]:
+        """The channels of each lease that has some."""
+        found: dict[bytes, list[Channel]] = {}
+        for channel in self._by_number.values():
+            found.setdefault(channel.info.lease, []).append(channel)
+        return found
 
     def lend(self, channel: Channel) -> None:
         """Note that an idle channel is on loan, with all its credits."""

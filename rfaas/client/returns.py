@@ -113,40 +113,41 @@ class Returns:
 
     def tend(self, out: list[Effect]) -> None:
         """Before calls are handed out: choose what goes, and let go what is idle."""
+        channels = self._channels.by_lease()
         if self.is_due:
             self.is_due = False
-            self._choose()
-        for lease in list(self.leaving.values()):
-            self._let_go(lease, out)
+            self._choose(channels)
+        for lease in list(self.leaving):
+            self._let_go(lease, channels.get(lease, []), out)
 
-    def _choose(self) -> None:
+    def _choose(self, channels: dict[bytes, list[Channel]]) -> None:
         """Have those leave that will be missed the least: not up yet, idle, then with the fewest calls."""
         open_leases = [
             lease for key, lease in self._leases.items() if key not in self._returned and key not in self._noticed
         ]
         surplus = 0 if self._target is None else sum(lease.workers for lease in open_leases) - self._target
         chosen: dict[bytes, Lease] = {}
-        for lease in sorted(open_leases, key=self._worth) if surplus > 0 else ():
+        if surplus > 0:
+            worth = {lease.lease: self._worth(lease.lease, channels.get(lease.lease, [])) for lease in open_leases}
+            open_leases.sort(key=lambda lease: worth[lease.lease])
+        for lease in open_leases:
             if lease.workers <= surplus:
                 surplus -= lease.workers
                 chosen[lease.lease] = lease
-        for key in [key for key in self.leaving if key not in chosen]:
-            del self.leaving[key]
-            for channel in self._channels.of_lease(key):
+        before, self.leaving = self.leaving, chosen
+        for key in before.keys() - chosen.keys():
+            for channel in channels.get(key, []):
                 self._channels.stay(channel)
-        for key in [key for key in chosen if key not in self.leaving]:
-            self.leaving[key] = chosen[key]
-            for channel in self._channels.of_lease(key):
+        for key in chosen.keys() - before.keys():
+            for channel in channels.get(key, []):
                 self._channels.leave(channel)
 
-    def _worth(self, lease: Lease) -> tuple[int, bool]:
+    def _worth(self, lease: bytes, channels: list[Channel]) -> tuple[int, bool]:
         """Calls there, and among equals whether it was to stay so far: whom to miss the least comes first."""
-        channels = self._channels.of_lease(lease.lease)
         n_calls = sum(len(channel.running) + channel.lent for channel in channels)
-        return n_calls if n_calls or channels else -1, lease.lease not in self.leaving
+        return n_calls if channels else -1, lease not in self.leaving
 
-    def _let_go(self, lease: Lease, out: list[Effect]) -> None:
-        channels = self._channels.of_lease(lease.lease)
+    def _let_go(self, lease: bytes, channels: list[Channel], out: list[Effect]) -> None:
         if any(channel.lent for channel in channels):
             out.append(Recall())
         for channel in channels:
@@ -154,11 +155,10 @@ class Returns:
                 self._behind.take_back(call, out)
         if any(channel.lent or channel.running for channel in channels):
             return
-        del self.leaving[lease.lease]
-        self._returned[lease.lease] = None
+        del self.leaving[lease]
+        self._returned[lease] = None
         if len(self._returned) > REMEMBERED:
             self._returned.popitem(last=False)
         for channel in channels:
             channel.usable = False
-        out.append(GiveBack(lease.lease))
-        self.is_due = self._target is not None
+        out.append(GiveBack(lease))

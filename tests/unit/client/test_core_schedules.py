@@ -621,7 +621,7 @@ class WorldThatResizes(World):
         if len(kept) > self.target:
             raise AssertionError(f"{len(kept)} leases take calls, {self.target} are wanted")
         for lease in returns.leaving:
-            channels = self.core._channels.of_lease(lease)
+            channels = self.core._channels.by_lease().get(lease, [])
             assert any(channel.running for channel in channels), "an idle worker waits to be given back"
         if returns.leaving:  # in the place of a busy one an idle one would have gone
             assert not any(channel.idle and channel.takes_more for channel in self.core._channels)
