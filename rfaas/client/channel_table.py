@@ -65,12 +65,7 @@ class Channel:
     @property
     def serves(self) -> bool:
         """True if its worker may be sent the user's calls, as far as that does not depend on what it does now."""
-        return self.takes_more and not self.lent
-
-    @property
-    def takes_more(self) -> bool:
-        """True if further calls may go to its worker."""
-        return self.usable and not self.spent and not self.leaving
+        return self.usable and not self.spent and not self.lent and not self.leaving
 
 
 class ChannelTable:
@@ -134,7 +129,7 @@ class ChannelTable:
     @property
     def has_idle(self) -> bool:
         """True if a worker waits for a call."""
-        return any(channel.takes_more for channel in self._idle)
+        return any(c.usable and not c.spent and not c.leaving for c in self._idle)
 
     def take_idle(self) -> Channel | None:
         """Spend a credit of the idle channel that was used last; None if all are busy. Whoever gets it uses it now."""

@@ -531,6 +531,9 @@ class ClientCore:
         if self._session == "pausing":
             self._session = "down"  # the end of this step connects again if there are calls
 
+    def _is_needed(self) -> bool:
+        return bool(self._calls.queue or (self._leases and self._calls.outstanding) or self._holds_out())
+
     def _holds_out(self) -> bool:
         """True if workers are wanted whatever calls there are."""
         return bool(self._target.fixed) and not self._closing
@@ -544,8 +547,7 @@ class ClientCore:
         if self._chores.broke:
             return
         self._target.update(now_s)
-        needed = self._calls.queue or (self._leases and self._calls.outstanding) or self._holds_out()
-        if self._session == "down" and needed:
+        if self._session == "down" and self._is_needed():
             self._connect(out)
         if self._session == "up" and (want := self._target.untold()) is not None:
             out.append(want)

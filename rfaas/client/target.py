@@ -62,7 +62,7 @@ class Target:
             if now_s >= self._content_until_s or (self._calls.queue and not self._channels.any_serving()):
                 self.want = self.fixed
         elif now_s >= self._content_until_s or not self._channels.any_serving():
-            self.want = max(self.want, self._needed())
+            self.want = max(self.want, min(self._max_workers, self._calls.outstanding + self.n_borrowed))
         self._watch_for_quiet(now_s)
         self._watch_for_starving(now_s)
 
@@ -70,11 +70,9 @@ class Target:
         """Want so many from now on; None: as many as the calls need."""
         self.fixed, self.lease_workers = workers, lease_workers
         self._content_until_s = 0.0  # somebody asks anew
-        self.want = self._needed() if workers is None else workers
+        needed = min(self._max_workers, self._calls.outstanding + self.n_borrowed)
+        self.want = needed if workers is None else workers
         self.why_waiting, self._why_more = "resize(0) wants no worker" if workers == 0 else "", ""
-
-    def _needed(self) -> int:
-        return min(self._max_workers, self._calls.outstanding + self.n_borrowed)
 
     def untold(self) -> SendWant | None:
         """The target, if it is another than the one that was told last; it counts as told then."""

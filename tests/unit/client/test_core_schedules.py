@@ -624,7 +624,7 @@ class WorldThatResizes(World):
             channels = self.core._channels.by_lease().get(lease, [])
             assert any(channel.running for channel in channels), "an idle worker waits to be given back"
         if returns.leaving:  # in the place of a busy one an idle one would have gone
-            assert not any(channel.idle and channel.takes_more for channel in self.core._channels)
+            assert not any(channel.idle and channel.serves for channel in self.core._channels)
         assert capacity.have <= self.target
 
     def finish_a_bit(self):
