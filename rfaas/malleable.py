@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from rfaas_transport.errors import ConfigError, RfaasError
@@ -23,7 +22,7 @@ from rfaas_transport.errors import ConfigError, RfaasError
 COMMAND_S: Final = 30.0  # a busy slurmctld takes its time
 POLL_S: Final = 0.1
 SCRIPT_STEPS: Final = ("batch", "extern", "interactive")  # the job's own, on its first node or on all
-_EXPORT: Final = re.compile(r'^export (SLURM_\w+)=("?)(.*)\2$')
+_RUN: Final = re.compile(r"^(\d+)(?:\(x(\d+)\))?$")  # of Slurm's counts by node: "4(x2),2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Shrunk:
     Attributes:
         kept: nodes that it has now.
         gone: nodes that it gave back.
-        environment: variables of Slurm's that say another number of nodes now, as Slurm wrote them.
+        environment: variables of Slurm's that say something else now; empty for another job than the caller's own.
     """
 
     kept: tuple[str, ...]
@@ -82,9 +81,11 @@ def give_back_nodes(
     gone = tuple(node for node in nodes if node not in chosen)
     if not gone:
         return Shrunk(chosen, ())
-    environment = _shrink(job, chosen, timeout_s)
+    with tempfile.TemporaryDirectory() as scratch:  # scontrol writes a script for shells where it runs
+        _run("scontrol", "update", f"JobId={job}", f"NodeList={','.join(chosen)}", timeout_s=timeout_s, cwd=scratch)
     _wait_for(job, chosen, timeout_s)
-    if set_environment and job == os.environ.get("SLURM_JOB_ID"):
+    environment = _environment(nodes, chosen, os.environ) if job == os.environ.get("SLURM_JOB_ID") else {}
+    if set_environment:
         os.environ.update(environment)
     return Shrunk(chosen, gone, environment)
 
@@ -144,13 +145,24 @@ def _choose(nodes: list[str], must: Mapping[str, str], n_keep: int | None, wishe
     return tuple(node for node in nodes if node in kept)
 
 
-def _shrink(job: str, kept: tuple[str, ...], timeout_s: float) -> dict[str, str]:
-    """Ask Slurm; returns the variables that it says have changed."""
-    with tempfile.TemporaryDirectory() as scratch:  # scontrol writes a script for shells where it runs
-        _run("scontrol", "update", f"JobId={job}", f"NodeList={','.join(kept)}", timeout_s=timeout_s, cwd=scratch)
-        scripts = sorted(Path(scratch).glob("*.sh"))
-        lines = scripts[0].read_text().splitlines() if scripts else []
-    return {match[1]: match[3] for line in lines if (match := _EXPORT.match(line.strip()))}
+def _environment(nodes: list[str], kept: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, str]:
+    """What an srun goes by, of those variables that are set: Slurm's own script leaves the numbers of tasks out."""
+    found = dict.fromkeys(("SLURM_JOB_NUM_NODES", "SLURM_NNODES"), str(len(kept)))
+    found |= dict.fromkeys(("SLURM_JOB_NODELIST", "SLURM_NODELIST"), ",".join(kept))
+    for name in "SLURM_JOB_CPUS_PER_NODE", "SLURM_TASKS_PER_NODE":
+        counts = dict(zip(nodes, _counts(environ.get(name, "")), strict=False))
+        if len(counts) == len(nodes):
+            found[name] = ",".join(counts[node] for node in kept)
+            if name == "SLURM_TASKS_PER_NODE":
+                n_tasks = sum(int(counts[node]) for node in kept)
+                found |= dict.fromkeys(("SLURM_NTASKS", "SLURM_NPROCS"), str(n_tasks))
+    return {name: value for name, value in found.items() if name in environ}
+
+
+def _counts(text: str) -> list[str]:
+    """Slurm's "4(x2),2" as 4, 4, 2; empty if it is written in another way."""
+    runs = [_RUN.match(part) for part in text.split(",")]
+    return [run[1] for run in runs if run for _ in range(int(run[2] or 1))] if all(runs) else []
 
 
 def _wait_for(job: str, kept: tuple[str, ...], timeout_s: float) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rfaas.malleable import _EXPORT, _choose, _must_stay, give_back_nodes
+from rfaas.malleable import _choose, _must_stay, give_back_nodes
 from rfaas_transport.errors import ConfigError
 
 NODES = ["n1", "n2", "n3", "n4"]
@@ -49,7 +49,25 @@ def test_without_a_job_nothing_is_asked(job, monkeypatch):
         give_back_nodes(1, job_id=job)
 
 
-def test_what_slurm_writes_for_shells_is_read():
-    lines = ['export SLURM_NODELIST="n[1,3]"', "export SLURM_JOB_NUM_NODES=2", "echo hello"]
-    found = [match.group(1, 3) for line in lines if (match := _EXPORT.match(line))]
-    assert found == [("SLURM_NODELIST", "n[1,3]"), ("SLURM_JOB_NUM_NODES", "2")]
+def test_the_next_srun_is_told_of_what_is_left():
+    environ = {
+        "SLURM_JOB_NUM_NODES": "4",
+        "SLURM_NNODES": "4",
+        "SLURM_JOB_NODELIST": "n[1-4]",
+        "SLURM_JOB_CPUS_PER_NODE": "4(x2),8,2",
+        "SLURM_TASKS_PER_NODE": "2(x4)",
+        "SLURM_NTASKS": "8",
+    }
+    assert _environment(NODES, ("n1", "n3"), environ) == {
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_NNODES": "2",
+        "SLURM_JOB_NODELIST": "n1,n3",
+        "SLURM_JOB_CPUS_PER_NODE": "4,8",
+        "SLURM_TASKS_PER_NODE": "2,2",
+        "SLURM_NTASKS": "4",
+    }
+
+
+@pytest.mark.parametrize("strange", ["", "4(x3)", "four", "4(x2),"])
+def test_counts_that_do_not_fit_the_nodes_are_left_alone(strange):
+    assert _environment(NODES, ("n1",), {"SLURM_TASKS_PER_NODE": strange, "SLURM_NTASKS": "8"}) == {}
