@@ -2,7 +2,7 @@
 
 import pytest
 
-from rfaas.malleable import _choose, _must_stay, give_back_nodes
+from rfaas.malleable import _choose, _environment, _must_stay, give_back_nodes
 from rfaas_transport.errors import ConfigError
 
 NODES = ["n1", "n2", "n3", "n4"]
