@@ -34,8 +34,17 @@ def wait_until(condition):
 
 said = {"at first": srun("hostname", "-s"), "nothing to do": list(give_back_nodes(3).gone)}
 step = subprocess.Popen(["srun", "sleep", "600"])
-steps = ["squeue", "--steps", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%i %N"]
-wait_until(lambda: " n[1-3]" in subprocess.run(steps, capture_output=True, text=True).stdout)
+
+
+def n_steps():
+    """Of programs: the job's own have names for numbers."""
+    lines = subprocess.run(
+        ["squeue", "--steps", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%i"], capture_output=True, text=True
+    ).stdout.split()
+    return sum(line.rpartition(".")[2].isdigit() for line in lines)
+
+
+wait_until(lambda: n_steps() == 1)
 try:
     give_back_nodes(1)
 except rfaas.ConfigError as error:
@@ -43,7 +52,7 @@ except rfaas.ConfigError as error:
 said["step lives"] = step.poll() is None
 step.terminate()
 step.wait()
-wait_until(lambda: " n[1-3]" not in subprocess.run(steps, capture_output=True, text=True).stdout)
+wait_until(lambda: n_steps() == 0)
 try:
     give_back_nodes(1, keep=["n9"])
 except rfaas.ConfigError as error:
