@@ -36,8 +36,7 @@ said = {"at first": srun("hostname", "-s"), "nothing to do": list(give_back_node
 step = subprocess.Popen(["srun", "sleep", "600"])
 
 
-def n_steps():
-    """Of programs: the job's own have names for numbers."""
+def n_steps():  # of programs: the job's own have names for numbers
     lines = subprocess.run(
         ["squeue", "--steps", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%i"], capture_output=True, text=True
     ).stdout.split()
@@ -103,8 +102,7 @@ def test_ranks_of_an_mpi_code_borrow_idle_cores_for_their_heavy_steps(cluster, a
     with rfaas_up(cluster, alice):
         done = alice.run(HEAD, command, RUN_S, env={"OMPI_MCA_mpi_yield_when_idle": "1"})
     assert "right: pi is 3.141592654; " in done.stdout
-    gains, reclaims = re.search(
-        r"workers came (\d+) times, and were taken back by others (\d+) times", done.stdout
-    ).groups()
     print(f"\n{done.stdout}")
-    assert (int(gains) > 0, int(reclaims)) == (True, 0)
+    gains = re.search(r"workers came (\d+) times, and were taken back by others 0 times", done.stdout)
+    assert gains is not None
+    assert int(gains[1]) > 0
