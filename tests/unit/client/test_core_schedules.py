@@ -641,6 +641,17 @@ class WorldThatResizes(World):
 WorldThatResizes.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestSchedulesThatResize = WorldThatResizes.TestCase
 
+
+class WorldThatResizesWithChores(WorldThatResizes):
+    """Workers that are about to go may still be in their initializer, or be asked to leave."""
+
+    def make_chores(self):
+        return Chores(initializer="init", leave="leave", max_calls=3)
+
+
+WorldThatResizesWithChores.TestCase.settings = settings(max_examples=50, stateful_step_count=60, deadline=None)
+TestSchedulesThatResizeWithChores = WorldThatResizesWithChores.TestCase
+
 WorldWithChores.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestSchedulesWithChores = WorldWithChores.TestCase
 
