@@ -12,7 +12,7 @@ from support.waiting import wait_until
 
 pytestmark = pytest.mark.slurm
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "09_malleable_mpi.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "10_malleable_mpi.py"
 RUN_S = 60.0
 
 SHRINKS = """#!/usr/bin/env python3

@@ -203,7 +203,7 @@ def test_elastic_jacobi_stopped_on_three_ranks_ends_on_one_with_the_hash_of_an_u
 @needs_mpi
 def test_ranks_that_resize_their_executors(tmp_path):
     mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", 2]
-    example = EXAMPLES / "09_malleable_mpi.py"
+    example = EXAMPLES / "10_malleable_mpi.py"
     done = run(*mpirun, sys.executable, example, "--steps=4", cwd=tmp_path, OMPI_MCA_mpi_yield_when_idle="1")
     assert_succeeded(done)
     assert "right: pi is 3.141592654; " in done.stdout

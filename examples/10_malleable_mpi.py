@@ -1,7 +1,7 @@
 """An MPI code whose parallelism follows its work and the cluster: ranks borrow workers for their heavy steps.
 
-    mpiexec -n 2 python examples/09_malleable_mpi.py                   # this machine
-    rfaas up --slurm; srun -n 4 --mpi=pmix python examples/09_malleable_mpi.py    # a Slurm cluster's idle cores
+    mpiexec -n 2 python examples/10_malleable_mpi.py                   # this machine
+    rfaas up --slurm; srun -n 4 --mpi=pmix python examples/10_malleable_mpi.py    # a Slurm cluster's idle cores
 
 The number of ranks stays what it was at the start, as MPI wants it. What changes is how many workers each rank has
 beside itself: it resizes its executor to the blocks of the coming step, gives every worker back when a step is light
