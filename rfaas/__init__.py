@@ -41,16 +41,19 @@ from rfaas_transport.errors import (
 )
 
 if TYPE_CHECKING:
+    from rfaas.adaptivity import adaptive
     from rfaas.arrays import empty, empty_like, from_dlpack
+    from rfaas.client.capacity import Capacity
     from rfaas.client.futures import Future
     from rfaas.client.mismatch import EnvironmentWarning
-    from rfaas.client.reclaims import ReclaimNotice
+    from rfaas.client.reclaims import GainNotice, ReclaimNotice
     from rfaas.executor import Executor
     from rfaas.functions import NativeFunction, RawFunction, get_include, native, raw
     from rfaas.memory.arrays import RemoteArray
     from rfaas.progress_bar import progress
     from rfaas.remote_memory import RemoteMemory
     from rfaas.shipped_files import shipped
+    from rfaas.steering import Observation, follow_calls
 
 __version__ = "0.1.0.dev0"
 
@@ -60,6 +63,7 @@ __all__ = [
     "AllocatorUnavailable",
     "AuthenticationFailed",
     "Cancelled",
+    "Capacity",
     "ChannelBroken",
     "ChannelClosed",
     "ConfigError",
@@ -73,11 +77,13 @@ __all__ = [
     "FunctionError",
     "FunctionOOM",
     "Future",
+    "GainNotice",
     "LeaseDenied",
     "MemoryLost",
     "NativeFunction",
     "NoCredit",
     "NodeLost",
+    "Observation",
     "PayloadTooLarge",
     "PoisonFunction",
     "ProtocolError",
@@ -93,9 +99,11 @@ __all__ = [
     "VersionMismatch",
     "WorkerLost",
     "__version__",
+    "adaptive",
     "current",
     "empty",
     "empty_like",
+    "follow_calls",
     "from_dlpack",
     "get_include",
     "native",
@@ -105,11 +113,16 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Capacity": "rfaas.client.capacity",
     "EnvironmentWarning": "rfaas.client.mismatch",
     "Executor": "rfaas.executor",
     "Future": "rfaas.client.futures",
+    "GainNotice": "rfaas.client.reclaims",
     "NativeFunction": "rfaas.functions",
     "RawFunction": "rfaas.functions",
+    "Observation": "rfaas.steering",
+    "adaptive": "rfaas.adaptivity",
+    "follow_calls": "rfaas.steering",
     "get_include": "rfaas.functions",
     "native": "rfaas.functions",
     "raw": "rfaas.functions",

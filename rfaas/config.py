@@ -316,6 +316,22 @@ def check_worker_life(initializer: object, initargs: object, max_tasks_per_child
     _whole_number("max_tasks_per_child", max_tasks_per_child, 1, 1_000_000_000)
 
 
+def check_resize(workers: object, lease_workers: object) -> None:
+    """Check the numbers of `Executor.resize`.
+
+    Raises:
+        TypeError: one is no integer.
+        ConfigError: one is out of range.
+    """
+    for name, value in ("workers", workers), ("lease_workers", lease_workers):
+        if value is None and name == "workers":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            none = "; None means as many as calls need" if name == "workers" else "; 0 means any number"
+            raise TypeError(f"{name} must be an integer, not {value!r}{none}")
+        _whole_number(name, value, 0, MAX_WORKERS_LIMIT)
+
+
 def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> AllocatorChoice:
     """Find the allocator that a program means.
 

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 from rfaas.client import shipping
 from rfaas.client._borrowing import Way, invoke_method
 from rfaas.client.applying import Chunk
+from rfaas.client.capacity import Capacity
 from rfaas.client.engine import Engine
 from rfaas.client.futures import Future
 from rfaas.client.mapping import check_sizes, chunks, flatten, in_order
-from rfaas.client.reclaims import ReclaimNotice, Subscription
-from rfaas.config import CallSettings, check_worker_life, configure, make_call_settings
+from rfaas.client.reclaims import GainNotice, ReclaimNotice, Subscription
+from rfaas.config import CallSettings, check_resize, check_worker_life, configure, make_call_settings
 from rfaas.functions import ByteFunction
 from rfaas_transport.errors import ConfigError
 
@@ -341,6 +342,48 @@ class Executor(Calls):
         # Not __del__: the I/O thread outlives this object and finishes the calls that others hold futures of.
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # exit waits for the calls by another way: rfaas.client.lifetime
+
+    def resize(self, workers: int | None, *, lease_workers: int = 1) -> None:
+        """Change how many workers this executor holds, whatever calls it has; returns at once.
+
+        Growing asks for more: they come as the cluster has them, and stay wanted until then. Shrinking gives idle
+        workers back at once, then those that end their calls; no call is lost, killed or run twice by it, and calls
+        that lie behind others move. `capacity` tells how far it is. Holds until the next resize, in place of
+        `max_workers`; what is reclaimed is asked for again.
+
+        Args:
+            workers: 0 to 65,535, or None: as many as calls need again, up to `max_workers`. With 0 calls wait.
+            lease_workers: workers that one lease may hold of those which come from now on; 0: as many as one slice has.
+                A lease is given back whole, so one that came before, with the first call of a large map maybe, may be
+                larger than what is too much, and stays: resize before the first call.
+
+        Raises:
+            ConfigError, TypeError: no such number; nothing was changed.
+            RuntimeError: the executor is broken, or shut down and its calls have ended; nothing was changed.
+        """
+        check_resize(workers, lease_workers)
+        self._engine.resize(workers, lease_workers)
+
+    @property
+    def capacity(self) -> Capacity:
+        """What this executor wants and has now; a snapshot (`rfaas.Capacity`), also after `shutdown`."""
+        return self._engine.capacity()
+
+    @property
+    def ceiling(self) -> int:
+        """`max_workers`, as it was given or found."""
+        return self._engine.ceiling
+
+    def on_gain(self, callback: Callable[[GainNotice], object]) -> Subscription:
+        """Have `callback(notice)` called when workers came, once a lease; else as `on_reclaim`.
+
+        Returns:
+            A handle; its `cancel()` ends the calls.
+
+        Raises:
+            TypeError: `callback` is no function.
+        """
+        return self._engine.reclaims.subscribe_gains(callback)
 
     def on_reclaim(self, callback: Callable[[ReclaimNotice], object]) -> Subscription:
         """Have `callback(notice)` called when cores of this executor go back to their owner, before calls fail there.

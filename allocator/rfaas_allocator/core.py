@@ -31,7 +31,7 @@ from rfaas_allocator.events import (
 from rfaas_allocator.holders import HolderDesk
 from rfaas_allocator.jobs import JobDesk
 from rfaas_allocator.ledger import Ledger
-from rfaas_allocator.placement import SPREAD, Item, place
+from rfaas_allocator.placement import SPREAD, Item, in_parts, place
 from rfaas_allocator.policy import Policy
 from rfaas_allocator.rooms import Rooms
 
@@ -204,8 +204,13 @@ class AllocatorCore:
         if item.workers <= 0:
             return
         serving = self._inventory.serving_by_node(key) if want.placement == SPREAD else {}
-        for placement in place(rooms, item, want.placement, serving)[:leases]:
-            self._ledger.propose(self._inventory.slices[placement.slice_id], entry, placement.workers)
+        for placement in place(rooms, item, want.placement, serving):
+            parts = in_parts(placement.workers, want.lease_workers)[:leases]
+            for part in parts:
+                self._ledger.propose(self._inventory.slices[placement.slice_id], entry, part)
+            leases -= len(parts)
+            if leases <= 0:
+                break
 
     def _quota_room(self, entry: WantEntry) -> tuple[int, int]:
         """How many workers of this request, in how many leases, its user's quota allows more."""

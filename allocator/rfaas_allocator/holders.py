@@ -185,4 +185,6 @@ def _impossible(want: Want) -> str:
         return f"{want.cores_per_worker} cores a worker: ask for 1 to {U32_MAX}"
     if not 1 <= want.memory_bytes_per_worker <= I63_MAX:
         return f"{want.memory_bytes_per_worker} bytes a worker: ask for 1 to {I63_MAX}"
+    if not 0 <= want.lease_workers <= U32_MAX:
+        return f"{want.lease_workers} workers a lease: ask for 1 to {U32_MAX}, or 0 for any number"
     return ""

@@ -42,6 +42,13 @@ class Placement:
     workers: int
 
 
+def in_parts(workers: int, most: int) -> list[int]:
+    """Share workers of one slice out among leases: each but the last gives `most`; 0: one lease gives all."""
+    if most <= 0 or workers <= most:
+        return [workers]
+    return [most] * (workers // most) + ([workers % most] if workers % most else [])
+
+
 def place(
     rooms: Iterable[Room], item: Item, hint: str = PACK, serving: Mapping[str, int] | None = None
 ) -> list[Placement]:

@@ -58,9 +58,9 @@ def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reas
             raise
         return [Reason(error.message, error.hint), *_daemons(state_dir)]
     if subject is None and pid is not None:
-        return [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot), *_channels()]
+        return [*reasons.of_waiting(snapshot), *_wanted_and_held(snapshot), *_channels()]
     if subject is None:
-        said = [*reasons.of_waiting(snapshot), *reasons.of_spawned(snapshot)]
+        said = [*reasons.of_waiting(snapshot), *_wanted_and_held(snapshot)]
         return [*said, *_channels(), *_supply(snapshot, state_dir)]
     if any(view.slice.node == subject for view in snapshot.slices):
         said = [*reasons.of_node(snapshot, subject), *_channels(node=subject)]
@@ -77,6 +77,10 @@ def _explain(subject: str | None, state_dir: Path, pid: int | None) -> list[Reas
         f"{subject!r} is no lease, node or call that is known here",
         hint=f"nodes with slices: {nodes}; leases that ended are forgotten; a call is CLIENT:NUMBER",
     )
+
+
+def _wanted_and_held(snapshot: Snapshot) -> list[Reason]:
+    return [*reasons.of_wants(snapshot), *reasons.of_spawned(snapshot)]
 
 
 def _channels(*, lease: str = "", node: str = "") -> list[Reason]:

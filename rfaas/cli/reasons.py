@@ -24,6 +24,9 @@ STATES = {
 }
 """What each state of a lease means (docs/spec/002-lease.md)."""
 
+SERVING = ("GRANTED", "ACTIVE")
+"""States in which a lease counts towards what its holder wants."""
+
 MEMORY_STATES = {
     **STATES,
     "GRANTED": "the memory is held, the holder has not come yet",
@@ -63,6 +66,22 @@ def _nothing_waits(snapshot: Snapshot) -> Reason:
         f"no program asks for workers; {up} cores are free",
         "an executor asks with its first call; `RFAAS_ALLOCATOR`, or `rfaas config show`, says whom a program asks",
     )
+
+
+def of_wants(snapshot: Snapshot) -> list[Reason]:
+    """What each program wants, and what it has of it; regions of memory apart."""
+    had = Counter[tuple[bytes, int]]()
+    for view in snapshot.slices:
+        for lease in view.leases:
+            if lease.state in SERVING:
+                had[lease.terms.holder, lease.terms.request] += lease.terms.workers
+    wants = [want for want in snapshot.wants if want.kind != MEMORY]
+    return [Reason(_wanted(want, had[want.holder, want.request]), "") for want in wants]
+
+
+def _wanted(want: Want, has: int) -> str:
+    parts = f", in leases of at most {want.lease_workers}" if want.lease_workers else ""
+    return f"program {want.holder.hex()[:8]} wants {want.workers} workers{parts}, and has {has}"
 
 
 def missing(snapshot: Snapshot, waiting: Waiting) -> str:

@@ -12,7 +12,7 @@ import click
 
 from rfaas.cli import asking, reasons
 from rfaas.cli.common import fail, json_option, print_json, print_table, state_dir_option
-from rfaas.control.messages import MEMORY, HeldLease, SliceView, Snapshot, Waiting
+from rfaas.control.messages import MEMORY, HeldLease, SliceView, Snapshot, Waiting, Want
 from rfaas_transport.errors import RfaasError
 
 MIB = 1 << 20
@@ -24,7 +24,7 @@ NO_LIMIT_BYTES = 1 << 50  # what an embedded slice claims: more than any machine
 @asking.pid_option
 @json_option
 def status(state_dir: Path, pid: int | None, as_json: bool) -> None:
-    """Show slices, how much of each is leased, and what waits for capacity.
+    """Show slices, how much of each is leased, what programs want and have, and what waits for capacity.
 
     \b
     STATE up           leases are given here
@@ -42,7 +42,7 @@ def status(state_dir: Path, pid: int | None, as_json: bool) -> None:
         print_table(headers, [_slice_row(view) for view in sorted(snapshot.slices, key=lambda v: v.slice.node)])
     if snapshot.counters.get("storage_full"):
         click.echo(f"no new leases: the allocator's disk is full; make room at {state_dir}")
-    for reason in reasons.of_spawned(snapshot):
+    for reason in [*reasons.of_wants(snapshot), *reasons.of_spawned(snapshot)]:
         click.echo(reason.text)
     for waiting in snapshot.waiting:
         what = reasons.missing(snapshot, waiting)
@@ -89,6 +89,7 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "alloc_epoch": snapshot.alloc_epoch,
         "slices": [_slice_json(view) for view in snapshot.slices],
+        "wants": [_want_json(want) for want in snapshot.wants],
         "waiting": [_waiting_json(waiting) for waiting in snapshot.waiting],
         "counters": snapshot.counters,
     }
@@ -98,6 +99,18 @@ def _when(waiting: Waiting) -> str:
     if waiting.estimate_in_s is None:
         return "nobody knows for how long"
     return f"perhaps {waiting.estimate_in_s:.0f} s more, by {waiting.basis}"
+
+
+def _want_json(want: Want) -> dict[str, Any]:
+    return {
+        "holder": want.holder.hex(),
+        "request": want.request,
+        "kind": want.kind or "workers",
+        "workers": want.workers,
+        "cores_per_worker": want.cores_per_worker,
+        "memory_bytes_per_worker": want.memory_bytes_per_worker,
+        "lease_workers": want.lease_workers,
+    }
 
 
 def _waiting_json(waiting: Waiting) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from rfaas.client.events import (
     Event,
     Examine,
     Fail,
+    GiveBack,
     Lent,
     Recall,
     Requeued,
@@ -42,6 +43,7 @@ from rfaas.client.events import (
     Starving,
     Submit,
     TakeBack,
+    TellGain,
     TellReclaim,
     Withdrawn,
 )
@@ -96,7 +98,8 @@ class Books:
         self._n_cancelling = 0  # threads that wait for that
         self._mid_step = False
         self._suspect = False  # as _mid_step, set without the lock
-        self._want: int | None = None  # not told yet
+        self._want: SendWant | None = None  # not told yet
+        self._give_back: deque[bytes] = deque()  # leases, not told yet
         self._connect: Connect | None = None  # not begun yet
         self._thread: threading.Thread | None = None  # with it, the poller and what hangs on it
         self._asleep = False  # the I/O thread waits for channels, or is about to
@@ -170,7 +173,11 @@ class Books:
         elif isinstance(effect, Starving):
             _log.warning("%d calls wait, and there is no worker: %s", effect.n_calls, effect.why or "nobody says why")
         elif isinstance(effect, SendWant):
-            self._want = effect.workers
+            self._want = effect
+        elif isinstance(effect, GiveBack):
+            self._give_back.append(effect.lease)
+        elif isinstance(effect, TellGain):
+            self.reclaims.tell_gain(effect.lease)
         elif isinstance(effect, SendInterrupt):
             self._interrupts.append(effect)
         elif isinstance(effect, TellReclaim):
@@ -196,7 +203,9 @@ class Books:
         """True if the I/O thread has something to do before this time."""
         if self._endings or self._notes or self._drained or self._broke is not None or self._unread:
             return True
-        if self._examinations or self._interrupts or self._want is not None or self._connect is not None:
+        if self._examinations or self._interrupts or self._give_back:
+            return True
+        if self._want is not None or self._connect is not None:
             return True
         due_s = self._core.next_due_s()
         return due_s is not None and due_s < time_s

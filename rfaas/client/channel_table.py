@@ -35,6 +35,7 @@ class Channel:
         since_s: when the call that runs was sent, or the one before it was answered.
         took_s: how long the call before it ran, as far as this side knows.
         quick_with: the function whose last call was short; empty: none.
+        leaving: its lease is to be given back: it gets no further call, unless it stays after all.
         relieved: `since_s` of the call from behind which all was taken back.
     """
 
@@ -59,11 +60,12 @@ class Channel:
     took_s: float = 0.0
     quick_with: bytes = b""
     relieved: float = -1.0
+    leaving: bool = False
 
     @property
     def serves(self) -> bool:
         """True if its worker may be sent the user's calls, as far as that does not depend on what it does now."""
-        return self.usable and not self.spent and not self.lent
+        return self.usable and not self.spent and not self.lent and not self.leaving
 
 
 class ChannelTable:
@@ -81,9 +83,10 @@ class ChannelTable:
         """The channel of this number, if it is open."""
         return self._by_number.get(number)
 
-    def open(self, info: ChannelInfo, *, ready: bool = True) -> None:
+    def open(self, info: ChannelInfo, *, ready: bool = True) -> Channel:
         """Add a channel; it has no credit yet."""
-        self._by_number[info.number] = Channel(info, ready=ready)
+        channel = self._by_number[info.number] = Channel(info, ready=ready)
+        return channel
 
     def remove(self, number: int) -> Channel | None:
         """Forget a channel; None if it was forgotten before."""
@@ -126,17 +129,33 @@ class ChannelTable:
     @property
     def has_idle(self) -> bool:
         """True if a worker waits for a call."""
-        return any(channel.usable and not channel.spent for channel in self._idle)
+        return any(c.usable and not c.spent and not c.leaving for c in self._idle)
 
     def take_idle(self) -> Channel | None:
         """Spend a credit of the idle channel that was used last; None if all are busy. Whoever gets it uses it now."""
         while self._idle:
             channel = self._idle.pop()
             channel.idle = False
-            if channel.usable and not channel.spent:
+            if channel.usable and not channel.spent and not channel.leaving:  # asked for each call: no property
                 channel.credits -= 1
                 return channel
         return None
+
+    def leave(self, channel: Channel) -> None:
+        """Send nothing more there."""
+        channel.leaving = True
+
+    def stay(self, channel: Channel) -> None:
+        """Take `leave` back."""
+        channel.leaving = False
+        self._add_credits(channel, 0)
+
+    def by_lease(self) -> dict[bytes, list[Channel]]:
+        """The channels of each lease that has some."""
+        found: dict[bytes, list[Channel]] = {}
+        for channel in self._by_number.values():
+            found.setdefault(channel.info.lease, []).append(channel)
+        return found
 
     def lend(self, channel: Channel) -> None:
         """Note that an idle channel is on loan, with all its credits."""
@@ -168,7 +187,7 @@ class ChannelTable:
 
     def any_serving(self) -> bool:
         """True if at least one worker is there, idle or busy."""
-        return any(channel.usable and channel.greeted for channel in self._by_number.values())
+        return any(c.usable and c.greeted and not c.leaving for c in self._by_number.values())
 
     def live_of(self, lease: bytes) -> tuple[ChannelInfo, ...]:
         """The open channels of one lease, for `resume`."""

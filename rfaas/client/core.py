@@ -2,7 +2,8 @@
 
 `ClientCore.step(event, now_s)` answers with effects, which the I/O thread does in order. No I/O, clock, lock, thread or
 log in here: production, tests and simulators run the same code. Its parts: calls (`call_book`), ends of channels
-(`channel_ends`), the standing target (`target`), what workers do beside calls (`chores`).
+(`channel_ends`), the standing target (`target`), what is given back (`returns`), what workers do beside calls
+(`chores`).
 Spec: docs/spec/001-invocation.md sections 3, 5, 6, 8.
 """
 
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from rfaas.client.behind import Behind
 from rfaas.client.call_book import CallBook, unsent_error
+from rfaas.client.capacity import Capacity
 from rfaas.client.channel_ends import ChannelEnds
 from rfaas.client.channel_table import Channel, ChannelTable
 from rfaas.client.chores import Chores
@@ -43,20 +45,22 @@ from rfaas.client.events import (
     Notice,
     Queued,
     Recall,
+    Resize,
     Returned,
     SendFailed,
     SendInterrupt,
-    SendWant,
     SessionFailed,
     SessionLost,
     SessionUp,
     Shutdown,
     Submit,
+    TellGain,
     TellReclaim,
     Terminate,
     Tick,
     Verdict,
 )
+from rfaas.client.returns import Returns
 from rfaas.client.target import Target
 from rfaas.client.timers import Timers
 from rfaas_transport.errors import ProtocolError, ReasonCode, RfaasError
@@ -72,6 +76,7 @@ EXCEPTION: Final = int(Status.EXCEPTION)
 FUNCTION_ERROR: Final = int(Status.FUNCTION_ERROR)
 
 RECONNECT_PAUSE_S: Final = 0.5
+IDLE_RECONNECT_PAUSE_S: Final = 2.0  # while nothing is lost by it: no lease, no call
 LENT_IDS: Final = 1 << 20  # calls that one loan is good for
 MOST_LENT: Final = 64  # channels at a time
 
@@ -106,6 +111,8 @@ class ClientCore:
         self._last_call_id = 0
         self._leases: dict[bytes, Lease] = {}
         self._noticed: set[bytes] = set()  # leases whose notice was passed on
+        self._gained: set[bytes] = set()  # leases of which a worker was there
+        self._returns = Returns(self._channels, self._behind, self._leases, self._noticed)
         self._session = "down"  # down, joining, up, pausing (after a failure, while there are leases)
         self._embedded = False
         self._n_lent = 0  # channels on loan
@@ -121,6 +128,7 @@ class ClientCore:
             CancelOverdue: self._on_cancel_overdue,
             Shutdown: self._on_shutdown,
             Terminate: self._on_terminate,
+            Resize: self._on_resize,
             Break: self._on_break,
             Lend: self._on_lend,
             Returned: self._on_returned,
@@ -159,6 +167,8 @@ class ClientCore:
         return out
 
     def _finish_step(self, now_s: float, out: list[Effect]) -> None:
+        if self._returns.is_due or self._returns.leaving:
+            self._returns.tend(out)
         self._feed_workers(now_s, out)
         self._behind.tend(now_s, out)
         self._ask_for_workers(now_s, out)
@@ -182,6 +192,24 @@ class ClientCore:
             "workers": sum(1 for c in channels if c.usable and c.greeted),
             "want": self._target.want,
         }
+
+    def capacity(self) -> Capacity:
+        """What there is now; calls on channels on loan are not known here."""
+        holding = self._returns.holding()
+        ready = [c for c in self._channels if c.usable and c.greeted and not c.leaving]
+        statistics = self.statistics()
+        wanted = self._target.want if self._target.fixed is None else self._target.fixed
+        return Capacity(
+            wanted=wanted,
+            have=holding.kept,
+            ready=len(ready),
+            idle=sum(1 for c in ready if not c.running),
+            in_notice=holding.in_notice,
+            returning=holding.leaving + holding.returned,
+            queued=statistics["queued"],
+            running=statistics["running"],
+            why=self._target.why_waiting if holding.kept < wanted else "",
+        )
 
     def recover(
         self, unresolved: list[Call], credits: dict[int, int], now_s: float, *, is_joining: bool
@@ -207,6 +235,7 @@ class ClientCore:
         for channel in self._channels:
             self._do_chore(channel, now_s, out)
         self._target.tell_again()
+        self._returns.recover(out)
         if self._session == "joining" and not is_joining:
             self._session = "down"
         self._drained = False
@@ -253,6 +282,10 @@ class ClientCore:
     def _terminate(self, out: list[Effect]) -> None:
         self._calls.cancel_waiting(out)
         self._ends.terminate_all(out)
+
+    def _on_resize(self, event: Resize, now_s: float, out: list[Effect]) -> None:
+        self._target.resize(event.workers, event.lease_workers)
+        self._returns.resize(event.workers)
 
     def _on_break(self, event: Break, now_s: float, out: list[Effect]) -> None:
         self._closing = self._chores.broke = True
@@ -329,11 +362,13 @@ class ClientCore:
             self._behind.sent(channel, call, now_s)
             channel.running[call.call_id] = call
         self._channels.end_loan(channel)
+        if self._returns.leaving:
+            self._returns.is_due = True
         if self._calls.terminated:
             self._ends.terminate_all(out)
 
     def _on_channel_opened(self, event: ChannelOpened, now_s: float, out: list[Effect]) -> None:
-        self._channels.open(event.info, ready=self._chores.is_ready(event.info))
+        self._returns.on_channel(self._channels.open(event.info, ready=self._chores.is_ready(event.info)))
         if self._drained:
             self._channels.remove(event.info.number)
             out.append(CloseChannel(event.info.number))
@@ -360,8 +395,18 @@ class ClientCore:
             elif not call.resolved:
                 error = unsent_error(ProtocolError, call, f"the worker refused the call: {frame.text}", "SENT")
                 self._calls.fail(call, error, out)
+        if frame.credits and not channel.greeted:
+            self._on_greeting(channel, out)
         self._channels.grant(channel, frame.credits)
+        if self._returns.leaving:
+            self._returns.is_due = True
         self._do_chore(channel, now_s, out)
+
+    def _on_greeting(self, channel: Channel, out: list[Effect]) -> None:
+        lease = self._leases.get(channel.info.lease)
+        if lease is not None and lease.lease not in self._gained and self._returns.takes(lease.lease):
+            self._gained.add(lease.lease)
+            out.append(TellGain(lease))
 
     def _on_taken(self, channel: Channel, event: FrameArrived, now_s: float, out: list[Effect]) -> None:
         if event.frame.call_id == 0:
@@ -423,11 +468,17 @@ class ClientCore:
 
     def _on_lease_granted(self, event: LeaseGranted, now_s: float, out: list[Effect]) -> None:
         self._leases[event.lease.lease] = event.lease
+        if self._returns.is_returned(event.lease.lease):  # by one who had not heard of it
+            self._returns.again(out)
+            return
         self._target.on_granted()
+        self._returns.changed()
 
     def _on_lease_ended(self, event: LeaseEnded, now_s: float, out: list[Effect]) -> None:
         self._leases.pop(event.lease, None)
         self._noticed.discard(event.lease)
+        self._gained.discard(event.lease)
+        self._returns.forget(event.lease)
 
     def _on_notice(self, event: Notice, now_s: float, out: list[Effect]) -> None:
         self.counters["notices"] += 1
@@ -436,12 +487,15 @@ class ClientCore:
                 channel.usable = False
         if event.lease not in self._noticed:  # an agent that is reached again says it again
             self._noticed.add(event.lease)
-            out.append(TellReclaim(event))
+            self._returns.forget(event.lease)  # its owner's word goes first
+            if not self._returns.is_returned(event.lease):
+                out.append(TellReclaim(event))
 
     def _on_session_up(self, event: SessionUp, now_s: float, out: list[Effect]) -> None:
         self._session = "up"
         self._embedded = event.embedded
         self._target.tell_again()
+        self._returns.again(out)
         self._interrupt_again(out)
 
     def _on_session_lost(self, event: SessionLost, now_s: float, out: list[Effect]) -> None:
@@ -450,8 +504,11 @@ class ClientCore:
         self._session = "down"
         self.counters["sessions_lost"] += 1
         if self._embedded:  # agent and workers died with it
+            for lease in list(self._leases):
+                self._returns.forget(lease)
             self._leases.clear()
             self._noticed.clear()
+            self._gained.clear()
             self._target.drop()
             verdict = Verdict(reason_code=ReasonCode.AGENT_LOST, hint="the embedded session process ended")
             self._ends.condemn_all(verdict, now_s, out)
@@ -462,9 +519,10 @@ class ClientCore:
         self._target.tell_again()
         if not self._channels.any_serving():  # else what waits gets those workers, with or without a session process
             self._calls.fail_waiting(event.error, out)
-        if self._leases:  # somebody must renew them
+        if self._leases or self._holds_out():  # somebody must renew them, or ask for more
             self._session = "pausing"
-            self._timers.add(now_s + RECONNECT_PAUSE_S, self._on_reconnect, None)
+            pause_s = RECONNECT_PAUSE_S if self._leases else IDLE_RECONNECT_PAUSE_S
+            self._timers.add(now_s + pause_s, self._on_reconnect, None)
         else:
             self._session = "down"
             self._target.drop()
@@ -472,6 +530,13 @@ class ClientCore:
     def _on_reconnect(self, _: None, now_s: float, out: list[Effect]) -> None:
         if self._session == "pausing":
             self._session = "down"  # the end of this step connects again if there are calls
+
+    def _is_needed(self) -> bool:
+        return bool(self._calls.queue or (self._leases and self._calls.outstanding) or self._holds_out())
+
+    def _holds_out(self) -> bool:
+        """True if workers are wanted whatever calls there are."""
+        return bool(self._target.fixed) and not self._closing
 
     def _connect(self, out: list[Effect]) -> None:
         self._session = "joining"
@@ -482,10 +547,10 @@ class ClientCore:
         if self._chores.broke:
             return
         self._target.update(now_s)
-        if self._session == "down" and (self._calls.queue or (self._leases and self._calls.outstanding)):
+        if self._session == "down" and self._is_needed():
             self._connect(out)
-        if self._session == "up" and (workers := self._target.untold()) is not None:
-            out.append(SendWant(workers))
+        if self._session == "up" and (want := self._target.untold()) is not None:
+            out.append(want)
 
 
 _COUNTERS: Final = (

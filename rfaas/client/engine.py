@@ -15,14 +15,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as StandardFuture
+from dataclasses import replace
 from typing import Any
 
 from rfaas.client import lifetime
 from rfaas.client._borrowing import Lender
 from rfaas.client.applying import Initializer, leave
 from rfaas.client.byte_results import Room
+from rfaas.client.capacity import Capacity
 from rfaas.client.chores import Chores
-from rfaas.client.events import Call, Cancel, CancelOverdue, Shutdown, Submit, Terminate, Withdrawn
+from rfaas.client.events import Call, Cancel, CancelOverdue, Resize, Shutdown, Submit, Terminate, Withdrawn
 from rfaas.client.futures import Future
 from rfaas.client.io_thread import IoThread
 from rfaas.client.lane import Lane
@@ -125,12 +127,51 @@ class Engine(IoThread):
             return future
         with self._lock:
             self._refuse_if_shut()
-            if self._thread is None or self._thread.ident is None:  # not started, or interrupted before it was
-                lifetime.register(self)
-                self._start()
-            self._check_books()
+            self._ensure_started()
             self._apply(Submit(call))
         return future
+
+    def _ensure_started(self) -> None:
+        """Have the I/O thread run, and the books in order; under the lock."""
+        if self._thread is None or self._thread.ident is None:  # not started, or interrupted before it was
+            lifetime.register(self)
+            self._start()
+        self._check_books()
+
+    def resize(self, workers: int | None, lease_workers: int) -> None:
+        """Want so many workers from now on; None: as many as the calls need. Never waits for anybody.
+
+        Raises:
+            RuntimeError: no worker can be initialized; or it is shut down, and the last call has ended. Nothing was
+                changed.
+        """
+        if self._broken is not None or self._drained or (self._shut and self._thread is None):
+            self._refuse_if_shut()
+        if self._inside():
+            self._note(Resize(workers, lease_workers))
+            return
+        with self._lock:
+            if self._drained:
+                self._refuse_if_shut()
+            if workers is not None or self._thread is not None:
+                self._ensure_started()
+                self._apply(Resize(workers, lease_workers))
+
+    @property
+    def ceiling(self) -> int:
+        """Workers that calls can ask for at most."""
+        return self._config.max_workers
+
+    def capacity(self) -> Capacity:
+        """What there is now; calls on channels on loan count as running, or waiting."""
+        with self._lock:
+            if self._drained:
+                return Capacity()
+            capacity = self._core.capacity()
+            waiting = self._lane.waiting()
+            running = self._lane.outstanding() - waiting
+            idle = max(0, capacity.idle - running)
+            return replace(capacity, idle=idle, queued=capacity.queued + waiting, running=capacity.running + running)
 
     def invoke(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], settings: CallSettings

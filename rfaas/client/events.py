@@ -182,6 +182,17 @@ class Terminate:
 
 
 @dataclass(slots=True, eq=False)
+class Resize:
+    """Want so many workers from now on, whatever calls there are; None: as many as the calls need.
+
+    `lease_workers`: of one lease at most; 0: any number.
+    """
+
+    workers: int | None
+    lease_workers: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Break:
     """What Broke means to calls: those that wait fail with this error, no other is sent."""
 
@@ -342,6 +353,7 @@ Event = (
     | CancelOverdue
     | Shutdown
     | Terminate
+    | Resize
     | Break
     | Lend
     | Borrowed
@@ -457,9 +469,24 @@ class TakeBack:
 
 @dataclass(slots=True, eq=False)
 class SendWant:
-    """Tell the session process our target."""
+    """Tell the session process our target, and how many workers one lease may have at most (0: any number)."""
 
     workers: int
+    lease_workers: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class GiveBack:
+    """Tell the session process that this lease is given back: nothing runs there, and nothing will."""
+
+    lease: bytes
+
+
+@dataclass(slots=True, eq=False)
+class TellGain:
+    """Tell whoever wants to know that the first worker of this lease can be called; once a lease."""
+
+    lease: Lease
 
 
 @dataclass(slots=True, eq=False)
@@ -515,6 +542,8 @@ Effect = (
     | Started
     | TakeBack
     | SendWant
+    | GiveBack
+    | TellGain
     | Starving
     | SendInterrupt
     | TellReclaim

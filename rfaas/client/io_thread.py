@@ -238,8 +238,10 @@ class IoThread(Books, ABC):
         if joined is not None:
             self._step(joined)
         with self._lock:
-            workers, self._want = self._want, None
-        lost = self._session.want(workers) if workers is not None else None
+            want, self._want = self._want, None
+        lost = self._session.want(want) if want is not None else None
+        while self._give_back and lost is None:  # after the want: else others would be given for them
+            lost = self._session.give_back(self._give_back.popleft())
         while self._unusable and lost is None:
             lost = self._session.unusable(*self._unusable.popleft())
         while self._interrupts and lost is None:

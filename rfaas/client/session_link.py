@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from rfaas.client.events import Connect, Event, SendInterrupt, SessionFailed
+from rfaas.client.events import Connect, Event, SendInterrupt, SendWant, SessionFailed
 from rfaas.client.joining import Joiner
 from rfaas.client.ports import SESSION_TOKEN
 from rfaas.client.session_line import LEAVE_WAIT_S, Said, SessionLine
@@ -59,14 +59,22 @@ class SessionLink:
             return self._line.take(outcome)
         return None if outcome is None else SessionFailed(outcome)
 
-    def want(self, workers: int) -> Event | None:
-        """Tell the target; SessionLost if nobody is there to hear it. Without a session this does nothing."""
+    def want(self, want: SendWant) -> Event | None:
+        """Tell the target; SessionLost if nobody is there to hear it. Without a session this does nothing.
+
+        A target of 0 ends no lease: what is given back is said one by one, when nothing runs there any more.
+        """
         config = self._config
         per_worker = {"cores": config.cores, "memory_bytes": config.memory_bytes}
         hints = {"placement": config.placement, "transport": config.transport, "hot_for_s": config.hot_for_s}
         hints |= {"transport_security": config.transport_security, "can_encrypt": tls.is_built()}
         hints["no_verbs"] = self._why_no_verbs()
-        return self._line.say({"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker, **hints})
+        target = {"workers": want.workers, "lease_workers": want.lease_workers, "keep": True}
+        return self._line.say({"m": "want", "executor": EXECUTOR, **target, **per_worker, **hints})
+
+    def give_back(self, lease: bytes) -> Event | None:
+        """Give a lease back; SessionLost if nobody is there to hear it. Without a session this does nothing."""
+        return self._line.say({"m": "cancel-lease", "lease": lease})
 
     def interrupt(self, wish: SendInterrupt) -> Event | None:
         """Have a call ended; SessionLost if nobody is there to hear it. Without a session this does nothing."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from rfaas.client.call_book import CallBook, unsent_error
 from rfaas.client.channel_table import ChannelTable
-from rfaas.client.events import Denied, Effect, Queued, Starving
+from rfaas.client.events import Denied, Effect, Queued, SendWant, Starving
 from rfaas.client.timers import Timers
 from rfaas_transport.errors import AcquireTimeout, ConfigError, EnvironmentFailed, LeaseDenied, ReasonCode, RfaasError
 
@@ -23,6 +23,8 @@ class Target:
 
     Attributes:
         want: workers that are asked for.
+        fixed: workers that the program said; None: as many as its calls need.
+        lease_workers: of one lease at most; 0: any number.
         why_waiting: why there are not as many, for people; empty if nobody said so.
 
     Args:
@@ -35,6 +37,8 @@ class Target:
         self, max_workers: int, acquire_timeout_s: float | None, channels: ChannelTable, timers: Timers
     ) -> None:
         self.want = 0
+        self.fixed: int | None = None
+        self.lease_workers = 0
         self.why_waiting = ""
         self._why_more = ""
         self._max_workers = max_workers
@@ -43,7 +47,7 @@ class Target:
         self._timers = timers
         self.n_borrowed = 0  # calls on channels on loan
         self._calls: CallBook
-        self._told = 0
+        self._told = (0, 0)
         self._content_until_s = 0.0  # with the workers that serve, if there are any
         self._nothing_waits_since_s: float | None = None
         self._starved_since_s: float | None = None
@@ -53,22 +57,31 @@ class Target:
         self._calls = calls
 
     def update(self, now_s: float) -> None:
-        """Follow the calls after a step."""
-        if now_s >= self._content_until_s or not self._channels.any_serving():
+        """Follow the calls after a step, or what the program said."""
+        if self.fixed is not None:
+            if now_s >= self._content_until_s or (self._calls.queue and not self._channels.any_serving()):
+                self.want = self.fixed
+        elif now_s >= self._content_until_s or not self._channels.any_serving():
             self.want = max(self.want, min(self._max_workers, self._calls.outstanding + self.n_borrowed))
         self._watch_for_quiet(now_s)
         self._watch_for_starving(now_s)
 
-    def untold(self) -> int | None:
+    def resize(self, workers: int | None, lease_workers: int) -> None:
+        """Want so many from now on; None: as many as the calls need."""
+        self.fixed, self.lease_workers = workers, lease_workers
+        self._content_until_s = 0.0  # somebody asks anew
+        needed = min(self._max_workers, self._calls.outstanding + self.n_borrowed)
+        self.want = needed if workers is None else workers
+        self.why_waiting, self._why_more = "resize(0) wants no worker" if workers == 0 else "", ""
+
+    def untold(self) -> SendWant | None:
         """The target, if it is another than the one that was told last; it counts as told then."""
-        if self.want == self._told:
-            return None
-        self._told = self.want
-        return self.want
+        told, self._told = self._told, (self.want, self.lease_workers if self.want else 0)
+        return None if told == self._told else SendWant(*self._told)
 
     def tell_again(self) -> None:
         """Whoever was told may have forgotten."""
-        self._told = 0
+        self._told = (0, 0)
 
     def drop(self) -> None:
         """Want nothing, until calls need something."""
@@ -86,13 +99,14 @@ class Target:
 
     def on_denied(self, event: Denied, now_s: float, out: list[Effect]) -> None:
         """What was asked for is never given; the session process dropped the target with its answer."""
-        self.want = self._told = 0
-        if self._channels.any_serving():  # one node without the user's modules says nothing about the others
+        self.want, self._told = 0, (0, 0)
+        serving = self._channels.any_serving()
+        if not serving:
+            self._calls.fail_waiting(_denial(event), out)
+        if serving or self.fixed is not None:  # one node without the user's modules says nothing about the others
             self.why_waiting, self._why_more = f"more workers were denied ({event.code})", f": {event.hint}"
             self._content_until_s = now_s + DENIED_PAUSE_S
             self._timers.add(self._content_until_s, self._on_content_no_more, None)
-        else:
-            self._calls.fail_waiting(_denial(event), out)
 
     def _on_content_no_more(self, _: None, now_s: float, out: list[Effect]) -> None:
         """The end of this step asks for workers again."""
@@ -101,14 +115,14 @@ class Target:
 
     def _watch_for_quiet(self, now_s: float) -> None:
         """Lower the target when nothing has waited for a while: it takes no worker away, but asks for no new one."""
-        if self._calls.queue or self.want <= 1:
+        if self._calls.queue or self.want <= 1 or self.fixed is not None:
             self._nothing_waits_since_s = None
         elif self._nothing_waits_since_s is None:
             self._nothing_waits_since_s = now_s
             self._timers.add(now_s + LOWER_WANT_AFTER_S, self._on_quiet, now_s)
 
     def _on_quiet(self, since_s: float, now_s: float, out: list[Effect]) -> None:
-        if self._nothing_waits_since_s == since_s:
+        if self._nothing_waits_since_s == since_s and self.fixed is None:
             self._nothing_waits_since_s = None
             self.want = min(self.want, max(1, self._calls.outstanding + self.n_borrowed))
 

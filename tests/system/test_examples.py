@@ -198,3 +198,14 @@ def test_elastic_jacobi_stopped_on_three_ranks_ends_on_one_with_the_hash_of_an_u
     assert "1 ranks on 1 nodes go on at sweep 0" not in resumed.stdout
     assert resumed.stdout.splitlines()[-1] == alone.stdout.splitlines()[-1]
     assert "600 sweeps, hash " in alone.stdout
+
+
+@needs_mpi
+def test_ranks_that_resize_their_executors(tmp_path):
+    mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", 2]
+    example = EXAMPLES / "10_malleable_mpi.py"
+    done = run(*mpirun, sys.executable, example, "--steps=4", cwd=tmp_path, OMPI_MCA_mpi_yield_when_idle="1")
+    assert_succeeded(done)
+    assert "right: pi is 3.141592654; " in done.stdout
+    assert "step 1: " in done.stdout
+    assert "rank 0 has 0 of 0 workers" in done.stdout  # the light steps

@@ -45,15 +45,18 @@ def test_both_show_what_is_there_as_text_and_as_json(state_dir):
         granted, answers = asyncio.run(asked_while(address, *commands, state_dir=state_dir))
     assert [(code, said) for code, _, said in answers] == [(0, "")] * 4
     status, leases, status_json, leases_json = (out for _, out, _ in answers)
-    header, row, waiting = status.splitlines()
+    header, row, first, second, waiting = status.splitlines()
     assert header.split() == ["NODE", "STATE", "CORES", "FREE", "MEM_MIB", "FREE_MIB", "LEASES", "JOB"]
     assert row.split() == ["n7", "up", "3", "0", "3072", "3069", "2", "42"]
+    assert first.endswith(" wants 2 workers, and has 2")
+    assert second.endswith(" wants 9 workers, and has 1")
     assert waiting == "waiting for 8 workers: all that is here is leased (nobody knows for how long)"
     rows = sorted(line.split()[1:5] for line in leases.splitlines()[1:])
     assert rows == [["n7", "GRANTED", "1", "2"], ["n7", "GRANTED", "2", "0,1"]]
     told = json.loads(status_json)
     assert told["meta"] == {"schema": "rfaas/1"}
     assert told["slices"][0]["free_cores"] == 0
+    assert [want["workers"] for want in told["wants"]] == [2, 9]
     (waits,) = told["waiting"]
     assert (waits["missing_workers"], waits["code"], waits["estimate_in_s"]) == (8, "leased", None)
     assert waits["reason"] == "all that is here is leased"

@@ -123,6 +123,7 @@ class Want:
     """Standing target of one request of one holder; workers = 0 ends it.
 
     placement: "pack", "spread" or empty; a hint. kind: empty, or MEMORY: one region of memory, without a core.
+    lease_workers: how many workers one lease may give at most; 0: as many as a slice has. For who gives back in parts.
     """
 
     holder: HolderId
@@ -132,6 +133,7 @@ class Want:
     memory_bytes_per_worker: int
     placement: str = ""
     kind: str = ""
+    lease_workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

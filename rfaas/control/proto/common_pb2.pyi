@@ -104,7 +104,7 @@ class HeldLease(_message.Message):
     def __init__(self, terms: _Optional[_Union[LeaseTerms, _Mapping]] = ..., core_ids: _Optional[_Iterable[int]] = ..., state: _Optional[str] = ..., spawned: _Optional[str] = ...) -> None: ...
 
 class Want(_message.Message):
-    __slots__ = ("holder", "request", "workers", "cores_per_worker", "memory_bytes_per_worker", "placement", "kind")
+    __slots__ = ("holder", "request", "workers", "cores_per_worker", "memory_bytes_per_worker", "placement", "kind", "lease_workers")
     HOLDER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +112,7 @@ class Want(_message.Message):
     MEMORY_BYTES_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    LEASE_WORKERS_FIELD_NUMBER: _ClassVar[int]
     holder: bytes
     request: int
     workers: int
@@ -119,7 +120,8 @@ class Want(_message.Message):
     memory_bytes_per_worker: int
     placement: str
     kind: str
-    def __init__(self, holder: _Optional[bytes] = ..., request: _Optional[int] = ..., workers: _Optional[int] = ..., cores_per_worker: _Optional[int] = ..., memory_bytes_per_worker: _Optional[int] = ..., placement: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
+    lease_workers: int
+    def __init__(self, holder: _Optional[bytes] = ..., request: _Optional[int] = ..., workers: _Optional[int] = ..., cores_per_worker: _Optional[int] = ..., memory_bytes_per_worker: _Optional[int] = ..., placement: _Optional[str] = ..., kind: _Optional[str] = ..., lease_workers: _Optional[int] = ...) -> None: ...
 
 class Waiting(_message.Message):
     __slots__ = ("holder", "request", "missing", "reason", "code", "estimate_in_s", "basis")

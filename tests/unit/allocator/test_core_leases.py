@@ -48,6 +48,29 @@ def test_lowering_a_target_takes_nothing_back(world):
     assert holder.workers == 4
 
 
+def test_leases_are_as_small_as_the_holder_asks_for(world):
+    world.agent(cores=8)
+    holder = world.holder()
+    holder.want(7, lease_workers=3)
+    world.settle()
+    assert sorted(granted.terms.workers for granted in holder.granted.values()) == [1, 3, 3]
+    world.agent(cores=8, node="n2")
+    holder.want(9, lease_workers=1)  # of those that come from now on
+    world.settle()
+    assert sorted(granted.terms.workers for granted in holder.granted.values()) == [1, 1, 1, 3, 3]
+
+
+def test_a_lease_that_was_given_back_alone_is_not_replaced_below_the_target(world):
+    world.agent(cores=4)
+    holder = world.holder()
+    holder.want(4, lease_workers=1)
+    world.settle()
+    holder.want(3, lease_workers=1)
+    holder.release(next(iter(holder.granted)))
+    world.settle()
+    assert (holder.workers, len(holder.granted)) == (3, 3)
+
+
 def test_what_does_not_fit_waits_with_a_reason_and_is_served_when_cores_come(world):
     world.agent(cores=2)
     holder = world.holder()

@@ -57,10 +57,11 @@ class Machine(RuleBasedStateMachine):
         cores=st.integers(1, 2),
         memory_mib=st.integers(1, 3),
         placement=st.sampled_from(["", "pack", "spread"]),
+        lease_workers=st.integers(0, 2),
     )
-    def want(self, holder, workers, request, cores, memory_mib, placement):
+    def want(self, holder, workers, request, cores, memory_mib, placement, lease_workers):
         if not holder.gone:
-            holder.want(workers, request, cores, memory_mib * MIB, placement)
+            holder.want(workers, request, cores, memory_mib * MIB, placement, lease_workers=lease_workers)
 
     @rule(holder=holders, pick=PICK)
     def release(self, holder, pick):

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfaas_allocator.placement import Item, Placement, place
+from rfaas_allocator.placement import Item, Placement, in_parts, place
 from rfaas_allocator.rooms import Room, Rooms
 
 
@@ -15,6 +15,15 @@ def room(name, cores, memory=1000, node=None):
 
 def chosen(rooms, workers, cores=1, memory=1):
     return [(p.slice_id.decode(), p.workers) for p in place(rooms, Item(workers, cores, memory))]
+
+
+@given(st.integers(1, 1000), st.integers(0, 1000))
+def test_leases_of_one_slice_give_together_what_was_placed_there(workers, most):
+    parts = in_parts(workers, most)
+    assert sum(parts) == workers
+    assert min(parts) > 0
+    assert len(parts) == (-(-workers // most) if most else 1)
+    assert max(parts) <= (most or workers)
 
 
 def test_one_node_is_better_than_two():

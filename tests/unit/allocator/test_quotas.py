@@ -54,6 +54,16 @@ def test_leases_are_counted_too():
     assert last(holder, m.Waiting).code == "quota"
 
 
+def test_a_quota_of_leases_counts_small_ones():
+    world = a_world(leases=2)
+    world.agent(cores=8)
+    holder = world.holder(uid=1001)
+    holder.want(6, lease_workers=2)
+    world.settle()
+    assert (holder.workers, len(holder.granted)) == (4, 2)
+    assert last(holder, m.Waiting).code == "quota"
+
+
 def test_a_quota_is_of_a_user_not_of_a_holder_or_request():
     world = a_world(cores=3)
     world.agent(cores=16)

@@ -33,7 +33,12 @@ from rfaas.client.events import (
     Examined,
     Fail,
     FrameArrived,
+    GiveBack,
+    Lease,
+    LeaseEnded,
+    LeaseGranted,
     Notice,
+    Resize,
     SendFailed,
     SendInterrupt,
     SessionFailed,
@@ -75,6 +80,7 @@ class Worker:
     ended: bool = False  # the client has read the end
     credits: int = 0  # what its channel really has left
     sent: dict = field(default_factory=dict)  # calls by the id they were sent with, in order
+    lease: bytes = LEASE
 
 
 class World(RuleBasedStateMachine):
@@ -98,6 +104,7 @@ class World(RuleBasedStateMachine):
         self.refuse_next = None  # an error for the next dispatch
         self.connecting = False
         self.up = False
+        self.resumed = []
         self.submit(False, 0, None)
         self.joined()
         for _ in range(2):
@@ -134,11 +141,17 @@ class World(RuleBasedStateMachine):
                         self.workers[effect.channel].wanted_back.append(effect.call_id)
                 elif isinstance(effect, CloseChannel):
                     self.workers.pop(effect.channel, None)
+                elif isinstance(effect, GiveBack):
+                    self.lease_is_given_back(effect.lease)
                 elif isinstance(effect, Connect):
+                    self.resumed = [(lease.lease, [c.number for c in channels]) for lease, channels in effect.resume]
                     assert not self.up
                     assert not self.connecting
                     self.connecting = True
             effects = []
+
+    def lease_is_given_back(self, lease):
+        raise AssertionError("nobody has resized")
 
     def dispatch(self, effect):
         if self.refuse_next is not None:
@@ -491,6 +504,153 @@ class WorldWithChores(World):
             asked = "".join(call.work[0] for call in worker.sent.values())  # i, w, l
             assert re.fullmatch("(i(w{0,3}|w{1,3}l)?)?", asked), asked
 
+
+class WorldThatResizes(World):
+    """Each worker has a lease of its own; session processes die and are replaced while workers live on.
+
+    The world remembers every lease that was given back, whoever was told: from then on its worker may die at any time,
+    and the allocator may grant it once more to a session process that has not heard of it.
+    """
+
+    def __init__(self):
+        self.leases = {}  # by id: number of the worker's newest channel
+        self.given_back = set()
+        self.heard = set()  # given back, and the session process of that moment was told
+        self.target = None
+        super().__init__()
+
+    def lease_is_given_back(self, lease):
+        for worker in self.workers.values():
+            if worker.lease == lease:
+                assert not worker.sent.keys() & set(self.core_runs(worker.number)), "given back with calls on it"
+        self.given_back.add(lease)
+        if self.up:
+            self.heard.add(lease)
+
+    def core_runs(self, number):
+        channel = self.core._channels.get(number)
+        return [] if channel is None else channel.running
+
+    def dispatch(self, effect):
+        lease = self.workers[effect.channel].lease
+        assert lease not in self.given_back, "sent to a worker that was given back"
+        return super().dispatch(effect)
+
+    def worker_comes(self, lease=None):
+        if lease is None:
+            lease = b"lease%11d" % self.next_channel
+            self.step(LeaseGranted(Lease(lease, 1, 1, b"s", "unix:@a", "n", 1, 10.0)))
+        number, self.next_channel = self.next_channel, self.next_channel + 1
+        self.workers[number] = Worker(number, lease=lease)
+        self.leases[lease] = number
+        self.step(ChannelOpened(ChannelInfo(number, lease, 1, 1, number, 1, "n")))
+        if number in self.workers:
+            self.workers[number].outbox.append(Frame(HELLO, credits=1))
+
+    @rule(workers=st.sampled_from([0, 1, 1, 2, 3, 4, None]))
+    def resize(self, workers):
+        self.target = workers
+        self.step(Resize(workers, 1))
+
+    @precondition(lambda self: self.heard)
+    @rule(data=st.data())
+    def worker_that_was_given_back_dies(self, data):
+        lease = data.draw(st.sampled_from(sorted(self.heard)))
+        self.heard.discard(lease)
+        self.end_lease(lease)
+
+    def end_lease(self, lease):
+        worker = self.workers.get(self.leases.pop(lease, 0))
+        if worker is not None and not worker.ended:
+            worker.dead = True
+            self.end_channel(worker, loses_tail=False)
+            self.farewell_of(worker)
+        self.step(LeaseEnded(lease))
+
+    def farewell_of(self, worker):
+        verdict = Verdict(ReasonCode.OWNER_RELEASE, last_started=worker.started, last_done=worker.done)
+        self.step(ChannelsCondemned((worker.number,), verdict))
+
+    @precondition(lambda self: self.up)
+    @rule(rarely=RARELY)
+    def session_dies(self, rarely):
+        """Its clients' workers live on; what it was told may have been passed on, or not."""
+        if not rarely:
+            return
+        self.up = False
+        self.asked.clear()
+        self.heard.clear()
+        self.step(SessionLost())
+
+    @precondition(lambda self: self.connecting)
+    @rule(fails=RARELY)
+    def joined(self, fails=False):
+        self.connecting = False
+        self.up = not fails
+        self.step(SessionFailed(AllocatorUnavailable("no")) if fails else SessionUp(embedded=False))
+        if self.up:  # what was given back is said to the new one, which the allocator may grant it
+            unheard = {lease for lease in self.given_back & self.leases.keys() if self.is_held(lease)}
+            assert unheard <= self.heard
+
+    def is_held(self, lease):
+        return lease in self.core._leases
+
+    @precondition(lambda self: self.up and self.given_back & self.leases.keys())
+    @rule(data=st.data(), opens=st.booleans())
+    def a_lease_that_was_given_back_is_offered_again(self, data, opens):
+        """By an allocator, through a session process, neither of which has heard of it."""
+        lease = data.draw(st.sampled_from(sorted(self.given_back & self.leases.keys())))
+        self.step(LeaseGranted(Lease(lease, 1, 1, b"s", "unix:@a", "n", 1, 10.0)))
+        worker = self.workers.get(self.leases[lease])
+        if opens and (worker is None or worker.ended):
+            self.worker_comes(lease)
+            worker = self.workers.get(self.leases[lease])
+            if worker is not None:
+                self.step(FrameArrived(worker.number, worker.outbox.pop(0)))
+
+    def agent_is_lost(self, data, reason, rarely):
+        """Is no rule here: with it leases end, which `end_lease` says."""
+
+    @invariant()
+    def idle_workers_beyond_the_target_are_given_back(self):
+        if self.target is None or self.core._closing:
+            return
+        capacity = self.core.capacity()
+        returns = self.core._returns
+        kept = [lease for lease in self.core._leases if returns.takes(lease)]
+        if len(kept) > self.target:
+            raise AssertionError(f"{len(kept)} leases take calls, {self.target} are wanted")
+        for lease in returns.leaving:
+            channels = self.core._channels.by_lease().get(lease, [])
+            assert any(channel.running for channel in channels), "an idle worker waits to be given back"
+        if returns.leaving:  # in the place of a busy one an idle one would have gone
+            assert not any(channel.idle and channel.serves for channel in self.core._channels)
+        assert capacity.have <= self.target
+
+    def finish_a_bit(self):
+        if self.target == 0:
+            self.resize(1)
+        if self.up and not any(self.is_of_use(worker) for worker in self.workers.values()):
+            self.worker_comes()
+        super().finish_a_bit()
+
+    def is_of_use(self, worker):
+        return not worker.dead and worker.lease not in self.given_back
+
+
+WorldThatResizes.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestSchedulesThatResize = WorldThatResizes.TestCase
+
+
+class WorldThatResizesWithChores(WorldThatResizes):
+    """Workers that are about to go may still be in their initializer, or be asked to leave."""
+
+    def make_chores(self):
+        return Chores(initializer="init", leave="leave", max_calls=3)
+
+
+WorldThatResizesWithChores.TestCase.settings = settings(max_examples=50, stateful_step_count=60, deadline=None)
+TestSchedulesThatResizeWithChores = WorldThatResizesWithChores.TestCase
 
 WorldWithChores.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestSchedulesWithChores = WorldWithChores.TestCase

@@ -13,6 +13,7 @@ U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
 ID = st.binary(min_size=16, max_size=16)
 U32_FIELDS = {"cores", "workers", "cores_per_worker", "uid", "shared_by", "missing", "reason_code", "free_cores"}
+U32_FIELDS |= {"lease_workers"}
 
 
 def _for_hint(hint, name):

@@ -124,6 +124,17 @@ def test_a_placement_goes_with_it(h):
     assert to_allocator(h.take()) == [Want(CLIENT, 1, 3, 1, 5, "spread")]
 
 
+def test_the_size_of_leases_goes_with_it_and_a_target_of_0_that_keeps_ends_none(h):
+    h.client_says("want", executor=1, workers=2, cores=1, memory_bytes=5, lease_workers=1)
+    assert to_allocator(h.take()) == [Want(CLIENT, 1, 2, 1, 5, lease_workers=1)]
+    h.serve()
+    h.take()
+    h.client_says("want", executor=1, workers=0, cores=1, memory_bytes=5, lease_workers=1, keep=True)
+    assert to_allocator(h.take()) == [Want(CLIENT, 1, 0, 1, 5, lease_workers=1)]
+    h.client_says("cancel-lease", lease=lease(1))
+    assert to_allocator(h.take()) == [ReleaseLease(CLIENT, lease(1), 6)]
+
+
 @pytest.mark.parametrize(
     ("estimate", "words"),
     [
