@@ -18,6 +18,7 @@
 
 #include "door.h"
 #include "hooks.h"
+#include "proof.h"
 #include "reconcile.h"
 #include "say.h"
 
@@ -211,6 +212,7 @@ int main(int count, char **arguments)
     slices.config = &config;
     slices.book.opened_s = (uint64_t)time(NULL);
     reconcile_init(&reconcile, &config, &slices.book);
+    proof_prepare(&config);
     int signals = block_signals();
     if (!door_open(&door, &config, why, sizeof why)) /* who comes waits in the kernel until the sweep is done */
         return refuse(why);

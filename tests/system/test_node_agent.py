@@ -340,6 +340,23 @@ def test_nonsense_on_the_port_costs_its_sender_alone(clean):
     clean.ask(clean.grant())
 
 
+def test_who_hears_strangers_has_nothing_of_root_s_but_the_uid(clean):
+    """The process that munged's library runs in: no capability, no file, no network, no other process."""
+    node = clean
+    with stranger(node, 20):  # says nothing: its hearer waits
+        children = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children")
+        wait_until(lambda: children.read_text().split(), WAIT_S, "the hearer")
+        (hearer,) = (Path("/proc") / pid for pid in children.read_text().split())
+        wait_until(lambda: "Seccomp:\t2" in (hearer / "status").read_text(), WAIT_S, "its seal")
+        told = fields((hearer / "status").read_text().splitlines())
+        assert told["Uid"].split()[1] == "0"  # for munged's sake
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(told[name], 16) == 0, name
+        assert told["NoNewPrivs"] == "1"
+        assert os.readlink(hearer / "root") == os.path.dirname(node.munge_socket)
+        assert len(list((hearer / "fd").iterdir())) == 5  # 0 to 2, the connection, the pipe
+
+
 def test_who_connects_and_says_nothing_is_sent_away_and_evictions_go_on(clean):
     idle = [stranger(clean, 10 + n % 5) for n in range(40)]
     assert clean.hook("rfaas-hook/1 evict job=2").startswith("rfaas-hook/1 done evicted=0")
