@@ -118,6 +118,11 @@ class SiteBook:
             return Refusal("bad-want", "cores, memory and duration are above 0")
         if want.node and want.node not in self.nodes:
             return Refusal("unknown-node", f"no node {want.node!r} lends outside of allocations")
+        if not any(self._could_ever(node, want) for node in self.nodes.values()):
+            return Refusal(
+                "too-large",
+                f"no node of the site lends {want.cores} cores and {want.memory_bytes} bytes together: ask for less",
+            )
         if want.lasts_s > self.limits.lasts_s:
             return Refusal("bad-want", f"a grant lasts {self.limits.lasts_s} s at most")
         own = [grant for grant in self.grants.values() if grant.uid == want.uid]
@@ -128,6 +133,11 @@ class SiteBook:
                 "quota", f"a user has {self.limits.cores} cores and {self.limits.memory_bytes} bytes at most"
             )
         return None
+
+    @staticmethod
+    def _could_ever(node: SiteNode, want: SiteWant) -> bool:
+        named = want.node in ("", node.name)
+        return named and node.cores >= want.cores and node.memory_bytes >= want.memory_bytes
 
     def _free(self, node: SiteNode) -> tuple[int, int]:
         here = [grant for grant in self.grants.values() if grant.node == node.name]

@@ -36,12 +36,14 @@ from rfaas.session.events import (
     Effect,
     Event,
     Leave,
+    SiteSaid,
     Stop,
     Tick,
     ToClient,
 )
-from rfaas.session.forms import resumed_lease
+from rfaas.session.forms import resumed_lease, site_message
 from rfaas.session.state import NO_VERBS, Client, Lease, Outbox, Road
+from rfaas.site.borrowing import Shortfall, Size
 from rfaas_transport.errors import ReasonCode
 from rfaas_transport.handshake_machine import VERBS_UNAVAILABLE
 from rfaas_transport.messages import Message
@@ -134,6 +136,43 @@ class SessionCore:
             for channel in lease.channels.values()
         ]
 
+    def shortfalls(self) -> tuple[Shortfall, ...]:
+        """Workers that are wanted and not granted, by their size, in the order of the wants."""
+        missing: dict[Size, int] = {}
+        for client, want in self._open_wants():
+            held = (lease for lease in client.leases.values() if lease.executor == want.request and not lease.closing)
+            workers = want.workers - sum(lease.workers for lease in held)
+            if workers > 0:
+                size = Size(want.cores_per_worker, want.memory_bytes_per_worker)
+                missing[size] = missing.get(size, 0) + workers
+        return tuple(Shortfall(size, workers) for size, workers in missing.items())
+
+    def slices(self) -> frozenset[bytes]:
+        """Where something is held."""
+        return frozenset(lease.slice_id for client in self._clients.values() for lease in client.leases.values())
+
+    def _open_wants(self) -> list[tuple[Client, Want]]:
+        """Of workers: regions of memory need no core, and nobody grants less than one outside of allocations."""
+        return [
+            (client, want)
+            for client in self._clients.values()
+            for want in client.wants.values()
+            if want.kind == "" and not self._stopping
+        ]
+
+    def _on_site_said(self, said: SiteSaid) -> None:
+        self._upward.site_trouble = (said.code, said.hint) if said.code else None
+        for client, want in self._open_wants() if said.code else []:
+            if (want.cores_per_worker, want.memory_bytes_per_worker) != (said.cores, said.memory_bytes):
+                continue
+            holds = any(lease.executor == want.request for lease in client.leases.values())
+            if said.for_good and not holds:
+                self._set_want(client, replace(want, workers=0))
+                denied = {"m": "denied", "executor": want.request, "code": said.code, "hint": said.hint}
+                self._out.emit(ToClient(client.conn, denied))
+            elif not holds:
+                self._out.emit(ToClient(client.conn, site_message(want.request, said.code, said.hint)))
+
     def _dispatch(self, event: Event) -> None:
         match event:
             case ClientJoined():
@@ -161,6 +200,8 @@ class SessionCore:
                 self._agents.channels.on_up(channel)
             case DataDown():
                 self._agents.channels.on_down(event)
+            case SiteSaid():
+                self._on_site_said(event)
             case Stop(at_once):
                 self._on_stop(at_once)
             case Tick():

@@ -135,6 +135,12 @@ __attribute__((noreturn)) static void execute(const struct launch *launch, const
                                  "--grace-s", grace, "--end-in-s", ends, "--slice-key", key, "--node", config->node,
                                  "--sched", "idle"};
     int count = 21;
+    char idle[24];
+    snprintf(idle, sizeof idle, "%llu", (unsigned long long)config->idle_s);
+    if (config->idle_s) {
+        arguments[count++] = "--idle-after-s";
+        arguments[count++] = idle;
+    }
     if (config->agent_listen[0]) {
         arguments[count++] = "--listen";
         arguments[count++] = config->agent_listen;

@@ -244,7 +244,24 @@ def test_a_job_whose_free_was_lost_is_let_go_by_slurm_s_word_alone(clean):
     assert clean.said().count("by=squeue") == asked + 1
     clean.slurm_knows(7)
     wait_until(lambda: clean.hook("rfaas-hook/1 status").endswith("held="), WAIT_S)
-    (clean.directory / "squeue").unlink()
+    clean.slurm_knows()
+
+
+def test_a_node_agent_that_was_killed_lends_nothing_of_a_job_that_began_before_its_new_life(programs):
+    """It was told of the job, or would have been while it was dead: only Slurm knows that it is here."""
+    with serving(programs) as node:
+        node.hook("rfaas-hook/1 evict job=41")
+        node.stop(signal.SIGKILL)
+        node.slurm_knows(status=1)  # nor does Slurm say anything at first
+        node.start()
+        assert "Slurm has not said" in refused("no-room", lambda: node.ask(node.grant())).hint
+        node.slurm_knows(41, 42)
+        wait_until(lambda: node.hook("rfaas-hook/1 status").endswith("held=41,42"), WAIT_S, "Slurm's word")
+        refused("no-room", lambda: node.ask(node.grant()))
+        node.hook("rfaas-hook/1 free job=41")
+        node.slurm_knows()  # the other's `free` is lost
+        wait_until(lambda: node.hook("rfaas-hook/1 status").endswith("held="), WAIT_S, "the end of the other")
+        node.ask(node.grant())
 
 
 def test_a_job_on_other_cores_evicts_nobody(clean):
