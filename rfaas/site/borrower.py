@@ -51,7 +51,7 @@ class SiteSettings:
     def of(cls, settings: Settings) -> SiteSettings:
         """Those that are set."""
         value = {name: settings.value(f"site.{name}") for name in cls.__slots__}
-        return cls(**{name: one for name, one in value.items() if one is not None})
+        return cls(**{"allocator": ""} | {name: one for name, one in value.items() if one is not None})
 
 
 class Borrower:

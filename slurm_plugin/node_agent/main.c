@@ -77,6 +77,8 @@ static void heard(int which, bool leaving)
         return;
     if (leaving)
         answer(connection, "rfaas-node/1 refused code=draining hint=the node agent is being stopped");
+    else if (proof_is_query(&visitor->told))
+        slices_asked(&slices, &visitor->told.query, connection);
     else
         slices_start(&slices, &visitor->told, connection);
     explicit_bzero(&visitor->told, sizeof visitor->told); /* a user's secret */

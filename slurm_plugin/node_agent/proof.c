@@ -55,15 +55,19 @@ static const char *read_credential(int connection, char text[PACKET_BYTES])
     return strlen(text) == size ? text : NULL;
 }
 
-bool proof_signature(const uint8_t key[PUBLIC_KEY_BYTES], const struct start_request *request)
+bool proof_signature(const uint8_t key[PUBLIC_KEY_BYTES], const char *label, const uint8_t *bytes, size_t size,
+                     const uint8_t signature[SIGNATURE_BYTES])
 {
     uint8_t message[sizeof GRANT_LABEL - 1 + GRANT_SIGNED_BYTES];
-    memcpy(message, GRANT_LABEL, sizeof GRANT_LABEL - 1);
-    memcpy(message + sizeof GRANT_LABEL - 1, request->signed_bytes, GRANT_SIGNED_BYTES);
+    size_t label_bytes = strlen(label), length = label_bytes + size;
+    if (length > sizeof message)
+        return false;
+    memcpy(message, label, label_bytes);
+    memcpy(message + label_bytes, bytes, size);
     EVP_PKEY *public = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, key, PUBLIC_KEY_BYTES);
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     bool right = public && context && EVP_DigestVerifyInit(context, NULL, NULL, NULL, public) == 1 &&
-                 EVP_DigestVerify(context, request->signature, SIGNATURE_BYTES, message, sizeof message) == 1;
+                 EVP_DigestVerify(context, signature, SIGNATURE_BYTES, message, length) == 1;
     EVP_MD_CTX_free(context);
     EVP_PKEY_free(public);
     return right;
@@ -74,9 +78,15 @@ bool proof_check(const struct config *config, struct proof *proof)
     proof->code[sizeof proof->code - 1] = proof->hint[sizeof proof->hint - 1] = '\0';
     if (proof->code[0])
         return false;
-    if (!wire_read_request(proof->payload, sizeof proof->payload, &proof->request))
+    const uint8_t *key = config->allocator_key;
+    const struct start_request *request = &proof->request;
+    const struct node_query *query = &proof->query;
+    bool asks = proof_is_query(proof);
+    if (asks ? !wire_read_query(proof->payload, proof->size, &proof->query)
+             : !wire_read_request(proof->payload, proof->size, &proof->request))
         refuse(proof, "bad-message", "no start request of this version");
-    else if (!proof_signature(config->allocator_key, &proof->request))
+    else if (asks ? !proof_signature(key, QUERY_LABEL, query->signed_bytes, QUERY_SIGNED_BYTES, query->signature)
+                  : !proof_signature(key, GRANT_LABEL, request->signed_bytes, GRANT_SIGNED_BYTES, request->signature))
         refuse(proof, "bad-grant", "the site's allocator did not sign it");
     return !proof->code[0];
 }
@@ -93,10 +103,10 @@ static void decode(const struct config *config, const char *socket_below, const 
     munge_err_t error = context ? munge_decode(credential, context, &payload, &size, &uid, &gid) : EMUNGE_NO_MEMORY;
     if (error != EMUNGE_SUCCESS)
         refuse(proof, error == EMUNGE_SOCKET ? "munge-unavailable" : "not-proven", munge_strerror(error));
-    else if (size != REQUEST_BYTES)
+    else if (size != REQUEST_BYTES && size != QUERY_BYTES)
         refuse(proof, "bad-message", "no start request of this version");
     else
-        memcpy(proof->payload, payload, REQUEST_BYTES);
+        memcpy(proof->payload, payload, proof->size = (uint32_t)size);
     proof->uid = uid;
     proof->gid = gid;
     proof_check(config, proof);
@@ -115,8 +125,8 @@ void proof_prepare(struct config *config)
         snprintf(config->munge_socket, sizeof config->munge_socket, "%s", own);
     if (context)
         munge_ctx_destroy(context);
-    struct start_request nothing = {0};
-    proof_signature(config->allocator_key, &nothing); /* what libcrypto opens and reads once, it opens and reads here */
+    static const uint8_t nothing[GRANT_SIGNED_BYTES];
+    proof_signature(config->allocator_key, GRANT_LABEL, nothing, sizeof nothing, nothing); /* what libcrypto opens and reads once, it opens and reads here */
 }
 
 /* Seal this process into the directory of munged's socket. The socket's name there; NULL: `proof` says why not. */

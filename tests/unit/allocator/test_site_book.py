@@ -42,8 +42,8 @@ def test_what_is_granted_is_not_granted_again_until_it_is_over_or_given_back():
     a_book = book()
     first, _ = choose(a_book, want(4, node="n1"))
     assert choose(a_book, want(1, node="n1")).code == "no-room"
-    assert not a_book.give_back(1002, first.slice_id)  # another user's word
-    assert a_book.give_back(1001, first.slice_id)
+    assert not a_book.give_back(1002, first.slice_id, 1001)  # another user's word
+    assert a_book.give_back(1001, first.slice_id, 1001)
     choose(a_book, want(4, node="n1"))
     assert choose(a_book, want(1, node="n1"), now_s=1099).code == "no-room"
     assert not isinstance(choose(a_book, want(1, node="n1"), now_s=1100), Refusal)
