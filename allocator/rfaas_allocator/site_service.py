@@ -154,7 +154,8 @@ class SiteService:
             last = [account.lease_seq, account.lease_id]
             if everybody or account.uid == uid:
                 rows.append(
-                    {name: getattr(account, name) for name in ACCOUNT_FIELDS} | {"allocated_ns": account.usage.allocated_ns}
+                    {name: getattr(account, name) for name in ACCOUNT_FIELDS}
+                    | {"allocated_ns": account.usage.allocated_ns}
                 )
             if len(rows) == ACCOUNTS_TOLD:
                 break

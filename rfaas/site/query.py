@@ -1,4 +1,4 @@
-"""What the site's allocator asks a node's root agent: which slices it lends now; and that it gives them back with notice.
+"""What the site's allocator asks a node's root agent: which slices it lends, and to give them back with notice.
 
 Signed by the allocator's key like a grant, and a credential of munge's, so it can be used once. The answer is not
 signed: it is compared with books that are hints anyway. Spec: docs/spec/010-node-agent.md section 9.
