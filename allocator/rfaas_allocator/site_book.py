@@ -157,9 +157,12 @@ class SiteBook:
         found = sorted((self._heard_s.get(name, 0), name) for name in busy if name in self.nodes)
         return [self.nodes[name] for _, name in found[:most]]
 
-    def leave_alone(self, rules: Mapping[str, str], for_s: int, now_s: int) -> None:
-        """Grant nothing on these nodes for so long; who watches Slurm repeats it, also where there is none."""
+    def watched(self, now_s: int) -> None:
+        """Slurm was seen just now by who watches it."""
         self._watched_s = now_s
+
+    def leave_alone(self, rules: Mapping[str, str], for_s: int, now_s: int) -> None:
+        """Grant nothing on these nodes for so long, unless it is said again."""
         self.left_alone.update((name, (why, now_s + for_s)) for name, why in rules.items() if name in self.nodes)
 
     def choose(self, want: SiteWant, now_s: int, random: bytes) -> tuple[Grant, SiteNode] | Refusal:

@@ -173,8 +173,11 @@ class SiteService:
         rules = message.get("nodes")
         if not isinstance(rules, dict) or not all(isinstance(one, str) for pair in rules.items() for one in pair):
             raise ValueError("nodes are no texts by name")
-        self._book.leave_alone(rules, _whole(message, "for_s"), int(time.time()))
-        if message["m"] == "warn":
+        now_s = int(time.time())
+        self._book.leave_alone(rules, _whole(message, "for_s"), now_s)
+        if message["m"] == "leave":
+            self._book.watched(now_s)
+        else:
             job = _whole(message, "job")
             for name in rules:
                 if name in self._book.nodes:

@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.figures]
 NODE = "n1"
 WAIT_S = 90.0
 SITE_PORT, NODE_PORT = 7411, 7410
+WATCH = "@site-watch"  # who hears PrologSlurmctld, if anybody does
 
 # What a user's function tells of where it runs, and what it can do to somebody else's.
 PROGRAM = """\
@@ -125,6 +126,7 @@ with rfaas.Executor(max_workers=1, acquire_timeout_s=60) as ex:
 HOOKS = """\
 Prolog={hook}
 Epilog={hook}
+PrologSlurmctld={hook}
 PrologFlags=Alloc
 """
 
@@ -143,7 +145,9 @@ def site_cluster(start_cluster):
 @pytest.fixture
 def cluster(site_cluster):
     hooks_conf = site_cluster.layout.etc / Path(CONF).name
-    hooks_conf.write_text(f"log_file = {LOG}\ncgroup = rfaas-{site_cluster.layout.instance}\n")
+    hooks_conf.write_text(
+        f"log_file = {LOG}\ncgroup = rfaas-{site_cluster.layout.instance}\nallocator_socket = {WATCH}\n"
+    )
     hooks_conf.chmod(0o644)
     with checked(site_cluster) as clean:
         yield clean
@@ -388,3 +392,28 @@ def test_a_user_is_told_what_is_wrong_and_what_helps(cluster, site, alice):
     assert "does not answer" in away
     assert "see that it runs there" in away
     assert "too-large" in says(RFAAS_EXECUTOR_CORES="64")
+
+
+@pytest.mark.timeout(300)
+def test_a_job_s_warning_comes_as_a_notice_and_a_drained_node_is_lent_to_nobody(cluster, site, alice, bob, page):
+    probe = build_probe(cluster)
+    python, log = cluster.layout.venv / "bin/python", site.folder / f"watch-{secrets.token_hex(4)}.log"
+    slurm_uid = cluster.layout.run.stat().st_uid
+    watch = [python, "-m", "rfaas_slurm_plugin", "site-watch", "--every-s", "0.5", "--hooks-socket", WATCH]
+    environment = [f"{name}={value}" for name, value in site.environment.items()]
+    command = ["/usr/bin/env", *environment, *watch, "--slurm-uid", slurm_uid]
+    with daemon(cluster.head, command, log, "told nodes="), program(cluster, alice, site, page=page) as running:
+        start = probe.rigid_start(bob, ["-N2", "--exclusive"], WAIT_S)
+        (began_ns,) = [task.began_ns for task in start.tasks if task.node == NODE]
+        print(f"\nwith a warning: {(began_ns - last_ns(page)) / 1e6:.1f} ms ahead, srun {start.delay_s:.3f} s")
+        assert 0 < last_ns(page) < began_ns
+        assert wait_until(lambda: "lost Reclaimed" in running.process.stdout.readline(), WAIT_S)
+        cluster.head.run_as_root("scontrol", "update", f"nodename={NODE}", "state=drain", "reason=of the test")
+        try:
+            wait_until(lambda: "left_alone=1" in log.read_text(), WAIT_S, "Slurm's word")
+            path = bob.put("alone.py", ALONE.replace("acquire_timeout_s=60", "acquire_timeout_s=3"))
+            done = bob.run(HEAD, ["python", path], WAIT_S, env=site.environment, check=False)
+            print(done.stderr.splitlines()[-2:])
+            assert "DRAIN" in done.stderr
+        finally:
+            cluster.head.run_as_root("scontrol", "update", f"nodename={NODE}", "state=resume")

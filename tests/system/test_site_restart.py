@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rfaas.site.asking import GrantRefused, SiteAllocator
 from rfaas.site.query import NOTICE, ask_node
@@ -181,7 +182,8 @@ def test_only_who_runs_the_site_says_which_nodes_are_left_alone_and_slices_get_t
 def test_a_node_answers_its_allocator_alone(site):
     site.start("fifth")
     node = site.node
-    for key, name, code in ((node.key.generate(), "n1", "bad-grant"), (node.key, "n2", "wrong-node")):
+    other = Ed25519PrivateKey.generate()
+    for key, name, code in ((other, "n1", "bad-grant"), (node.key, "n2", "wrong-node")):
         with pytest.raises(StartRefused) as error:
             ask_node(node.address, key, name, MungeOf(ALICE, node.munge_socket), verb=NOTICE)
         assert error.value.refusal == code

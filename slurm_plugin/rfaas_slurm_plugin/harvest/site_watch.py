@@ -1,4 +1,4 @@
-"""Tells the site's allocator what Slurm says of its nodes: which to leave alone and why, and on which a job is starting.
+"""Tells the site's allocator what Slurm says of its nodes: which to leave alone and why, and where a job is starting.
 
 The rules are the harvester's (`policy.rules`): a node that it would not harvest because of its state, features, users,
 reservations or a drain is granted to nobody outside of jobs either. What it says ends by itself when this process does,
@@ -101,7 +101,7 @@ class SiteWatch:
             log.warning("the site's allocator was not told why=%s", error)
 
     def hear(self, packet: HookPacket) -> None:
-        """PrologSlurmctld says that a job is about to start: its nodes' slices get their notice before their Prologs."""
+        """PrologSlurmctld says that a job is about to start: slices on its nodes get their notice before the Prologs."""
         if packet.verb != "warn" or not packet.nodes:
             return
         job = packet.fields.get("job", "")
