@@ -1,4 +1,4 @@
-"""`python -m rfaas_slurm_plugin check | harvest | cancel | site-watch`: what `rfaas up --slurm`, `rfaas down`, a site start.
+"""`python -m rfaas_slurm_plugin check | harvest | cancel | site-watch`: what `rfaas up --slurm`, `down`, sites start.
 
 Answers are one JSON value on standard output, so that the caller needs nothing of this package.
 """

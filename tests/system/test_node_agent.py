@@ -328,6 +328,26 @@ def test_a_stop_takes_everybody_along_and_a_kill_leaves_nobody_long(programs):
         refused("expired", lambda: node.ask(grant))  # of the earlier life
 
 
+def test_the_second_version_of_control_groups_ends_a_slice_too(programs):
+    """On a machine that mounts both its controllers are the first's, so this is the way to the end without limits."""
+    mount = Path("/sys/fs/cgroup/unified")
+    if not (mount / "cgroup.procs").exists():
+        mount = Path("/sys/fs/cgroup")
+    if not (mount / "cgroup.procs").exists():
+        pytest.fail("needs control groups of version 2, mounted alone or at /sys/fs/cgroup/unified")
+    with serving(programs, cgroup_mount=mount, limits="no") as node:
+        assert "cgroup=v2" in node.said()
+        behave(node, "stubborn")
+        grant = node.grant()
+        node.ask(grant)
+        report(node)
+        procs = mount / node.cgroup / grant.slice_id.hex() / "cgroup.procs"
+        answer = node.hook("rfaas-hook/1 evict job=5")
+        print(answer)
+        assert answer.startswith("rfaas-hook/1 done evicted=1")
+        assert not procs.parent.exists()
+
+
 # ---- hostile peers ----
 
 
