@@ -101,7 +101,7 @@ class SiteWatch:
             log.warning("the site's allocator was not told why=%s", error)
 
     def hear(self, packet: HookPacket) -> None:
-        """PrologSlurmctld says that a job is about to start: slices on its nodes get their notice before the Prologs."""
+        """PrologSlurmctld says that a job is about to start: slices there get their notice before the Prolog."""
         if packet.verb != "warn" or not packet.nodes:
             return
         job = packet.fields.get("job", "")
