@@ -165,7 +165,7 @@ class Site:
 
     @property
     def environment(self):
-        """What a site's /etc/rfaas/config says to its users."""
+        """What a site says to its users in /etc/rfaas/rfaas.toml."""
         return {
             "RFAAS_SITE_ALLOCATOR": f"{conf.address(HEAD)}:{SITE_PORT}",
             "RFAAS_SITE_MUNGE_SOCKET": conf.MUNGE_SOCKET,
