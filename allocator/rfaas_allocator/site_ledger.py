@@ -89,6 +89,10 @@ class SiteLedger:
         self._journal.commit(records)
         self._sequence, self._accounts = sequence, accounts
 
+    def storage_problem(self) -> str:
+        """Why nothing more is to be granted: the end of a grant may soon find no room. "" if there is room."""
+        return self._journal.storage_problem()
+
     def accounts(self, now_s: float, after: tuple[int, bytes], limit: int) -> Iterator[Account]:
         """Accounts beyond `after` with their price, those of grants in use as if they ended now.
 

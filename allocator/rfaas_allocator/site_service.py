@@ -12,7 +12,8 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,6 +24,7 @@ from rfaas_allocator.site_book import Closed, Opened, Refusal, SiteBook, SiteNod
 from rfaas_allocator.site_ledger import SiteLedger
 from rfaas_transport.errors import NotFound, RfaasError
 from rfaas_transport.handshake import handshake_streams
+from rfaas_transport.handshake_machine import NotAllowed
 from rfaas_transport.messages import LENGTH_BYTES, Message, decode, pack
 from rfaas_transport.munge import Munge
 from rfaas_transport.munge_handshake import MungeAccepter
@@ -30,9 +32,10 @@ from rfaas_transport.munge_handshake import MungeAccepter
 LIMIT_BYTES = 4096
 SILENCE_S = 60.0  # between two messages of a user
 MOST_CONNECTIONS = 1024
+MOST_OF_USER = 32
 ASKED_AT_ONCE = 16  # nodes
 ASKED_A_ROUND = 256
-ACCOUNTS_LOOKED_AT, ACCOUNTS_TOLD = 1000, 12  # at a time: an answer has 4 KiB
+ACCOUNTS_LOOKED_AT, ACCOUNTS_TOLD = 200, 12  # at a time: an answer has 4 KiB
 ACCOUNT_FIELDS = (
     *("lease_id", "lease_seq", "uid", "node", "cores", "memory_bytes", "start_unix_s", "end_unix_s"),
     *("reason", "cost", "currency"),
@@ -56,6 +59,7 @@ class SiteService:
         self, book: SiteBook, ledger: SiteLedger, key: Ed25519PrivateKey, munge: Munge, *, min_uid: int = 1000
     ) -> None:
         self._book, self._ledger, self._key, self._munge, self._min_uid = book, ledger, key, munge, min_uid
+        self._connections: Counter[int] = Counter()  # by uid
         self._room = asyncio.Semaphore(MOST_CONNECTIONS)
         self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,11 +70,15 @@ class SiteService:
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end."""
+        if self._room.locked():  # whoever waits holds a descriptor, too
+            writer.close()
+            return
         async with self._room:
             try:
                 machine = MungeAccepter(self._admit, munge=self._munge)
                 await handshake_streams(reader, writer, machine)
-                await self._serve(machine.peer_uid, reader, writer)
+                with self._one_more_of(machine.peer_uid):
+                    await self._serve(machine.peer_uid, reader, writer)
             except JournalFailed as error:
                 if not self.failed.done():
                     self.failed.set_exception(error)
@@ -78,6 +86,23 @@ class SiteService:
                 log.info("connection ended error=%s", error)
             finally:
                 writer.close()
+
+    @contextlib.contextmanager
+    def _one_more_of(self, uid: int) -> Iterator[None]:
+        """Count a user's connections: one alone must not hold all that there are.
+
+        Raises:
+            NotAllowed: he has as many as he may.
+        """
+        self._connections[uid] += 1
+        try:
+            if self._connections[uid] > MOST_OF_USER:
+                raise NotAllowed(f"uid {uid} has {MOST_OF_USER} connections already", hint="close some")
+            yield
+        finally:
+            self._connections[uid] -= 1
+            if not self._connections[uid]:
+                del self._connections[uid]
 
     def _admit(self, uid: int, role: str, params: Mapping[str, Any]) -> None:
         if params.get("service") != "grants":
@@ -119,6 +144,9 @@ class SiteService:
     def _granted(self, uid: int, message: Message) -> dict[str, Any]:
         if uid < self._min_uid:
             return _refused(Refusal("uid-too-low", f"uid {uid} is a user of the system"))
+        if problem := self._ledger.storage_problem():
+            log.warning("nothing is granted why=%s", problem)
+            return _refused(Refusal("no-room", f"the site's allocator grants nothing: {problem}"))
         cores, memory_bytes, lasts_s = (_whole(message, key) for key in ("cores", "memory_bytes", "lasts_s"))
         want = SiteWant(uid, cores, memory_bytes, lasts_s, str(message.get("node", "")))
         chosen = self._book.choose(want, int(time.time()), secrets.token_bytes(32))

@@ -351,6 +351,15 @@ def test_the_second_version_of_control_groups_ends_a_slice_too(programs):
 # ---- hostile peers ----
 
 
+def test_with_few_descriptors_it_takes_more_or_says_so(programs):
+    with serving(programs) as node:
+        node.stop()
+        begun = ["sh", "-c", 'ulimit -n "$1"; exec "$2" -c "$3"', "sh"]
+        few = subprocess.run([*begun, "64", node.program, node.config], capture_output=True, text=True, timeout=60)
+        assert few.returncode == 78
+        assert "LimitNOFILE" in few.stderr
+
+
 def stranger(node, number):
     """A connection from an address of its own: bad requests are remembered by address."""
     host, port = node.address.split(":")

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rfaas.site.asking import GrantRefused, SiteAllocator
 from rfaas.site.query import NOTICE, ask_node
 from rfaas.site.starting import StartRefused, request, start
+from rfaas_transport.errors import AllocatorUnavailable
 from rfaas_transport.munge import Munge
 from support.munged import WHERE_ALL_REACH
 from support.node_agent import ALICE, BOB, MIB, SECRET, MungeOf, build, rig
@@ -177,6 +178,45 @@ def test_only_who_runs_the_site_says_which_nodes_are_left_alone_and_slices_get_t
     wait_until(lambda: f"freed slice={name} uid={ALICE} reason=warned" in site.node.said(), WAIT_S, "its end")
     assert site.node.hook("rfaas-hook/1 status").endswith("held=12")
     site.node.hook("rfaas-hook/1 free job=12")
+
+
+def test_on_a_full_disk_nothing_is_granted_and_what_was_is_not_forgotten(site):
+    disk = site.states / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "none", disk], check=True, timeout=30)
+    try:
+        site.start("disk")
+        lent = site.lend(ALICE)
+        with (disk / "filler").open("wb") as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(1 << 16))
+                filler.flush()
+        said = refused(site, BOB, 1, MIB, 60, "n1")
+        assert said.refusal == "no-room"
+        assert "ENOSPC" in said.hint
+        with site.of(ALICE) as asked:
+            asked.unused(lent.grant.slice_id)  # an end finds room
+        (over,) = [one for one in site.accounts(ALICE) if one.slice_id == lent.grant.slice_id]
+        assert over.end_unix_s is not None
+        (disk / "filler").unlink()
+        with site.of(BOB) as asked:
+            asked.want(1, MIB, 60, "n1")
+        assert site.stop() == 0
+    finally:
+        subprocess.run(["umount", disk], check=True, timeout=30)
+
+
+def test_one_user_does_not_hold_all_connections(site):
+    site.start("sixth")
+    with contextlib.ExitStack() as held:
+        for _ in range(32):
+            held.enter_context(site.of(ALICE))
+        with site.of(ALICE) as one_too_many, pytest.raises(AllocatorUnavailable):
+            one_too_many.unused(bytes(16))
+        with site.of(BOB) as other:
+            other.unused(bytes(16))
+    with site.of(ALICE) as again:
+        again.unused(bytes(16))
 
 
 def test_a_node_answers_its_allocator_alone(site):
