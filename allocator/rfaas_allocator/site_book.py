@@ -157,6 +157,10 @@ class SiteBook:
         found = sorted((self._heard_s.get(name, 0), name) for name in busy if name in self.nodes)
         return [self.nodes[name] for _, name in found[:most]]
 
+    def lends(self, node: str) -> bool:
+        """Whether a grant there may be in use although the node is left alone."""
+        return node in self.left_alone and any(grant.node == node for grant in self.grants.values())
+
     def watched(self, now_s: int) -> None:
         """Slurm was seen just now by who watches it."""
         self._watched_s = now_s

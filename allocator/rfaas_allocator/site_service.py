@@ -203,13 +203,15 @@ class SiteService:
             raise ValueError("nodes are no texts by name")
         now_s = int(time.time())
         self._book.leave_alone(rules, _whole(message, "for_s"), now_s)
+        job = 0
         if message["m"] == "leave":
             self._book.watched(now_s)
+            rules = {name: why for name, why in rules.items() if self._book.lends(name)}
         else:
             job = _whole(message, "job")
-            for name in rules:
-                if name in self._book.nodes:
-                    self._begin(self._ask(self._book.nodes[name], verb=NOTICE, job=job))
+        for name in rules:  # what is there gets its notice
+            if name in self._book.nodes:
+                self._begin(self._ask(self._book.nodes[name], verb=NOTICE, job=job))
         return {"m": "noted", "known": True}
 
     # --- nodes ---------------------------------------------------------------------------------------

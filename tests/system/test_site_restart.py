@@ -172,7 +172,10 @@ def test_only_who_runs_the_site_says_which_nodes_are_left_alone_and_slices_get_t
         assert said.refusal == "no-room"
         assert "Slurm calls it DRAIN" in said.hint
         root.tell({"n1": ""}, 0)  # no more
-        lent = site.lend(ALICE)
+        first = site.lend(ALICE).grant.slice_id.hex()
+        root.tell({"n1": "drained again"}, 1)
+        wait_until(lambda: f"freed slice={first} uid={ALICE} reason=warned" in site.node.said(), WAIT_S, "its end")
+        lent = wait_until(lambda: lent_or_none(site), WAIT_S, "room again")
         root.tell({"n1": "job 12 is about to start"}, 1, job=12)
     name = lent.grant.slice_id.hex()
     wait_until(lambda: f"freed slice={name} uid={ALICE} reason=warned" in site.node.said(), WAIT_S, "its end")
