@@ -66,7 +66,7 @@ TABLE: Final = (
     Setting(
         *("", "allocator", kinds.path(also="embedded"), None, "State directory of the allocator that programs use."),
         why="a program needs no setting on a laptop nor after `rfaas up`",
-        otherwise="the allocator that serves state_dir, else embedded",
+        otherwise="that of state_dir if one serves or site.allocator is set, else embedded",
     ),
     Setting(
         *("", "daemon_python", kinds.path(), None, "Interpreter of session process, allocator, harvester and agents."),
