@@ -109,6 +109,7 @@ static void release(struct reconcile *reconcile)
 static void hold_all(struct reconcile *reconcile)
 {
     cpu_set_t every;
+    int jobs = 0;
     memset(&every, 0xff, sizeof every);
     reconcile->book->unsure = false;
     for (char *at = reconcile->list; *at;) {
@@ -117,12 +118,14 @@ static void hold_all(struct reconcile *reconcile)
         if (end != at && job > 0) {
             book_hold(reconcile->book, job, &every, reconcile->asked_ms);
             say("job job=%llu held by=squeue", job);
+            jobs++;
         }
         at = strchr(at, '\n');
         if (!at)
             break;
         at++;
     }
+    say("lending jobs=%d", jobs);
 }
 
 void reconcile_heard(struct reconcile *reconcile)

@@ -231,7 +231,6 @@ def site(cluster):
         "memory": "2G",
         "munge_socket": conf.MUNGE_SOCKET,
         "cgroup": cgroup,
-        "hold_check_ms": "500",
     }
     (folder / "node.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
     (folder / "nodes").write_text(f"{NODE} {conf.address(NODE)}:{NODE_PORT} 2 2GiB\n")
@@ -242,6 +241,7 @@ def site(cluster):
         daemon(cluster.head, allocator, logs[0], "serving"),
         daemon(node, [agent, "-c", folder / "node.conf"], logs[1], "serving") as node_agent,
     ):
+        wait_until(lambda: "lending jobs=0" in logs[1].read_text(), WAIT_S, "Slurm's word on the node's jobs")
         node.run_as_root("sleep", "1.1")  # grants of the second in which the node agent began are refused
         yield Site(cluster, folder, cgroup, node_agent)
     print("\n".join(log.read_text() for log in logs))
