@@ -245,8 +245,16 @@ def site(cluster):
         node.run_as_root("sleep", "1.1")  # grants of the second in which the node agent began are refused
         yield Site(cluster, folder, cgroup, node_agent)
     print("\n".join(log.read_text() for log in logs))
-    for path in [*Path("/sys/fs/cgroup").glob(f"*/{cgroup}/*/"), *Path("/sys/fs/cgroup").glob(f"*/{cgroup}")]:
-        path.rmdir()
+    wait_until(lambda: removed(cgroup), WAIT_S, "the end of what was lent")
+
+
+def removed(cgroup):
+    """Whether the node's control groups are gone: the node agent gives its slices their grace, and may be gone itself."""
+    mounts = Path("/sys/fs/cgroup")
+    for path in [*mounts.glob(f"*/{cgroup}/*/"), *mounts.glob(f"*/{cgroup}")]:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+    return not list(mounts.glob(f"*/{cgroup}"))
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from rfaas_transport.munge import Munge
 NODES_TOLD: Final = 16  # in one message of 4 KiB, with a reason each
 REASON_LETTERS: Final = 120
 CYCLES_BELIEVED: Final = 3  # as long as the harvester believes a view
+LEAST_BELIEVED_S: Final = 10  # a look at Slurm may take longer than the pause before it
 WARNED_S: Final = 30  # a job that was to start on a node has by then, or never
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class SiteWatch:
             if self.drains is not None:
                 view = self.drains.applied_to(view)
             rules = rules_of(view, self.policy, time.time())
-            await asyncio.to_thread(self._tell, rules, max(1, int(CYCLES_BELIEVED * self.every_s)))
+            await asyncio.to_thread(self._tell, rules, max(LEAST_BELIEVED_S, int(CYCLES_BELIEVED * self.every_s)))
             log.info("told nodes=%d left_alone=%d", len(view.nodes), len(rules))
         except ClusterUnavailable as error:
             log.warning("slurm unavailable error=%s", error)
