@@ -249,7 +249,7 @@ def site(cluster):
 
 
 def removed(cgroup):
-    """Whether the node's control groups are gone: the node agent gives its slices their grace, and may be gone itself."""
+    """Whether the control groups are gone: the node agent gives its slices their grace, and may be gone itself."""
     mounts = Path("/sys/fs/cgroup")
     for path in [*mounts.glob(f"*/{cgroup}/*/"), *mounts.glob(f"*/{cgroup}")]:
         with contextlib.suppress(OSError):
