@@ -43,9 +43,15 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class StateDir:
-    """The allocator whose state directory this is (`rfaas up`)."""
+    """The allocator whose state directory this is (`rfaas up`).
+
+    Attributes:
+        site: "host:port" of the site's allocator, from which slices are borrowed as they are needed; the allocator of
+            `path` is started where there is none. Empty: there is one, and what it has is all (docs/site.md).
+    """
 
     path: Path
+    site: str = ""
 
 
 AllocatorChoice = Embedded | StateDir
@@ -335,10 +341,10 @@ def check_resize(workers: object, lease_workers: object) -> None:
 def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> AllocatorChoice:
     """Find the allocator that a program means.
 
-    In this order: the argument, the setting `allocator`, the state directory of an allocator that runs, none
-    (embedded). "embedded" asks for none; anything else is the path of a state directory. A function that runs on a
-    slice has to name an allocator if it means one: else its calls could wait for the cores that its own callers hold,
-    for ever.
+    In this order: the argument, the setting `allocator`, the site's (setting `site.allocator`) through one of the
+    user's own, the state directory of an allocator that runs, none (embedded). "embedded" asks for none; anything else
+    is the path of a state directory. A function that runs on a slice has to name an allocator if it means one: else
+    its calls could wait for the cores that its own callers hold, for ever.
 
     Raises:
         ConfigError: the path named by argument or environment is no directory.
@@ -354,6 +360,9 @@ def choose_allocator(value: str | os.PathLike[str] | None, environ: Mapping[str,
             default = _state_dir(settings, environ)
         except ConfigError:  # no home directory, as in many containers: then nobody has said `rfaas up` there either
             return Embedded()
+        site = settings.value("site.allocator")
+        if site:
+            return StateDir(default, site)
         return StateDir(default) if _is_served(default) else Embedded()
     if found.value == "embedded":
         return Embedded()

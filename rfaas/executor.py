@@ -246,8 +246,9 @@ class Executor(Calls):
         cores: of each worker; 1.
         placement: "pack": workers on as few nodes as possible; "spread": on as many. A hint, where there is a choice.
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
-            user runs, else embedded. Inside a function that runs on a worker, None is embedded, on that worker's
-            own cores: waiting for cores that one's own callers hold would never end.
+            user runs, or one that borrows from the site where `site.allocator` is set, else embedded. Inside a function
+            that runs on a worker, None is embedded, on that worker's own cores: waiting for cores that one's own
+            callers hold would never end.
         transport: medium to the workers. "auto": shared memory to those on this node, RDMA to others where both
             ends have it, else TCP. "shm": shared memory or nothing. "verbs": RDMA or nothing. "tcp": neither of the two
             (on this node a unix socket).

@@ -50,6 +50,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--inventory", metavar="FILE", help="known hosts, as `rfaas inventory export` writes them; read at the start"
     )
+    parser.add_argument(
+        "--leave-after-s",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="leave, and end all slices, so long after the last session process (default: stay)",
+    )
     arguments = parser.parse_args(argv)
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # strangers' handshakes are no news
     from rfaas_allocator.daemon import AllocatorConfig, serve  # loads grpc, which reads that variable
@@ -62,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         ttl_s = settings.value("leases.ttl_s")
         policy = Policy.from_mapping(_section(settings))
-        config = AllocatorConfig(arguments.state_dir.expanduser().absolute(), arguments.listen, ttl_s, policy)
+        directory = arguments.state_dir.expanduser().absolute()
+        config = AllocatorConfig(directory, arguments.listen, ttl_s, policy, arguments.leave_after_s)
         asyncio.run(serve(config))
     except ConfigError as error:
         print(f"rfaas allocator: {error}", file=sys.stderr)

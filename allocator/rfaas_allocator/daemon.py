@@ -33,7 +33,7 @@ from rfaas_allocator.events import HostsNamed
 from rfaas_allocator.journal_sqlite import SqliteJournal
 from rfaas_allocator.policy import Policy
 from rfaas_allocator.service import Server
-from rfaas_transport.errors import ConfigError
+from rfaas_transport.errors import ConfigError, ReasonCode
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ SOCKET_NAME: Final = "allocator.sock"
 SECRET_NAME: Final = "secret"
 UNIX_PATH_LIMIT: Final = 107  # bytes that the kernel takes
 STOP_GRACE_S: Final = 0.2
+ALONE_LOOK_S: Final = 1.0
+SLICES_LEAVE_S: Final = 10.0  # for agents that are told to end when it leaves by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,14 @@ class AllocatorConfig:
         listen: "HOST" or "HOST:PORT" of one interface beyond this host, or empty: the unix socket only.
         ttl_s: of the leases it makes, seconds, at least 0.5; default 10: three heartbeats may be lost.
         policy: quotas, prices, the file of known hosts.
+        leave_after_s: it leaves, and its slices end, so long after the last session process; 0: it stays.
     """
 
     state_dir: Path
     listen: str = ""
     ttl_s: float = DEFAULT_TTL_S
     policy: Policy = field(default_factory=Policy)
+    leave_after_s: float = 0.0
 
 
 class AllocatorDaemon:
@@ -129,10 +133,26 @@ class AllocatorDaemon:
         assert self._engine is not None
         running = asyncio.create_task(self._engine.run())
         leaving = asyncio.create_task(self._wait_to_leave(self._engine))
+        watching = asyncio.create_task(self._leave_when_alone(self._engine))
         await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        leaving.cancel()
+        for task in leaving, watching:
+            task.cancel()
         self._engine.stop()
         await running
+
+    async def _leave_when_alone(self, engine: Engine) -> None:
+        """Nobody started this allocator by hand, so nobody stops it: it goes after its last session process."""
+        after_s = self._config.leave_after_s
+        if after_s <= 0:
+            return
+        since_s = boot_time_ns() / 1e9
+        while (alone_s := boot_time_ns() / 1e9 - since_s) < after_s:
+            await asyncio.sleep(min(ALONE_LOOK_S, after_s - alone_s))
+            if engine.n_holder_links:
+                since_s = boot_time_ns() / 1e9
+        logger.info("leaving: no session process for %.1f s", after_s)
+        await engine.end_slices(ReasonCode.OWNER_RELEASE, for_good=True)
+        self.stop(SLICES_LEAVE_S)
 
     async def _wait_to_leave(self, engine: Engine) -> None:
         await self._leave.wait()

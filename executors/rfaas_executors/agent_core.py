@@ -65,6 +65,7 @@ class AgentCore:
         self.linked = False
         self._ended: OrderedDict[bytes, tuple[str, int, Usage]] = OrderedDict()
         self._lonely_since_s = now_s
+        self._busy_at_s = now_s  # when a lease was last there
         self._drain_until_s = 0.0
         end_in_s = config.slice.end_in_s
         self.give_back_at_s = None if end_in_s is None else now_s + max(0.0, end_in_s - config.slice.grace_s)
@@ -75,6 +76,8 @@ class AgentCore:
     def step(self, event: on.Event, now_s: float) -> list[on.Effect]:
         """Take one event and return what is to be done, in order. Time that has passed is seen to first and last."""
         self._now_s, self._effects = now_s, []
+        if self.leases:
+            self._busy_at_s = now_s
         self._on(event)
         self._on_time()
         self._leave_if_done()
@@ -83,7 +86,7 @@ class AgentCore:
     @property
     def wake_at_s(self) -> float | None:
         """When the next Tick is due; None: only another event can change anything."""
-        due = [None if self.draining else self.give_back_at_s, self._abandoned_at_s()]
+        due = [None if self.draining else self.give_back_at_s, self._abandoned_at_s(), self._idle_at_s()]
         for held in self.leases.values():
             due += [held.kill_at_s, None if held.ending else held.expires_at_s]
         due += [*self._book.due(), self.usage.due_s()]
@@ -435,6 +438,14 @@ class AgentCore:
         abandoned_at_s = self._abandoned_at_s()
         if abandoned_at_s is not None and now_s >= abandoned_at_s:
             self._reclaim(ReasonCode.PARTITION)
+        idle_at_s = self._idle_at_s()
+        if idle_at_s is not None and now_s >= idle_at_s:
+            self._reclaim(ReasonCode.OWNER_RELEASE)
+
+    def _idle_at_s(self) -> float | None:
+        if self.config.idle_after_s is None or self.leases or self.draining:
+            return None
+        return self._busy_at_s + self.config.idle_after_s
 
     def _abandoned_at_s(self) -> float | None:
         if self.config.abandoned_after_s is None or self.linked or self.leases or self.draining:

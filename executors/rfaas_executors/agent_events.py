@@ -25,6 +25,7 @@ class AgentConfig:
         drain_s: what running calls get after a reclaim began; at most the grace.
         cpus: the CPU of each core of the slice, for pinning; empty: workers run unpinned.
         abandoned_after_s: without lease and allocator for this long it leaves; None: never (embedded).
+        idle_after_s: without lease for this long it leaves, allocator or not; None: never.
         template_linger_s: how long a template without leases is kept for the next one.
         clean: it is proven that nothing of an earlier agent of this slice lives (002 section 3).
         usage_every_s: how often the allocator is told what leases cost (002 section 9); None: only at their end.
@@ -37,6 +38,7 @@ class AgentConfig:
     drain_s: float = 0.0
     cpus: tuple[int, ...] = ()
     abandoned_after_s: float | None = 60.0
+    idle_after_s: float | None = None
     template_linger_s: float = 10.0
     clean: bool = True
     usage_every_s: float | None = 5.0

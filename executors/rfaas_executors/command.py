@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--label", default="", help="with --by-hand: tells apart agents of one host")
     add("--allocator", metavar="HOST:PORT", help="where it is, if --state-dir holds no more than its credentials")
     add("--abandoned-after-s", type=float, default=60.0, help="leave after so long without allocator and lease")
+    add("--idle-after-s", type=float, help="leave after so long without lease, whatever the allocator says")
     add("--say", choices=("text", "json"), help="print on standard output how it goes")
     add("--shared", action="store_true", help="of a job that its owner shares: one agent a job and node")
     add("--from-slurm", action="store_true", help="take job, node and end from Slurm's variables")
@@ -204,6 +205,7 @@ def _config(options: argparse.Namespace, name: _Name, address: str, settings: Se
         cpus=cpus_to_pin(options.cores),
         clean=clean,
         abandoned_after_s=options.abandoned_after_s,
+        idle_after_s=options.idle_after_s,
         encrypted_only=encrypted_only,
         cannot_encrypt="" if address.startswith("unix:") else tls.why_not(),
     )

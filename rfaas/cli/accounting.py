@@ -66,8 +66,17 @@ PARSABLE: Final = {
     "--since", metavar="WHEN", help="Leases that lived then or later: 24h, 2026-11-25, 2026-11-25T18:00 [all]."
 )
 @click.option("--user", metavar="USER", help="Only this user's leases, by name or uid.")
+@click.option("--site", is_flag=True, help="What the site's allocator granted (docs/site.md), in place of leases.")
+@click.option("--all", "everybody", is_flag=True, help="With --site, for its administrator: of all users.")
 def accounting(
-    state_dir: Path, as_json: bool, as_csv: bool, parsable: bool, since: str | None, user: str | None
+    state_dir: Path,
+    as_json: bool,
+    as_csv: bool,
+    parsable: bool,
+    since: str | None,
+    user: str | None,
+    site: bool,
+    everybody: bool,
 ) -> None:
     """Show what leases cost: cores and memory held, time hot, warm and running, bytes, money.
 
@@ -79,7 +88,9 @@ def accounting(
     if as_json + as_csv + parsable > 1:
         raise click.UsageError("give one of --json, --csv and --parsable")
     try:
-        rows = asyncio.run(_rows(state_dir, _since_unix_s(since, time.time()), user))
+        since_unix_s = _since_unix_s(since, time.time())
+        rows = _site_rows(since_unix_s, everybody) if site else asyncio.run(_rows(state_dir, since_unix_s))
+        rows = [row for row in rows if user is None or user in (row["user"], str(row["uid"]))]
     except RfaasError as error:
         fail(error, as_json=as_json)
     if as_json:
@@ -112,13 +123,27 @@ def _since_unix_s(text: str | None, now_unix_s: float) -> float:
         ) from None
 
 
-async def _rows(state_dir: Path, since_unix_s: float, user: str | None) -> list[dict[str, Any]]:
+def _site_rows(since_unix_s: float, everybody: bool) -> list[dict[str, Any]]:
+    from rfaas.settings import Settings
+    from rfaas.site.asking import SiteAllocator
+    from rfaas.site.borrower import SiteSettings
+    from rfaas_transport.munge import Munge
+
+    site = SiteSettings.of(Settings.load())
+    if not site.allocator:
+        raise ConfigError("no site's allocator is set", hint="set site.allocator (RFAAS_SITE_ALLOCATOR=HOST:PORT)")
+    with SiteAllocator(site.allocator, Munge(site.munge_socket), allocator_uid=site.allocator_uid) as asked:
+        accounts = list(asked.accounts(everybody=everybody))
+    lived = (one for one in accounts if one.end_unix_s is None or one.end_unix_s >= since_unix_s)
+    return [_row(account) for account in lived]
+
+
+async def _rows(state_dir: Path, since_unix_s: float) -> list[dict[str, Any]]:
     from rfaas.control.address import AllocatorAddress
     from rfaas.control.dial import AdminClient
 
     async with AdminClient(AllocatorAddress.load(state_dir)) as admin:
-        rows = [_row(account) async for account in admin.accounts(since_unix_s)]
-    return [row for row in rows if user is None or user in (row["user"], str(row["uid"]))]
+        return [_row(account) async for account in admin.accounts(since_unix_s)]
 
 
 def _row(account: Account) -> dict[str, Any]:

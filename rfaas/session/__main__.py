@@ -43,6 +43,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--key", help="32 hex digits that name the session (docs/spec/004-session.md section 3)")
     what.add_argument("--embedded", action="store_true", help="serve one program, with an allocator and agent inside")
     parser.add_argument("--state-dir", type=Path, help="state directory of the allocator; needed with --key")
+    parser.add_argument("--site", action="store_true", help="start that allocator if need be, and borrow from the site")
     parser.add_argument("--client-pid", type=int, help="the program; needed with --embedded")
     parser.add_argument("--client-start", type=int, help="its start time in clock ticks; needed with --embedded")
     parser.add_argument("--linger-s", type=float, help="how long to stay after the last client (5; embedded: 0)")

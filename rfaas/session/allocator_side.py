@@ -25,7 +25,7 @@ from rfaas.control.messages import (
 )
 from rfaas.session.agents import AgentSide
 from rfaas.session.events import AllocatorDown, ToAllocator, ToClient
-from rfaas.session.forms import granted_lease, lease_message, queued_message
+from rfaas.session.forms import granted_lease, lease_message, queued_message, site_message
 from rfaas.session.state import Client, Lease, Outbox
 from rfaas_transport.errors import ReasonCode
 
@@ -49,6 +49,7 @@ class AllocatorSide:
     Attributes:
         up, was_up: whether there is a link, and ever was one.
         trouble: why there is none.
+        site_trouble: code and hint of why the site lends nothing, where one is asked.
     """
 
     def __init__(self, out: Outbox, client: Callable[[HolderId], Client | None], agents: AgentSide, uid: int) -> None:
@@ -59,6 +60,7 @@ class AllocatorSide:
         self.up = False
         self.was_up = False
         self.trouble = AllocatorDown("it does not answer")
+        self.site_trouble: tuple[str, str] | None = None
         self._unconfirmed: set[LeaseId] = set()  # their agents said that they ended, the allocator not yet
         self._unsaid: list[HolderMessage] = []  # releases and deaths while the link was broken
         self._given_back: OrderedDict[LeaseId, None] = OrderedDict()  # a late word of these grants nothing
@@ -117,7 +119,10 @@ class AllocatorSide:
                 self._on_granted(message)
             case Waiting(holder, executor):
                 if (client := self._client(holder)) is not None and executor in client.wants:
-                    self._out.emit(ToClient(client.conn, queued_message(message)))
+                    if self.site_trouble is not None:  # the allocator knows only that nobody has come to it
+                        self._out.emit(ToClient(client.conn, site_message(executor, *self.site_trouble)))
+                    else:
+                        self._out.emit(ToClient(client.conn, queued_message(message)))
             case Denied(holder, executor, code, hint):
                 if (client := self._client(holder)) is not None:
                     client.wants.pop(executor, None)

@@ -36,12 +36,15 @@ from rfaas.session.events import (
     Effect,
     Event,
     Leave,
+    SiteSaid,
     Stop,
     Tick,
     ToClient,
 )
 from rfaas.session.forms import resumed_lease
+from rfaas.session.site_side import SiteSide
 from rfaas.session.state import NO_VERBS, Client, Lease, Outbox, Road
+from rfaas.site.borrowing import Shortfall
 from rfaas_transport.errors import ReasonCode
 from rfaas_transport.handshake_machine import VERBS_UNAVAILABLE
 from rfaas_transport.messages import Message
@@ -86,6 +89,7 @@ class SessionCore:
         first = secrets.randbits(31) << 32 | 1 if first_channel is None else first_channel
         self._agents = AgentSide(self._out, self._client, self._on_over, self._deny, first)
         self._upward = AllocatorSide(self._out, self._client, self._agents, uid)
+        self._site = SiteSide(self._out, self._upward, self._set_want)
         self._clients: dict[HolderId, Client] = {}
         self._by_conn: dict[int, Client] = {}
         self._waiting: list[tuple[ClientJoined, float]] = []  # before the allocator was reached at all; until when
@@ -134,6 +138,14 @@ class SessionCore:
             for channel in lease.channels.values()
         ]
 
+    def shortfalls(self) -> tuple[Shortfall, ...]:
+        """Workers that are wanted and not granted, by their size, in the order of the wants."""
+        return () if self._stopping else self._site.shortfalls(self._clients.values())
+
+    def slices(self) -> frozenset[bytes]:
+        """Where something is held."""
+        return frozenset(lease.slice_id for client in self._clients.values() for lease in client.leases.values())
+
     def _dispatch(self, event: Event) -> None:
         match event:
             case ClientJoined():
@@ -161,6 +173,8 @@ class SessionCore:
                 self._agents.channels.on_up(channel)
             case DataDown():
                 self._agents.channels.on_down(event)
+            case SiteSaid():
+                self._site.on_said(event, list(self._clients.values()))
             case Stop(at_once):
                 self._on_stop(at_once)
             case Tick():

@@ -118,6 +118,17 @@ class DataDown:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteSaid:
+    """Why the site lends nothing for workers of this size; an empty code: it has lent. `for_good`: it never will."""
+
+    cores: int
+    memory_bytes: int
+    code: str
+    hint: str
+    for_good: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed; see `SessionCore.next_s`."""
 
@@ -142,6 +153,7 @@ Event = (
     | AgentSaid
     | DataUp
     | DataDown
+    | SiteSaid
     | Tick
     | Stop
 )

@@ -69,6 +69,11 @@ def lease_message(lease: Lease) -> Message:
     }
 
 
+def site_message(executor: int, code: str, hint: str) -> Message:
+    """What a client is told while the site lends it nothing."""
+    return {"m": "queued", "executor": executor, "reason": f"the site lends nothing now ({code})", "hint": hint}
+
+
 def queued_message(waiting: Waiting) -> Message:
     """What a client is told while nothing more can be given; an estimate only if there is one."""
     hint = f"{waiting.missing} more asked for"

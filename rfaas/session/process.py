@@ -13,7 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rfaas.control.links import Dial, Link, LinkBroken
 from rfaas.control.messages import AllocatorToHolder, HolderMessage, Snapshot
@@ -35,14 +35,19 @@ from rfaas.session.events import (
     Effect,
     Event,
     Leave,
+    SiteSaid,
     Stop,
     Tick,
     ToAgent,
     ToAllocator,
     ToClient,
 )
+from rfaas.site.borrowing import Tell, Wanted
 from rfaas_transport.errors import RfaasError
 from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
+
+if TYPE_CHECKING:
+    from rfaas.site.borrower import Borrower
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +96,16 @@ class SessionProcess:
         self._stepping = False
         self._timer: asyncio.TimerHandle | None = None
         self._left = asyncio.Event()
+        self._borrower: Borrower | None = None
+
+    def borrow_by(self, borrower: Borrower) -> None:
+        """Have it told from now on what programs wait for; owned from here on."""
+        self._borrower = borrower
+
+    def told_by_site(self, told: Tell) -> None:
+        """Why the site lends nothing of this size, or that it does."""
+        size = (told.size.cores, told.size.memory_bytes)
+        self.post(SiteSaid(*size, told.code, told.hint, for_good=told.for_good))
 
     async def run(self) -> None:
         """Serve until the last client has gone or `stop` is called, and close everything."""
@@ -103,6 +118,8 @@ class SessionProcess:
                 await self._link.flush(LAST_WORDS_S)
         finally:
             linking.cancel()
+            if self._borrower is not None:
+                self._borrower.close()
             if self._link is not None:
                 self._link.close()
             self._clients.close()
@@ -137,6 +154,8 @@ class SessionProcess:
         finally:
             self._stepping = False
         self._set_timer()
+        if self._borrower is not None and not self._left.is_set():
+            self._borrower.see(Wanted(self._core.shortfalls(), self._core.slices()))
 
     def _step(self, event: Event) -> None:
         try:

@@ -53,6 +53,8 @@ async def _serve(options: argparse.Namespace, listener: socket.socket, status: S
             options=socket_options(settings),
         )
         session.stop_on_signals()
+        if options.site:
+            _borrow(options, session)
         ground.when_over(session.stop)
         if options.embedded:
             _end_with(options.client_pid, options.client_start, session)
@@ -70,7 +72,19 @@ async def _ground(options: argparse.Namespace) -> Ground:
     require_some()
     if options.embedded:
         return await EmbeddedGround.start(programs_limit)
+    if options.site:
+        from rfaas.site.borrower import SiteSettings  # here, and below: others need neither munge nor these
+        from rfaas.site.ground import SiteGround
+
+        return await SiteGround.start(options.state_dir, SiteSettings.of(Settings.load()))
     return Personal(options.state_dir)
+
+
+def _borrow(options: argparse.Namespace, session: SessionProcess) -> None:
+    """Have the site's slices asked for while programs wait for workers."""
+    from rfaas.site.borrower import Borrower, SiteSettings
+
+    session.borrow_by(Borrower(SiteSettings.of(Settings.load()), options.state_dir, session.told_by_site))
 
 
 def _core(options: argparse.Namespace, ground: Ground) -> SessionCore:

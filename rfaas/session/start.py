@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rfaas.config import AllocatorChoice, Embedded
+from rfaas.config import AllocatorChoice, Embedded, StateDir
 from rfaas.control.address import AllocatorAddress
 from rfaas.session import packets
 from rfaas.session.connection import SessionConnection
@@ -150,9 +150,25 @@ def _target(choice: AllocatorChoice, client: tuple[int, int] | None = None) -> _
         pid, start = client or (os.getpid(), process_start(os.getpid()))
         of_me = ("--embedded", "--client-pid", str(pid), "--client-start", str(start))
         return _Target(socket_name(uid, embedded_key(pid, start)), of_me, None)
+    if choice.site:
+        return _site_target(choice, uid)
     key = personal_key(AllocatorAddress.load(choice.path).alloc_id)
     arguments = ("--key", key, "--state-dir", str(choice.path))
     return _Target(socket_name(uid, key), arguments, choice.path / "log" / "session.log")
+
+
+def _site_target(choice: StateDir, uid: int) -> _Target:
+    """Its session process starts the allocator too, so there may be nothing yet to name it by but the place."""
+    path = choice.path.absolute()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the state directory {path} can't be made: {error}", hint="name another with RFAAS_STATE_DIR"
+        ) from error
+    key = personal_key(f"site {choice.site} {path}")
+    arguments = ("--key", key, "--state-dir", str(path), "--site")
+    return _Target(socket_name(uid, key), arguments, path / "log" / "session.log")
 
 
 # --- reaching ---------------------------------------------------------------------------------------------------

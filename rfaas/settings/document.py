@@ -57,6 +57,7 @@ SECTIONS = {
     "local": ("[local]", "`rfaas up` on one host, and `rfaas agent`."),
     "agent": ("[agent]", "Every agent: embedded, of `rfaas up`, of Slurm's jobs, by hand."),
     "up": ("[up]", "`rfaas up` in general."),
+    "site": ("[site]", "Slices of nodes outside of Slurm's jobs, where the site lends them (docs/site.md)."),
     "harvest": ("[harvest]", "`rfaas up --slurm`."),
 }
 

@@ -139,6 +139,20 @@ def path_or_address() -> Kind:
     return Kind("path, or HOST:PORT", "", parse)
 
 
+def host_port() -> Kind:
+    """HOST:PORT; "none" for nothing, where a file of the system says something."""
+
+    def parse(value: Any, name: str, _base: Path) -> str:  # noqa: ANN401
+        if value == NONE:
+            return ""
+        found = HOST_PORT.fullmatch(value) if isinstance(value, str) else None
+        if found is None or not 0 < int(found["port"]) < 65536:
+            raise ConfigError(f"{name}={value!r} is no HOST:PORT", hint='write one like "10.1.0.1:7411", or "none"')
+        return str(value)
+
+    return Kind(f'HOST:PORT, or "{NONE}"', "", parse)
+
+
 def text() -> Kind:
     """Any text that is not empty."""
 

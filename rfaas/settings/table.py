@@ -66,7 +66,7 @@ TABLE: Final = (
     Setting(
         *("", "allocator", kinds.path(also="embedded"), None, "State directory of the allocator that programs use."),
         why="a program needs no setting on a laptop nor after `rfaas up`",
-        otherwise="the allocator that serves state_dir, else embedded",
+        otherwise="that of state_dir if one serves or site.allocator is set, else embedded",
     ),
     Setting(
         *("", "daemon_python", kinds.path(), None, "Interpreter of session process, allocator, harvester and agents."),
@@ -359,6 +359,34 @@ TABLE: Final = (
         why="found by the way to a node",
         otherwise="towards the nodes with --slurm, else the unix socket only",
         option="--listen",
+    ),
+    # --- the site's slices ------------------------------------------------------------------------------
+    Setting(
+        *("site", "allocator", kinds.host_port(), None, "The site's allocator, whose nodes lend outside of jobs."),
+        why="who runs a site names it in the system's file",
+        otherwise="nothing is borrowed from a site",
+    ),
+    Setting(
+        *("site", "allocator_uid", kinds.whole_number(0, 2**32 - 2), 0, "Whose process that is, by munge's word."),
+        why="nobody else can be root",
+    ),
+    Setting(
+        *("site", "munge_socket", kinds.text(), None, "Where munged of this host listens."),
+        why="libmunge knows where",
+        otherwise="munge's own",
+    ),
+    Setting(
+        *("site", "lasts_s", kinds.duration(minimum_s=1.0), 3600.0, "A slice of the site lasts so long at most."),
+        why="then others have a chance; what is still needed is asked for again",
+    ),
+    Setting(
+        *("site", "listen", kinds.text(), None, "Address of this host that the site's nodes reach."),
+        why="found by the way to the site's allocator",
+        otherwise="that on the way to site.allocator",
+    ),
+    Setting(
+        *("site", "keep_s", kinds.duration(), 30.0, "Slices of the site are kept so long after the last program."),
+        why="the next program finds them warm; others wait for them",
     ),
     # --- every agent ------------------------------------------------------------------------------------
     Setting(

@@ -6,9 +6,11 @@ Spec: docs/spec/010-node-agent.md section 7.
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rfaas.control.messages import Account, HolderId, LeaseId, LeaseSeq, SliceId, Usage
 from rfaas.site.grant import Grant
 from rfaas_transport.errors import AllocatorUnavailable, LeaseDenied, ProtocolError, RfaasError
 from rfaas_transport.handshake import handshake_blocking
@@ -99,6 +101,42 @@ class SiteAllocator:
         """Say that this grant came to nothing or that its slice is over, so that others get it sooner."""
         self._ask({"m": "unused", "slice": slice_id})
 
+    def accounts(self, *, everybody: bool = False) -> Iterator[Account]:
+        """What grants of this user cost, in the order in which they were made.
+
+        Args:
+            everybody: all of them, for root and the allocator's own user.
+
+        Raises:
+            AllocatorUnavailable: the connection broke; what was told before is right.
+        """
+        after: object = [0, b""]
+        while after is not None:
+            answer = self._ask({"m": "accounts", "after": after, "all": everybody})
+            rows, after = answer.get("rows"), answer.get("next")
+            if answer["m"] != "accounts" or not isinstance(rows, list):
+                raise ProtocolError(f"the site's allocator answered {answer['m'][:32]!r}")
+            yield from map(_account, rows)
+
+    def tell(self, rules: Mapping[str, str], for_s: int, *, job: int | None = None) -> None:
+        """Have nodes left alone for so long, by name and why; for root and the allocator's own user.
+
+        Args:
+            rules: in a few hundred names a message at most; empty: just that Slurm was seen.
+            job: it is about to start on these nodes, whose slices get their notice now.
+
+        Raises:
+            GrantRefused: this user may not say so.
+        """
+        about = {"m": "leave"} if job is None else {"m": "warn", "job": job}
+        answer = self._ask({**about, "nodes": dict(rules), "for_s": for_s})
+        if answer["m"] != "noted":
+            error = GrantRefused(
+                f"the site's allocator does not listen: {answer.get('code')}", hint=str(answer.get("hint"))
+            )
+            error.refusal = str(answer.get("code", ""))
+            raise error
+
     def _ask(self, message: dict[str, Any]) -> Message:
         try:
             self._sock.sendall(pack(message, LIMIT_BYTES))
@@ -117,3 +155,28 @@ class SiteAllocator:
                 raise ConnectionResetError("it hung up")
             data += more
         return data
+
+
+def _account(row: Any) -> Account:  # noqa: ANN401 - what came over the wire
+    try:
+        return Account(
+            lease_id=LeaseId(bytes(row["lease_id"])),
+            lease_seq=LeaseSeq(int(row["lease_seq"])),
+            holder=HolderId(bytes(16)),
+            holder_name="site grant",
+            uid=int(row["uid"]),
+            slice_id=SliceId(bytes(row["lease_id"])),
+            node=str(row["node"]),
+            job_id="",
+            workers=0,
+            cores=int(row["cores"]),
+            memory_bytes=int(row["memory_bytes"]),
+            start_unix_s=float(row["start_unix_s"]),
+            end_unix_s=None if row["end_unix_s"] is None else float(row["end_unix_s"]),
+            reason=str(row["reason"]),
+            usage=Usage(allocated_ns=int(row["allocated_ns"])),
+            cost=float(row["cost"]),
+            currency=str(row["currency"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(f"an account of the site can't be read: {error}") from error

@@ -19,6 +19,7 @@ from rfaas_transport.munge import Munge
 MAGIC: Final = b"rfaasst1"
 FORM: Final = struct.Struct(f"<8s{GRANT_BYTES}s{SECRET_BYTES}s256s64s")
 LIMIT_BYTES: Final = 4096
+ANSWER_BYTES: Final = 16 << 10  # a list of the most slices that a node has
 NODE_AGENT_UID: Final = 0
 TIMEOUT_S: Final = 15.0  # munged, then the start of an interpreter
 _ANSWER: Final = "rfaas-node/1 "
@@ -76,6 +77,17 @@ def start(address: str, payload: bytes, munge: Munge, *, timeout_s: float = TIME
         AllocatorUnavailable: nobody answers there; whether something runs is for the allocator to say.
         ProtocolError: what answers is no node agent.
     """
+    return _understood(exchange(address, payload, munge, timeout_s=timeout_s))
+
+
+def exchange(address: str, payload: bytes, munge: Munge, *, timeout_s: float = TIMEOUT_S) -> str:
+    """What the node agent at "host:port" answers to one payload, as text; blocks.
+
+    Raises:
+        MungeError: munged of this host made no credential; nothing was sent.
+        AllocatorUnavailable: nobody answers there.
+        ProtocolError: what answers is no node agent.
+    """
     credential = munge.encode(payload, for_uid=NODE_AGENT_UID).encode("ascii")
     if len(credential) > LIMIT_BYTES - 4:
         raise ConfigError(f"the credential has {len(credential)} bytes", hint="see which cipher munged is set to")
@@ -83,7 +95,7 @@ def start(address: str, payload: bytes, munge: Munge, *, timeout_s: float = TIME
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout_s) as sock:
             sock.sendall(len(credential).to_bytes(4, "little") + credential)
-            return _understood(_read(sock))
+            return _read(sock)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -95,7 +107,7 @@ def start(address: str, payload: bytes, munge: Munge, *, timeout_s: float = TIME
 def _read(sock: socket.socket) -> str:
     data = b""
     while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
-        if len(data) >= 4 and int.from_bytes(data[:4], "little") > LIMIT_BYTES:
+        if len(data) >= 4 and int.from_bytes(data[:4], "little") > ANSWER_BYTES:
             raise ProtocolError("the answer is longer than a node agent's")
         more = sock.recv(4096)
         if not more:
@@ -104,14 +116,31 @@ def _read(sock: socket.socket) -> str:
     return data[4:].decode("ascii", "replace")
 
 
-def _understood(text: str) -> Started:
+def fields_of(text: str) -> tuple[str, dict[str, str], str]:
+    """Verb, fields and hint of an answer.
+
+    Raises:
+        ProtocolError: it is no node agent's.
+    """
     if not text.startswith(_ANSWER):
         raise ProtocolError(f"the answer is no node agent's: {text[:60]!r}")
     verb, _, rest = text.removeprefix(_ANSWER).partition(" ")
     words, _, hint = rest.partition(" hint=")
-    fields = dict(word.split("=", 1) for word in words.split() if "=" in word)
-    if verb == "started":
-        return Started(bytes.fromhex(fields.get("slice", "")), int(fields.get("pid", "0")))
-    error = StartRefused(f"the node agent refused the start: {fields.get('code', verb)}", hint=hint)
+    return verb, dict(word.split("=", 1) for word in words.split(" ") if "=" in word), hint
+
+
+def refusal_of(verb: str, fields: dict[str, str], hint: str) -> StartRefused:
+    """The error that a node agent's refusal is."""
+    error = StartRefused(f"the node agent refused: {fields.get('code', verb)}", hint=hint)
     error.refusal = fields.get("code", "")
-    raise error
+    return error
+
+
+def _understood(text: str) -> Started:
+    verb, fields, hint = fields_of(text)
+    if verb != "started":
+        raise refusal_of(verb, fields, hint)
+    try:
+        return Started(bytes.fromhex(fields.get("slice", "")), int(fields.get("pid", "0")))
+    except ValueError as error:
+        raise ProtocolError(f"the answer is no node agent's: {text[:60]!r}") from error

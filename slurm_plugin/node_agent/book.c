@@ -6,7 +6,7 @@ static void free_cpus(const struct book *book, const struct config *config, cpu_
 {
     cpu_set_t taken;
     *cpus = config->cpus;
-    if (book->overflowed)
+    if (book->overflowed || book->unsure)
         CPU_ZERO(cpus);
     for (int i = 0; i < MOST_SLICES; i++)
         if (book->lent[i].used) {
@@ -86,6 +86,8 @@ struct verdict book_judge(const struct book *book, const struct config *config, 
         return (struct verdict){"replayed", "a grant is good for one time"};
     if (nonce_slot(book, now_s) < 0)
         return (struct verdict){"busy", "too many grants were used lately: try again in a minute"};
+    if (book->unsure)
+        return (struct verdict){"no-room", "Slurm has not said yet which jobs are on this node: try again"};
     free_cpus(book, config, &cpus);
     if (free_slot(book, config->most_slices) < 0 || grant->cores == 0 || (uint32_t)CPU_COUNT(&cpus) < grant->cores ||
         grant->memory_bytes == 0 || free_memory(book, config) < grant->memory_bytes)

@@ -27,6 +27,7 @@ struct nonce {
 };
 
 struct book {
+    bool unsure;     /* jobs may be here that were begun before this life: nothing is lent until Slurm has named them */
     bool overflowed; /* more jobs came than there is room for: nothing is lent until all that are known are gone */
     uint64_t opened_s; /* since 1970: grants from before may have been used */
     struct lent lent[MOST_SLICES];

@@ -126,6 +126,8 @@ static bool take(struct config *config, const char *key, const char *value)
         return whole(value, UINT64_MAX >> 1, &config->memory_bytes);
     if (IS("grace_ms"))
         return whole(value, 3600000, &config->grace_ms);
+    if (IS("idle_s"))
+        return whole(value, 86400, &config->idle_s);
     if (IS("evict_grace_ms"))
         return whole(value, 1000, &config->evict_grace_ms);
     if (IS("min_uid"))
@@ -209,6 +211,7 @@ static void defaults(struct config *config)
         .hold_check_ms = 10000,
         .grace_ms = 5000,
         .evict_grace_ms = 50,
+        .idle_s = 120,
         .min_uid = 1000,
         .pids_max = 4096,
         .most_slices = 32,

@@ -26,6 +26,7 @@ struct config {
     cpu_set_t cpus; /* the share */
     uint64_t memory_bytes;
     uint64_t grace_ms, evict_grace_ms;
+    uint64_t idle_s; /* an agent without a lease leaves after so long; 0: it stays */
     uint32_t min_uid, pids_max, most_slices;
     bool hide_processes, limits; /* limits: false only where there are no controllers to try with */
 };

@@ -181,7 +181,7 @@ bool door_heard(struct door *door, struct visitor *visitor, int *connection)
     bool whole = visitor->got == sizeof visitor->told;
     *connection = visitor->connection;
     visitor->connection = -1;
-    if (whole && !visitor->told.code[0])
+    if (whole && proof_check(door->config, &visitor->told))
         return true;
     door_note_bad(door, &visitor->address);
     const char *code = whole ? visitor->told.code : "not-proven";

@@ -16,6 +16,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "seal.h"
+
 static int report_end;
 
 __attribute__((noreturn)) static void fail(const char *stage)
@@ -68,15 +70,6 @@ static void arrange_descriptors(int input)
             close(fd);
 }
 
-static void drop_capabilities(void)
-{
-    for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
-        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0)
-            fail("bounding_set");
-    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0)
-        fail("ambient_set");
-}
-
 static void see_that_nothing_is_left(uid_t uid, gid_t gid)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -99,7 +92,9 @@ static void become(const struct passwd *user)
 {
     if (initgroups(user->pw_name, user->pw_gid) != 0)
         fail("groups");
-    drop_capabilities();
+    const char *stayed = seal_unbind();
+    if (stayed)
+        fail(stayed);
     if (setresgid(user->pw_gid, user->pw_gid, user->pw_gid) != 0)
         fail("gid");
     if (setresuid(user->pw_uid, user->pw_uid, user->pw_uid) != 0)
@@ -140,6 +135,12 @@ __attribute__((noreturn)) static void execute(const struct launch *launch, const
                                  "--grace-s", grace, "--end-in-s", ends, "--slice-key", key, "--node", config->node,
                                  "--sched", "idle"};
     int count = 21;
+    char idle[24];
+    snprintf(idle, sizeof idle, "%llu", (unsigned long long)config->idle_s);
+    if (config->idle_s) {
+        arguments[count++] = "--idle-after-s";
+        arguments[count++] = idle;
+    }
     if (config->agent_listen[0]) {
         arguments[count++] = "--listen";
         arguments[count++] = config->agent_listen;

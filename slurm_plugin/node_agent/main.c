@@ -18,11 +18,12 @@
 
 #include "door.h"
 #include "hooks.h"
+#include "proof.h"
 #include "reconcile.h"
 #include "say.h"
 
 enum { MOST_POLLED = 4 + 2 * MOST_SLICES + MOST_VISITORS + MOST_CALLERS, EX_USAGE = 64, EX_CONFIG = 78 };
-enum { SWEEP_MS = 5000 };
+enum { SWEEP_MS = 5000, MOST_FILES = 64 + 2 * MOST_VISITORS + 4 * MOST_SLICES + 2 * MOST_CALLERS };
 
 static struct config config;
 static struct slices slices;
@@ -76,6 +77,8 @@ static void heard(int which, bool leaving)
         return;
     if (leaving)
         answer(connection, "rfaas-node/1 refused code=draining hint=the node agent is being stopped");
+    else if (proof_is_query(&visitor->told))
+        slices_asked(&slices, &visitor->told.query, connection);
     else
         slices_start(&slices, &visitor->told, connection);
     explicit_bzero(&visitor->told, sizeof visitor->told); /* a user's secret */
@@ -176,8 +179,13 @@ static int refuse(const char *why)
 /* Its own memory holds secrets of users for moments: no core file, no ptrace but root's. */
 static void protect(void)
 {
-    struct rlimit none = {0, 0};
+    struct rlimit none = {0, 0}, files;
     setrlimit(RLIMIT_CORE, &none);
+    /* All visitors, slices and callers at once: strangers must not use up what an eviction needs. */
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < MOST_FILES) {
+        files.rlim_cur = files.rlim_max < MOST_FILES ? files.rlim_max : MOST_FILES;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     clearenv();
     setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
@@ -208,9 +216,13 @@ int main(int count, char **arguments)
     }
     if (geteuid() != 0)
         return refuse("it starts agents as their users: root is needed");
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur < MOST_FILES)
+        return refuse("it may not open enough files: LimitNOFILE=1024 in its unit, or ulimit -Hn 1024");
     slices.config = &config;
     slices.book.opened_s = (uint64_t)time(NULL);
     reconcile_init(&reconcile, &config, &slices.book);
+    proof_prepare(&config);
     int signals = block_signals();
     if (!door_open(&door, &config, why, sizeof why)) /* who comes waits in the kernel until the sweep is done */
         return refuse(why);

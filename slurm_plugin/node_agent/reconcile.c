@@ -19,6 +19,7 @@ void reconcile_init(struct reconcile *reconcile, const struct config *config, st
     reconcile->config = config;
     reconcile->book = book;
     reconcile->output = -1;
+    book->unsure = config->squeue[0] != '\0';
 }
 
 bool reconcile_names(const char *list, uint64_t job)
@@ -104,6 +105,29 @@ static void release(struct reconcile *reconcile)
     }
 }
 
+/* The first whole answer of this life: each job that it names is here, and on which CPUs is not said. */
+static void hold_all(struct reconcile *reconcile)
+{
+    cpu_set_t every;
+    int jobs = 0;
+    memset(&every, 0xff, sizeof every);
+    reconcile->book->unsure = false;
+    for (char *at = reconcile->list; *at;) {
+        char *end;
+        unsigned long long job = strtoull(at, &end, 10);
+        if (end != at && job > 0) {
+            book_hold(reconcile->book, job, &every, reconcile->asked_ms);
+            say("job job=%llu held by=squeue", job);
+            jobs++;
+        }
+        at = strchr(at, '\n');
+        if (!at)
+            break;
+        at++;
+    }
+    say("lending jobs=%d", jobs);
+}
+
 void reconcile_heard(struct reconcile *reconcile)
 {
     ssize_t got = read(reconcile->output, reconcile->list + reconcile->size, LIST_BYTES - reconcile->size);
@@ -121,8 +145,22 @@ void reconcile_heard(struct reconcile *reconcile)
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
     int status = end_squeue(reconcile);
-    if (whole && status == 0)
-        release(reconcile);
+    if (!whole || status != 0)
+        return;
+    release(reconcile);
+    if (reconcile->book->unsure)
+        hold_all(reconcile);
+}
+
+static uint64_t pause_ms(const struct reconcile *reconcile, uint64_t now_ms)
+{
+    uint64_t youngest_ms = LONGEST_PAUSE_MS;
+    for (int i = 0; i < MOST_HOLDS; i++) {
+        const struct hold *hold = &reconcile->book->holds[i];
+        if (hold->used && now_ms - hold->since_ms < youngest_ms)
+            youngest_ms = now_ms - hold->since_ms;
+    }
+    return youngest_ms > reconcile->config->hold_check_ms ? youngest_ms : reconcile->config->hold_check_ms;
 }
 
 int reconcile_tick(struct reconcile *reconcile)
@@ -136,12 +174,19 @@ int reconcile_tick(struct reconcile *reconcile)
             end_squeue(reconcile);
         return 1000;
     }
+    if (reconcile->book->unsure) {
+        if (now_ms >= reconcile->next_ms) {
+            reconcile->next_ms = now_ms + FIRST_AGAIN_MS;
+            ask(reconcile, now_ms);
+        }
+        return FIRST_AGAIN_MS;
+    }
     for (int i = 0; i < MOST_HOLDS && !held; i++)
         held = reconcile->book->holds[i].used;
     if (!held)
         return -1;
     if (now_ms >= reconcile->next_ms) {
-        reconcile->next_ms = now_ms + reconcile->config->hold_check_ms;
+        reconcile->next_ms = now_ms + pause_ms(reconcile, now_ms);
         if (anything_to_ask(reconcile, now_ms))
             ask(reconcile, now_ms);
     }

@@ -1,4 +1,5 @@
-/* reconcile.h - jobs whose `free` was lost: what is held for a job that Slurm does not know on this node is released.
+/* reconcile.h - events that were lost: what is held for a job that Slurm does not know on this node is released, and at the
+ * start of a node agent, which may have missed any, the jobs that are here are held before anything is lent.
  *
  * Slurm's word holds (009 section 2). It is asked as an administrator would, by squeue, in a process of its own; a Slurm that
  * does not answer, or says an error, releases nothing.
@@ -8,7 +9,9 @@
 
 #include "book.h"
 
-enum { LIST_BYTES = 64 << 10, SQUEUE_TIMEOUT_MS = 20000 };
+/* A job is asked about when it has been held for hold_check_ms, then each time that it is twice as old, or the longest pause
+ * has passed: thousands of nodes ask one slurmctld. */
+enum { LIST_BYTES = 64 << 10, SQUEUE_TIMEOUT_MS = 20000, LONGEST_PAUSE_MS = 600000, FIRST_AGAIN_MS = 1000 };
 
 struct reconcile {
     const struct config *config;

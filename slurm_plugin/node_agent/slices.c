@@ -122,6 +122,55 @@ void slices_start(struct slices *slices, const struct proof *proof, int asker)
         (int)slice->pid, cpus, (unsigned long long)grant->memory_bytes, (unsigned long long)(grant->ends_s - now_s));
 }
 
+enum { QUERY_AGE_S = 120, LINE_BYTES = 160, LIST_BYTES = MOST_SLICES * LINE_BYTES + 128 };
+
+static void send_list(const struct slices *slices, int asker)
+{
+    static const char *const states[] = {"gone", "starting", "running", "noticed", "killing"};
+    static char list[4 + LIST_BYTES];
+    uint64_t now_ms = boottime_ms();
+    int jobs = 0, lent = 0;
+    for (int i = 0; i < MOST_HOLDS; i++)
+        jobs += slices->book.holds[i].used;
+    int at = 4 + snprintf(list + 4, LIST_BYTES, "rfaas-node/1 lends jobs=%d unsure=%d slices=", jobs,
+                          slices->book.unsure || slices->book.overflowed);
+    for (int i = 0; i < MOST_SLICES; i++) {
+        const struct slice *slice = &slices->slice[i];
+        if (slice->state == SLICE_GONE)
+            continue;
+        at += snprintf(list + at, LINE_BYTES, "%s%s:%d:%d:%llu:%llu:%s", lent++ ? "," : "", slice->name, (int)slice->uid,
+                       CPU_COUNT(&slices->book.lent[i].cpus), (unsigned long long)slices->book.lent[i].memory_bytes,
+                       (unsigned long long)(slice->ends_ms > now_ms ? (slice->ends_ms - now_ms) / 1000 : 0),
+                       states[slice->state]);
+    }
+    for (int i = 0; i < 4; i++)
+        list[i] = (char)((at - 4) >> 8 * i);
+    (void)!send(asker, list, (size_t)at, MSG_DONTWAIT | MSG_NOSIGNAL);
+    close(asker);
+}
+
+void slices_asked(struct slices *slices, const struct node_query *query, int asker)
+{
+    uint64_t now_s = (uint64_t)time(NULL);
+    cpu_set_t every;
+    memset(&every, 0xff, sizeof every);
+    if (strcmp(query->node, slices->config->node) != 0) {
+        answer(asker, "rfaas-node/1 refused code=wrong-node hint=this is %s", slices->config->node);
+        return;
+    }
+    if (query->issued_s + QUERY_AGE_S < now_s || query->issued_s > now_s + QUERY_AGE_S) {
+        answer(asker, "rfaas-node/1 refused code=expired hint=compare the clocks of both hosts");
+        return;
+    }
+    if (query->verb == QUERY_NOTICE) {
+        if (query->job && !book_hold(&slices->book, query->job, &every, boottime_ms()))
+            say("job job=%llu not-held reason=too-many", (unsigned long long)query->job);
+        slices_end(slices, &every, slices->config->grace_ms, "warned");
+        say("warned job=%llu slices=%d", (unsigned long long)query->job, __builtin_popcountll(slices_alive(slices)));
+    }
+    send_list(slices, asker);
+}
+
 void slices_reported(struct slices *slices, int slot)
 {
     struct slice *slice = &slices->slice[slot];

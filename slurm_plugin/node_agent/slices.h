@@ -39,6 +39,9 @@ uint64_t boottime_ms(void);
 /* Start what a proof asks for; the asker is answered and closed now or later. */
 void slices_start(struct slices *slices, const struct proof *proof, int asker);
 
+/* Tell the site's allocator what is lent here, after giving it back with notice if a job is about to start; then close. */
+void slices_asked(struct slices *slices, const struct node_query *query, int asker);
+
 /* Give notice to every slice that uses one of these CPUs; it is killed `grace_ms` from now. Returns which: a bit a slot. */
 uint64_t slices_end(struct slices *slices, const cpu_set_t *cpus, uint64_t grace_ms, const char *reason);
 

@@ -68,6 +68,18 @@ bool wire_read_request(const uint8_t *bytes, size_t size, struct start_request *
            request->allocator[0] != '-';
 }
 
+bool wire_read_query(const uint8_t *bytes, size_t size, struct node_query *query)
+{
+    if (size != QUERY_BYTES || memcmp(bytes, "rfaasqy1", 8) != 0)
+        return false;
+    memcpy(query->signed_bytes, bytes, QUERY_SIGNED_BYTES);
+    memcpy(query->signature, bytes + QUERY_SIGNED_BYTES, SIGNATURE_BYTES);
+    query->issued_s = number(bytes + 24, 8); /* after 16 random bytes */
+    query->job = number(bytes + 32, 8);
+    query->verb = (uint32_t)number(bytes + 40, 4);
+    return number(bytes + 44, 4) == 0 && text(bytes + 48, NODE_NAME_BYTES, query->node) && host_name(query->node);
+}
+
 /* The next word up to one space; false at the end. */
 static bool next_word(const char **at, const char *end, const char **word, size_t *length)
 {

@@ -21,9 +21,12 @@ enum {
     ALLOCATOR_BYTES = 64,
     REQUEST_BYTES = 8 + GRANT_BYTES + SECRET_BYTES + STATE_DIR_BYTES + ALLOCATOR_BYTES,
     PACKET_BYTES = 4096,
+    QUERY_SIGNED_BYTES = 104,
+    QUERY_BYTES = QUERY_SIGNED_BYTES + SIGNATURE_BYTES,
 };
 
 #define GRANT_LABEL "rfaas-010 grant"
+#define QUERY_LABEL "rfaas-010 query"
 
 struct grant {
     uint8_t slice_id[SLICE_ID_BYTES];
@@ -41,6 +44,19 @@ struct start_request {
     char state_dir[STATE_DIR_BYTES]; /* absolute */
     char allocator[ALLOCATOR_BYTES]; /* "host:port" or empty */
 };
+
+enum query_verb { QUERY_LIST, QUERY_NOTICE };
+
+struct node_query { /* of the site's allocator */
+    uint8_t signed_bytes[QUERY_SIGNED_BYTES], signature[SIGNATURE_BYTES];
+    uint64_t issued_s; /* since 1970 */
+    uint64_t job;      /* of a notice: which is about to start here */
+    uint32_t verb;
+    char node[NODE_NAME_BYTES];
+};
+
+/* The query in exactly these bytes; false if any field is not what the specification allows. */
+bool wire_read_query(const uint8_t *bytes, size_t size, struct node_query *query);
 
 /* The request in exactly these bytes; false if any field is not what the specification allows. */
 bool wire_read_request(const uint8_t *bytes, size_t size, struct start_request *request);

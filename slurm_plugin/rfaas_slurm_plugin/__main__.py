@@ -1,4 +1,4 @@
-"""`python -m rfaas_slurm_plugin check | harvest | cancel`: what `rfaas up --slurm` and `rfaas down` start.
+"""`python -m rfaas_slurm_plugin check | harvest | cancel | site-watch`: what `rfaas up --slurm`, `down`, sites start.
 
 Answers are one JSON value on standard output, so that the caller needs nothing of this package.
 """
@@ -19,15 +19,19 @@ import click
 
 from rfaas.control.address import AllocatorAddress
 from rfaas.control.dial import OffersClient
+from rfaas.settings import Settings
+from rfaas.site.borrower import SiteSettings
 from rfaas_slurm_plugin import check
 from rfaas_slurm_plugin.harvest import job
+from rfaas_slurm_plugin.harvest.drains import DrainFile
 from rfaas_slurm_plugin.harvest.harvester import Harvester, job_environment
 from rfaas_slurm_plugin.harvest.hook_listener import HookListener
+from rfaas_slurm_plugin.harvest.site_watch import SiteWatch
 from rfaas_slurm_plugin.policy.settings import policy_of
 from rfaas_slurm_plugin.views import sources
 from rfaas_slurm_plugin.views.cli_view import CliView
 from rfaas_slurm_plugin.views.view import ClusterUnavailable
-from rfaas_transport.errors import RfaasError
+from rfaas_transport.errors import ConfigError, RfaasError
 
 EXIT_UNAVAILABLE = 69
 EXIT_CONFIG = 78
@@ -142,6 +146,47 @@ def _own_name() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
+
+
+@main.command("site-watch")
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="Of an allocator whose `rfaas slurm drain` holds too."
+)
+@click.option("--every-s", type=float, default=10.0, help="Between two looks at Slurm [10].")
+@click.option("--hooks-socket", help="Hear PrologSlurmctld there: /path or @name [nobody is heard].")
+@click.option("--slurm-uid", type=int, default=0, help="SlurmUser's, who is heard beside root.")
+def site_watch_command(state_dir: Path | None, every_s: float, hooks_socket: str | None, slurm_uid: int) -> None:
+    """Tell the site's allocator (site.allocator) which nodes Slurm and the rules of [harvest] leave alone."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    names = ("leave_partitions", "leave_features", "require_features", "leave_users", "leave_planned")
+
+    async def work() -> None:
+        settings = Settings.load()
+        site = SiteSettings.of(settings)
+        if not site.allocator:
+            raise ConfigError("no site's allocator is set", hint="set site.allocator (RFAAS_SITE_ALLOCATOR=HOST:PORT)")
+        policy = dataclasses.replace(
+            policy_of("", {name: settings.value(f"harvest.{name}") for name in names}),
+            nodes=frozenset(check.expand_nodes(settings.value("harvest.nodes"))),
+            leave_nodes=frozenset(check.expand_nodes(settings.value("harvest.leave_nodes"), "harvest.leave_nodes")),
+        )
+        chosen = await sources.choose(settings.value("slurmrestd"), settings.value("pyslurm_python"))
+        drains = DrainFile(state_dir) if state_dir else None
+        watch = SiteWatch(chosen.source, site, policy, every_s, drains)
+        listener = HookListener(hooks_socket, {0, slurm_uid}, watch.hear) if hooks_socket else None
+        if listener is not None:
+            listener.open()
+        try:
+            await watch.run()
+        finally:
+            if listener is not None:
+                listener.close()
+
+    try:
+        asyncio.run(work())
+    except (RfaasError, ClusterUnavailable) as error:
+        click.echo(f"rfaas site-watch: {error}", err=True)
+        sys.exit(EXIT_CONFIG)
 
 
 @main.command("cancel")

@@ -1,8 +1,13 @@
-"""Site mode on a real cluster: two ordinary users on one node, each in a slice that root's node agent started."""
+"""Site mode on a real cluster whose Slurm runs our hooks: users' slices on a node, and the jobs that take it back.
+
+The head has the site's allocator, one node root's node agent; the other node has none, as rfaas is not everywhere.
+"""
 
 import contextlib
 import json
+import os
 import secrets
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -10,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.delay import build_probe
+from cluster.fixtures import checked
 from cluster.harvested import snapshot
-from cluster.rig import commands, conf
+from cluster.hook_rig import CONF, LOG, build_hook, node_log, unwell_nodes
+from cluster.rig import Settings, commands, conf
 from cluster.rig.settings import HEAD
 from support.waiting import wait_until
 
@@ -20,6 +28,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.figures]
 NODE = "n1"
 WAIT_S = 90.0
 SITE_PORT, NODE_PORT = 7411, 7410
+WATCH = "@site-watch"  # who hears PrologSlurmctld, if anybody does
 
 # What a user's function tells of where it runs, and what it can do to somebody else's.
 PROGRAM = """\
@@ -87,6 +96,64 @@ print(json.dumps(answer))
 """
 
 
+# A program that starts nothing but itself: its function writes down how long it lived, and loses its node to a job.
+ALONE = """\
+import os, sys, time
+import rfaas
+
+def beat(path):
+    import mmap, struct, time
+    with open(path, "w+b") as file:
+        file.truncate(4096)
+        page = mmap.mmap(file.fileno(), 4096)
+        while True:
+            page[:8] = struct.pack("=q", time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+def where():
+    import socket
+    return socket.gethostname()
+
+begun_s = time.monotonic()
+with rfaas.Executor(max_workers=1, acquire_timeout_s=60) as ex:
+    print("first on", ex.submit(where).result(60), f"{time.monotonic() - begun_s:.2f}", flush=True)
+    if len(sys.argv) > 1:
+        try:
+            ex.submit(beat, sys.argv[1]).result(90)
+        except rfaas.RfaasError as error:
+            print("lost", type(error).__name__, flush=True)
+        print("again on", ex.submit(where).result(60), flush=True)
+"""
+HOOKS = """\
+Prolog={hook}
+Epilog={hook}
+PrologSlurmctld={hook}
+PrologFlags=Alloc
+"""
+
+
+@pytest.fixture(scope="module")
+def site_cluster(start_cluster):
+    """Two nodes whose Slurm runs the hooks, and an environment with the wheel."""
+    folder = Path(f"/var/tmp/rfaas-site-hooks-{os.getpid()}")
+    folder.mkdir()
+    folder.chmod(0o755)
+    hook = build_hook(folder / "rfaas-hook", CONF)
+    yield start_cluster(Settings(nodes=2, cpus=2, extra_conf=HOOKS.format(hook=hook)))
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def cluster(site_cluster):
+    hooks_conf = site_cluster.layout.etc / Path(CONF).name
+    hooks_conf.write_text(
+        f"log_file = {LOG}\ncgroup = rfaas-{site_cluster.layout.instance}\nallocator_socket = {WATCH}\n"
+    )
+    hooks_conf.chmod(0o644)
+    with checked(site_cluster) as clean:
+        yield clean
+        assert unwell_nodes(clean) == ""  # no hook drained a node, whatever it met
+
+
 @dataclass(frozen=True)
 class Site:
     """The site's allocator on the head and root's agent on one node."""
@@ -94,6 +161,21 @@ class Site:
     cluster: object
     folder: Path
     cgroup: str
+    node_agent: subprocess.Popen
+
+    @property
+    def environment(self):
+        """What a site says to its users in /etc/rfaas/rfaas.toml."""
+        return {
+            "RFAAS_SITE_ALLOCATOR": f"{conf.address(HEAD)}:{SITE_PORT}",
+            "RFAAS_SITE_MUNGE_SOCKET": conf.MUNGE_SOCKET,
+            "RFAAS_SITE_KEEP_S": "1",
+            "RFAAS_SESSION_LINGER_S": "0.5",
+        }
+
+    def kill_node_agent(self):
+        commands.kill_group(self.node_agent.pid)
+        self.node_agent.wait(20)
 
     def lend(self, user, **changes):
         """Have an agent of the user's started, as the user would."""
@@ -121,7 +203,8 @@ def daemon(node, argv, log, ready):
         assert process.poll() is None, log.read_text()
         yield process
     finally:
-        commands.kill_group(process.pid, signal.SIGTERM)
+        if process.poll() is None:
+            commands.kill_group(process.pid, signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
@@ -156,13 +239,22 @@ def site(cluster):
     logs = [folder / f"{name}-{secrets.token_hex(4)}.log" for name in ("allocator", "node")]
     with (
         daemon(cluster.head, allocator, logs[0], "serving"),
-        daemon(node, [agent, "-c", folder / "node.conf"], logs[1], "serving"),
+        daemon(node, [agent, "-c", folder / "node.conf"], logs[1], "serving") as node_agent,
     ):
+        wait_until(lambda: "lending jobs=0" in logs[1].read_text(), WAIT_S, "Slurm's word on the node's jobs")
         node.run_as_root("sleep", "1.1")  # grants of the second in which the node agent began are refused
-        yield Site(cluster, folder, cgroup)
+        yield Site(cluster, folder, cgroup, node_agent)
     print("\n".join(log.read_text() for log in logs))
-    for path in Path("/sys/fs/cgroup").glob(f"*/{cgroup}"):
-        path.rmdir()
+    wait_until(lambda: removed(cgroup), WAIT_S, "the end of what was lent")
+
+
+def removed(cgroup):
+    """Whether the control groups are gone: the node agent gives its slices their grace, and may be gone itself."""
+    mounts = Path("/sys/fs/cgroup")
+    for path in [*mounts.glob(f"*/{cgroup}/*/"), *mounts.glob(f"*/{cgroup}")]:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+    return not list(mounts.glob(f"*/{cgroup}"))
 
 
 @contextlib.contextmanager
@@ -227,3 +319,110 @@ def test_two_users_on_one_node_reach_nothing_of_each_other_and_go_when_a_job_com
             wait_until(lambda user=user: up(user) == [], WAIT_S, f"the end of {user.name}'s slice")
         assert site.hook("rfaas-hook/1 status").startswith("rfaas-hook/1 done slices=0 jobs=1 ")
         site.hook("rfaas-hook/1 free job=77")
+
+
+def last_ns(page):
+    """When the function last ran (CLOCK_BOOTTIME); 0 if it never did."""
+    return int.from_bytes(page.read_bytes()[:8], "little") if page.exists() else 0
+
+
+@contextlib.contextmanager
+def program(cluster, user, site, *, page=None):
+    """The program that starts nothing but itself; running its function, if it has a page for that, when this begins."""
+    path = user.put("alone.py", ALONE)
+    words = ["python", path, *([str(page)] if page else [])]
+    with user.popen(HEAD, words, env=site.environment) as running:
+        if page:
+            wait_until(lambda: last_ns(page) > 0, WAIT_S, "the function")
+        yield running
+    state = user.home / ".local/state/rfaas"
+    wait_until(lambda: not (state / "allocator.json").exists(), WAIT_S, "the end of the user's allocator")
+
+
+@pytest.fixture
+def page(cluster):
+    """A file at the same path on the machine and on every node, that any user may write."""
+    folder = cluster.layout.share / "pages"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder / "page"
+
+
+@pytest.mark.timeout(300)
+def test_a_program_alone_is_lent_the_node_loses_it_to_a_job_in_time_and_gets_it_back(cluster, site, alice, bob, page):
+    probe = build_probe(cluster)
+    with program(cluster, alice, site, page=page) as running:
+        start = probe.rigid_start(bob, ["-N2", "--exclusive"], WAIT_S)  # the other node has no node agent
+        (began_ns,) = [task.began_ns for task in start.tasks if task.node == NODE]
+        lost_ns = last_ns(page)
+        ahead_ms = (began_ns - lost_ns) / 1e6
+        print(
+            f"\nlast instruction of the function at {lost_ns} ns, first of the job at {began_ns} ns: {ahead_ms:.1f} ms"
+        )
+        print(f"srun to its first instruction: {start.delay_s:.3f} s on {start.nodes}")
+        assert 0 < lost_ns < began_ns
+        assert [node_log(cluster, name) for name in ("n1", "n2")] == [[], []]  # no hook had to do anything itself
+        out, err = running.process.communicate(timeout=WAIT_S)
+        print(out)
+        lines = out.splitlines()
+        assert lines[0].startswith(f"first on {NODE} "), err
+        assert lines[1] in ("lost Reclaimed", "lost AgentLost"), err  # as far as the agent came in 50 ms
+        assert lines[2] == f"again on {NODE}", err
+    wait_until(lambda: "slices=0 jobs=0" in site.hook("rfaas-hook/1 status"), WAIT_S, "the end of what was lent")
+
+
+@pytest.mark.timeout(300)
+def test_a_node_agent_that_is_killed_or_absent_holds_no_job_up(cluster, site, alice, bob, page):
+    probe = build_probe(cluster)
+    with program(cluster, alice, site, page=page):
+        site.kill_node_agent()  # and its slices with it; what they left is the hook's to end
+        start = probe.rigid_start(bob, ["-N2", "--exclusive"], WAIT_S)
+        (began_ns,) = [task.began_ns for task in start.tasks if task.node == NODE]
+        assert 0 < last_ns(page) < began_ns
+        print(f"\nnode agent killed: {(began_ns - last_ns(page)) / 1e6:.1f} ms ahead, srun {start.delay_s:.3f} s")
+        assert any("nobody listens there" in line for line in node_log(cluster, NODE))
+    cluster.node(NODE).run_as_root("rm", "-rf", "/run/rfaas")
+    delays = [probe.rigid_start(bob, ["-N2", "--exclusive"], WAIT_S).delay_s for _ in range(3)]
+    print(f"absent: srun to first instruction {', '.join(f'{delay:.3f}' for delay in delays)} s")
+
+
+@pytest.mark.timeout(300)
+def test_a_user_is_told_what_is_wrong_and_what_helps(cluster, site, alice):
+    def says(**environment):
+        path = alice.put("alone.py", ALONE.replace("acquire_timeout_s=60", "acquire_timeout_s=3"))
+        done = alice.run(HEAD, ["python", path], WAIT_S, env={**site.environment, **environment}, check=False)
+        assert done.returncode != 0
+        print(done.stderr.splitlines()[-2:])
+        return done.stderr
+
+    assert "see that munged runs on this host" in says(RFAAS_SITE_MUNGE_SOCKET="/run/rig/none.socket")
+    away = says(RFAAS_SITE_ALLOCATOR=f"{conf.address(HEAD)}:7499")
+    assert "does not answer" in away
+    assert "see that it runs there" in away
+    assert "too-large" in says(RFAAS_EXECUTOR_CORES="64")
+
+
+@pytest.mark.timeout(300)
+def test_a_job_s_warning_comes_as_a_notice_and_a_drained_node_is_lent_to_nobody(cluster, site, alice, bob, page):
+    probe = build_probe(cluster)
+    python, log = cluster.layout.venv / "bin/python", site.folder / f"watch-{secrets.token_hex(4)}.log"
+    slurm_uid = cluster.layout.run.stat().st_uid
+    watch = [python, "-m", "rfaas_slurm_plugin", "site-watch", "--every-s", "0.5", "--hooks-socket", WATCH]
+    environment = [f"{name}={value}" for name, value in site.environment.items()]
+    command = ["/usr/bin/env", *environment, *watch, "--slurm-uid", slurm_uid]
+    with daemon(cluster.head, command, log, "told nodes="), program(cluster, alice, site, page=page) as running:
+        start = probe.rigid_start(bob, ["-N2", "--exclusive"], WAIT_S)
+        (began_ns,) = [task.began_ns for task in start.tasks if task.node == NODE]
+        print(f"\nwith a warning: {(began_ns - last_ns(page)) / 1e6:.1f} ms ahead, srun {start.delay_s:.3f} s")
+        assert 0 < last_ns(page) < began_ns
+        assert wait_until(lambda: running.process.stdout.readline().startswith("lost "), WAIT_S)
+        cluster.head.run_as_root("scontrol", "update", f"nodename={NODE}", "state=drain", "reason=of the test")
+        try:
+            wait_until(lambda: "left_alone=1" in log.read_text(), WAIT_S, "Slurm's word")
+            path = bob.put("alone.py", ALONE.replace("acquire_timeout_s=60", "acquire_timeout_s=3"))
+            done = bob.run(HEAD, ["python", path], WAIT_S, env=site.environment, check=False)
+            print(done.stderr.splitlines()[-2:])
+            assert "DRAIN" in done.stderr
+        finally:
+            cluster.head.run_as_root("scontrol", "update", f"nodename={NODE}", "state=resume")

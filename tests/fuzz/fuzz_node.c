@@ -16,6 +16,17 @@ static void request(uint8_t *bytes, size_t size)
     EXPECT(memcmp(read.signed_bytes, bytes + 8, GRANT_SIGNED_BYTES) == 0);
 }
 
+static void query(uint8_t *bytes, size_t size)
+{
+    struct node_query read;
+    memset(&read, 0x5a, sizeof read);
+    if (!wire_read_query(bytes, size, &read))
+        return;
+    size_t name = strnlen(read.node, sizeof read.node);
+    EXPECT(size == QUERY_BYTES && name > 0 && name < sizeof read.node && !strchr(read.node, '/'));
+    EXPECT(memcmp(read.signed_bytes, bytes, QUERY_SIGNED_BYTES) == 0);
+}
+
 static void packet(uint8_t *bytes, size_t size)
 {
     struct hook_packet read;
@@ -29,12 +40,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t *copy = copy_of(data, size);
     request(copy, size);
+    query(copy, size);
     packet(copy, size);
     if (size >= 16) { /* a request has one size, which few mutations keep: give it that */
         uint8_t *whole = calloc(1, REQUEST_BYTES);
         EXPECT(whole != NULL);
         memcpy(whole, data, size < REQUEST_BYTES ? size : REQUEST_BYTES);
         request(whole, REQUEST_BYTES);
+        query(whole, QUERY_BYTES);
         free(whole);
     }
     free(copy);

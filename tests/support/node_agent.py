@@ -67,6 +67,7 @@ class NodeAgentRig:
         }
         self.config = directory / "node.conf"
         self.write_config()
+        self.slurm_knows()
         self.process = None
         self.log = directory / "node-agent.log"
 

@@ -244,7 +244,24 @@ def test_a_job_whose_free_was_lost_is_let_go_by_slurm_s_word_alone(clean):
     assert clean.said().count("by=squeue") == asked + 1
     clean.slurm_knows(7)
     wait_until(lambda: clean.hook("rfaas-hook/1 status").endswith("held="), WAIT_S)
-    (clean.directory / "squeue").unlink()
+    clean.slurm_knows()
+
+
+def test_a_node_agent_that_was_killed_lends_nothing_of_a_job_that_began_before_its_new_life(programs):
+    """It was told of the job, or would have been while it was dead: only Slurm knows that it is here."""
+    with serving(programs) as node:
+        node.hook("rfaas-hook/1 evict job=41")
+        node.stop(signal.SIGKILL)
+        node.slurm_knows(status=1)  # nor does Slurm say anything at first
+        node.start()
+        assert "Slurm has not said" in refused("no-room", lambda: node.ask(node.grant())).hint
+        node.slurm_knows(41, 42)
+        wait_until(lambda: node.hook("rfaas-hook/1 status").endswith("held=41,42"), WAIT_S, "Slurm's word")
+        refused("no-room", lambda: node.ask(node.grant()))
+        node.hook("rfaas-hook/1 free job=41")
+        node.slurm_knows()  # the other's `free` is lost
+        wait_until(lambda: node.hook("rfaas-hook/1 status").endswith("held="), WAIT_S, "the end of the other")
+        node.ask(node.grant())
 
 
 def test_a_job_on_other_cores_evicts_nobody(clean):
@@ -311,7 +328,36 @@ def test_a_stop_takes_everybody_along_and_a_kill_leaves_nobody_long(programs):
         refused("expired", lambda: node.ask(grant))  # of the earlier life
 
 
+def test_the_second_version_of_control_groups_ends_a_slice_too(programs):
+    """On a machine that mounts both its controllers are the first's, so this is the way to the end without limits."""
+    mount = Path("/sys/fs/cgroup/unified")
+    if not (mount / "cgroup.procs").exists():
+        mount = Path("/sys/fs/cgroup")
+    if not (mount / "cgroup.procs").exists():
+        pytest.fail("needs control groups of version 2, mounted alone or at /sys/fs/cgroup/unified")
+    with serving(programs, cgroup_mount=mount, limits="no") as node:
+        assert "cgroup=v2" in node.said()
+        behave(node, "stubborn")
+        grant = node.grant()
+        node.ask(grant)
+        report(node)
+        procs = mount / node.cgroup / grant.slice_id.hex() / "cgroup.procs"
+        answer = node.hook("rfaas-hook/1 evict job=5")
+        print(answer)
+        assert answer.startswith("rfaas-hook/1 done evicted=1")
+        assert not procs.parent.exists()
+
+
 # ---- hostile peers ----
+
+
+def test_with_few_descriptors_it_takes_more_or_says_so(programs):
+    with serving(programs) as node:
+        node.stop()
+        begun = ["sh", "-c", 'ulimit -n "$1"; exec "$2" -c "$3"', "sh"]
+        few = subprocess.run([*begun, "64", node.program, node.config], capture_output=True, text=True, timeout=60)
+        assert few.returncode == 78
+        assert "LimitNOFILE" in few.stderr
 
 
 def stranger(node, number):
@@ -338,6 +384,23 @@ def test_nonsense_on_the_port_costs_its_sender_alone(clean):
         answer = talk(clean, b"\x08\0\0\0nonsense")
     assert b"code=busy" in answer or answer == b""
     clean.ask(clean.grant())
+
+
+def test_who_hears_strangers_has_nothing_of_root_s_but_the_uid(clean):
+    """The process that munged's library runs in: no capability, no file, no network, no other process."""
+    node = clean
+    with stranger(node, 20):  # says nothing: its hearer waits
+        children = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children")
+        wait_until(lambda: children.read_text().split(), WAIT_S, "the hearer")
+        (hearer,) = (Path("/proc") / pid for pid in children.read_text().split())
+        wait_until(lambda: "Seccomp:\t2" in (hearer / "status").read_text(), WAIT_S, "its seal")
+        told = fields((hearer / "status").read_text().splitlines())
+        assert told["Uid"].split()[1] == "0"  # for munged's sake
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(told[name], 16) == 0, name
+        assert told["NoNewPrivs"] == "1"
+        assert os.readlink(hearer / "root") == os.path.dirname(node.munge_socket)
+        assert len(list((hearer / "fd").iterdir())) == 5  # 0 to 2, the connection, the pipe
 
 
 def test_who_connects_and_says_nothing_is_sent_away_and_evictions_go_on(clean):

@@ -145,6 +145,22 @@ def test_a_killed_allocator_is_no_reason_to_run_functions_here(tmp_path):
     assert choose_allocator("embedded", {"RFAAS_STATE_DIR": str(tmp_path)}) == Embedded()
 
 
+def test_where_a_site_lends_an_allocator_need_not_run_nor_have_been_stopped(tmp_path):
+    environ = {"RFAAS_STATE_DIR": str(tmp_path / "state"), "RFAAS_SITE_ALLOCATOR": "10.1.0.1:7411"}
+    meant = StateDir(tmp_path / "state", "10.1.0.1:7411")
+    assert choose_allocator(None, environ) == meant
+    (tmp_path / "state").mkdir()
+    write_allocator_json(tmp_path / "state", tmp_path / "gone")
+    assert choose_allocator(None, environ) == meant
+    assert choose_allocator("embedded", environ) == Embedded()
+    assert choose_allocator(None, {**environ, "RFAAS_SLICE": "0011"}) == Embedded()
+    assert choose_allocator(
+        None, {**environ, "RFAAS_SITE_ALLOCATOR": "none", "RFAAS_STATE_DIR": str(tmp_path / "x")}
+    ) == (Embedded())
+    with pytest.raises(ConfigError, match="is no HOST:PORT"):
+        choose_allocator(None, {**environ, "RFAAS_SITE_ALLOCATOR": "fabric"})
+
+
 def test_a_user_without_a_home_directory_uses_this_machine(monkeypatch):
     def no_home():
         raise RuntimeError("Could not determine home directory.")

@@ -128,9 +128,18 @@ def rule_against(node: Node, policy: HarvestPolicy, company: Mapping[str, Verdic
     return _by_name(node, policy) or _by_state(node, policy) or company.get(node.name)
 
 
+def rule_outside_jobs(node: Node, policy: HarvestPolicy, company: Mapping[str, Verdict]) -> Verdict | None:
+    """The same of a node that is lent outside of jobs, for which its partition means nothing."""
+    return _by_lists(node, policy) or _by_state(node, policy) or company.get(node.name)
+
+
 def _by_name(node: Node, policy: HarvestPolicy) -> Verdict | None:
     if policy.partition not in node.partitions:
         return Verdict(Why.OTHER_PARTITION, policy.partition)
+    return _by_lists(node, policy)
+
+
+def _by_lists(node: Node, policy: HarvestPolicy) -> Verdict | None:
     if policy.nodes and node.name not in policy.nodes:
         return Verdict(Why.NOT_LISTED)
     if node.name in policy.leave_nodes:

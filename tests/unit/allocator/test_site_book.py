@@ -5,7 +5,17 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfaas_allocator.site_book import USE_WITHIN_S, Refusal, SiteBook, SiteLimits, SiteNode, SiteWant
+from rfaas.site.query import Lent, NodeSays
+from rfaas_allocator.site_book import (
+    NODE_TAKES_S,
+    USE_WITHIN_S,
+    Closed,
+    Refusal,
+    SiteBook,
+    SiteLimits,
+    SiteNode,
+    SiteWant,
+)
 
 GIB = 1 << 30
 NODES = [SiteNode("n1", "10.0.0.1:7410", 4, 8 * GIB), SiteNode("n2", "10.0.0.2:7410", 2, 16 * GIB)]
@@ -42,8 +52,8 @@ def test_what_is_granted_is_not_granted_again_until_it_is_over_or_given_back():
     a_book = book()
     first, _ = choose(a_book, want(4, node="n1"))
     assert choose(a_book, want(1, node="n1")).code == "no-room"
-    assert not a_book.give_back(1002, first.slice_id)  # another user's word
-    assert a_book.give_back(1001, first.slice_id)
+    assert not a_book.give_back(1002, first.slice_id, 1001)  # another user's word
+    assert a_book.give_back(1001, first.slice_id, 1001)
     choose(a_book, want(4, node="n1"))
     assert choose(a_book, want(1, node="n1"), now_s=1099).code == "no-room"
     assert not isinstance(choose(a_book, want(1, node="n1"), now_s=1100), Refusal)
@@ -78,3 +88,75 @@ def test_no_node_is_ever_overbooked(steps):
             here = [grant for grant in a_book.grants.values() if grant.node == node.name]
             assert sum(grant.cores for grant in here) <= node.cores
             assert sum(grant.memory_bytes for grant in here) <= node.memory_bytes
+
+
+def says(*slices, jobs=0):
+    return NodeSays(tuple(slices), jobs, False)
+
+
+def lent(grant, state="running"):
+    return Lent(grant.slice_id, grant.uid, grant.cores, grant.memory_bytes, 60, state)
+
+
+def ends(a_book):
+    return [(one.reason, one.at_s) for one in a_book.taken_changes() if isinstance(one, Closed)]
+
+
+def test_what_a_node_has_named_and_names_no_more_is_over_and_what_it_never_named_in_due_time():
+    a_book = book()
+    first, _ = choose(a_book, want(2, node="n1"))
+    second, _ = choose(a_book, want(2, node="n1"))
+    a_book.hear("n1", says(lent(first)), 1001, 1001)
+    assert ends(a_book) == []
+    a_book.hear("n1", says(), 1005, 1005)  # the second may be on its way
+    assert ends(a_book) == [("left", 1005)]
+    over_s = second.use_by_s + NODE_TAKES_S
+    a_book.hear("n1", says(), over_s, over_s)
+    assert ends(a_book) == []
+    a_book.hear("n1", says(), over_s + 1, over_s + 1)
+    assert ends(a_book) == [("not-used", over_s + 1)]
+    assert a_book.grants == {}
+
+
+def test_what_a_node_lends_and_nobody_knows_is_taken_into_the_books_unless_it_is_ending():
+    a_book = book()
+    grant, _ = choose(book(), want(3, node="n1"))
+    a_book.hear("n1", says(lent(grant, "killing")), 1001, 1001)
+    assert a_book.grants == {}
+    a_book.hear("n1", says(lent(grant)), 1002, 1002)
+    assert (a_book.grants[grant.slice_id].cores, a_book.grants[grant.slice_id].uid) == (3, 1001)
+    assert choose(a_book, want(2, node="n1")).code == "no-room"
+
+
+def test_a_node_with_a_job_and_one_that_is_left_alone_are_granted_to_nobody():
+    a_book = book()
+    a_book.hear("n1", says(jobs=1), 1000, 1000)
+    assert choose(a_book, want(1, node="n1")).code == "no-room"
+    a_book.leave_alone({"n2": "it is drained", "n9": "who is that"}, 30, 1000)
+    refused = choose(a_book, want(1))
+    assert (refused.code, "1 because it is drained" in refused.hint) == ("no-room", True)
+    assert not isinstance(choose(a_book, want(1), now_s=1030), Refusal)
+
+
+def test_where_somebody_is_to_watch_nothing_is_granted_when_nobody_does():
+    a_book = book()
+    a_book.trust_s = 30
+    assert choose(a_book, want(1)).code == "no-room"
+    a_book.watched(1000)
+    assert not isinstance(choose(a_book, want(1)), Refusal)
+    assert choose(a_book, want(1), now_s=1031).code == "no-room"
+
+
+def test_nodes_are_asked_that_are_unknown_lend_or_have_jobs_the_longest_silent_first():
+    a_book = book()
+    assert {node.name for node in a_book.to_ask(1000, 9)} == {"n1", "n2"}
+    for name in "n1", "n2":
+        a_book.hear(name, says(), 1000, 1000)
+    assert a_book.to_ask(1000, 9) == []
+    grant, _ = choose(a_book, want(1, node="n2"))
+    a_book.hear("n1", says(jobs=1), 1001, 1001)
+    assert [node.name for node in a_book.to_ask(1002, 9)] == ["n2", "n1"]
+    assert [node.name for node in a_book.to_ask(1002, 1)] == ["n2"]
+    a_book.give_back(1001, grant.slice_id, 1003)
+    assert [node.name for node in a_book.to_ask(1004, 9)] == ["n2", "n1"]  # it may be used all the same
+    assert [node.name for node in a_book.to_ask(grant.use_by_s + NODE_TAKES_S + 1, 9)] == ["n1"]

@@ -370,6 +370,22 @@ def test_without_allocator_it_keeps_its_leases_and_leaves_only_when_it_has_none(
     assert shell.left
 
 
+def test_where_a_site_says_so_it_leaves_when_nobody_has_used_it_for_a_while():
+    shell = Shell(idle_after_s=120.0)
+    shell.up()
+    shell.pass_time(119.0)
+    terms = shell.lease()
+    shell.pass_time(5.0)
+    shell.step(on.SessionSaid(1, {"m": "release", "lease": terms.lease_id, "reason_code": 6}))
+    shell.kill_all()
+    shell.pass_time(10.0)
+    shell.template_gone()
+    shell.pass_time(109.0)
+    assert not shell.left
+    shell.pass_time(1.0)
+    assert shell.left
+
+
 def test_an_embedded_agent_never_leaves_by_itself():
     shell = Shell(abandoned_after_s=None)
     shell.pass_time(1e6)

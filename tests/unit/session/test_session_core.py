@@ -15,10 +15,12 @@ from rfaas.session.events import (
     DialData,
     DropClient,
     Leave,
+    SiteSaid,
     Stop,
     ToAgent,
     ToClient,
 )
+from rfaas.site.borrowing import Shortfall, Size
 from support.session import AGENT, CLIENT, ENV, OTHER, TTL_S, Harness, lease, to_agent, to_allocator
 
 
@@ -234,6 +236,44 @@ def test_waiting_and_denied_reach_the_client(h):
     assert (messages[1]["code"], messages[1]["hint"]) == ("lease-denied", "too large")
     h.want(4)
     assert to_allocator(h.take()) == [Want(CLIENT, 1, 4, 1, 5)]  # wanted anew
+
+
+def test_what_is_missing_is_what_the_site_is_asked_for(h):
+    h.want(3)
+    h.client_says("want", executor=2, workers=1, cores=4, memory_bytes=7)
+    h.client_says("want", executor=3, workers=1, cores=0, memory_bytes=7, kind="memory")  # the site lends no region
+    assert h.core.shortfalls() == (Shortfall(Size(1, 5), 3), Shortfall(Size(4, 7), 1))
+    assert h.core.slices() == frozenset()
+    h.serve()
+    assert Shortfall(Size(4, 7), 1) in h.core.shortfalls()
+    assert len(h.core.slices()) == 1
+    h.step(Stop())
+    assert h.core.shortfalls() == ()
+
+
+def test_who_waits_hears_why_the_site_lends_nothing_until_it_does(h):
+    h.want(2)
+    h.take()
+    h.step(SiteSaid(1, 5, "no-room", "later"))
+    h.step(SiteSaid(9, 5, "no-room", "of another size"))
+    h.step(AllocatorSaid(Waiting(CLIENT, 1, 2, "nobody is here", "leased", None, "")))
+    first, second = h.said()
+    assert (first["m"], first["reason"], first["hint"]) == ("queued", "the site lends nothing now (no-room)", "later")
+    assert "the site lends nothing" in second["reason"]
+    h.step(SiteSaid(1, 5, "", ""))
+    h.step(AllocatorSaid(Waiting(CLIENT, 1, 2, "nobody is here", "leased", None, "")))
+    assert [m["reason"] for m in h.said()] == ["nobody is here"]
+
+
+def test_what_the_site_never_lends_is_denied_to_who_holds_nothing(h):
+    h.want(2)
+    h.take()
+    h.step(SiteSaid(1, 5, "too-large", "ask for less", for_good=True))
+    effects = h.take()
+    denied = {"m": "denied", "executor": 1, "code": "too-large", "hint": "ask for less"}
+    assert ToClient(1, denied) in effects
+    assert to_allocator(effects) == [Want(CLIENT, 1, 0, 1, 5)]
+    assert h.core.shortfalls() == ()
 
 
 def test_an_environment_that_fails_is_denied_once_and_not_asked_for_again(h):
