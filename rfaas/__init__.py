@@ -41,6 +41,7 @@ from rfaas_transport.errors import (
 )
 
 if TYPE_CHECKING:
+    from rfaas._marking import mark
     from rfaas.arrays import empty, empty_like, from_dlpack
     from rfaas.client.futures import Future
     from rfaas.client.mismatch import EnvironmentWarning
@@ -98,6 +99,7 @@ __all__ = [
     "empty_like",
     "from_dlpack",
     "get_include",
+    "mark",
     "native",
     "progress",
     "raw",
@@ -111,6 +113,7 @@ _LAZY = {
     "NativeFunction": "rfaas.functions",
     "RawFunction": "rfaas.functions",
     "get_include": "rfaas.functions",
+    "mark": "rfaas._marking",
     "native": "rfaas.functions",
     "raw": "rfaas.functions",
     "ReclaimNotice": "rfaas.client.reclaims",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice
+from rfaas.control.messages import AgentMessage, AllocatorToAgent, Neighbours, Slice
 
 Environment = Mapping[str, Any]
 """004 section 4."""
@@ -244,6 +244,13 @@ class ReclaimAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighboured:
+    """The neighbour guard's verdict; "move" and "leave" are to be carried out, the others to be told."""
+
+    about: Neighbours
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed; due at the latest at `AgentCore.wake_at_s`."""
 
@@ -268,6 +275,7 @@ Event = (
     | LimitExceeded
     | UsageRead
     | ReclaimAsked
+    | Neighboured
     | Tick
 )
 

@@ -64,6 +64,7 @@ class SessionLink:
         config = self._config
         per_worker = {"cores": config.cores, "memory_bytes": config.memory_bytes}
         hints = {"placement": config.placement, "transport": config.transport, "hot_for_s": config.hot_for_s}
+        hints |= {"load": config.load} if config.load else {}
         hints |= {"transport_security": config.transport_security, "can_encrypt": tls.is_built()}
         hints["no_verbs"] = self._why_no_verbs()
         return self._line.say({"m": "want", "executor": EXECUTOR, "workers": workers, **per_worker, **hints})

@@ -249,6 +249,7 @@ class SessionCore:
             memory_bytes_per_worker=int(message["memory_bytes"]),
             placement=str(message.get("placement", "")),
             kind=str(message.get("kind", "")),
+            load=str(message.get("load", "")),
         )
         client.roads[executor] = Road(
             str(message.get("transport", "auto")),
