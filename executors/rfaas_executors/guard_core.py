@@ -230,8 +230,7 @@ class GuardCore:
     def _excess(self, found: Comparison) -> float:
         """How far beyond the bounds it is; 1: at a bound. Noise is no slowdown."""
         of_median = (found.median - found.error) / self.config.slowdown if found.certain else 0.0
-        of_tail = (found.tail or 0.0) / self.config.tail
-        return max(of_median, of_tail, 0.0)
+        return max(of_median, found.sure_tail / self.config.tail, 0.0)
 
     def _slow_down(self, watch: str, worst: Comparison, excess: float, now_s: float) -> None:
         if self.config.act == "watch":

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-KEPT: Final = 256  # samples of each kind
+KEPT: Final = 1024  # samples of each kind
 QUIET_AGE_S: Final = 60.0  # a quiet sample counts for so long: programs change their pace by themselves
 LEAST: Final = 8  # samples of each kind before anything is said
-LEAST_TAIL: Final = 200  # and before a 99th percentile is: that of fewer is one or two of them
+LEAST_TAIL: Final = 500  # and before a 99th percentile is
 CERTAIN: Final = 3.0  # standard errors: it is asked again and again
+SURELY: Final = 0.98  # this part of the samples beside functions, above the bound, is no chance: twice as many as alone
 _NORMAL_MAD: Final = 1.4826  # median absolute deviation to standard deviation
 _OF_MEDIAN: Final = 1.2533  # standard error of a median over that of a mean
 
@@ -30,12 +31,14 @@ class Comparison:
         median: slowdown of the median, 0.03 is 3 %; negative where the host was faster.
         error: its standard error.
         tail: slowdown of the 99th percentile; None with too few samples.
+        sure_tail: how far the SURELY quantile lies above the 99th percentile without functions.
         n: samples beside functions.
     """
 
     median: float
     error: float
     tail: float | None
+    sure_tail: float
     n: int
 
     @property
@@ -75,10 +78,10 @@ class Samples:
         if before <= 0.0:
             return None
         error = math.hypot(_error(alone, before), _error(beside, after)) / before
-        tail = None
+        tail, sure_tail = None, 0.0
         if min(len(alone), len(beside)) >= LEAST_TAIL and (p99 := _quantile(alone, 0.99)) > 0.0:
-            tail = _quantile(beside, 0.99) / p99 - 1.0
-        return Comparison(after / before - 1.0, error, tail, len(beside))
+            tail, sure_tail = (_quantile(beside, part) / p99 - 1.0 for part in (0.99, SURELY))
+        return Comparison(after / before - 1.0, error, tail, sure_tail, len(beside))
 
 
 def _error(values: Sequence[float], median: float) -> float:
