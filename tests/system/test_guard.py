@@ -1,4 +1,4 @@
-"""The neighbour guard of a real agent: a job that marks its iterations, functions that slow it, what is done about it."""
+"""The neighbour guard of a real agent: a job that marks its iterations, functions that slow it, what is done then."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The neighbour guard, look by look: a host whose iterations get longer as workers run more, and what is done about it."""
+"""The neighbour guard, look by look: a host whose iterations take longer as workers run more, and what is done then."""
 
 import random
 
