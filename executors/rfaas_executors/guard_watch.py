@@ -176,7 +176,7 @@ class HostTasks:
             ran_ns += max(0, now_run_ns - run_ns)
             waited_ns += max(0, now_wait_ns - wait_ns)
             self._times[task] = now_run_ns, now_wait_ns
-        if ran_ns < LEAST_RUN * (now_s - since_s) * 1e9:
+        if ran_ns == 0 or ran_ns < LEAST_RUN * (now_s - since_s) * 1e9:
             return None
         return (ran_ns + waited_ns) / ran_ns
 
