@@ -2,15 +2,14 @@
 
 Usage: python benchmarks/colocation.py [--into DIRECTORY] [--quick] [--seconds S]
 
-A cell is one rigid code, one kind of functions and one arm (guard off, guard on). In a cell the code runs through, pinned
-to the first CPU; the slice (SCHED_IDLE, as a harvested one) has the second. Blocks alternate, 20 times and more:
+A cell is one rigid code, one kind of functions and one arm (guard off, guard on). In a cell the code runs through,
+pinned to the first CPU; the slice (SCHED_IDLE, as a harvested one) has the second. Blocks alternate, 20 times and more:
 functions, none. Each iteration counts for the block that it lies wholly in. The slowdown is that of iterations beside
-functions over iterations between them, of the same run. In the guarded arm functions run 8 s before the first block, and
-what the guard does then counts too: it is not told of blocks. Work of the functions is compared with blocks of theirs
-before the rigid code began.
+functions over iterations between them, of the same run. In the guarded arm functions run 8 s before the first block;
+the guard is not told of blocks. Work of the functions is compared with blocks of theirs before the rigid code began.
 
-Resumable: each cell is a line of colocation.jsonl, measured ones are left out; `--seconds` ends before the next cell would
-go beyond. Goal: the rigid code's median at most 3 % slower, its 99th percentile at most 10 %.
+Resumable: each cell is a line of colocation.jsonl, measured ones are left out; `--seconds` begins no cell that would go
+beyond. Goal: the rigid code's median at most 3 % slower, its 99th percentile at most 10 %.
 """
 
 from __future__ import annotations
@@ -166,8 +165,10 @@ def slice_of(folder: Path, arm: str) -> Iterator[Path]:
         if allocator.poll() is not None:
             raise RuntimeError("the allocator did not start")
     agent = subprocess.Popen(
-        ["taskset", "-c", str(cpus()[-1]), sys.executable, "-m", "rfaas_executors", "--state-dir", str(state)]
-        + ["--cores", "1", "--memory-bytes", str(1 << 30), "--sched", "idle", "--node", "here"],
+        [
+            *("taskset", "-c", str(cpus()[-1]), sys.executable, "-m", "rfaas_executors", "--state-dir", str(state)),
+            *("--cores", "1", "--memory-bytes", str(1 << 30), "--sched", "idle", "--node", "here"),
+        ],
         env=environment,
     )
     try:
@@ -254,8 +255,8 @@ def compared(stamps: Stamps, blocks: list[tuple[float, float, bool]]) -> dict[st
 def table(rows: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     lines = [
-        "| rigid code | functions | guard | iterations alone / beside | median alone, ms | median | by block, p25 to p75 "
-        "| p99 | mean | functions lose | guard at the end |",
+        "| rigid code | functions | guard | iterations alone / beside | median alone, ms | median "
+        "| by block, p25 to p75 | p99 | mean | functions lose | guard at the end |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
@@ -263,9 +264,10 @@ def table(rows: list[dict[str, Any]]) -> str:
         low, _, high = row["median_by_block"]
         n_alone, n_beside = row["iterations"]
         lines.append(
-            f"| {code} | {load} | {arm} | {n_alone} / {n_beside} | {row['alone_ms']:.2f} | {row['median_slowdown']:+.1%} "
+            f"| {code} | {load} | {arm} | {n_alone} / {n_beside} | {row['alone_ms']:.2f} "
+            f"| {row['median_slowdown']:+.1%} "
             f"| {low:+.1%} to {high:+.1%} | {row['p99_slowdown']:+.1%} | {row['total_slowdown']:+.1%} "
-            f"| {row['functions_slowdown']:+.0%} | {row['verdicts'][-1] if row['verdicts'] else '–'} |"
+            f"| {row['functions_slowdown']:+.0%} | {row['verdicts'][-1] if row['verdicts'] else 'off'} |"
         )
     return "\n".join(lines) + "\n"
 

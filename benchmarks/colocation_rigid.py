@@ -1,4 +1,4 @@
-"""A rigid code for `colocation.py`: iterates until its standard input ends, marks each iteration, says how long each took.
+"""A rigid code for `colocation.py`: iterates until it is told to end, marks each iteration, says how long each took.
 
 Usage: python colocation_rigid.py jacobi|numpy OUT.npy      (jacobi: the sweep of examples/04_jacobi_mpi.py, one rank)
 
@@ -26,7 +26,8 @@ KEPT = 1_000_000
 def jacobi() -> Callable[[], None]:
     """Sweeps of the example's plate, with its halo exchange (of one rank: with nobody)."""
     spec = importlib.util.spec_from_file_location("jacobi", EXAMPLE)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     example = importlib.util.module_from_spec(spec)
     sys.modules["jacobi"] = example  # its dataclass looks there
     spec.loader.exec_module(example)

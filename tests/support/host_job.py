@@ -1,4 +1,4 @@
-"""A job beside a slice, and functions that slow it so that tests can count on it: python host_job.py FILE HARM_S FRESH_S.
+"""A job beside a slice, and functions that surely slow it: python host_job.py FILE HARM_S FRESH_S.
 
 An iteration takes 2 ms, and HARM_S more if a function has written the time to FILE within the last FRESH_S. So it is
 slowed exactly while functions run, as a neighbour on a memory bus is, whatever else the machine does.
