@@ -239,16 +239,16 @@ def compared(stamps: Stamps, blocks: list[tuple[float, float, bool]]) -> dict[st
         inside = (stamps[:, 0] >= begin_s + SKIP_S) & (stamps[:, 1] <= end_s)
         lengths[beside].append(stamps[inside, 1] - stamps[inside, 0])
     medians = {kind: np.array([np.median(one) for one in some if len(one)]) for kind, some in lengths.items()}
-    beside, alone = np.concatenate(lengths[True]), np.concatenate(lengths[False])
+    those_beside, those_alone = np.concatenate(lengths[True]), np.concatenate(lengths[False])
     ratios = medians[True][: len(medians[False])] / medians[False][: len(medians[True])] - 1.0
     return {
-        "iterations": [len(alone), len(beside)],
-        "alone_ms": float(np.median(alone) * 1e3),
-        "median_slowdown": float(np.median(beside) / np.median(alone) - 1.0),
+        "iterations": [len(those_alone), len(those_beside)],
+        "alone_ms": float(np.median(those_alone) * 1e3),
+        "median_slowdown": float(np.median(those_beside) / np.median(those_alone) - 1.0),
         "median_by_block": [float(np.percentile(ratios, q)) for q in (25, 50, 75)],
-        "p99_slowdown": float(np.percentile(beside, 99) / np.percentile(alone, 99) - 1.0),
-        "p99_alone_over_median": float(np.percentile(alone, 99) / np.median(alone)),
-        "total_slowdown": float(np.mean(beside) / np.mean(alone) - 1.0),
+        "p99_slowdown": float(np.percentile(those_beside, 99) / np.percentile(those_alone, 99) - 1.0),
+        "p99_alone_over_median": float(np.percentile(those_alone, 99) / np.median(those_alone)),
+        "total_slowdown": float(np.mean(those_beside) / np.mean(those_alone) - 1.0),
     }
 
 
@@ -297,7 +297,8 @@ def main() -> None:
         row = measured(code, load, arm, n_blocks, settle_s)
         took = {"at": time.strftime("%Y-%m-%d %H:%M"), "took_s": round(time.monotonic() - cell_began_s, 1)}
         rows[cell] = {**row, **took}
-        records.add(path, rows[cell], lambda _, row=row: print(json.dumps(row), flush=True))
+        print(json.dumps(rows[cell]), flush=True)
+        records.add(path, rows[cell])
     done = [rows[cell] for cell in cells if cell in rows]
     about = records.about("make bench-colocation")
     text = f"# Rigid codes beside functions\n\n{json.dumps(about)}\n\n{table(done)}"

@@ -10,6 +10,7 @@ as were done, and that the guard's reader takes the same time for them. Exit sta
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 
@@ -18,7 +19,7 @@ import rfaas
 
 def advance(size: int) -> float:
     """An iteration of something."""
-    return sum(number**0.5 for number in range(size))
+    return sum(math.sqrt(number) for number in range(size))
 
 
 def main() -> int:
@@ -26,9 +27,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1.0, help="go on for so long (default: %(default)s)")
     asked = parser.parse_args()
-    from rfaas_executors.guard_watch import MARKS_DIR, MarkReader  # the guard's own eyes: only to show what it sees
-
     from rfaas.settings import Settings
+    from rfaas_executors.guard_watch import MARKS_DIR, MarkReader  # the guard's own eyes: only to show what it sees
 
     reader = MarkReader(Settings.load().value("guard.marks_dir") or MARKS_DIR)
     rfaas.mark()
