@@ -97,7 +97,7 @@ class Guard:
                 case Judged(about):
                     self._post(on.Neighboured(about))
         pause_s = (time.thread_time() - began_s) / COST_SHARE
-        usual_s = LOOK_S if functions or self._core.probing else IDLE_LOOK_S if not self._workers() else LOOK_S
+        usual_s = LOOK_S if functions or self._core.probing else IDLE_LOOK_S
         self._timer = asyncio.get_running_loop().call_later(max(usual_s, min(pause_s, 2.0)), self._look)
 
     def _functions(self, now_s: float) -> float:

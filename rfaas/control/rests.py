@@ -18,7 +18,7 @@ from rfaas.control.messages import Neighbours
 
 log = logging.getLogger(__name__)
 
-FOLDER: Final = "rests"
+RESTS: Final = "rests"
 REMEMBERED_S: Final = 86_400.0  # a node that was left so long ago begins anew
 
 
@@ -35,7 +35,7 @@ class RestFile:
     """The rests of one allocator's nodes."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._folder = state_dir / FOLDER
+        self._folder = state_dir / RESTS
 
     def leave(self, node: str, about: Neighbours, now_wall_s: float) -> None:
         """Note that this node is left. Where that can't be written it is logged, and the node may be lent too soon."""
