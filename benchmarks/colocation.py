@@ -36,11 +36,15 @@ import records
 import rfaas
 
 HERE = Path(__file__).resolve().parent
-CODES = ("jacobi", "lammps", "numpy")
+CODES = ("jacobi", "lammps", "numpy", "hpcc")
 LOADS = ("memory", "compute", "io")
 ARMS = ("off", "on")
 BLOCK_S, SKIP_S, SETTLE_S = 0.8, 0.1, 8.0
 BLOCKS = 22  # of each sort
+HPCC_BLOCK_S = 2.0  # an iteration of hpcc is a whole run of all its parts, half a second
+PROGRAMS = {"lammps": "lmp", "hpcc": "hpcc"}  # that a code needs
+HPCC_INPUT = Path("/usr/share/doc/hpcc/examples/_hpccinf.txt")
+HPCC_LINES = {5: "800 Ns", 7: "80 NBs", 10: "1 Ps", 11: "1 Qs"}  # of its own input, for one rank
 Stamps = npt.NDArray[np.float64]
 
 MELT = """\
@@ -99,31 +103,45 @@ class Rigid:
         self._lines: list[tuple[float, float]] = []  # LAMMPS: its own clock, ours
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         pinned = ["taskset", "-c", str(cpus()[0])]
-        if code == "lammps":
+        self._speaks = code in PROGRAMS
+        if code == "hpcc":
+            lines = HPCC_INPUT.read_text().splitlines()
+            (folder / "hpccinf.txt").write_text(
+                "\n".join(HPCC_LINES.get(n, line) for n, line in enumerate(lines)) + "\n"
+            )
+            environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+            command = [*pinned, "sh", "-c", "while rm -f hpccoutf.txt && hpcc > /dev/null; do echo 1 0; done"]
+        elif code == "lammps":
             (folder / "in.melt").write_text(MELT)
             command = [*pinned, "lmp", "-in", str(folder / "in.melt"), "-log", "none"]
         else:
             command = [*pinned, sys.executable, str(HERE / "colocation_rigid.py"), code, str(self._out)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
-        """LAMMPS marks nothing: who reads its lines does it in its place, as a job script can."""
+        """LAMMPS and HPCC mark nothing: who reads their lines does it in their place, as a job script can."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             fields = line.split()
-            if self._code == "lammps" and len(fields) == 2 and fields[0].isdigit():
+            if self._speaks and len(fields) == 2 and fields[0].isdigit():
                 rfaas.mark()
                 self._lines.append((float(fields[1]), time.monotonic()))
 
     def end(self) -> Stamps:
         """Stop it: begin and end of each iteration, in seconds of CLOCK_MONOTONIC."""
         assert self._process.stdin is not None
-        if self._code == "lammps":
-            self._process.send_signal(signal.SIGKILL)
+        if self._speaks:
+            os.killpg(self._process.pid, signal.SIGKILL)
         else:
             self._process.stdin.write("end\n")
             self._process.stdin.flush()
@@ -132,10 +150,12 @@ class Rigid:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-        if self._code != "lammps":
+        if not self._speaks:
             found: Stamps = np.load(self._out)
             return found
         theirs, ours = np.array(self._lines[1:]).T
+        if self._code == "hpcc":
+            return np.column_stack([ours[:-1], ours[1:]])
         ends = theirs + np.min(ours - theirs)
         return np.column_stack([ends[:-1], ends[1:]])
 
@@ -182,6 +202,7 @@ def slice_of(folder: Path, arm: str) -> Iterator[Path]:
 
 def measured(code: str, load: str, arm: str, n_blocks: int, settle_s: float) -> dict[str, Any]:
     """One cell."""
+    block_s = HPCC_BLOCK_S if code == "hpcc" else BLOCK_S
     folder = Path(tempfile.mkdtemp(prefix="colocation-", dir="/var/tmp"))
     (folder / "marks").mkdir()
     os.environ["RFAAS_GUARD_MARKS_DIR"] = str(folder / "marks")
@@ -191,7 +212,7 @@ def measured(code: str, load: str, arm: str, n_blocks: int, settle_s: float) -> 
             rfaas.Executor(1, allocator=state, memory="256MiB", load=load, hot_for_s=0) as ex,  # type: ignore[arg-type]
         ):
             ex.submit(work, load, 0.1, str(folder)).result(60)
-            alone = [ex.submit(work, load, BLOCK_S, str(folder)).result(60) for _ in range(3)]
+            alone = [ex.submit(work, load, block_s, str(folder)).result(60) for _ in range(3)]
             rigid = Rigid(code, folder)
             time.sleep(1.5)
             if arm == "on":
@@ -199,9 +220,9 @@ def measured(code: str, load: str, arm: str, n_blocks: int, settle_s: float) -> 
             blocks, beside_work = [], []
             for _ in range(n_blocks):
                 begin_s = time.monotonic()
-                beside_work.append(ex.submit(work, load, BLOCK_S, str(folder)).result(120))
+                beside_work.append(ex.submit(work, load, block_s, str(folder)).result(120))
                 blocks.append((begin_s, time.monotonic(), True))
-                time.sleep(BLOCK_S)
+                time.sleep(block_s)
                 blocks.append((blocks[-1][1], time.monotonic(), False))
             stamps = rigid.end()
         from rfaas._marking import end_marks
@@ -285,14 +306,14 @@ def main() -> None:
     into = records.directory("colocation", asked.quick, asked.into)
     path = into / "colocation.jsonl"
     rows = {row["cell"]: row for row in map(json.loads, path.read_text().splitlines() if path.exists() else ())}
-    codes = [code for code in CODES if code != "lammps" or shutil.which("lmp")]
+    codes = [code for code in CODES if shutil.which(PROGRAMS.get(code, "sh"))]
     cells = [f"{code} {load} {arm}" for load in LOADS for code in codes for arm in ARMS]
-    n_blocks, settle_s = (3, 2.0) if asked.quick else (BLOCKS, SETTLE_S)
-    cell_s = 2 * n_blocks * BLOCK_S + settle_s + 8
+    n_blocks, settle_s = (2, 1.5) if asked.quick else (BLOCKS, SETTLE_S)
     for cell in cells[1:2] if asked.quick else cells:
+        code, load, arm = cell.split()
+        cell_s = 2 * n_blocks * (HPCC_BLOCK_S if code == "hpcc" else BLOCK_S) + settle_s + 8
         if cell in rows or time.monotonic() - began_s + cell_s > asked.seconds:
             continue
-        code, load, arm = cell.split()
         cell_began_s = time.monotonic()
         row = measured(code, load, arm, n_blocks, settle_s)
         took = {"at": time.strftime("%Y-%m-%d %H:%M"), "took_s": round(time.monotonic() - cell_began_s, 1)}
