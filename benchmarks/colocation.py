@@ -5,7 +5,7 @@ Usage: python benchmarks/colocation.py [--into DIRECTORY] [--quick] [--seconds S
 A cell is one rigid code, one kind of functions and one arm (guard off, guard on). In a cell the code runs through,
 pinned to the first CPU; the slice (SCHED_IDLE, as a harvested one) has the second. Blocks alternate, 20 times and more:
 functions, none. Each iteration counts for the block that it lies wholly in. The slowdown is that of iterations beside
-functions over iterations between them, of the same run. In the guarded arm functions run 8 s before the first block;
+functions over iterations between them, of the same run. In the guarded arm functions run 7 s before the first block;
 the guard is not told of blocks. Work of the functions is compared with blocks of theirs before the rigid code began.
 
 Resumable: each cell is a line of colocation.jsonl, measured ones are left out; `--seconds` begins no cell that would go
@@ -39,8 +39,8 @@ HERE = Path(__file__).resolve().parent
 CODES = ("jacobi", "lammps", "numpy", "hpcc")
 LOADS = ("memory", "compute", "io")
 ARMS = ("off", "on")
-BLOCK_S, SKIP_S, SETTLE_S = 0.8, 0.1, 8.0
-BLOCKS = 22  # of each sort
+BLOCK_S, SKIP_S, SETTLE_S = 0.6, 0.1, 7.0
+BLOCKS = 20  # of each sort
 HPCC_BLOCK_S = 2.0  # an iteration of hpcc is a whole run of all its parts, half a second
 PROGRAMS = {"lammps": "lmp", "hpcc": "hpcc"}  # that a code needs
 HPCC_INPUT = Path("/usr/share/doc/hpcc/examples/_hpccinf.txt")
@@ -311,7 +311,7 @@ def main() -> None:
     n_blocks, settle_s = (2, 1.5) if asked.quick else (BLOCKS, SETTLE_S)
     for cell in cells[1:2] if asked.quick else cells:
         code, load, arm = cell.split()
-        cell_s = 2 * n_blocks * (HPCC_BLOCK_S if code == "hpcc" else BLOCK_S) + settle_s + 8
+        cell_s = 2 * n_blocks * (HPCC_BLOCK_S if code == "hpcc" else BLOCK_S) + settle_s + 6
         if cell in rows or time.monotonic() - began_s + cell_s > asked.seconds:
             continue
         cell_began_s = time.monotonic()
