@@ -160,9 +160,12 @@ class Rigid:
         return np.column_stack([ends[:-1], ends[1:]])
 
 
+ALL_CPUS = sorted(os.sched_getaffinity(0))
+
+
 def cpus() -> list[int]:
-    """The CPUs of this process."""
-    return sorted(os.sched_getaffinity(0))
+    """The CPUs that this process was given: it keeps to the last of them, with all but the rigid code."""
+    return ALL_CPUS
 
 
 @contextmanager
@@ -303,6 +306,7 @@ def main() -> None:
     began_s = time.monotonic()
     if len(cpus()) < 2:
         raise SystemExit("two CPUs are needed: one for the rigid code, one for the functions")
+    os.sched_setaffinity(0, {cpus()[-1]})  # the program that calls is mostly on another node
     into = records.directory("colocation", asked.quick, asked.into)
     path = into / "colocation.jsonl"
     rows = {row["cell"]: row for row in map(json.loads, path.read_text().splitlines() if path.exists() else ())}
