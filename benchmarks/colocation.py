@@ -246,13 +246,16 @@ def measured(code: str, load: str, arm: str, n_blocks: int, settle_s: float) -> 
 
 
 def said(folder: Path) -> list[str]:
-    """What the guard did, in order."""
-    found = []
+    """What the guard did, in order, and when, from its first word on (the rigid code is there)."""
+    found: list[str] = []
+    began_ns = 0
     for path in folder.glob("agent-*.jsonl"):
         for line in path.read_text().splitlines():
             event = json.loads(line)
             if event["ev"] == "neighbours":
-                found.append(f"{event['verdict']} {event['share']:.2f}")
+                began_ns = began_ns or event["t_boot_ns"]
+                after_s = (event["t_boot_ns"] - began_ns) / 1e9
+                found.append(f"{event['verdict']} {event['share']:.2f} after {after_s:.1f} s")
     return found
 
 
