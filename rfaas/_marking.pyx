@@ -11,7 +11,7 @@ def mark():
 
     For jobs whose nodes lend what they leave: call it once an iteration, from one thread. The guard compares iterations
     beside functions with iterations without, and slows, moves or sends away functions that are felt
-    (docs/neighbours.md). Costs some 50 ns, never blocks, raises nothing; where nobody watches it changes nothing.
+    (docs/neighbours.md). Costs some 35 ns, never blocks, raises nothing; where nobody watches it changes nothing.
     Source of the format: docs/spec/012-marks.md.
     """
     rfaas_mark()

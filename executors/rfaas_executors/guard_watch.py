@@ -34,6 +34,7 @@ MOST_TASKS: Final = 64
 LIST_EVERY_S: Final = 1.0
 TASKS_EVERY_S: Final = 5.0
 LEAST_RUN: Final = 0.2  # of a look: host tasks that ran less say nothing about waiting
+_OURS: Final = (b"rfaas_executors", b"rfaas: template or worker of a slice")
 _JOB_OF_CGROUP: Final = re.compile(r"/job_(\d+)(?:/|$)")
 
 
@@ -217,7 +218,7 @@ class HostTasks:
         job = named.group(1) if named is not None else self._job_by_environment(pid)
         if not job or (job == self._job_id) != self._shared:
             return None
-        if self._shared and self._is_function(pid):
+        if self._is_ours(pid):
             return None
         return path if len(path) > 1 else ""
 
@@ -226,8 +227,13 @@ class HostTasks:
         here = variables.get(b"SLURMD_NODENAME", b"").decode(errors="replace") == self._node
         return variables.get(b"SLURM_JOB_ID", b"").decode(errors="replace") if here else ""
 
-    def _is_function(self, pid: str) -> bool:
-        return b"RFAAS_SLICE" in self._environment(pid)
+    def _is_ours(self, pid: str) -> bool:
+        """True for agents, templates and workers, of other slices and users too: their command lines say so."""
+        try:
+            words = (self._proc / pid / "cmdline").read_bytes()
+        except OSError:
+            return True
+        return any(sign in words for sign in _OURS)
 
     def _environment(self, pid: str) -> dict[bytes, bytes]:
         try:

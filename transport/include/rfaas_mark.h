@@ -5,7 +5,7 @@
  *
  * Header only, GNU C and C++, Linux; nothing to link, nothing of rfaas needs to run or be there. The first mark makes a
  * file of one page in /dev/shm (RFAAS_GUARD_MARKS_DIR: elsewhere, "none": nowhere); each further one writes 16 bytes of
- * memory, some 30 ns with the clock. Where the page can't be made marks go nowhere, and nothing else changes.
+ * memory, some 20 ns, mostly the clock. Where the page can't be made marks go nowhere, and nothing else changes.
  * The file goes when the process exits; one of a process that was killed is removed by the next of the same user.
  *
  * One thread of a process marks. A forked child that marks has a page of its own.

@@ -140,10 +140,11 @@ def test_a_page_that_is_cut_short_or_runs_backwards_says_nothing(tmp_path):
     reader.close()
 
 
-def test_tasks_of_other_jobs_are_found_by_their_environment_and_their_waiting_is_seen(monkeypatch):
+def test_tasks_of_other_jobs_are_found_by_their_environment_and_their_waiting_is_seen():
     environment = {**os.environ, "SLURM_JOB_ID": "77", "SLURMD_NODENAME": "n1"}
     command = [sys.executable, "-c", "while True: pass"]
-    with subprocess.Popen(command, env=environment) as process:
+    ours = [sys.executable, "-c", "import time; time.sleep(60)", "rfaas_executors"]
+    with subprocess.Popen(command, env=environment) as process, subprocess.Popen(ours, env=environment) as agent:
         try:
             tasks, elsewhere = HostTasks("5", "n1", shared=False), HostTasks("5", "n2", shared=False)
             mine = HostTasks("77", "n1", shared=False)
@@ -154,10 +155,12 @@ def test_tasks_of_other_jobs_are_found_by_their_environment_and_their_waiting_is
             assert stretch is not None
             assert stretch >= 1.0
             assert tasks.programs
+            assert {task.split("/")[0] for task in tasks._times} == {str(process.pid)}
             assert elsewhere.stretch(0.1, 0.0) is None
             assert mine.stretch(0.1, 0.0) is None
         finally:
             process.kill()
+            agent.kill()
 
 
 def test_pressure_of_a_cgroup_becomes_a_stretch(tmp_path):
