@@ -23,7 +23,7 @@ ACTS: Final = ("off", "watch", "throttle", "move", "leave")
 LEAST_SHARE: Final = 0.1  # below, throttling costs the functions more than moving does
 PROBE_S: Final = 0.2  # the shortest; long enough for LEAST iterations of most codes at a step of a few milliseconds
 LONGEST_PROBE_S: Final = 4.0
-PROBE_PART: Final = 0.04  # of the time at most is spent on probes
+PROBE_PART: Final = 0.04  # of the time at most is spent on probes while nothing is felt
 SETTLE_S: Final = 0.5  # after a change of pace, before its effect is judged
 EASE_S: Final = 5.0  # without complaint before functions get more; doubled each time that was wrong
 LONGEST_EASE_S: Final = 300.0
@@ -194,19 +194,21 @@ class GuardCore:
             lacking = any(one.n_quiet(now_s) < 3 * LEAST for one in self._sources.values())
             stale_s = max((one.quiet[-1][0] for one in self._sources.values() if one.quiet), default=0.0)
             length_s = self._probe_length_s()
-            if lacking or now_s - stale_s > length_s / PROBE_PART:
+            due = lacking or now_s - stale_s > length_s / PROBE_PART
+            if due and length_s <= LONGEST_PROBE_S:  # else no probe would ever see an iteration whole
                 self.probing, self._probe_until_s = True, now_s + length_s
                 self._next_probe_s = now_s + length_s / PROBE_PART
                 self._effects.append(Pace(0.0))
 
     def _probe_length_s(self) -> float:
-        """Time for LEAST iterations and one that is cut at each end."""
+        """Time for LEAST iterations and one that is cut at each end; of long ones, for fewer, but one at least."""
         longest_s = 0.0
         for name, one in self._sources.items():
             if name.startswith("marks"):
                 values = [value for _, value in one.quiet] or list(one.beside)
                 longest_s = max(longest_s, sorted(values)[len(values) // 2] if values else 0.0)
-        return min(LONGEST_PROBE_S, max(PROBE_S, (LEAST + 2) * longest_s))
+        wanted_s = max(PROBE_S, (LEAST + 2) * longest_s)
+        return wanted_s if 2 * longest_s > LONGEST_PROBE_S else min(LONGEST_PROBE_S, wanted_s)
 
     # --- judgements -----------------------------------------------------------------------------
 

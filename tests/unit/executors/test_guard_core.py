@@ -62,6 +62,11 @@ def test_a_host_that_feels_nothing_is_left_alone_and_costs_the_functions_a_few_p
     assert 0 < host.held_s < 0.06 * 120
 
 
+def test_a_host_whose_iterations_outlast_every_probe_costs_nothing():
+    host = Host(harm=0.0, iteration_s=3.0).run(120)
+    assert host.held_s < 1.0  # one probe, before the first iteration ended
+
+
 def test_without_functions_nothing_is_held():
     host = Host(harm=0.0, functions=0.0).run(30)
     assert host.held_s == 0.0
