@@ -281,6 +281,8 @@ class Ledger:
         repeated = about.words == entry.neighbours.words and about.verdict == entry.neighbours.verdict
         entry.neighbours, entry.guarded_until_s = about, self.now_s + about.closed_for_s
         self._guarded.add(entry.slice_id)
+        if about.verdict == "open":
+            entry.full = False  # it refused workers for its neighbours' sake
         self.changed = True
         if not repeated:  # said again after a registration: known already
             kinds = {self._kind_of(entry.leases[lease_id]) for lease_id in leases if lease_id in entry.leases}

@@ -198,6 +198,8 @@ def test_elastic_jacobi_stopped_on_three_ranks_ends_on_one_with_the_hash_of_an_u
     assert "1 ranks on 1 nodes go on at sweep 0" not in resumed.stdout
     assert resumed.stdout.splitlines()[-1] == alone.stdout.splitlines()[-1]
     assert "600 sweeps, hash " in alone.stdout
+
+
 def test_a_job_that_marks_is_seen_by_the_guard(tmp_path):
     marks = {"RFAAS_GUARD_MARKS_DIR": str(tmp_path)}  # not where agents of other tests look
     done = run(sys.executable, EXAMPLES / "11_marks.py", "--seconds", 0.3, cwd=tmp_path, **marks)
