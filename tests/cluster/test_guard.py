@@ -41,7 +41,7 @@ def shared():
 def test_functions_beside_another_users_job_are_throttled_and_explained(cluster, alice, bob, shared):
     marks, script = {"RFAAS_GUARD_MARKS_DIR": str(shared)}, Path(host_job.__file__).read_text()
     program = bob.put("host_job.py", script)
-    wrapped = f"--wrap={bob.python} {program} {shared}/page 0.006 0.001"
+    wrapped = f"--wrap={bob.python} {program} {shared}/page 0.006 0.02"
     job = ["sbatch", "--parsable", "-n1", "-c1", "--mem=500", "-w", "n1", "--output=/dev/null", "--export=ALL"]
     job_id = bob.run(HEAD, [*job, wrapped], RUN_S, env=marks).stdout.strip()
     wait_until(lambda: any(shared.glob("rfaas-mark-*")), RUN_S, "the job to mark")
@@ -59,8 +59,8 @@ def test_functions_beside_another_users_job_are_throttled_and_explained(cluster,
             assert said["watch"].startswith(f"marks {bob.account.uid}-")
             assert said["slowdown"] > 0.5
             words = alice.run(HEAD, ["rfaas", "explain", "n1"], RUN_S).stdout
-            assert "neighbours: python" in words
-            assert "of the time (by marks)" in words
+            assert "neighbours: python is slowed by" in words
+            assert "(by marks)" in words
         bob.run(HEAD, ["scancel", job_id], RUN_S)
 
 
