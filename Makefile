@@ -1,7 +1,7 @@
 # The one entry point: `make help`. The work is done by the scripts in tools/; nothing here needs root unless it says so.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-slurm check test test-rdma test-pyslurm test-rdma-two-hosts rdma-shell soak fmt bench bench-peers bench-goals bench-rdma bench-scale bench-replay bench-elastic bench-reclaim docs cluster-up cluster-down clean
+.PHONY: help demo demo-slurm check test test-rdma test-pyslurm test-rdma-two-hosts rdma-shell soak fmt bench bench-peers bench-goals bench-rdma bench-scale bench-replay bench-elastic bench-reclaim bench-colocation docs cluster-up cluster-down clean
 
 PYTHON := .venv/bin/python
 RIG := tests/cluster/rig/slurm-cluster
@@ -110,6 +110,11 @@ bench-reclaim:  ## what rigid jobs wait for harvested nodes, beside the least th
 	@tools/setup.sh dev
 	@tools/apt-install.sh
 	$(PYTHON) benchmarks/reclaim.py $(if $(QUICK),--quick) $(if $(SECONDS),--seconds $(SECONDS))
+
+bench-colocation:  ## rigid codes beside functions, one core each, with the neighbour guard and without: a quarter of an hour; SECONDS=230: a part
+	@tools/setup.sh dev
+	@tools/apt-install.sh tools/apt-packages-colocation.txt
+	$(PYTHON) benchmarks/colocation.py $(if $(QUICK),--quick) $(if $(SECONDS),--seconds $(SECONDS))
 
 ##@ A real Slurm by hand (root)
 cluster-up:  ## start one on this machine and say how to use it

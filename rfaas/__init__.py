@@ -41,6 +41,7 @@ from rfaas_transport.errors import (
 )
 
 if TYPE_CHECKING:
+    from rfaas._marking import mark
     from rfaas.adaptivity import adaptive
     from rfaas.arrays import empty, empty_like, from_dlpack
     from rfaas.client.capacity import Capacity
@@ -106,6 +107,7 @@ __all__ = [
     "follow_calls",
     "from_dlpack",
     "get_include",
+    "mark",
     "native",
     "progress",
     "raw",
@@ -124,6 +126,7 @@ _LAZY = {
     "adaptive": "rfaas.adaptivity",
     "follow_calls": "rfaas.steering",
     "get_include": "rfaas.functions",
+    "mark": "rfaas._marking",
     "native": "rfaas.functions",
     "raw": "rfaas.functions",
     "ReclaimNotice": "rfaas.client.reclaims",

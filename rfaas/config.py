@@ -120,6 +120,7 @@ class ExecutorConfig:
         shipped_modules: those that come along.
         arena_bytes: for large payloads of each worker on this node, each way.
         array_memory_bytes: what all arrays of `rfaas.empty` may take; None: the machine's memory.
+        load: what functions mostly use, one of LOADS; empty: not said.
     """
 
     max_workers: int
@@ -140,6 +141,7 @@ class ExecutorConfig:
     transport_security: str = "trusted"
     arena_bytes: int = 256 << 20
     array_memory_bytes: int | None = None
+    load: str = ""
 
 
 DEFAULT_MEMORY_BYTES: Final = 2**30
@@ -166,7 +168,7 @@ def configure(
     names = ("max_workers", "cores", "memory", "placement", "transport", "hot_for_s", "acquire_timeout_s")
     of_calls = ("idempotent", "retries", "call_timeout_s")
     of_output = ("output", "output_limit_bytes", "output_prefix", "output_dir")
-    of_memory = ("payload_limit", "files_limit", "arena", "array_memory")
+    of_memory = ("payload_limit", "files_limit", "arena", "array_memory", "load")
     every = (*names, *of_calls, *of_output, *of_memory, "check_modules", "transport_security")
     value = {name: settings.value(f"executor.{name}", arguments.get(name)) for name in every}
     return make_config(
@@ -181,6 +183,7 @@ def configure(
         transport_security=value["transport_security"],
         arena_bytes=value["arena"],
         array_memory_bytes=value["array_memory"],
+        load="" if value["load"] == "unknown" else value["load"],
         output=OutputSettings(
             value["output"],
             value["output_limit_bytes"],
@@ -253,6 +256,7 @@ def make_config(
     transport_security: str = "trusted",
     arena_bytes: int = 256 << 20,
     array_memory_bytes: int | None = None,
+    load: str = "",
 ) -> ExecutorConfig:
     """Check an executor's arguments and find its allocator.
 
@@ -284,6 +288,7 @@ def make_config(
         transport_security=transport_security,
         arena_bytes=arena_bytes // 4096 * 4096,
         array_memory_bytes=array_memory_bytes,
+        load=load,
     )
 
 

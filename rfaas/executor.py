@@ -245,6 +245,8 @@ class Executor(Calls):
             killed: FunctionOOM (docs/isolation.md). None: 1 GiB with an allocator; embedded, what the machine has.
         cores: of each worker; 1.
         placement: "pack": workers on as few nodes as possible; "spread": on as many. A hint, where there is a choice.
+        load: what the functions mostly use: "compute", "memory", "io", "network". A hint: they are kept from jobs that
+            functions of this kind have slowed (docs/neighbours.md). None: "unknown".
         allocator: a state directory, or "embedded". None: RFAAS_ALLOCATOR, else the allocator that `rfaas up` of this
             user runs, or one that borrows from the site where `site.allocator` is set, else embedded. Inside a function
             that runs on a worker, None is embedded, on that worker's own cores: waiting for cores that one's own
@@ -291,6 +293,7 @@ class Executor(Calls):
         memory: str | int | None = None,
         cores: int | None = None,
         placement: str | None = None,
+        load: Literal["unknown", "compute", "memory", "io", "network"] | None = None,
         allocator: str | os.PathLike[str] | None = None,
         transport: str | None = None,
         transport_security: Literal["trusted", "encrypt"] | None = None,
@@ -317,6 +320,7 @@ class Executor(Calls):
             memory=memory,
             cores=cores,
             placement=placement,
+            load=load,
             allocator=allocator,
             transport=transport,
             transport_security=transport_security,

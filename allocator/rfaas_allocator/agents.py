@@ -18,6 +18,7 @@ from rfaas.control.messages import (
     Epoch,
     Freed,
     HeldLease,
+    NeighbourReport,
     Refused,
     Register,
     Registered,
@@ -66,6 +67,8 @@ class AgentDesk:
                 reason = "reclaimed" if entry.ending else "lost"
                 code = entry.ending_code if entry.ending else ReasonCode.AGENT_LOST
                 self._ledger.end_slice(entry, reason, code, proof="slice-empty", for_good=bool(entry.slice.job_id))
+            case NeighbourReport():
+                self._ledger.hear_guard(entry, message.about, message.leases)
             case UsageReport():
                 for one in message.leases:
                     self._ledger.accounts.hear(one.lease_id, one.usage)
@@ -139,13 +142,18 @@ class AgentDesk:
         if state is LeaseState.ACTIVE and mine.state in SERVING:
             mine.step(LeaseEvent.ATTACH)
         elif state is LeaseState.DRAINING and mine.state in SERVING:
-            lease.lease = Lease(LeaseState.DRAINING, reason="reclaimed", reason_code=entry.ending_code)
+            lease.lease = Lease(LeaseState.DRAINING, reason="reclaimed", reason_code=self._why_reclaimed(entry))
         elif state is LeaseState.FENCED and mine.state in SERVING:
             lease.lease = Lease(LeaseState.FENCED)  # `freed` will say why
         elif state is LeaseState.FENCED and mine.state is LeaseState.DRAINING:
             mine.step(LeaseEvent.DRAINED)
         self._inventory.recount(lease)
         self._ledger.changed = True
+
+    @staticmethod
+    def _why_reclaimed(entry: SliceEntry) -> int:
+        """A slice gives single leases back only because its guard moved them."""
+        return entry.ending_code if entry.ending else ReasonCode.CPU_PRESSURE
 
     # --- registration ----------------------------------------------------------------------------
 

@@ -192,7 +192,8 @@ class AllocatorCore:
         """Where one request lacks workers after it was served, those after it that have the same of this get none."""
         want, uid = entry.want, self._inventory.holders[entry.want.holder].uid
         limited_uid = uid if self._policy.quota_of(uid).limits else None
-        return want.cores_per_worker, want.memory_bytes_per_worker, want.kind, limited_uid
+        kind = self._ledger.kind_where_guarded(entry)
+        return want.cores_per_worker, want.memory_bytes_per_worker, want.kind, limited_uid, kind
 
     def _rooms(self, now_s: float, *, stale: bool) -> Rooms:
         return self._inventory.rooms(now_s, self._ledger.ttl_s, without_slurm=stale)
@@ -204,7 +205,9 @@ class AllocatorCore:
         if item.workers <= 0:
             return
         serving = self._inventory.serving_by_node(key) if want.placement == SPREAD else {}
-        for placement in place(rooms, item, want.placement, serving):
+        apart = self._ledger.apart_from(entry)
+        allowed = [room for room in rooms if room.slice_id not in apart] if apart else rooms
+        for placement in place(allowed, item, want.placement, serving):
             parts = in_parts(placement.workers, want.lease_workers)[:leases]
             for part in parts:
                 self._ledger.propose(self._inventory.slices[placement.slice_id], entry, part)
@@ -252,12 +255,20 @@ class AllocatorCore:
             return "too-large", f"no slice is as large as {_size(entry)}{self._if_memory_lacks(entry)}"
         if all(slice_entry.ending for slice_entry in slices if slice_entry.link is not None):
             return "reclaimed", "all slices go back to their owners"
+        if why := self._beside_whom(entry, now_s):
+            return "neighbours", f"what is free lies beside jobs that it would slow: {why}"
         if self._rooms(now_s, stale=stale).some_slice_has(entry.single.cores_per_worker):
             # What has both was given out before anybody is told to wait.
             if entry.want.kind == MEMORY:
                 return "memory", f"no slice has {entry.want.memory_bytes_per_worker >> 20} MiB free: {SMALLER_REGION}"
             return "memory", f"cores are free, but no memory: {LESS_MEMORY}"
         return "leased", "all that is here is leased"
+
+    def _beside_whom(self, entry: WantEntry, now_s: float) -> str:
+        """Why what is free is not for this request; empty if nothing free is kept from it by a job beside it."""
+        slices = (self._inventory.slices[slice_id] for slice_id in sorted(self._ledger.apart_from(entry)))
+        free = (one for one in slices if one.open(now_s, self._ledger.ttl_s) and entry.single.fitting(one.room()))
+        return next((self._ledger.why_not_beside(entry, one) for one in free), "")
 
     def _if_memory_lacks(self, entry: WantEntry) -> str:
         if entry.want.kind == MEMORY:

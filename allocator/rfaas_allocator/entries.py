@@ -10,12 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from rfaas.control.lease import Lease
 from rfaas.control.messages import (
+    NO_NEIGHBOURS,
     Epoch,
     HeldLease,
     HolderId,
     InstanceId,
     LeaseId,
     LeaseTerms,
+    Neighbours,
     Slice,
     SliceId,
     SliceView,
@@ -71,6 +73,8 @@ class SliceEntry:
     leased_cores: int = 0  # sums over them
     leased_memory_bytes: int = 0
     watched_s: float = math.inf  # when the inventory looks at it again; its alone
+    neighbours: Neighbours = NO_NEIGHBOURS  # what its guard said last
+    guarded_until_s: float = 0.0  # until then its guard accepts no workers
 
     @property
     def slice_id(self) -> SliceId:
@@ -117,6 +121,7 @@ class SliceEntry:
             leases=tuple(entry.held for _, entry in sorted(self.leases.items())),
             free_cores=self.free_cores,
             free_memory_bytes=self.free_memory_bytes,
+            neighbours=replace(self.neighbours, closed_for_s=max(0.0, self.guarded_until_s - now_s)),
         )
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from rfaas.control.lease import Lease, LeaseEvent, LeaseState
 from rfaas.control.messages import (
+    MEMORY,
     AllocatorToAgent,
     AllocatorToHolder,
     Ended,
@@ -23,6 +24,7 @@ from rfaas.control.messages import (
     LeaseId,
     LeaseSeq,
     LeaseTerms,
+    Neighbours,
     Propose,
     SliceId,
     Usage,
@@ -46,6 +48,7 @@ from rfaas_allocator.events import (
 )
 from rfaas_allocator.forecast import History
 from rfaas_allocator.inventory import Inventory
+from rfaas_allocator.neighbours import PairBook, kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,8 @@ class Ledger:
     ) -> None:
         self.inventory = Inventory()
         self.history = History()
+        self.pairs = PairBook()
+        self._guarded: set[SliceId] = set()  # slices whose guards have spoken
         self.ttl_s = ttl_s
         self.now_s = now_s  # of this step
         self.tallies = dict.fromkeys(("proposed", "granted", "refused", "freed", "slices_ended"), 0)
@@ -268,6 +273,48 @@ class Ledger:
         self.tallies["freed"] += 1
         self.changed = True
         self.tell_holder(terms.holder, Ended(terms.holder, terms.lease_id, lease.reason, lease.reason_code))
+
+    # --- neighbours ------------------------------------------------------------------------------
+
+    def hear_guard(self, entry: SliceEntry, about: Neighbours, leases: tuple[LeaseId, ...]) -> None:
+        """Take what the guard of a slice says, and learn which functions of these leases it sent away from what."""
+        repeated = about.words == entry.neighbours.words and about.verdict == entry.neighbours.verdict
+        entry.neighbours, entry.guarded_until_s = about, self.now_s + about.closed_for_s
+        self._guarded.add(entry.slice_id)
+        if about.verdict == "open":
+            entry.full = False  # it refused workers for its neighbours' sake
+        self.changed = True
+        if not repeated:  # said again after a registration: known already
+            kinds = {self._kind_of(entry.leases[lease_id]) for lease_id in leases if lease_id in entry.leases}
+            self.pairs.hear(about, kinds - {""}, self.now_s)
+
+    def why_not_beside(self, want: WantEntry, entry: SliceEntry) -> str:
+        """Why nothing of this request is placed on a slice because of the job beside it; empty if it may be."""
+        if want.want.kind != MEMORY and self.now_s < entry.guarded_until_s:
+            return f"on {entry.slice.node} {entry.neighbours.words}"
+        holder = self.inventory.holders.get(want.want.holder)
+        return self.pairs.obstacle(want.want, holder.name if holder else "", entry.neighbours, self.now_s)
+
+    def kind_where_guarded(self, want: WantEntry) -> str:
+        """What the functions of a request are known by; empty as long as no guard has spoken: nobody asks then."""
+        holder = self.inventory.holders.get(want.want.holder)
+        return kind_of(want.want, holder.name) if self._guarded and holder else ""
+
+    def apart_from(self, want: WantEntry) -> set[SliceId]:
+        """Slices on which nothing of this request is placed now; asks only those whose guards have spoken."""
+        found = set()
+        for slice_id in list(self._guarded):
+            entry = self.inventory.slices.get(slice_id)
+            if entry is None:
+                self._guarded.discard(slice_id)
+            elif self.why_not_beside(want, entry):
+                found.add(slice_id)
+        return found
+
+    def _kind_of(self, lease: LeaseEntry) -> str:
+        want = self.inventory.wants.get(lease.want_key)
+        holder = self.inventory.holders.get(lease.terms.holder)
+        return kind_of(want.want, holder.name) if want and holder and want.want.kind != MEMORY else ""
 
     # --- slices and hosts ------------------------------------------------------------------------
 

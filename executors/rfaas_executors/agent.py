@@ -18,13 +18,15 @@ from typing import Any
 
 from rfaas.control.eventlog import EventLog
 from rfaas.control.links import Dial, Link, LinkBroken
-from rfaas.control.messages import AgentMessage, AllocatorToAgent
+from rfaas.control.messages import AgentMessage, AllocatorToAgent, Neighbours
 from rfaas_executors import agent_events as on
 from rfaas_executors.agent_core import AgentCore
 from rfaas_executors.doors import Doors
+from rfaas_executors.guard import Guard, GuardSetup
 from rfaas_executors.memory_host import MemoryHost
 from rfaas_executors.template_host import Surroundings, TemplateHost
 from rfaas_executors.watch import Watch
+from rfaas_executors.worker_handle import WorkerHandle
 from rfaas_transport.errors import ReasonCode, RfaasError
 from rfaas_transport.socket_options import KERNELS_OPTIONS, SocketOptions
 
@@ -45,6 +47,8 @@ class Agent:
         listener: a listening socket, the agent's from now on.
         on_record: told every event with its fields, as the event log is.
         options: of the sockets of data connections.
+        guard: how it guards the jobs beside it; None: it does not.
+        on_leaving: told the guard's last verdict when the slice goes back because of it.
     """
 
     def __init__(
@@ -57,8 +61,11 @@ class Agent:
         surroundings: Surroundings,
         on_record: Callable[[str, Mapping[str, object]], None] | None = None,
         options: SocketOptions = KERNELS_OPTIONS,
+        guard: GuardSetup | None = None,
+        on_leaving: Callable[[Neighbours], None] | None = None,
     ) -> None:
         self._on_record = on_record
+        self._on_leaving = on_leaving
         self.core = AgentCore(config, _now_s())
         self._dial = dial
         self._surroundings = surroundings
@@ -69,6 +76,10 @@ class Agent:
         self._memory: dict[int, MemoryHost] = {}  # by worker
         self._host_of: dict[int, TemplateHost | MemoryHost] = {}  # by worker
         self._link: Link[AgentMessage, AllocatorToAgent] | None = None
+        about = config.slice
+        self._guard: Guard | None = None
+        if guard is not None:
+            self._guard = Guard(guard, about.node, about.job_id, self._handles, self._post)
         self._event_log = EventLog.from_environment("agent")
         self._timer: asyncio.TimerHandle | None = None
         self._left = asyncio.Event()
@@ -80,6 +91,8 @@ class Agent:
         tasks = [self._loop.create_task(work) for work in (self._left.wait(), self._doors.serve(), self._keep_linked())]
         try:
             self._step(on.Tick())
+            if self._guard is not None:
+                self._guard.start()
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:  # only `left` may end; what failed is raised here
                 task.result()
@@ -90,6 +103,8 @@ class Agent:
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._timer is not None:
                 self._timer.cancel()
+            if self._guard is not None:
+                self._guard.stop()
             for host in self._all_hosts():  # only after a failure or a cancellation is one left
                 host.kill_template()
             self._watch.close()
@@ -115,6 +130,8 @@ class Agent:
 
     def _step(self, event: on.Event) -> None:
         """Feed the core and carry out what it asks for. Not re-entered: what effects cause comes by `_post`."""
+        if isinstance(event, on.Neighboured) and event.about.verdict == "leave" and self._on_leaving is not None:
+            self._on_leaving(event.about)
         for effect in self.core.step(event, _now_s()):
             self._carry_out(effect)
         self._set_timer()
@@ -133,6 +150,10 @@ class Agent:
             self._timer = self._loop.call_later(max(0.0, wake_at_s - _now_s()), self._step, on.Tick())
 
     def _carry_out(self, effect: on.Effect) -> None:
+        if self._guard is not None and isinstance(effect, on.DrainWorker | on.KillWorker | on.InterruptCall):
+            if self.core.draining:
+                self._guard.stop()
+            self._guard.let_go(effect.worker)
         match effect:
             case on.ToAllocator(message):
                 if self._link is not None:
@@ -169,6 +190,10 @@ class Agent:
                     self._on_record(event, fields)
             case on.Leave():
                 self._left.set()
+
+    def _handles(self) -> dict[int, WorkerHandle]:
+        """The workers that were forked."""
+        return {number: one for host in self._hosts.values() for number, one in host.workers.items() if one.pid}
 
     def _start_template(self, number: int, environment: on.Environment) -> None:
         try:

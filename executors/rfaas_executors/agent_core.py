@@ -35,6 +35,7 @@ from rfaas.control.messages import (
     Usage,
 )
 from rfaas_executors import agent_events as on
+from rfaas_executors.agent_neighbours import NeighbourBook
 from rfaas_executors.agent_records import CoreMap, Held, Seat
 from rfaas_executors.agent_usage import UsageBook
 from rfaas_executors.agent_workers import WorkerBook
@@ -60,6 +61,7 @@ class AgentCore:
         self.leases: dict[bytes, Held] = {}
         self.cores = CoreMap(config.slice.cores)
         self.usage = UsageBook(self)
+        self.neighbours = NeighbourBook(self)
         self.violations = 0  # leases that were ended because their client asked for memory without its key
         self._book = WorkerBook(self)
         self.linked = False
@@ -89,7 +91,7 @@ class AgentCore:
         due = [None if self.draining else self.give_back_at_s, self._abandoned_at_s(), self._idle_at_s()]
         for held in self.leases.values():
             due += [held.kill_at_s, None if held.ending else held.expires_at_s]
-        due += [*self._book.due(), self.usage.due_s()]
+        due += [*self._book.due(), self.usage.due_s(), self.neighbours.due_s()]
         return min((moment_s for moment_s in due if moment_s is not None), default=None)
 
     def snapshot(self) -> dict[str, Any]:
@@ -140,8 +142,10 @@ class AgentCore:
                 self._book.on_data(event)
             case on.UsageRead(usages):
                 self.usage.hear(usages, self._book.workers)
+            case on.Neighboured(about):
+                self.neighbours.hear(about)
             case on.ReclaimAsked(reason_code, at_once):
-                self._reclaim(reason_code)
+                self.reclaim(reason_code)
                 if at_once:
                     self._hurry()
             case on.Tick():
@@ -178,6 +182,7 @@ class AgentCore:
                     slice_size = {"cores": about.cores, "mem": about.memory_bytes}
                     self.record("epoch", epoch=epoch, node_epoch=epoch, clean=self.config.clean, **slice_size)
                 self.usage.report({lease_id: usage for lease_id, (_, _, usage) in self._ended.items()})
+                self.neighbours.report()
             case Propose():
                 self._on_proposal(message)
             case EndLease(lease_id, reason_code):
@@ -188,7 +193,7 @@ class AgentCore:
                     reason, code, usage = self._ended.get(lease_id, ("released", reason_code, Usage()))
                     self.do(on.ToAllocator(Freed(lease_id, self.epoch, reason, code, usage)))
             case EndSlice(reason_code):
-                self._reclaim(reason_code)
+                self.reclaim(reason_code)
 
     def _on_proposal(self, proposal: Propose) -> None:
         """Accept by compare-and-set on the epoch, or refuse (002 section 6)."""
@@ -240,6 +245,8 @@ class AgentCore:
             return "stale-epoch", f"the agent's epoch is {self.epoch}, the proposal's {terms.epoch}"
         if self.draining:
             return "draining", "the slice goes back to its owner"
+        if terms.kind != MEMORY and (hint := self.neighbours.refusal()):
+            return "no-room", hint
         if terms.kind not in ("", MEMORY):
             return "no-room", f"this agent gives no leases of kind {terms.kind!r}"
         if terms.kind == MEMORY and (terms.workers != 1 or terms.cores_per_worker or terms.memory_bytes < 1):
@@ -333,7 +340,7 @@ class AgentCore:
 
     # --- the way to the end ---------------------------------------------------------------------
 
-    def _reclaim(self, reason_code: int) -> None:
+    def reclaim(self, reason_code: int) -> None:
         """Begin to give the slice back; a second time it changes nothing (002 section 8)."""
         if self.draining:
             return
@@ -362,6 +369,13 @@ class AgentCore:
         """The word to a session that its leases go back to their owner."""
         grace_s = self.config.slice.grace_s
         return {"m": "notice", "leases": lease_ids, "reason_code": reason_code, "grace_s": grace_s}
+
+    def move(self, moved: list[Held], reason_code: int) -> None:
+        """Give these leases' cores back with notice, as in a reclaim, and keep the slice."""
+        self._drain_until_s = self._now_s + self.config.drain_s
+        for held in moved:
+            self.say(held, self.notice([held.terms.lease_id], reason_code))
+            self.end(held, LeaseEvent.RECLAIM, reason_code)
 
     def end(self, held: Held, event: LeaseEvent, reason_code: int) -> None:
         """Take a lease towards FREE: drain or kill its workers as the event asks for."""
@@ -422,7 +436,7 @@ class AgentCore:
     def _on_time(self) -> None:
         now_s = self._now_s
         if self.give_back_at_s is not None and now_s >= self.give_back_at_s:
-            self._reclaim(ReasonCode.JOB_TIMELIMIT)
+            self.reclaim(ReasonCode.JOB_TIMELIMIT)
         for held in list(self.leases.values()):
             if not held.ending and now_s >= held.expires_at_s:
                 self.record("expire", lease=held.terms.lease_id)
@@ -435,12 +449,13 @@ class AgentCore:
                     self._book.kill(held, held.lease.reason_code)
         self._book.on_time()
         self.usage.on_time()
+        self.neighbours.on_time()
         abandoned_at_s = self._abandoned_at_s()
         if abandoned_at_s is not None and now_s >= abandoned_at_s:
-            self._reclaim(ReasonCode.PARTITION)
+            self.reclaim(ReasonCode.PARTITION)
         idle_at_s = self._idle_at_s()
         if idle_at_s is not None and now_s >= idle_at_s:
-            self._reclaim(ReasonCode.OWNER_RELEASE)
+            self.reclaim(ReasonCode.OWNER_RELEASE)
 
     def _idle_at_s(self) -> float | None:
         if self.config.idle_after_s is None or self.leases or self.draining:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice
+from rfaas.control.messages import AgentMessage, AllocatorToAgent, Neighbours, Slice
 
 Environment = Mapping[str, Any]
 """004 section 4."""
@@ -246,6 +246,13 @@ class ReclaimAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighboured:
+    """The neighbour guard's verdict; "move" and "leave" are to be carried out, the others to be told."""
+
+    about: Neighbours
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed; due at the latest at `AgentCore.wake_at_s`."""
 
@@ -270,6 +277,7 @@ Event = (
     | LimitExceeded
     | UsageRead
     | ReclaimAsked
+    | Neighboured
     | Tick
 )
 

@@ -27,6 +27,7 @@ from rfaas.control.dial import dial_agent
 from rfaas.control.incarnation import Incarnation
 from rfaas.control.links import Link
 from rfaas.control.messages import AgentMessage, AllocatorToAgent, Slice, SliceId
+from rfaas.control.rests import RestFile
 from rfaas.control.route import names_no_host, own_address, own_address_towards
 from rfaas.session.daemon import occupy_standard_descriptors
 from rfaas.settings import Settings
@@ -35,6 +36,9 @@ from rfaas_executors._process import adopt_orphans
 from rfaas_executors.agent import Agent
 from rfaas_executors.agent_events import AgentConfig
 from rfaas_executors.doors import listen_at, listen_here
+from rfaas_executors.guard import GuardSetup
+from rfaas_executors.guard_core import GuardConfig
+from rfaas_executors.guard_watch import MARKS_DIR
 from rfaas_executors.leftovers import sweep
 from rfaas_executors.template_host import Surroundings
 from rfaas_transport import tls
@@ -114,6 +118,7 @@ async def _serve(options: argparse.Namespace) -> int:
     settings = Settings.load()
     config = _config(options, name, address, settings, clean=clean)
     most_tasks = settings.value("agent.tasks_per_worker")
+    rests = RestFile(options.state_dir)
     words = by_hand.Announcer(options.say, _about(config.slice)) if options.say else None
     agent = Agent(
         config,
@@ -125,6 +130,8 @@ async def _serve(options: argparse.Namespace) -> int:
         ),
         on_record=words.happened if words is not None else None,
         options=socket_options(settings),
+        guard=guard_setup(settings, rests, name.node, shared=options.shared),
+        on_leaving=lambda about: rests.leave(name.node, about, time.time()),
     )
     log.info("agent serves node=%s cores=%d address=%s", name.node, options.cores, address)
     status = await run_until_reclaimed(agent, shared=options.shared)
@@ -136,6 +143,17 @@ async def _serve(options: argparse.Namespace) -> int:
     # two cores, 2026-11), and there is nothing left that it would save.
     logging.shutdown()
     os._exit(status)
+
+
+def guard_setup(settings: Settings, rests: RestFile, node: str, *, shared: bool) -> GuardSetup:
+    """How the agent guards the jobs beside it: the site's bounds, and what earlier agents of this node went through."""
+    config = GuardConfig(
+        slowdown=settings.value("guard.slowdown"),
+        tail=settings.value("guard.tail"),
+        act=settings.value("guard.act"),
+        moved=rests.left(node, time.time()),
+    )
+    return GuardSetup(config, settings.value("guard.marks_dir") or MARKS_DIR, shared)
 
 
 @dataclass(frozen=True, slots=True)

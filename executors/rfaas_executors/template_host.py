@@ -36,6 +36,7 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 """A worker has one core, and a template with threads can't fork."""
 
 MARKER = "RFAAS_SLICE"  # in the environment of everything that runs here, so that a later agent can find leftovers
+MARKS = "RFAAS_GUARD_MARKS_DIR"  # a function that marks is no job beside the slice: its marks go nowhere
 START_LIMIT_S = 300.0  # a cold parallel file system takes minutes for a large environment; for ever is a hang
 STOP_LIMIT_S = 2.0  # for an idle template to leave by itself
 STDERR_KEPT_BYTES = 8192
@@ -482,4 +483,5 @@ def _stack_limit(soft: int | None) -> Iterator[None]:
 def template_variables(client: Mapping[str, str], slice_id: bytes) -> dict[str, str]:
     """The environment variables of a template."""
     mine = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return {**mine, **dict.fromkeys(ONE_THREAD, "1"), **client, MARKER: slice_id.hex()}
+    ours = {MARKER: slice_id.hex(), MARKS: "none"}
+    return {**mine, **dict.fromkeys(ONE_THREAD, "1"), **client, **ours}

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rfaas_executors import agent_events as on
-from rfaas_executors import control, family
+from rfaas_executors import control, family, proc_usage
 from rfaas_executors._process import StatePage
 from rfaas_executors.output import WorkerOutput
 
@@ -44,6 +44,7 @@ class WorkerHandle:
         self._page_slots: dict[int, int] = {}  # by channel
         self.cpu_ns = 0  # as the kernel said when it was reaped here
         self._drain_wanted = self._kill_wanted = self._stopped = False
+        self._held: list[int] = []  # what the guard has stopped: the worker, then what it started
         self._kill_at_s: float | None = None
         self._output: WorkerOutput | None = None
 
@@ -123,6 +124,43 @@ class WorkerHandle:
         """SIGKILL, now or as soon as it exists."""
         self._kill_wanted = True
         self._signal(signal.SIGKILL)
+
+    def hold(self) -> bool:
+        """Stop it with all that it started, until `let_go`; False if it is about to be judged, drained or killed.
+
+        Parents first: the children of a process that stands still can't be reaped, so no number is another's meanwhile.
+        """
+        if self._pidfd < 0 or self._stopped or self._drain_wanted or self._kill_wanted:
+            return False
+        self._signal(signal.SIGSTOP)
+        self._held = [self.pid]
+        for pid in self._held:  # which grows
+            for child in proc_usage.children_of(pid):
+                with contextlib.suppress(OSError):
+                    os.kill(child, signal.SIGSTOP)
+                    self._held.append(child)
+        return True
+
+    def let_go(self) -> None:
+        """Let it run again, unless it is being judged; repeatable."""
+        held, self._held = self._held, []
+        for child in held[:0:-1]:
+            with contextlib.suppress(OSError):
+                os.kill(child, signal.SIGCONT)
+        if held and not self._stopped:
+            self._signal(signal.SIGCONT)
+
+    def running_ns(self) -> int:
+        """Time in calls so far, one that runs included; held times count."""
+        if self._page is None:
+            return 0
+        running_ns, _, _, _, _ = self._page.usage()
+        now_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        for slot in self._page_slots.values():
+            _, started, done, _, started_boot_ns = self._page.read(slot)
+            if started != done:
+                running_ns += max(0, now_boot_ns - started_boot_ns)
+        return running_ns
 
     def calls(self) -> dict[int, tuple[int, int]]:
         """By channel: last started, last done; exact once it is dead."""
@@ -217,7 +255,8 @@ class WorkerHandle:
             self._post(on.CallOverdue(self.number))
         else:
             self._stopped = False
-            self._signal(signal.SIGCONT)
+            if not self._held:
+                self._signal(signal.SIGCONT)
 
     # --- small things ---------------------------------------------------------------------------
 

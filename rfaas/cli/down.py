@@ -17,6 +17,7 @@ import click
 from rfaas.cli import daemons
 from rfaas.cli.common import EXIT_FAILED, fail, json_option, print_json, run_json, state_dir_option
 from rfaas.cli.daemons import Daemon
+from rfaas.control.rests import RESTS
 from rfaas_transport.errors import RfaasError
 
 AGENTS_S = 10.0  # for agents to leave when the allocator has to ask them
@@ -104,7 +105,9 @@ def _purge(state_dir: Path) -> None:
         (state_dir / name).unlink(missing_ok=True)
     for log in (state_dir / "log").glob("*.log"):
         log.unlink(missing_ok=True)
-    for directory in (state_dir / "log", state_dir):
+    for rest in (state_dir / RESTS).glob("*.json"):
+        rest.unlink(missing_ok=True)
+    for directory in (state_dir / "log", state_dir / RESTS, state_dir):
         with contextlib.suppress(OSError):
             directory.rmdir()
 

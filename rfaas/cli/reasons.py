@@ -104,6 +104,8 @@ def _of_want(snapshot: Snapshot, waiting: Waiting, want: Want) -> Reason:
 def _remedy(snapshot: Snapshot, want: Want, waiting: Waiting) -> str:
     if waiting.code == "storage":
         return "make room on the disk of the state directory; the allocator goes on by itself"
+    if waiting.code == "neighbours":
+        return "it is tried again later; `rfaas explain NODE` says what was measured (settings guard.*)"
     if waiting.code == "quota":
         return "wait for leases of the same user to end, or see to policy.quota, which the allocator's owner sets"
     views = snapshot.slices
@@ -214,8 +216,22 @@ def _of_slice(view: SliceView) -> Iterator[Reason]:
         f"{view.free_memory_bytes // MIB} of {what.memory_bytes // MIB} MiB are free",
         "see squeue --me and rfaas logs" if view.state == "unreachable" else "",
     )
+    yield from _of_neighbours(view)
     for lease in view.leases:
         yield _of_lease(view, lease)
+
+
+def _of_neighbours(view: SliceView) -> Iterator[Reason]:
+    """What the slice's guard says of the job beside it."""
+    about = view.neighbours
+    if not about.verdict:
+        return
+    measured = f" (by {about.watch.split(' ')[0] if about.watch.startswith('marks') else about.watch})"
+    text = f"neighbours: {about.words}{measured if about.watch else ''}"
+    if about.closed_for_s > 0:
+        text += f"; workers come back in {about.closed_for_s:.0f} s at the earliest"
+    unseen = not about.host and about.verdict == "watch"
+    yield Reason(text, "a job is watched best if it marks its iterations: docs/neighbours.md" if unseen else "")
 
 
 # --- calls --------------------------------------------------------------------------------------------------------

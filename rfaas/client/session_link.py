@@ -67,6 +67,7 @@ class SessionLink:
         config = self._config
         per_worker = {"cores": config.cores, "memory_bytes": config.memory_bytes}
         hints = {"placement": config.placement, "transport": config.transport, "hot_for_s": config.hot_for_s}
+        hints |= {"load": config.load} if config.load else {}
         hints |= {"transport_security": config.transport_security, "can_encrypt": tls.is_built()}
         hints["no_verbs"] = self._why_no_verbs()
         target = {"workers": want.workers, "lease_workers": want.lease_workers, "keep": True}

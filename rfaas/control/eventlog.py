@@ -19,7 +19,7 @@ EVENTS: Final = frozenset(
     {
         *("request", "grant_proposed", "grant_accepted", "grant_acked", "renew", "expire", "reclaim_sig", "drain"),
         *("fence", "proof_of_death", "free", "submit", "sent", "accepted", "started", "done", "error", "resolved"),
-        *("fault_start", "fault_stop", "restart", "epoch", "spawned", "forked", "key_violation"),
+        *("fault_start", "fault_stop", "restart", "epoch", "spawned", "forked", "key_violation", "neighbours"),
     }
 )
 """The words of `ev`. `epoch` says that an agent or allocator took a new epoch."""

@@ -89,6 +89,7 @@ FROM_AGENT: Final[Envelope[m.AgentMessage]] = Envelope(
         m.SliceEmpty: "slice_empty",
         m.UsageReport: "usage_report",
         m.WorkersSpawned: "workers_spawned",
+        m.NeighbourReport: "neighbour_report",
     },
 )
 TO_AGENT: Final[Envelope[m.AllocatorToAgent]] = Envelope(

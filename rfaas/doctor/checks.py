@@ -14,7 +14,7 @@ def examine(state_dir: Path) -> list[Finding]:
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         *(host.interpreter, host.packages, host.settings, host.limits, host.shared_memory, host.rdma),
         *(rdma.library, rdma.pyverbs, host.encryption),
-        *(host.clock, host.cgroup),
+        *(host.clock, host.cgroup, host.neighbours),
         lambda: state.directory(state_dir),
         lambda: state.locks(state_dir),
         lambda: state.space(state_dir),

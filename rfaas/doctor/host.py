@@ -28,6 +28,23 @@ TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES: Final = 512  # more than struct timex has anywhere
 
 
+def neighbours() -> Iterator[Finding]:
+    """What the neighbour guard could watch a job by, on this host."""
+    settings = Settings.load()
+    if settings.value("guard.act") == "off":
+        yield Finding("neighbours", "info", "the neighbour guard is off (setting guard.act)")
+        return
+    marks = Path(settings.value("guard.marks_dir") or "/dev/shm")
+    ways = ["iteration marks"] if os.access(marks, os.R_OK | os.X_OK) else []
+    ways += ["the run queue"] if Path("/proc/self/schedstat").exists() else []
+    ways += ["pressure of cgroups"] if Path("/proc/pressure/cpu").exists() else []
+    text = f"jobs beside a slice are watched by {', '.join(ways) or 'nothing'}; memory bandwidth counters are not read"
+    if not ways:
+        yield Finding("neighbours", "warning", text, f"have the kernel offer one, or {marks} readable")
+        return
+    yield Finding("neighbours", "ok", text)
+
+
 def interpreter() -> Iterator[Finding]:
     """This interpreter, the compiled core, and the interpreter of daemons if it is another."""
     here = f"Python {sys.version.split()[0]} at {sys.executable}"

@@ -264,6 +264,7 @@ class SessionCore:
             placement=str(message.get("placement", "")),
             kind=str(message.get("kind", "")),
             lease_workers=int(message.get("lease_workers", 0)),
+            load=str(message.get("load", "")),
         )
         client.roads[executor] = Road(
             str(message.get("transport", "auto")),

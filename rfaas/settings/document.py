@@ -56,6 +56,7 @@ SECTIONS = {
     "policy": ("[policy]", "What the allocator allows and charges, and the hosts that it knows."),
     "local": ("[local]", "`rfaas up` on one host, and `rfaas agent`."),
     "agent": ("[agent]", "Every agent: embedded, of `rfaas up`, of Slurm's jobs, by hand."),
+    "guard": ("[guard]", "The neighbour guard of every agent but embedded ones (docs/neighbours.md)."),
     "up": ("[up]", "`rfaas up` in general."),
     "site": ("[site]", "Slices of nodes outside of Slurm's jobs, where the site lends them (docs/site.md)."),
     "harvest": ("[harvest]", "`rfaas up --slurm`."),

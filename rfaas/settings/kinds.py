@@ -81,6 +81,24 @@ def duration(*, minimum_s: float = 0.0, optional: bool = False) -> Kind:
     return Kind('duration: 30, "30s", "1h30m"' + (', "none"' if optional else ""), "s", parse)
 
 
+def part(maximum: float = 1.0) -> Kind:
+    """A part of something, above 0: 0.03, or "3%"."""
+
+    def parse(value: Any, name: str, _base: Path) -> float:  # noqa: ANN401
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            text = str(value).strip()
+            number = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            number = 0.0
+        if not 0.0 < number <= maximum:
+            raise ConfigError(f"{name}={value!r} is not possible", hint=f'write more than 0, at most {maximum:g}: "3%"')
+        return number
+
+    return Kind(f'part: 0.03, "3%", at most {maximum:g}', "", parse)
+
+
 def boolean() -> Kind:
     """True or false."""
 

@@ -53,6 +53,7 @@ _SOME_CORES: Final = kinds.whole_number(0, 10_000_000, "cores")
 _SOME_NODES: Final = kinds.whole_number(0, 10_000_000, "nodes")
 _SOME_JOBS: Final = kinds.whole_number(0, 10_000_000, "jobs")
 _SOME_MEMORY: Final = kinds.size(zero=True)
+LOADS: Final = ("unknown", "compute", "memory", "io", "network")
 _MINE: Final = "the caps in all hold for everybody's"
 
 TABLE: Final = (
@@ -119,6 +120,10 @@ TABLE: Final = (
     Setting(
         *("executor", "placement", kinds.choice("pack", "spread"), "pack", "On as few nodes as possible, or as many."),
         why="leaves whole nodes to others",
+    ),
+    Setting(
+        *("executor", "load", kinds.choice(*LOADS), "unknown", "What functions mostly use; a hint."),
+        why="they are kept from jobs that others like them have slowed; else each program is known by its name",
     ),
     Setting(
         *("executor", "transport", kinds.choice("auto", "shm", "verbs", "tcp"), "auto", "Medium to the workers."),
@@ -398,6 +403,25 @@ TABLE: Final = (
         *("agent", "transport_security", kinds.choice("trusted", "encrypt"), "trusted"),
         about="encrypt: data connections from other hosts are encrypted, or turned away.",
         why="programs say it; here it is for who lends on a network that is nobody's",
+    ),
+    # --- the neighbour guard of every agent ---------------------------------------------------------------
+    Setting(
+        *("guard", "act", kinds.choice("off", "watch", "throttle", "move", "leave"), "leave"),
+        about="How far an agent may go when functions slow the job beside them.",
+        why="who lends idle cores must not feel it; each step down follows a measured slowdown",
+    ),
+    Setting(
+        *("guard", "slowdown", kinds.part(10.0), 0.03, "Bound on the slowdown of that job's median iteration."),
+        why="about what runs of one code differ by themselves",
+    ),
+    Setting(
+        *("guard", "tail", kinds.part(10.0), 0.1, "Bound on the slowdown of its 99th percentile."),
+        why="a rank that is late now and then makes all others wait",
+    ),
+    Setting(
+        *("guard", "marks_dir", kinds.path(also="none"), None, "Where jobs keep their iteration marks; none: nowhere."),
+        why="memory that every job of a node sees; a job takes it from RFAAS_GUARD_MARKS_DIR too",
+        otherwise="/dev/shm",
     ),
     # --- rfaas up --slurm -------------------------------------------------------------------------------
     Setting(

@@ -209,3 +209,11 @@ def test_ranks_that_resize_their_executors(tmp_path):
     assert "right: pi is 3.141592654; " in done.stdout
     assert "step 1: " in done.stdout
     assert "rank 0 has 0 of 0 workers" in done.stdout  # the light steps
+
+
+def test_a_job_that_marks_is_seen_by_the_guard(tmp_path):
+    marks = {"RFAAS_GUARD_MARKS_DIR": str(tmp_path)}  # not where agents of other tests look
+    done = run(sys.executable, EXAMPLES / "11_marks.py", "--seconds", 0.3, cwd=tmp_path, **marks)
+    assert_succeeded(done)
+    assert "the guard would have seen" in done.stdout
+    assert list(tmp_path.glob("rfaas-mark-*")) == []

@@ -14,6 +14,7 @@ from rfaas.control.messages.agents import (
     EndLease,
     EndSlice,
     Freed,
+    NeighbourReport,
     Propose,
     Refused,
     Register,
@@ -25,6 +26,7 @@ from rfaas.control.messages.agents import (
 )
 from rfaas.control.messages.common import (
     MEMORY,
+    NO_NEIGHBOURS,
     Epoch,
     HeldLease,
     HolderId,
@@ -34,6 +36,7 @@ from rfaas.control.messages.common import (
     LeaseSeq,
     LeaseTerms,
     LeaseUsage,
+    Neighbours,
     Slice,
     SliceId,
     SliceView,
@@ -56,6 +59,7 @@ from rfaas.control.messages.offers import UNPROVEN, JobEnded, JobEnding, JobRef,
 
 __all__ = [
     "MEMORY",
+    "NO_NEIGHBOURS",
     "UNPROVEN",
     "Accepted",
     "Account",
@@ -86,6 +90,8 @@ __all__ = [
     "LeaseSeq",
     "LeaseTerms",
     "LeaseUsage",
+    "NeighbourReport",
+    "Neighbours",
     "Propose",
     "Refused",
     "Register",

@@ -12,6 +12,7 @@ from rfaas.control.messages.common import (
     LeaseId,
     LeaseTerms,
     LeaseUsage,
+    Neighbours,
     Slice,
     SliceId,
     Usage,
@@ -108,7 +109,27 @@ class WorkersSpawned:
     why: str
 
 
-AgentMessage = Register | Accepted | Refused | StateChanged | Freed | Ending | SliceEmpty | UsageReport | WorkersSpawned
+@dataclass(frozen=True, slots=True)
+class NeighbourReport:
+    """What the slice's guard said last, and the leases of workers that it is about; again after each registration."""
+
+    epoch: Epoch
+    about: Neighbours
+    leases: tuple[LeaseId, ...]
+
+
+AgentMessage = (
+    Register
+    | Accepted
+    | Refused
+    | StateChanged
+    | Freed
+    | Ending
+    | SliceEmpty
+    | UsageReport
+    | WorkersSpawned
+    | NeighbourReport
+)
 
 
 @dataclass(frozen=True, slots=True)

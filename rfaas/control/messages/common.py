@@ -119,11 +119,40 @@ class LeaseUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What the guard of a slice found out about the job beside it, and what it did (docs/adr/0028).
+
+    Attributes:
+        host: the program, for people and for the book of pairs; empty: none that could be watched.
+        verdict: "watch", "throttle", "ease", "move", "leave", "open"; empty: nothing was said yet.
+        watch: what the verdict rests on: "marks ...", "run queue" or "pressure"; empty: nothing was measured.
+        slowdown: of the host's median iteration beside functions, over that without; 0.03 is 3 %.
+        tail: likewise of the 99th percentile; 0.0: not known.
+        share: the part of the time that each worker runs.
+        closed_for_s: seconds from this message in which no lease of workers is accepted.
+        words: for people.
+    """
+
+    host: str = ""
+    verdict: str = ""
+    watch: str = ""
+    slowdown: float = 0.0
+    tail: float = 0.0
+    share: float = 1.0
+    closed_for_s: float = 0.0
+    words: str = ""
+
+
+NO_NEIGHBOURS: Final = Neighbours()
+
+
+@dataclass(frozen=True, slots=True)
 class Want:
     """Standing target of one request of one holder; workers = 0 ends it.
 
     placement: "pack", "spread" or empty; a hint. kind: empty, or MEMORY: one region of memory, without a core.
     lease_workers: how many workers one lease may give at most; 0: as many as a slice has. For who gives back in parts.
+    load: what its functions mostly use: "compute", "memory", "io", "network"; empty: not said.
     """
 
     holder: HolderId
@@ -134,6 +163,7 @@ class Want:
     placement: str = ""
     kind: str = ""
     lease_workers: int = 0
+    load: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +202,7 @@ class SliceView:
     leases: tuple[HeldLease, ...] = ()
     free_cores: int = 0
     free_memory_bytes: int = 0
+    neighbours: Neighbours = NO_NEIGHBOURS
 
 
 @dataclass(frozen=True, slots=True)

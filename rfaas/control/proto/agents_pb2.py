@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from rfaas.control.proto import common_pb2 as rfaas_dot_control_dot_proto_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rfaas/control/proto/agents.proto\x12\x08rfaas.v1\x1a rfaas/control/proto/common.proto\"\xd3\x03\n\x0c\x41gentMessage\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0b\n\x03\x61\x63k\x18\x03 \x01(\x04\x12\x12\n\nack_wanted\x18\x04 \x01(\x08\x12&\n\x08register\x18\n \x01(\x0b\x32\x12.rfaas.v1.RegisterH\x00\x12&\n\x08\x61\x63\x63\x65pted\x18\x0b \x01(\x0b\x32\x12.rfaas.v1.AcceptedH\x00\x12$\n\x07refused\x18\x0c \x01(\x0b\x32\x11.rfaas.v1.RefusedH\x00\x12/\n\rstate_changed\x18\r \x01(\x0b\x32\x16.rfaas.v1.StateChangedH\x00\x12 \n\x05\x66reed\x18\x0e \x01(\x0b\x32\x0f.rfaas.v1.FreedH\x00\x12\"\n\x06\x65nding\x18\x0f \x01(\x0b\x32\x10.rfaas.v1.EndingH\x00\x12+\n\x0bslice_empty\x18\x10 \x01(\x0b\x32\x14.rfaas.v1.SliceEmptyH\x00\x12-\n\x0cusage_report\x18\x11 \x01(\x0b\x32\x15.rfaas.v1.UsageReportH\x00\x12\x33\n\x0fworkers_spawned\x18\x12 \x01(\x0b\x32\x18.rfaas.v1.WorkersSpawnedH\x00\x42\x06\n\x04\x62ody\"\x8f\x01\n\x08Register\x12\x1e\n\x05slice\x18\x01 \x01(\x0b\x32\x0f.rfaas.v1.Slice\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12!\n\x04held\x18\x04 \x03(\x0b\x32\x13.rfaas.v1.HeldLease\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\r\n\x05\x63lean\x18\x06 \x01(\x08\"=\n\x08\x41\x63\x63\x65pted\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08\x63ore_ids\x18\x03 \x03(\r\"F\n\x07Refused\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\">\n\x0cStateChanged\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05state\x18\x03 \x01(\t\"m\n\x05\x46reed\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0breason_code\x18\x04 \x01(\r\x12\x1e\n\x05usage\x18\x05 \x01(\x0b\x32\x0f.rfaas.v1.Usage\"B\n\x0bUsageReport\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12$\n\x06leases\x18\x02 \x03(\x0b\x32\x14.rfaas.v1.LeaseUsage\">\n\x0eWorkersSpawned\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03why\x18\x03 \x01(\t\"O\n\x06\x45nding\x12\x10\n\x08slice_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0breason_code\x18\x03 \x01(\r\x12\x0f\n\x07grace_s\x18\x04 \x01(\x01\"-\n\nSliceEmpty\x12\x10\n\x08slice_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\xfd\x01\n\x10\x41llocatorToAgent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0b\n\x03\x61\x63k\x18\x03 \x01(\x04\x12\x12\n\nack_wanted\x18\x04 \x01(\x08\x12*\n\nregistered\x18\n \x01(\x0b\x32\x14.rfaas.v1.RegisteredH\x00\x12$\n\x07propose\x18\x0b \x01(\x0b\x32\x11.rfaas.v1.ProposeH\x00\x12\'\n\tend_lease\x18\x0c \x01(\x0b\x32\x12.rfaas.v1.EndLeaseH\x00\x12\'\n\tend_slice\x18\r \x01(\x0b\x32\x12.rfaas.v1.EndSliceH\x00\x42\x06\n\x04\x62ody\"0\n\nRegistered\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0b\x61lloc_epoch\x18\x02 \x01(\x04\".\n\x07Propose\x12#\n\x05terms\x18\x01 \x01(\x0b\x32\x14.rfaas.v1.LeaseTerms\"1\n\x08\x45ndLease\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\x13\n\x0breason_code\x18\x02 \x01(\r\"\x1f\n\x08\x45ndSlice\x12\x13\n\x0breason_code\x18\x01 \x01(\r2J\n\x06\x41gents\x12@\n\x06\x41ttend\x12\x16.rfaas.v1.AgentMessage\x1a\x1a.rfaas.v1.AllocatorToAgent(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rfaas/control/proto/agents.proto\x12\x08rfaas.v1\x1a rfaas/control/proto/common.proto\"\x8a\x04\n\x0c\x41gentMessage\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0b\n\x03\x61\x63k\x18\x03 \x01(\x04\x12\x12\n\nack_wanted\x18\x04 \x01(\x08\x12&\n\x08register\x18\n \x01(\x0b\x32\x12.rfaas.v1.RegisterH\x00\x12&\n\x08\x61\x63\x63\x65pted\x18\x0b \x01(\x0b\x32\x12.rfaas.v1.AcceptedH\x00\x12$\n\x07refused\x18\x0c \x01(\x0b\x32\x11.rfaas.v1.RefusedH\x00\x12/\n\rstate_changed\x18\r \x01(\x0b\x32\x16.rfaas.v1.StateChangedH\x00\x12 \n\x05\x66reed\x18\x0e \x01(\x0b\x32\x0f.rfaas.v1.FreedH\x00\x12\"\n\x06\x65nding\x18\x0f \x01(\x0b\x32\x10.rfaas.v1.EndingH\x00\x12+\n\x0bslice_empty\x18\x10 \x01(\x0b\x32\x14.rfaas.v1.SliceEmptyH\x00\x12-\n\x0cusage_report\x18\x11 \x01(\x0b\x32\x15.rfaas.v1.UsageReportH\x00\x12\x33\n\x0fworkers_spawned\x18\x12 \x01(\x0b\x32\x18.rfaas.v1.WorkersSpawnedH\x00\x12\x35\n\x10neighbour_report\x18\x18 \x01(\x0b\x32\x19.rfaas.v1.NeighbourReportH\x00\x42\x06\n\x04\x62ody\"\x8f\x01\n\x08Register\x12\x1e\n\x05slice\x18\x01 \x01(\x0b\x32\x0f.rfaas.v1.Slice\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12!\n\x04held\x18\x04 \x03(\x0b\x32\x13.rfaas.v1.HeldLease\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\r\n\x05\x63lean\x18\x06 \x01(\x08\"=\n\x08\x41\x63\x63\x65pted\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08\x63ore_ids\x18\x03 \x03(\r\"F\n\x07Refused\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\">\n\x0cStateChanged\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05state\x18\x03 \x01(\t\"m\n\x05\x46reed\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0breason_code\x18\x04 \x01(\r\x12\x1e\n\x05usage\x18\x05 \x01(\x0b\x32\x0f.rfaas.v1.Usage\"B\n\x0bUsageReport\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12$\n\x06leases\x18\x02 \x03(\x0b\x32\x14.rfaas.v1.LeaseUsage\">\n\x0eWorkersSpawned\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03why\x18\x03 \x01(\t\"U\n\x0fNeighbourReport\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12#\n\x05\x61\x62out\x18\x02 \x01(\x0b\x32\x14.rfaas.v1.Neighbours\x12\x0e\n\x06leases\x18\x03 \x03(\x0c\"O\n\x06\x45nding\x12\x10\n\x08slice_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0breason_code\x18\x03 \x01(\r\x12\x0f\n\x07grace_s\x18\x04 \x01(\x01\"-\n\nSliceEmpty\x12\x10\n\x08slice_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\xfd\x01\n\x10\x41llocatorToAgent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0b\n\x03\x61\x63k\x18\x03 \x01(\x04\x12\x12\n\nack_wanted\x18\x04 \x01(\x08\x12*\n\nregistered\x18\n \x01(\x0b\x32\x14.rfaas.v1.RegisteredH\x00\x12$\n\x07propose\x18\x0b \x01(\x0b\x32\x11.rfaas.v1.ProposeH\x00\x12\'\n\tend_lease\x18\x0c \x01(\x0b\x32\x12.rfaas.v1.EndLeaseH\x00\x12\'\n\tend_slice\x18\r \x01(\x0b\x32\x12.rfaas.v1.EndSliceH\x00\x42\x06\n\x04\x62ody\"0\n\nRegistered\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0b\x61lloc_epoch\x18\x02 \x01(\x04\".\n\x07Propose\x12#\n\x05terms\x18\x01 \x01(\x0b\x32\x14.rfaas.v1.LeaseTerms\"1\n\x08\x45ndLease\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\x13\n\x0breason_code\x18\x02 \x01(\r\"\x1f\n\x08\x45ndSlice\x12\x13\n\x0breason_code\x18\x01 \x01(\r2J\n\x06\x41gents\x12@\n\x06\x41ttend\x12\x16.rfaas.v1.AgentMessage\x1a\x1a.rfaas.v1.AllocatorToAgent(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,35 +23,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rfaas.control.proto.agents_
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_AGENTMESSAGE']._serialized_start=81
-  _globals['_AGENTMESSAGE']._serialized_end=548
-  _globals['_REGISTER']._serialized_start=551
-  _globals['_REGISTER']._serialized_end=694
-  _globals['_ACCEPTED']._serialized_start=696
-  _globals['_ACCEPTED']._serialized_end=757
-  _globals['_REFUSED']._serialized_start=759
-  _globals['_REFUSED']._serialized_end=829
-  _globals['_STATECHANGED']._serialized_start=831
-  _globals['_STATECHANGED']._serialized_end=893
-  _globals['_FREED']._serialized_start=895
-  _globals['_FREED']._serialized_end=1004
-  _globals['_USAGEREPORT']._serialized_start=1006
-  _globals['_USAGEREPORT']._serialized_end=1072
-  _globals['_WORKERSSPAWNED']._serialized_start=1074
-  _globals['_WORKERSSPAWNED']._serialized_end=1136
-  _globals['_ENDING']._serialized_start=1138
-  _globals['_ENDING']._serialized_end=1217
-  _globals['_SLICEEMPTY']._serialized_start=1219
-  _globals['_SLICEEMPTY']._serialized_end=1264
-  _globals['_ALLOCATORTOAGENT']._serialized_start=1267
-  _globals['_ALLOCATORTOAGENT']._serialized_end=1520
-  _globals['_REGISTERED']._serialized_start=1522
-  _globals['_REGISTERED']._serialized_end=1570
-  _globals['_PROPOSE']._serialized_start=1572
-  _globals['_PROPOSE']._serialized_end=1618
-  _globals['_ENDLEASE']._serialized_start=1620
-  _globals['_ENDLEASE']._serialized_end=1669
-  _globals['_ENDSLICE']._serialized_start=1671
-  _globals['_ENDSLICE']._serialized_end=1702
-  _globals['_AGENTS']._serialized_start=1704
-  _globals['_AGENTS']._serialized_end=1778
+  _globals['_AGENTMESSAGE']._serialized_end=603
+  _globals['_REGISTER']._serialized_start=606
+  _globals['_REGISTER']._serialized_end=749
+  _globals['_ACCEPTED']._serialized_start=751
+  _globals['_ACCEPTED']._serialized_end=812
+  _globals['_REFUSED']._serialized_start=814
+  _globals['_REFUSED']._serialized_end=884
+  _globals['_STATECHANGED']._serialized_start=886
+  _globals['_STATECHANGED']._serialized_end=948
+  _globals['_FREED']._serialized_start=950
+  _globals['_FREED']._serialized_end=1059
+  _globals['_USAGEREPORT']._serialized_start=1061
+  _globals['_USAGEREPORT']._serialized_end=1127
+  _globals['_WORKERSSPAWNED']._serialized_start=1129
+  _globals['_WORKERSSPAWNED']._serialized_end=1191
+  _globals['_NEIGHBOURREPORT']._serialized_start=1193
+  _globals['_NEIGHBOURREPORT']._serialized_end=1278
+  _globals['_ENDING']._serialized_start=1280
+  _globals['_ENDING']._serialized_end=1359
+  _globals['_SLICEEMPTY']._serialized_start=1361
+  _globals['_SLICEEMPTY']._serialized_end=1406
+  _globals['_ALLOCATORTOAGENT']._serialized_start=1409
+  _globals['_ALLOCATORTOAGENT']._serialized_end=1662
+  _globals['_REGISTERED']._serialized_start=1664
+  _globals['_REGISTERED']._serialized_end=1712
+  _globals['_PROPOSE']._serialized_start=1714
+  _globals['_PROPOSE']._serialized_end=1760
+  _globals['_ENDLEASE']._serialized_start=1762
+  _globals['_ENDLEASE']._serialized_end=1811
+  _globals['_ENDSLICE']._serialized_start=1813
+  _globals['_ENDSLICE']._serialized_end=1844
+  _globals['_AGENTS']._serialized_start=1846
+  _globals['_AGENTS']._serialized_end=1920
 # @@protoc_insertion_point(module_scope)

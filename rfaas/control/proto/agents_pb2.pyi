@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AgentMessage(_message.Message):
-    __slots__ = ("seq", "version", "ack", "ack_wanted", "register", "accepted", "refused", "state_changed", "freed", "ending", "slice_empty", "usage_report", "workers_spawned")
+    __slots__ = ("seq", "version", "ack", "ack_wanted", "register", "accepted", "refused", "state_changed", "freed", "ending", "slice_empty", "usage_report", "workers_spawned", "neighbour_report")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class AgentMessage(_message.Message):
     SLICE_EMPTY_FIELD_NUMBER: _ClassVar[int]
     USAGE_REPORT_FIELD_NUMBER: _ClassVar[int]
     WORKERS_SPAWNED_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_REPORT_FIELD_NUMBER: _ClassVar[int]
     seq: int
     version: int
     ack: int
@@ -34,7 +35,8 @@ class AgentMessage(_message.Message):
     slice_empty: SliceEmpty
     usage_report: UsageReport
     workers_spawned: WorkersSpawned
-    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., ack: _Optional[int] = ..., ack_wanted: bool = ..., register: _Optional[_Union[Register, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., freed: _Optional[_Union[Freed, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., slice_empty: _Optional[_Union[SliceEmpty, _Mapping]] = ..., usage_report: _Optional[_Union[UsageReport, _Mapping]] = ..., workers_spawned: _Optional[_Union[WorkersSpawned, _Mapping]] = ...) -> None: ...
+    neighbour_report: NeighbourReport
+    def __init__(self, seq: _Optional[int] = ..., version: _Optional[int] = ..., ack: _Optional[int] = ..., ack_wanted: bool = ..., register: _Optional[_Union[Register, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., state_changed: _Optional[_Union[StateChanged, _Mapping]] = ..., freed: _Optional[_Union[Freed, _Mapping]] = ..., ending: _Optional[_Union[Ending, _Mapping]] = ..., slice_empty: _Optional[_Union[SliceEmpty, _Mapping]] = ..., usage_report: _Optional[_Union[UsageReport, _Mapping]] = ..., workers_spawned: _Optional[_Union[WorkersSpawned, _Mapping]] = ..., neighbour_report: _Optional[_Union[NeighbourReport, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("slice", "instance", "epoch", "held", "draining", "clean")
@@ -115,6 +117,16 @@ class WorkersSpawned(_message.Message):
     epoch: int
     why: str
     def __init__(self, lease_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., why: _Optional[str] = ...) -> None: ...
+
+class NeighbourReport(_message.Message):
+    __slots__ = ("epoch", "about", "leases")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    about: _common_pb2.Neighbours
+    leases: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, epoch: _Optional[int] = ..., about: _Optional[_Union[_common_pb2.Neighbours, _Mapping]] = ..., leases: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Ending(_message.Message):
     __slots__ = ("slice_id", "epoch", "reason_code", "grace_s")

@@ -103,8 +103,28 @@ class HeldLease(_message.Message):
     spawned: str
     def __init__(self, terms: _Optional[_Union[LeaseTerms, _Mapping]] = ..., core_ids: _Optional[_Iterable[int]] = ..., state: _Optional[str] = ..., spawned: _Optional[str] = ...) -> None: ...
 
+class Neighbours(_message.Message):
+    __slots__ = ("host", "verdict", "watch", "slowdown", "tail", "share", "closed_for_s", "words")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
+    SLOWDOWN_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FOR_S_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    verdict: str
+    watch: str
+    slowdown: float
+    tail: float
+    share: float
+    closed_for_s: float
+    words: str
+    def __init__(self, host: _Optional[str] = ..., verdict: _Optional[str] = ..., watch: _Optional[str] = ..., slowdown: _Optional[float] = ..., tail: _Optional[float] = ..., share: _Optional[float] = ..., closed_for_s: _Optional[float] = ..., words: _Optional[str] = ...) -> None: ...
+
 class Want(_message.Message):
-    __slots__ = ("holder", "request", "workers", "cores_per_worker", "memory_bytes_per_worker", "placement", "kind", "lease_workers")
+    __slots__ = ("holder", "request", "workers", "cores_per_worker", "memory_bytes_per_worker", "placement", "kind", "lease_workers", "load")
     HOLDER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +133,7 @@ class Want(_message.Message):
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     LEASE_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     holder: bytes
     request: int
     workers: int
@@ -121,7 +142,8 @@ class Want(_message.Message):
     placement: str
     kind: str
     lease_workers: int
-    def __init__(self, holder: _Optional[bytes] = ..., request: _Optional[int] = ..., workers: _Optional[int] = ..., cores_per_worker: _Optional[int] = ..., memory_bytes_per_worker: _Optional[int] = ..., placement: _Optional[str] = ..., kind: _Optional[str] = ..., lease_workers: _Optional[int] = ...) -> None: ...
+    load: str
+    def __init__(self, holder: _Optional[bytes] = ..., request: _Optional[int] = ..., workers: _Optional[int] = ..., cores_per_worker: _Optional[int] = ..., memory_bytes_per_worker: _Optional[int] = ..., placement: _Optional[str] = ..., kind: _Optional[str] = ..., lease_workers: _Optional[int] = ..., load: _Optional[str] = ...) -> None: ...
 
 class Waiting(_message.Message):
     __slots__ = ("holder", "request", "missing", "reason", "code", "estimate_in_s", "basis")
@@ -154,20 +176,22 @@ class Host(_message.Message):
     def __init__(self, name: _Optional[str] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
 class SliceView(_message.Message):
-    __slots__ = ("slice", "epoch", "state", "leases", "free_cores", "free_memory_bytes")
+    __slots__ = ("slice", "epoch", "state", "leases", "free_cores", "free_memory_bytes", "neighbours")
     SLICE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
     FREE_CORES_FIELD_NUMBER: _ClassVar[int]
     FREE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     slice: Slice
     epoch: int
     state: str
     leases: _containers.RepeatedCompositeFieldContainer[HeldLease]
     free_cores: int
     free_memory_bytes: int
-    def __init__(self, slice: _Optional[_Union[Slice, _Mapping]] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., leases: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., free_cores: _Optional[int] = ..., free_memory_bytes: _Optional[int] = ...) -> None: ...
+    neighbours: Neighbours
+    def __init__(self, slice: _Optional[_Union[Slice, _Mapping]] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., leases: _Optional[_Iterable[_Union[HeldLease, _Mapping]]] = ..., free_cores: _Optional[int] = ..., free_memory_bytes: _Optional[int] = ..., neighbours: _Optional[_Union[Neighbours, _Mapping]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("alloc_epoch", "slices", "wants", "waiting", "counters", "hosts", "hosts_complete")

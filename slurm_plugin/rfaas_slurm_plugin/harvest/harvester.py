@@ -19,6 +19,7 @@ from typing import Protocol
 
 from rfaas.control.hosts import HostList
 from rfaas.control.messages import Host, JobEnded, JobEnding, JobRef
+from rfaas.control.rests import RestFile
 from rfaas_slurm_plugin.harvest import job
 from rfaas_slurm_plugin.harvest.backoff import Backoff
 from rfaas_slurm_plugin.harvest.drains import DrainFile
@@ -91,12 +92,14 @@ class Harvester:
     _backoff: Backoff = field(init=False)
     _verdicts: VerdictFile = field(init=False)
     _drains: DrainFile = field(init=False)
+    _rests: RestFile = field(init=False)
 
     def __post_init__(self) -> None:
         self._book = SliceBook(self.template.alloc_id, self.template.grace_s, self.policy.user)
         self._backoff = Backoff(self.cycle_s)
         self._verdicts = VerdictFile(self.template.state_dir / VERDICTS)
         self._drains = DrainFile(self.template.state_dir)
+        self._rests = RestFile(self.template.state_dir)
 
     async def run(self) -> None:
         """Cycle until `stop`, or SIGTERM; at a second one a step under way is broken off: the next view shows its job.
@@ -184,6 +187,7 @@ class Harvester:
             log.warning("cancelling victims that Slurm forgot=%s jobs that stay or wait too long=%s", doomed, useless)
             await job.cancel({*doomed, *useless}, self.environment)
         self.history.see(view, self.policy)
+        self.history.rests = {node: rest.words for node, rest in self._rests.all(time.time()).items()}
         decision = plan(view, self.policy, self.history, _boot_s(), time.time())
         self._tell_why(decision)
         until_s = view.taken_boot_s + max(1.0, self.cycle_s)  # then the next view is due

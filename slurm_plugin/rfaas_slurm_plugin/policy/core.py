@@ -30,6 +30,7 @@ class History:
     """What the harvester remembers between cycles. Times are seconds of CLOCK_BOOTTIME."""
 
     taken_back_boot_s: dict[str, float] = field(default_factory=dict)  # by node
+    rests: Mapping[str, str] = field(default_factory=dict)  # nodes that a neighbour guard left a while ago, and why
     last_submission_boot_s: float = float("-inf")
     submitted: list[tuple[float, Submit]] = field(default_factory=list)  # that a view may not show yet
     gaps: GapBook = field(default_factory=GapBook)
@@ -157,6 +158,8 @@ class _Planner:
         since_s = self._now_s - self._history.taken_back_boot_s.get(node.name, -math.inf)
         if since_s < policy.backoff_s:
             return Verdict(Why.RESTING)
+        if (words := self._history.rests.get(node.name)) is not None:
+            return Verdict(Why.NEIGHBOURS, words)
         time_limit_min = policy.time_limit_min
         if (reservation := self._reservations.get(node.name)) is not None:
             limit_min = _time_limit_min(reservation, policy, self._now_wall_s)

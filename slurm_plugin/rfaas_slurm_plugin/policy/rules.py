@@ -43,6 +43,7 @@ class Why(StrEnum):
     PLANNED = "planned"
     RESERVATION = "reservation"
     RESTING = "resting"
+    NEIGHBOURS = "neighbours"
     HELD = "held"
     TOO_SHORT = "too-short"
     CAP = "cap"
@@ -80,6 +81,7 @@ TEXTS: Final[Mapping[Why, tuple[str, str]]] = {
     ),
     Why.RESERVATION: ("reservation {} begins too soon for a slice, or has begun", ""),
     Why.RESTING: ("a slice there was just taken back", "setting harvest.backoff_s"),
+    Why.NEIGHBOURS: ("a slice left it for its neighbours' sake: {}", "settings guard.slowdown, guard.act"),
     Why.HELD: ("job {} has just begun to wait and may be given it", ""),
     Why.TOO_SHORT: ("it is expected to stay idle for {} only", "setting harvest.min_idle_s"),
     Why.CAP: ("the cap is reached: {}", "settings harvest.max_*"),

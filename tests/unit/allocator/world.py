@@ -210,8 +210,8 @@ class Holder:
         for want in self.wants.values():
             self.say(want)
 
-    def want(self, workers, request=1, cores=1, memory=MIB, placement="", kind="", lease_workers=0):
-        self.wants[request] = m.Want(self.holder, request, workers, cores, memory, placement, kind, lease_workers)
+    def want(self, workers, request=1, cores=1, memory=MIB, placement="", kind="", lease_workers=0, load=""):
+        self.wants[request] = m.Want(self.holder, request, workers, cores, memory, placement, kind, lease_workers, load)
         self.say(self.wants[request])
 
     def release(self, lease_id, code=6):

@@ -94,6 +94,7 @@ def test_a_template_gets_nothing_of_the_launcher(monkeypatch):
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("TMPDIR", "/var/tmp")
     got = template_variables({"PATH": "/bin", "OMP_NUM_THREADS": "4"}, b"\x01" * 16)
+    assert got["RFAAS_GUARD_MARKS_DIR"] == "none"  # functions are no jobs beside a slice
     assert got["TMPDIR"] == "/var/tmp"
     assert got["PATH"] == "/bin"
     assert got["OMP_NUM_THREADS"] == "4"  # named by the client on purpose

@@ -37,7 +37,9 @@ class Scenario:
         )
         self.policy = self.settings()
         rested = self.some_names(0.5)
-        self.history = History(taken_back_boot_s={name: NOW_S - self.rng.uniform(0, 6) for name in rested})
+        taken_back_boot_s = {name: NOW_S - self.rng.uniform(0, 6) for name in rested}
+        rests = dict.fromkeys(self.some_names(), "lmp is slowed by 40.0%")
+        self.history = History(taken_back_boot_s=taken_back_boot_s, rests=rests)
 
     def seldom(self):
         return self.rng.random() < 0.12
@@ -142,6 +144,7 @@ def forbidden(node, view, policy, history):
         or not policy.require_features <= node.features
         or any(job.comment == "rfaas=off" or job.user in policy.leave_users for job in companions)
         or bool(begun_or_soon)
+        or node.name in history.rests
         or NOW_S - history.taken_back_boot_s.get(node.name, -math.inf) < policy.backoff_s
     )
 

@@ -97,6 +97,8 @@ def test_nothing_is_submitted_on_a_view_older_than_three_cycles():
 
 def test_reasons_that_pass_by_themselves():
     assert why(history=History(taken_back_boot_s={"n1": NOW_S - 1})).code is Why.RESTING
+    left = why(history=History(rests={"n1": "lmp is slowed by 40.0%: the slice goes back"}))
+    assert (left.code, "its neighbours' sake: lmp" in left.text) == (Why.NEIGHBOURS, True)
     many = decided([replace(NODE, name=f"n{i:02}") for i in range(51)])
     assert many.verdicts["n50"] == Verdict(Why.RATE, "5")
     maintenance = Reservation("maint", ("n1",), 5060, 9000)
