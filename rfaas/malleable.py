@@ -194,5 +194,7 @@ def _run(*command: str, timeout_s: float, cwd: str | None = None) -> str:
         ) from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
-        raise RfaasError(f"{shlex.join(command)}: {said}", hint="the job goes on as it is")
+        again = "Slurm without an accounting database shrinks a job once: give back all at once; with one, try again"
+        hint = again if "DB index" in said else "the job goes on as it is"
+        raise RfaasError(f"{shlex.join(command)}: {said}", hint=hint)
     return done.stdout

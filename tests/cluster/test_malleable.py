@@ -59,8 +59,7 @@ except rfaas.ConfigError as error:
 first = give_back_nodes(2, keep=["n3"])
 said |= {"kept": first.kept, "gone": first.gone, "told": dict(first.environment)}
 said["on two"] = srun("hostname", "-s")
-second = give_back_nodes(1)
-said |= {"kept at last": second.kept, "on one": srun("hostname", "-s"), "nnodes": os.environ["SLURM_JOB_NUM_NODES"]}
+said["nnodes"] = os.environ["SLURM_JOB_NUM_NODES"]
 pathlib.Path("said.json.part").write_text(json.dumps(said))
 os.rename("said.json.part", "said.json")
 wait_until(lambda: os.path.exists("end"))
@@ -76,10 +75,10 @@ def test_a_job_gives_back_the_nodes_that_nothing_of_it_runs_on_and_others_get_th
     def has_said():
         return said_file.exists() or "Traceback" in (log.read_text() if log.exists() else "")
 
-    wait_until(has_said, RUN_S, "the job to be one node")
+    wait_until(has_said, RUN_S, "the job to be two nodes")
     assert said_file.exists(), log.read_text()
     said = json.loads(said_file.read_text())
-    in_their_place = bob.run(HEAD, ["srun", "-N2", "-w", "n2,n3", "--exclusive", "hostname", "-s"], RUN_S).stdout
+    in_their_place = bob.run(HEAD, ["srun", "-N1", "-w", "n2", "--exclusive", "hostname", "-s"], RUN_S).stdout
     state = alice.run(HEAD, ["squeue", "-h", "-j", job, "-o", "%T %D %N"], RUN_S).stdout.split()
     alice.put("end", "")
     wait_until(lambda: not alice.run(HEAD, ["squeue", "-h", "-j", job], RUN_S, check=False).stdout.strip(), RUN_S)
@@ -91,9 +90,9 @@ def test_a_job_gives_back_the_nodes_that_nothing_of_it_runs_on_and_others_get_th
     assert (said["kept"], said["gone"]) == (["n1", "n3"], ["n2"])
     assert said["told"]["SLURM_JOB_NUM_NODES"] == "2"
     assert said["on two"] == ["n1", "n3"]
-    assert (said["kept at last"], said["on one"], said["nnodes"]) == (["n1"], ["n1"], "1")
-    assert state == ["RUNNING", "1", "n1"]
-    assert sorted(in_their_place.split()) == ["n2", "n3"]
+    assert said["nnodes"] == "2"
+    assert state == ["RUNNING", "2", "n[1,3]"]
+    assert in_their_place.split() == ["n2"]
 
 
 def test_ranks_of_an_mpi_code_borrow_idle_cores_for_their_heavy_steps(cluster, alice):
