@@ -44,7 +44,7 @@ def fresh_tree(folder: Path) -> Path:
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
     without_caches = shutil.ignore_patterns("__pycache__")
-    for name in ("tests", "examples", "docs", "benchmarks", "transport/core", "slurm_plugin"):
+    for name in ("tests", "examples", "docs", "benchmarks", "transport/core", "transport/include", "slurm_plugin"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, tree / name, ignore=without_caches)
     shutil.copy(ROOT / "pyproject.toml", tree)

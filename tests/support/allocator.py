@@ -5,6 +5,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 
 from rfaas.control import messages as m
 from rfaas.control.address import AllocatorAddress
@@ -29,13 +30,26 @@ class AllocatorProcess:
         self.state_dir = state_dir
         self.arguments = arguments
         self.process = None
+        self._said = None  # a file: a pipe that nobody reads stops who writes much
 
     def spawn(self, **how):
         command = [sys.executable, "-W", "error", "-m", "rfaas_allocator", "--state-dir", str(self.state_dir)]
+        self._close()
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115: closed with the process
         self.process = subprocess.Popen(
-            [*command, *self.arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **how
+            [*command, *self.arguments], stdout=subprocess.DEVNULL, stderr=self._said, **how
         )
         return self.process
+
+    def _ended(self, limit_s):
+        """Wait for its end; return the exit code and what it said."""
+        status = self.process.wait(limit_s)
+        self._said.seek(0)
+        return status, self._said.read()
+
+    def _close(self):
+        if self._said is not None:
+            self._said.close()
 
     def start(self, **how):
         """Start it and wait until it serves; return its address."""
@@ -45,7 +59,7 @@ class AllocatorProcess:
     def served(self):
         """Its address if it serves, else None."""
         if self.process.poll() is not None:
-            raise AssertionError(f"the allocator ended: {self.process.stderr.read()}")
+            raise AssertionError(f"the allocator ended: {self._ended(0)[1]}")
         with contextlib.suppress(RfaasError):
             address = AllocatorAddress.load(self.state_dir)
             if address.pid == self.process.pid:
@@ -55,14 +69,12 @@ class AllocatorProcess:
     def run_to_end(self):
         """Start one that is to end by itself; return its exit code and what it said."""
         self.spawn()
-        _, said = self.process.communicate(timeout=START_TIMEOUT_S)
-        return self.process.returncode, said
+        return self._ended(START_TIMEOUT_S)
 
     def stop(self, number=signal.SIGTERM):
         """Send a signal and wait; return the exit code and what it said."""
         self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=STOP_TIMEOUT_S)
-        return self.process.returncode, said
+        return self._ended(STOP_TIMEOUT_S)
 
     def kill(self):
         """kill -9."""
@@ -75,7 +87,7 @@ class AllocatorProcess:
         if self.process is not None:
             self.process.kill()  # harmless if it has ended
             self.process.wait(STOP_TIMEOUT_S)
-            self.process.stderr.close()
+            self._close()
 
 
 class PlayedAgent:

@@ -16,6 +16,7 @@ from rfaas.control.links import LinkBroken
 from rfaas_transport.errors import AllocatorUnavailable, RfaasError
 from support.allocator import PlayedAgent, PlayedHolder
 
+NEIGHBOUR = "lmp"
 LIFE_S = 15.0
 STEP_S = 0.005
 WHY_SPAWNED = "importing x left 1 thread running"
@@ -84,6 +85,10 @@ class Agent(PlayedAgent):
         held = self.held[lease_id]
         self.held[lease_id] = m.HeldLease(held.terms, held.core_ids, held.state, spawned=WHY_SPAWNED)
         self.link.send(m.WorkersSpawned(lease_id, self.epoch, WHY_SPAWNED))
+
+    def say_neighbours(self):
+        about = m.Neighbours(host=NEIGHBOUR, verdict="watch", words=f"{NEIGHBOUR} runs beside the slice")
+        self.link.send(m.NeighbourReport(self.epoch, about, tuple(self.held)))
 
     def leave(self):
         self.link.send(m.Ending(self.slice.slice_id, self.epoch, 5, 0.0))
@@ -172,6 +177,7 @@ class Life:
         await until(lambda: self._active(lease_id), "an active lease")
         await until(self._charged, "its account")
         await until(lambda: self._spawned(lease_id), "word that its workers are spawned")
+        await until(self._beside, "word of the job beside it")
         await until(lambda: self._say(holder, lambda: holder.wish(7, 9)) and holder.heard["Waiting"], "word to wait")
         await until(lambda: len(agent.held) == 2 and len(holder.granted) == 2, "what there is for the second request")
         await until(lambda: self._say(holder, lambda: holder.wish(9, 1, "memory")) and holder.heard["Denied"], "denial")
@@ -225,6 +231,11 @@ class Life:
         self._say(self.agent, lambda: self.agent.say_spawned(lease_id))
         leases = [lease for view in (await self._snapshot()).slices for lease in view.leases]
         return [lease.spawned for lease in leases if lease.terms.lease_id == lease_id] == [WHY_SPAWNED]
+
+    async def _beside(self):
+        self._say(self.agent, self.agent.say_neighbours)
+        mine = [v for v in (await self._snapshot()).slices if v.slice.slice_id == self.agent.slice.slice_id]
+        return [view.neighbours.host for view in mine] == [NEIGHBOUR]
 
     async def _wanted(self, request):
         return request in [w.request for w in (await self._snapshot()).wants if w.holder == self.holder.holder]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 from rfaas.config import StateDir
-from support import nothing_left
 from support.leftovers import alive, children
 from support.waiting import wait_until
 
@@ -100,6 +99,8 @@ class Personal:
 @contextlib.contextmanager
 def outliving_tests(directory, **options):
     """A `Personal` for a fixture of more than one test: agents that a test starts may outlive it. Stopped then."""
+    from support import nothing_left  # imports pytest, which those who only start daemons need not have
+
     made = Personal(directory, **options)
 
     def pids():

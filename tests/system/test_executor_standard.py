@@ -284,19 +284,22 @@ def test_map_is_over_after_an_exception(pool):
 @pytest.mark.parametrize("how", ["close", "timeout"])
 def test_leaving_a_map_early_cancels_what_was_not_sent(make, tmp_path, chunksize, how):
     with make(1) as executor:
-        gates, timeout = [tmp_path / "gate"] * 60, 0.5 if how == "timeout" else None
+        first, others = tmp_path / "gate", tmp_path / "gate of the others"
+        gates = [first] * chunksize + [others] * (60 - chunksize)
+        timeout = 0.5 if how == "timeout" else None
         results = executor.map(
             f.witness_then_wait, [tmp_path / "ran"] * 60, gates, timeout=timeout, chunksize=chunksize
         )
         wait_until(lambda: f.runs(tmp_path / "ran"), TIMEOUT_S)
         if how == "close":
-            (tmp_path / "gate").touch()
+            first.touch()
             assert next(results) == "done"
             results.close()
         else:
             with pytest.raises(TimeoutError):
                 next(results)
-            (tmp_path / "gate").touch()
+            first.touch()
+        others.touch()  # what runs of them has begun before; the rest must not
         executor.submit(f.nothing).result(TIMEOUT_S)
     assert f.runs(tmp_path / "ran") < 60
 
