@@ -35,7 +35,7 @@ class AllocatorProcess:
     def spawn(self, **how):
         command = [sys.executable, "-W", "error", "-m", "rfaas_allocator", "--state-dir", str(self.state_dir)]
         self._close()
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115: closed with the process
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
             [*command, *self.arguments], stdout=subprocess.DEVNULL, stderr=self._said, **how
         )

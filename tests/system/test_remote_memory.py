@@ -270,7 +270,7 @@ def test_ctrl_c_ends_a_wait_for_a_silent_lender_and_what_went_before_stays(memor
     waker = threading.Timer(0.6, os.kill, (server, signal.SIGCONT))
     waker.start()
     try:
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012: on a busy machine it may come before the read
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - on a busy machine it may come before the read
             timer.start()
             memory.read(0, 6)
     finally:
