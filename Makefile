@@ -37,7 +37,7 @@ check:  ## format, lint, spelling, types, layers, and the tests that start no se
 	$(PYTHON) tools/check_docs.py
 	.venv/bin/pytest -q -n auto --maxprocesses 8 --dist worksteal -m 'not rdma' $(QUICK_TESTS)
 
-test: check  ## real processes, every Python, RDMA in a guest, a real Slurm (root installs what that needs); 40 minutes; RING=slurm: that one
+test: check  ## real processes, every Python, RDMA in a guest, Slurm of two versions (root installs what that needs); 40 minutes; RING=slurm: that one
 	@tools/apt-install.sh
 	@tools/setup.sh dev
 	$(PYTHON) tools/rings.py $(RING)

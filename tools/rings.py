@@ -1,7 +1,6 @@
 """Runs the rings of tests that start real processes, one after the other, and says at the end what each came to.
 
-usage: python tools/rings.py [RING...]     default: all of `RINGS` in their order but those of
-                                           `ASKED_FOR`; exit status 1 when any failed
+usage: python tools/rings.py [RING...]     default: all of `RINGS` in their order; exit status 1 when any failed
 
 Within a ring every test runs, also after one failed; after a ring that failed the others do not begin. Tests of a ring
 run beside each other in pytest-xdist's workers, each of which takes a stretch of them, and from another what is left at
@@ -43,8 +42,6 @@ RINGS = {
     "pyslurm": ("tests/cluster/rig/forky/ring", "--where-possible"),  # a newer Slurm, in a root directory of its own
     "slurm": (*PYTEST, *beside(CLUSTERS), "-m", "slurm", "tests/cluster", "tests/faults"),
 }
-
-ASKED_FOR = ("pyslurm",)  # eight minutes the first time, three after: make test-pyslurm
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def main() -> int:
     """Run the rings that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rings", nargs="*", metavar="RING", help=f"of {', '.join(RINGS)}")
-    asked = parser.parse_args().rings or [name for name in RINGS if name not in ASKED_FOR]
+    asked = parser.parse_args().rings or list(RINGS)
     if unknown := [name for name in asked if name not in RINGS]:
         parser.error(f"no such ring: {', '.join(unknown)}; there are {', '.join(RINGS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
