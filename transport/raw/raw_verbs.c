@@ -18,6 +18,7 @@ enum {
     SIGNAL_EVERY = 16,
     INLINE_WISH_BYTES = 256,
     LOOKS_A_CLOCK = 16,
+    FIRST_LOOKS = 128,      /* as verbs channels have it */
     YIELD_AFTER_NS = 20000, /* as rfaas_channel_spin */
     ACKNOWLEDGE_TIMEOUT = 18,
     PING = 1,
@@ -243,7 +244,7 @@ static int get(raw_verbs *link, const raw_series *series, uint32_t *word)
             if ((rc = sleep_for_word(link, series)) != 0)
                 return rc;
             armed = false;
-        } else if (looks % LOOKS_A_CLOCK == 0) {
+        } else if (looks >= FIRST_LOOKS && looks % LOOKS_A_CLOCK == 0) {
             uint64_t at_ns = now_ns();
             since_ns = since_ns == 0 ? at_ns : since_ns;
             if (at_ns - since_ns > series->patience_ns)
