@@ -6,6 +6,7 @@
 set -u
 python=${1:-python3}
 work=$(mktemp -d /tmp/criu.XXXXXX)
+trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 echo "$(criu --version | head -1), Linux $(uname -r)"
 criu check 2>&1 | tail -3
@@ -87,4 +88,3 @@ try "MPI, one rank" "--tcp-established" 90 "$python" ring.py
 try "MPI, mpirun and two ranks" "--tcp-established" 90 mpirun -n 2 --oversubscribe "$python" ring.py
 try "MPI, mpirun and two ranks, sockets too" "--tcp-established --ext-unix-sk --file-locks --link-remap" 90 \
     mpirun -n 2 --oversubscribe "$python" ring.py
-rm -rf "$work"
