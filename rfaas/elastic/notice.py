@@ -56,6 +56,15 @@ class Notice:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
 
+    def ignore_from_now(self) -> None:
+        """Let no further signal end this process: it has nothing more to lose, and its status is to be told.
+
+        For good, so that also ends what comes after: Python gives handlers up while it ends, ignored signals it leaves.
+        """
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+        self._before.clear()
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.heard(signal.Signals(number).name)
         before: Callable[[int, FrameType | None], Any] | int | None = self._before.get(number)

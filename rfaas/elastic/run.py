@@ -126,7 +126,11 @@ class Run:
         # after an error the others may never come to a collective call
         if kind is None:
             self._settle()
-        self._notice.stop_listening()
+        if kind is not None and issubclass(kind, Preempted):
+            # another rank's notice may have stopped this one before its own signal came; Slurm sends it twice
+            self._notice.ignore_from_now()
+        else:
+            self._notice.stop_listening()
 
     # --- before the loop ------------------------------------------------------------------------------------------
 

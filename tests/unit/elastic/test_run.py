@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -89,8 +91,26 @@ def test_sigterm_is_a_notice_and_the_program_ends_with_the_status_that_asks_for_
     with pytest.raises(Preempted) as ended:
         program()
     assert ended.value.code == AGAIN == 75
-    assert signal.getsignal(signal.SIGTERM) is usual
+    stays = signal.signal(signal.SIGTERM, usual)
+    assert stays is signal.SIG_IGN
     assert timeline(tmp_path)[-1]["why"] == "SIGTERM"
+
+
+STOPPED_BY_ANOTHER = """
+import atexit, os, signal, sys
+from rfaas.elastic import Run
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # as late as MPI's own end
+with Run("app", sys.argv[1], look_every_s=0.0) as run:
+    run.restore()
+    for iteration in run.iterations(until=1000):
+        run.notify("by another rank")
+"""
+
+
+def test_a_signal_that_comes_once_all_is_saved_does_not_change_the_status(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", STOPPED_BY_ANOTHER, tmp_path], check=False, timeout=60)
+    assert ended.returncode == AGAIN
+    assert timeline(tmp_path)[-1]["ev"] == "stopped"
 
 
 def test_a_kill_costs_no_more_than_the_interval(tmp_path, expected):
