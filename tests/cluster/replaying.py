@@ -98,8 +98,16 @@ class Replayed:
     recovered_core_s: float = 0.0
     recovered_long_core_s: float = 0.0
 
+    def numbers(self) -> dict[str, Any]:
+        """For a line of JSON that is added up with others."""
+        delays_s = [round(run.delay_s, 3) for run in self.runs]
+        return {"delays_s": delays_s} | {
+            name: round(getattr(self, name), 2)
+            for name in ("idle_core_s", "long_core_s", "recovered_core_s", "recovered_long_core_s")
+        }
+
     def about(self) -> dict[str, Any]:
-        """For a table and JSON."""
+        """For a reader, of this stretch alone."""
         delays_s = sorted(run.delay_s for run in self.runs)
         found: dict[str, Any] = {
             "jobs": len(delays_s),
