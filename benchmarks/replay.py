@@ -40,7 +40,7 @@ have log-normal lengths with the published median of gaps of a large machine (30
 to compressed time; what Slurm and rfaas need to start and to leave is not compressed, so a second of theirs stands for
 {compression:g} of the day that is replayed. Seconds below are as measured.
 
-| beside the rigid jobs | jobs | delay: median, s | p90 | worst | of idle core-s served | in gaps of {long:g} s and more |
+| beside the rigid jobs | jobs | delay: median, s | p90 | worst | of idle core-s served | in gaps ≥ {long:g} s |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 """
 
