@@ -662,11 +662,12 @@ _BROKEN_FROM_WITHIN = b"the worker's own code failed; a function may have change
 
 
 def _watched(connection: Connection) -> int:
-    """The descriptor that answers go through; over shared memory through none, but to wake who sleeps: -1.
+    """The descriptor that answers go through; -1: through none that a function's own files could take the place of.
 
-    Over RDMA it stands for those of the device, which come and go with it.
+    That is so over shared memory, but to wake who sleeps, and over RDMA, whose device has a number high up
+    (verbs_device.c).
     """
-    return -1 if connection.channel.medium == "shm" else connection.descriptor
+    return -1 if connection.channel.medium in ("shm", "verbs") else connection.descriptor
 
 
 def _without(connections: dict[int, Connection], lost: Sequence[int]) -> dict[int, Connection]:

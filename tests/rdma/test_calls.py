@@ -296,6 +296,23 @@ def test_a_function_that_closes_every_descriptor_ends_its_worker_and_no_foreign_
     assert ex.submit(f.add, 1, 1).result(TIMEOUT_S) == 2
 
 
+def test_a_function_that_does_so_when_it_was_called_often_has_no_file_of_its_own_written_to_either(ex, tmp_path):
+    target = tmp_path / "file"
+
+    def close_all(now):  # answers to calls one upon the other go out before descriptors are compared
+        if now:
+            os.closerange(3, 1024)
+            return [os.open(target, os.O_RDWR | os.O_CREAT) for _ in range(64)] and None
+        return None
+
+    for _ in range(50):
+        ex.invoke(close_all, False)
+    with pytest.raises(rfaas.WorkerLost):
+        ex.invoke(close_all, True)
+    assert target.read_bytes() == b""
+    assert ex.submit(f.add, 1, 1).result(TIMEOUT_S) == 2
+
+
 def test_a_forked_child_of_a_function_leaves_the_channel_to_its_parent(ex):
     def fork():
         pid = os.fork()

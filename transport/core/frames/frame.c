@@ -238,8 +238,10 @@ rfaas_head_problem rfaas_head_decode(const uint8_t *bytes, size_t head_bytes, rf
 {
     if (get32(bytes + CRC_OFFSET) != head_crc(bytes, head_bytes))
         return RFAAS_HEAD_CRC;
-    memset(head, 0, sizeof *head);
     get_header(bytes, &head->header);
+    head->segment_sizes = head->text = NULL; /* each field: this is once a frame, and clearing all of it costs more */
+    head->n_segments = head->text_bytes = 0;
+    head->unknown_extension = 0;
     if (head->header.flags != 0)
         return RFAAS_HEAD_FLAGS;
     for (size_t at = RFAAS_HEADER_BYTES; at < head_bytes;) {

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,6 +38,20 @@ static void prepare_forks(void)
     pthread_atfork(lock_before_fork, unlock_after_fork, unlock_after_fork);
 }
 
+/* Posting may be a write to this descriptor (soft-RoCE), and programs that close what they don't know open others, which
+ * get the lowest free number: one high up is found closed then, and is never somebody's file. */
+static void move_out_of_reach(int *fd)
+{
+    enum { HIGH = 500 };
+    struct rlimit limit;
+    int least = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 < HIGH ? (int)(limit.rlim_cur / 2) : HIGH;
+    int moved = fcntl(*fd, F_DUPFD_CLOEXEC, least);
+    if (moved < 0)
+        return; /* there is no room: it serves where it is */
+    close(*fd);
+    *fd = moved;
+}
+
 static struct ibv_context *open_device(struct ibv_device *device)
 {
     struct ibv_context *context = NULL;
@@ -55,6 +70,7 @@ static struct ibv_context *open_device(struct ibv_device *device)
             free(found);
         } else {
             fcntl(context->async_fd, F_SETFL, fcntl(context->async_fd, F_GETFL) | O_NONBLOCK);
+            move_out_of_reach(&context->cmd_fd);
             found->references = 1;
             found->owner = getpid();
             snprintf(found->name, sizeof found->name, "%s", name);
