@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 from rfaas.client.channel_table import Channel, ChannelTable
-from rfaas.client.events import Call, Effect, SendInterrupt, Started, TakeBack
+from rfaas.client.effects import Effect, SendInterrupt, Started, TakeBack
+from rfaas.client.records import Call
 from rfaas.client.timers import Timers
 
 MOST_AT_ONCE: Final = 8  # calls at a worker

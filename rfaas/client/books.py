@@ -19,34 +19,31 @@ from typing import Any
 
 from rfaas.client.chores import Chores
 from rfaas.client.core import ClientCore
-from rfaas.client.endings import Ending
-from rfaas.client.events import (
+from rfaas.client.effects import (
     Broke,
-    Call,
     CloseChannel,
     Connect,
     Deliver,
     Dispatch,
     Drained,
     Effect,
-    Event,
     Examine,
     Fail,
     GiveBack,
     Lent,
     Recall,
     Requeued,
-    SendFailed,
     SendInterrupt,
     SendWant,
     Started,
     Starving,
-    Submit,
     TakeBack,
     TellGain,
     TellReclaim,
     Withdrawn,
 )
+from rfaas.client.endings import Ending
+from rfaas.client.events import Event, SendFailed, Submit
 from rfaas.client.futures import Future
 from rfaas.client.history import History
 from rfaas.client.lane import Lane
@@ -54,6 +51,7 @@ from rfaas.client.output_sinks import sink
 from rfaas.client.ports import Ports, Work
 from rfaas.client.printouts import Printouts
 from rfaas.client.reclaims import Reclaims
+from rfaas.client.records import Call
 from rfaas.client.safe_log import SafeLogger
 from rfaas.client.session_link import SessionLink
 from rfaas.config import ExecutorConfig

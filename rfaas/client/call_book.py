@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Final
 
 from rfaas.client.call_queue import CallQueue
-from rfaas.client.events import Call, ChannelInfo, Deliver, Effect, Examined, Fail, FrameLike, Requeued, Withdrawn
+from rfaas.client.effects import Deliver, Effect, Fail, Requeued, Withdrawn
+from rfaas.client.events import Examined
 from rfaas.client.losses import Fate, charge_retry
+from rfaas.client.records import Call, ChannelInfo, FrameLike
 from rfaas.client.timers import Timers
 from rfaas_transport.errors import Cancelled, DeadlineExceeded, ExecutorBroken, Phase, RfaasError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from rfaas.client.events import Call
+from rfaas.client.records import Call
 
 
 class CallQueue:

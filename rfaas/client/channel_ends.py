@@ -11,8 +11,10 @@ from typing import Final
 from rfaas.client.call_book import CallBook, unsent_error
 from rfaas.client.channel_table import Channel, ChannelTable
 from rfaas.client.chores import Chores
-from rfaas.client.events import Call, ChannelEnded, ChannelsCondemned, CloseChannel, Effect, SendInterrupt, Verdict
+from rfaas.client.effects import CloseChannel, Effect, SendInterrupt
+from rfaas.client.events import ChannelEnded, ChannelsCondemned
 from rfaas.client.losses import Fate, judge, make_error
+from rfaas.client.records import Call, Verdict
 from rfaas.client.timers import Timers
 from rfaas_transport.errors import ExecutorBroken, ReasonCode
 

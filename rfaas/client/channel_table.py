@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rfaas.client.events import Call, ChannelInfo, Verdict
+from rfaas.client.records import Call, ChannelInfo, Verdict
 
 
 @dataclass(slots=True, eq=False)

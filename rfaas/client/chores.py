@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rfaas.client.channel_table import Channel
-from rfaas.client.events import Broke, Call, ChannelInfo, Effect, FrameLike, Verdict
+from rfaas.client.effects import Broke, Effect
 from rfaas.client.losses import POISON_KILLS, error_class, make_error
+from rfaas.client.records import Call, ChannelInfo, FrameLike, Verdict
 from rfaas.config import CallSettings
 from rfaas_transport.errors import ProtocolError, RfaasError, WorkerLost
 from rfaas_transport.frame import Kind, Status

@@ -18,48 +18,48 @@ from rfaas.client.capacity import Capacity
 from rfaas.client.channel_ends import ChannelEnds
 from rfaas.client.channel_table import Channel, ChannelTable
 from rfaas.client.chores import Chores
+from rfaas.client.effects import (
+    CloseChannel,
+    Connect,
+    Dispatch,
+    Drained,
+    Effect,
+    Examine,
+    Lent,
+    Recall,
+    SendInterrupt,
+    TellGain,
+    TellReclaim,
+)
 from rfaas.client.events import (
     Borrowed,
     Break,
-    Call,
     Cancel,
     CancelOverdue,
     ChannelEnded,
     ChannelOpened,
     ChannelsCondemned,
-    CloseChannel,
-    Connect,
     Denied,
-    Dispatch,
-    Drained,
-    Effect,
     Event,
-    Examine,
     Examined,
     FrameArrived,
-    Lease,
     LeaseEnded,
     LeaseGranted,
     Lend,
-    Lent,
     Notice,
     Queued,
-    Recall,
     Resize,
     Returned,
     SendFailed,
-    SendInterrupt,
     SessionFailed,
     SessionLost,
     SessionUp,
     Shutdown,
     Submit,
-    TellGain,
-    TellReclaim,
     Terminate,
     Tick,
-    Verdict,
 )
+from rfaas.client.records import Call, Lease, Verdict
 from rfaas.client.returns import Returns
 from rfaas.client.target import Target
 from rfaas.client.timers import Timers

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from rfaas.client.byte_results import Room
-from rfaas.client.events import Broke, Deliver, Examine, Fail, FrameLike, Withdrawn
+from rfaas.client.effects import Broke, Deliver, Examine, Fail, Withdrawn
 from rfaas.client.futures import Future
+from rfaas.client.records import FrameLike
 from rfaas.client.serial import load_result
 from rfaas_transport.errors import ExecutorBroken, RfaasError
 

@@ -24,11 +24,13 @@ from rfaas.client.applying import Initializer, leave
 from rfaas.client.byte_results import Room
 from rfaas.client.capacity import Capacity
 from rfaas.client.chores import Chores
-from rfaas.client.events import Call, Cancel, CancelOverdue, Resize, Shutdown, Submit, Terminate, Withdrawn
+from rfaas.client.effects import Withdrawn
+from rfaas.client.events import Cancel, CancelOverdue, Resize, Shutdown, Submit, Terminate
 from rfaas.client.futures import Future
 from rfaas.client.io_thread import IoThread
 from rfaas.client.lane import Lane
 from rfaas.client.ports import Work
+from rfaas.client.records import Call
 from rfaas.client.serial import (
     Definition,
     FunctionCache,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rfaas.client.events import Call, ChannelInfo, Deliver, Dispatch, Fail, Withdrawn
+from rfaas.client.effects import Deliver, Dispatch, Fail, Withdrawn
+from rfaas.client.records import Call, ChannelInfo
 from rfaas.control.eventlog import EventLog
 from rfaas.settings import Settings
 from rfaas_transport.frame import Status

@@ -17,16 +17,14 @@ from typing import Any
 from rfaas.client import events, session_events
 from rfaas.client.books import Books
 from rfaas.client.chores import Chores
+from rfaas.client.effects import Broke, Examine
 from rfaas.client.endings import is_retried, resolve, why_broken
 from rfaas.client.events import (
     Borrowed,
     Break,
-    Broke,
-    Call,
     ChannelEnded,
     ChannelOpened,
     Event,
-    Examine,
     Examined,
     FrameArrived,
     Lend,
@@ -42,6 +40,7 @@ from rfaas.client.opening import open_channel
 from rfaas.client.port import Port
 from rfaas.client.ports import SESSION_TOKEN, Ports, Work
 from rfaas.client.printouts import Printed, PrintedAll
+from rfaas.client.records import Call
 from rfaas.client.safe_log import SafeLogger
 from rfaas.client.serial import follows
 from rfaas.client.session_link import SessionLink

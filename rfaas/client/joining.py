@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from rfaas.client.events import ChannelInfo, Connect, Lease
+from rfaas.client.effects import Connect
+from rfaas.client.records import ChannelInfo, Lease
 from rfaas.config import ExecutorConfig
 from rfaas.session import environment, modules
 from rfaas.session.connection import SessionConnection

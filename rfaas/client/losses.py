@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from rfaas.client.events import Call, ChannelInfo, Verdict
+from rfaas.client.records import Call, ChannelInfo, Verdict
 from rfaas.config import RECLAIM_BUDGET
 from rfaas_transport.errors import (
     AgentLost,

@@ -10,9 +10,9 @@ import os
 import sys
 from typing import Final, TextIO
 
-from rfaas.client.events import ChannelInfo
 from rfaas.client.patient_stream import PatientStream
 from rfaas.client.printouts import Write
+from rfaas.client.records import ChannelInfo
 from rfaas.client.safe_log import SafeLogger
 from rfaas.config import OutputSettings
 

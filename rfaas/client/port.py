@@ -9,7 +9,8 @@ from collections import OrderedDict
 from typing import Final
 
 from rfaas.client.byte_results import Room
-from rfaas.client.events import ChannelInfo, Dispatch
+from rfaas.client.effects import Dispatch
+from rfaas.client.records import ChannelInfo
 from rfaas.client.serial import Definition, Segments
 from rfaas_transport._core import Channel, Frame
 from rfaas_transport.frame import Kind, Status

@@ -11,8 +11,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from rfaas.client.byte_results import Room
-from rfaas.client.events import ChannelInfo, Dispatch, SendFailed, TakeBack
+from rfaas.client.effects import Dispatch, TakeBack
+from rfaas.client.events import SendFailed
 from rfaas.client.port import Port
+from rfaas.client.records import ChannelInfo
 from rfaas.client.serial import Definition, Segments
 from rfaas_transport._core import Channel, Poller
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, NoCredit, PayloadTooLarge, ProtocolError

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from rfaas.client.events import ChannelInfo, Deliver
+from rfaas.client.effects import Deliver
+from rfaas.client.records import ChannelInfo
 
 CHANNELS: Final = 4096  # remembered; a channel's last output may come after its end
 WAIT_S: Final = 1.0  # for the output of a call whose result is there; it may have been lost with a session process

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rfaas.client.events import Lease, Notice
+from rfaas.client.events import Notice
+from rfaas.client.records import Lease
 from rfaas_transport.errors import ReasonCode
 
 _log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from typing import Final
 
 from rfaas.client.behind import Behind
 from rfaas.client.channel_table import Channel, ChannelTable
-from rfaas.client.events import Effect, GiveBack, Lease, Recall
+from rfaas.client.effects import Effect, GiveBack, Recall
+from rfaas.client.records import Lease
 
 REMEMBERED: Final = 4096
 

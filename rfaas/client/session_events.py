@@ -11,20 +11,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from rfaas.client.events import (
-    ChannelInfo,
     ChannelOpened,
     ChannelsCondemned,
     Denied,
     Event,
-    Lease,
     LeaseEnded,
     LeaseGranted,
     Notice,
     Queued,
-    Verdict,
 )
 from rfaas.client.mismatch import Differs
 from rfaas.client.printouts import Printed, PrintedAll
+from rfaas.client.records import ChannelInfo, Lease, Verdict
 from rfaas.client.safe_log import SafeLogger
 from rfaas.session.connection import SessionConnection
 from rfaas_transport._core import Poller

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from rfaas.client.events import Connect, Event, SendInterrupt, SendWant, SessionFailed
+from rfaas.client.effects import Connect, SendInterrupt, SendWant
+from rfaas.client.events import Event, SessionFailed
 from rfaas.client.joining import Joiner
 from rfaas.client.ports import SESSION_TOKEN
 from rfaas.client.session_line import LEAVE_WAIT_S, Said, SessionLine

@@ -9,7 +9,8 @@ from typing import Final
 
 from rfaas.client.call_book import CallBook, unsent_error
 from rfaas.client.channel_table import ChannelTable
-from rfaas.client.events import Denied, Effect, Queued, SendWant, Starving
+from rfaas.client.effects import Effect, SendWant, Starving
+from rfaas.client.events import Denied, Queued
 from rfaas.client.timers import Timers
 from rfaas_transport.errors import AcquireTimeout, ConfigError, EnvironmentFailed, LeaseDenied, ReasonCode, RfaasError
 

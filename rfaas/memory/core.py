@@ -15,7 +15,6 @@ from rfaas.client.events import (
     ChannelOpened,
     ChannelsCondemned,
     Denied,
-    Lease,
     LeaseEnded,
     LeaseGranted,
     Notice,
@@ -23,8 +22,8 @@ from rfaas.client.events import (
     SessionFailed,
     SessionLost,
     SessionUp,
-    Verdict,
 )
+from rfaas.client.records import Lease, Verdict
 from rfaas.memory import events as on
 from rfaas_transport.errors import AcquireTimeout, ConfigError, LeaseDenied, MemoryLost, ReasonCode, RfaasError
 

@@ -11,7 +11,6 @@ from rfaas.client.events import (
     ChannelOpened,
     ChannelsCondemned,
     Denied,
-    Lease,
     LeaseEnded,
     LeaseGranted,
     Notice,
@@ -20,6 +19,7 @@ from rfaas.client.events import (
     SessionLost,
     SessionUp,
 )
+from rfaas.client.records import Lease
 
 # --- events -----------------------------------------------------------------------------------------------------
 

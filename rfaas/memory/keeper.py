@@ -335,7 +335,7 @@ class Keeper:
         self.post(on.CopyEnded(to, problem))
 
 
-def _resumed(lease: Any, opened: ChannelOpened | None) -> dict[str, Any]:  # noqa: ANN401 - a client.events.Lease
+def _resumed(lease: Any, opened: ChannelOpened | None) -> dict[str, Any]:  # noqa: ANN401 - a client.records.Lease
     channels = [] if opened is None else [[opened.info.number, opened.info.slot, opened.info.generation]]
     return {
         "lease": lease.lease,

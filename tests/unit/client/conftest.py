@@ -3,7 +3,7 @@
 import pytest
 from unit.client.played import Client, only
 
-from rfaas.client.events import Dispatch
+from rfaas.client.effects import Dispatch
 
 
 @pytest.fixture

@@ -1,19 +1,17 @@
 """A client's core that a test steps by hand, with a clock of its own and what it asked for; no I/O."""
 
 from rfaas.client.core import RESULT, ClientCore
+from rfaas.client.effects import Dispatch
 from rfaas.client.events import (
-    Call,
     ChannelEnded,
-    ChannelInfo,
     ChannelOpened,
     ChannelsCondemned,
-    Dispatch,
     FrameArrived,
     SessionUp,
     Submit,
     Tick,
-    Verdict,
 )
+from rfaas.client.records import Call, ChannelInfo, Verdict
 from rfaas.config import CallSettings
 from rfaas_transport.errors import ReasonCode
 

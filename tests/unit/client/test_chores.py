@@ -5,32 +5,32 @@ import pytest
 from rfaas.client.channel_ends import ASK_WAIT_S
 from rfaas.client.chores import Chores
 from rfaas.client.core import ERROR, EXCEPTION, NOT_STARTED, RESULT, STALE, ClientCore
-from rfaas.client.events import (
-    Break,
+from rfaas.client.effects import (
     Broke,
-    Call,
-    ChannelEnded,
-    ChannelInfo,
-    ChannelOpened,
-    ChannelsCondemned,
     CloseChannel,
     Deliver,
     Dispatch,
     Drained,
     Examine,
-    Examined,
     Fail,
+    SendInterrupt,
+    Withdrawn,
+)
+from rfaas.client.events import (
+    Break,
+    ChannelEnded,
+    ChannelOpened,
+    ChannelsCondemned,
+    Examined,
     FrameArrived,
     SendFailed,
-    SendInterrupt,
     SessionUp,
     Shutdown,
     Submit,
     Terminate,
     Tick,
-    Verdict,
-    Withdrawn,
 )
+from rfaas.client.records import Call, ChannelInfo, Verdict
 from rfaas.config import CallSettings
 from rfaas_transport.errors import ChannelBroken, ExecutorBroken, PayloadTooLarge, ReasonCode
 

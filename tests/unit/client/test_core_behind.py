@@ -5,26 +5,28 @@ from unit.client.played import IDEMPOTENT, Client, Frame, none, only
 from rfaas.client.behind import LONG_S, MOST_AT_ONCE
 from rfaas.client.chores import Chores
 from rfaas.client.core import TAKEN, ClientCore
-from rfaas.client.events import (
-    Borrowed,
-    Call,
-    Cancel,
-    CancelOverdue,
+from rfaas.client.effects import (
     Deliver,
     Dispatch,
     Fail,
-    FrameArrived,
-    Lend,
     Lent,
     Requeued,
-    Returned,
     SendInterrupt,
-    Shutdown,
     Started,
-    Submit,
     TakeBack,
     Withdrawn,
 )
+from rfaas.client.events import (
+    Borrowed,
+    Cancel,
+    CancelOverdue,
+    FrameArrived,
+    Lend,
+    Returned,
+    Shutdown,
+    Submit,
+)
+from rfaas.client.records import Call
 from rfaas.config import CallSettings
 
 

@@ -3,7 +3,8 @@
 from unit.client.played import HELLO, Client, Frame, info, none, only
 
 from rfaas.client.core import ERROR
-from rfaas.client.events import ChannelOpened, Connect, Deliver, Dispatch, Fail, FrameArrived, SendFailed, SendWant
+from rfaas.client.effects import Connect, Deliver, Dispatch, Fail, SendWant
+from rfaas.client.events import ChannelOpened, FrameArrived, SendFailed
 from rfaas_transport.errors import ChannelBroken, PayloadTooLarge, ProtocolError
 
 

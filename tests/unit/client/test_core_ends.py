@@ -4,7 +4,8 @@ import pytest
 from unit.client.played import none, only, run_on
 
 from rfaas.client.call_book import KILL_WAIT_S
-from rfaas.client.events import Cancel, Deliver, Dispatch, Drained, Fail, Requeued, Shutdown, Withdrawn
+from rfaas.client.effects import Deliver, Dispatch, Drained, Fail, Requeued, Withdrawn
+from rfaas.client.events import Cancel, Shutdown
 from rfaas.config import CallSettings
 from rfaas_transport.errors import Cancelled, DeadlineExceeded, ReasonCode
 

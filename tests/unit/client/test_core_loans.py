@@ -3,24 +3,19 @@
 from unit.client.played import Client, none, only
 
 from rfaas.client.core import LENT_IDS
-from rfaas.client.events import (
-    Borrowed,
-    Call,
+from rfaas.client.effects import (
     CloseChannel,
     Deliver,
     Dispatch,
     Drained,
     Fail,
-    Lend,
     Lent,
     Recall,
-    Returned,
     SendWant,
-    Shutdown,
-    Submit,
-    Terminate,
     Withdrawn,
 )
+from rfaas.client.events import Borrowed, Lend, Returned, Shutdown, Submit, Terminate
+from rfaas.client.records import Call
 from rfaas.config import CallSettings
 from rfaas_transport.errors import ExecutorBroken
 

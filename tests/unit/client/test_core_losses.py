@@ -5,7 +5,9 @@ from unit.client.played import LEASE, none, only, run_on
 
 from rfaas.client.channel_ends import END_WAIT_S, FAREWELL_WAIT_S, LOST_WAIT_S
 from rfaas.client.core import NOT_STARTED, STALE
-from rfaas.client.events import ChannelEnded, ChannelsCondemned, CloseChannel, Deliver, Dispatch, Fail, Verdict
+from rfaas.client.effects import CloseChannel, Deliver, Dispatch, Fail
+from rfaas.client.events import ChannelEnded, ChannelsCondemned
+from rfaas.client.records import Verdict
 from rfaas.config import RECLAIM_BUDGET, CallSettings
 from rfaas_transport.errors import (
     AgentLost,

@@ -5,28 +5,30 @@ from unit.client.played import Client, info, none, only
 from unit.client.test_core_behind import several, submit, taken
 
 from rfaas.client.capacity import Capacity
-from rfaas.client.events import (
-    ChannelOpened,
+from rfaas.client.effects import (
     Connect,
     Deliver,
-    Denied,
     Dispatch,
     GiveBack,
-    Lease,
-    LeaseEnded,
-    LeaseGranted,
-    Notice,
     Recall,
-    Resize,
     SendWant,
-    SessionFailed,
-    SessionLost,
-    SessionUp,
-    Shutdown,
     TakeBack,
     TellGain,
     TellReclaim,
 )
+from rfaas.client.events import (
+    ChannelOpened,
+    Denied,
+    LeaseEnded,
+    LeaseGranted,
+    Notice,
+    Resize,
+    SessionFailed,
+    SessionLost,
+    SessionUp,
+    Shutdown,
+)
+from rfaas.client.records import Lease
 from rfaas.client.target import DENIED_PAUSE_S, LOWER_WANT_AFTER_S
 from rfaas_transport.errors import AllocatorUnavailable, ReasonCode
 

@@ -14,43 +14,42 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from rfaas.client.chores import Chores
 from rfaas.client.core import CHECKPOINT, EXCEPTION, NOT_STARTED, RESULT, TAKEN, ClientCore
-from rfaas.client.events import (
-    Break,
+from rfaas.client.effects import (
     Broke,
-    Call,
-    Cancel,
-    CancelOverdue,
-    ChannelEnded,
-    ChannelInfo,
-    ChannelOpened,
-    ChannelsCondemned,
     CloseChannel,
     Connect,
     Deliver,
-    Denied,
     Dispatch,
     Examine,
-    Examined,
     Fail,
-    FrameArrived,
     GiveBack,
-    Lease,
+    SendInterrupt,
+    TakeBack,
+    Withdrawn,
+)
+from rfaas.client.events import (
+    Break,
+    Cancel,
+    CancelOverdue,
+    ChannelEnded,
+    ChannelOpened,
+    ChannelsCondemned,
+    Denied,
+    Examined,
+    FrameArrived,
     LeaseEnded,
     LeaseGranted,
     Notice,
     Resize,
     SendFailed,
-    SendInterrupt,
     SessionFailed,
     SessionLost,
     SessionUp,
     Shutdown,
     Submit,
-    TakeBack,
     Tick,
-    Verdict,
-    Withdrawn,
 )
+from rfaas.client.records import Call, ChannelInfo, Lease, Verdict
 from rfaas.config import RECLAIM_BUDGET, CallSettings
 from rfaas_transport.errors import AllocatorUnavailable, ChannelBroken, ExecutorBroken, PayloadTooLarge, ReasonCode
 

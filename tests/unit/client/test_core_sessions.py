@@ -3,22 +3,17 @@
 from unit.client.played import LEASE, Client, Frame, info, none, only
 
 from rfaas.client.channel_ends import END_WAIT_S
+from rfaas.client.effects import Connect, Deliver, Dispatch, Fail, SendWant
 from rfaas.client.events import (
     ChannelEnded,
     ChannelsCondemned,
-    Connect,
-    Deliver,
-    Dispatch,
-    Fail,
     FrameArrived,
-    Lease,
     LeaseEnded,
     LeaseGranted,
-    SendWant,
     SessionFailed,
     SessionLost,
-    Verdict,
 )
+from rfaas.client.records import Lease, Verdict
 from rfaas_transport.errors import AgentLost, AllocatorUnavailable, ReasonCode
 
 

@@ -2,18 +2,9 @@
 
 from unit.client.played import LEASE, Client, none, only
 
-from rfaas.client.events import (
-    ChannelsCondemned,
-    Deliver,
-    Denied,
-    Dispatch,
-    Fail,
-    Notice,
-    Queued,
-    SendWant,
-    Starving,
-    Verdict,
-)
+from rfaas.client.effects import Deliver, Dispatch, Fail, SendWant, Starving
+from rfaas.client.events import ChannelsCondemned, Denied, Notice, Queued
+from rfaas.client.records import Verdict
 from rfaas.client.target import DENIED_PAUSE_S, LOWER_WANT_AFTER_S, STARVING_AFTER_S
 from rfaas_transport.errors import AcquireTimeout, ConfigError, EnvironmentFailed, LeaseDenied, ReasonCode
 

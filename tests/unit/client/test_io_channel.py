@@ -5,8 +5,9 @@ import socket
 
 import pytest
 
-from rfaas.client.events import ChannelInfo, ChannelOpened
+from rfaas.client.events import ChannelOpened
 from rfaas.client.opening import open_channel
+from rfaas.client.records import ChannelInfo
 from rfaas.config import configure
 from rfaas_transport import tls
 from rfaas_transport.errors import ConfigError

@@ -3,8 +3,8 @@
 import pytest
 from unit.client.played import info
 
-from rfaas.client.events import Call, Verdict
 from rfaas.client.losses import Fate, judge, make_error
+from rfaas.client.records import Call, Verdict
 from rfaas.config import CallSettings
 from rfaas_transport.errors import FunctionOOM, PoisonFunction, ReasonCode, WorkerLost
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rfaas.client import port
-from rfaas.client.events import ChannelInfo
+from rfaas.client.records import ChannelInfo
 from rfaas.client.serial import Definition
 from rfaas_transport._core import Channel
 from rfaas_transport.frame import Kind, Status

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from rfaas.client.events import Call, ChannelInfo, Deliver
+from rfaas.client.effects import Deliver
 from rfaas.client.mismatch import Differs, Mismatches
 from rfaas.client.output_sinks import FILE_BYTES, CallerSink, FileSink
 from rfaas.client.printouts import LINE_BYTES, WAIT_S, Printed, PrintedAll, Printouts
+from rfaas.client.records import Call, ChannelInfo
 from rfaas.config import CallSettings
 
 INFO = ChannelInfo(number=7, lease=b"l", lease_seq=1, epoch=1, slot=2, generation=1, node="n1")

@@ -4,11 +4,9 @@ import pytest
 
 import rfaas
 from rfaas.client.events import (
-    ChannelInfo,
     ChannelOpened,
     ChannelsCondemned,
     Denied,
-    Lease,
     LeaseEnded,
     LeaseGranted,
     Notice,
@@ -16,8 +14,8 @@ from rfaas.client.events import (
     SessionFailed,
     SessionLost,
     SessionUp,
-    Verdict,
 )
+from rfaas.client.records import ChannelInfo, Lease, Verdict
 from rfaas.memory import events as on
 from rfaas.memory.core import RDMA_WAIT_S, REDIAL_WAIT_S, MemoryCore, Stage
 from rfaas_transport.errors import ReasonCode
