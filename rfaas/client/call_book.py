@@ -30,7 +30,9 @@ class CallBook:
     Attributes:
         queue: what waits.
         outstanding: how many calls are not resolved.
+        closing: no call comes any more.
         terminated: no call is dispatched again.
+        drained: all are resolved, and that was said.
 
     Args:
         timers, counters: shared with the core.
@@ -43,7 +45,7 @@ class CallBook:
     ) -> None:
         self.queue = CallQueue()
         self.outstanding = 0
-        self.terminated = False
+        self.closing = self.terminated = self.drained = False
         self._timers = timers
         self._counters = counters
         self._why_waiting = why_waiting

@@ -1,6 +1,6 @@
 """The channels of a client, and which of them may take a call now. Sans-IO.
 
-Knows credits and usability; what becomes of calls is decided in `rfaas.client.core`.
+Knows credits and usability; what becomes of calls is decided in `rfaas.client.answers` and `rfaas.client.channel_ends`.
 """
 
 from __future__ import annotations

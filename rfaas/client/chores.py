@@ -1,7 +1,7 @@
 """What workers are asked to do beside the user's calls: run the initializer before the first, leave after the last.
 
 On the wire a chore is a call like any (docs/spec/001-invocation.md section 8). Sans-IO: says what is due and what its
-outcome means; `rfaas.client.core` sends it. Must not touch the queue.
+outcome means; `rfaas.client.dispatching` sends it. Must not touch the queue.
 """
 
 from __future__ import annotations

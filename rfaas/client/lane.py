@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rfaas.client._borrowing import Borrowing, Lender
-from rfaas.client.core import LENT_IDS
 from rfaas.client.endings import locate, outcome
 from rfaas.client.futures import Future
+from rfaas.client.loans import LENT_IDS
 from rfaas.client.port import Port
 from rfaas.client.serial import Definition, FunctionCache, unpicklable_result
 from rfaas_transport._core import Channel, Frame, Loan, Poller, Request

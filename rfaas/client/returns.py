@@ -14,6 +14,7 @@ from typing import Final
 from rfaas.client.behind import Behind
 from rfaas.client.channel_table import Channel, ChannelTable
 from rfaas.client.effects import Effect, GiveBack, Recall
+from rfaas.client.leases import Leases
 from rfaas.client.records import Lease
 
 REMEMBERED: Final = 4096
@@ -40,7 +41,7 @@ class Returns:
     """Leases that are given back.
 
     Args:
-        channels, behind, leases, noticed: shared with the core.
+        channels, behind, leases: shared with the core.
 
     Attributes:
         is_due: something changed: `tend` has to choose.
@@ -48,11 +49,10 @@ class Returns:
             ends makes `tend` due: its worker may go in the place of one that is busy.
     """
 
-    def __init__(self, channels: ChannelTable, behind: Behind, leases: dict[bytes, Lease], noticed: set[bytes]) -> None:
+    def __init__(self, channels: ChannelTable, behind: Behind, leases: Leases) -> None:
         self._channels = channels
         self._behind = behind
         self._leases = leases
-        self._noticed = noticed
         self._target: int | None = None
         self.leaving: dict[bytes, Lease] = {}
         self._returned: OrderedDict[bytes, None] = OrderedDict()
@@ -78,13 +78,13 @@ class Returns:
     def holding(self) -> Holding:
         """What there is now."""
         counts = dict.fromkeys(("kept", "in_notice", "leaving", "returned"), 0)
-        for number, lease in self._leases.items():
-            if number in self._returned:
+        for lease in self._leases:
+            if lease.lease in self._returned:
                 counts["returned"] += lease.workers
-            elif number in self._noticed:
+            elif lease.lease in self._leases.noticed:
                 counts["in_notice"] += lease.workers
             else:
-                counts["leaving" if number in self.leaving else "kept"] += lease.workers
+                counts["leaving" if lease.lease in self.leaving else "kept"] += lease.workers
         return Holding(**counts)
 
     def on_channel(self, channel: Channel) -> None:
@@ -101,7 +101,7 @@ class Returns:
 
     def again(self, out: list[Effect]) -> None:
         """Whoever was told what is given back may not have passed it on. Repeating does no harm."""
-        out.extend(GiveBack(lease) for lease in self._leases if lease in self._returned)
+        out.extend(GiveBack(lease.lease) for lease in self._leases if lease.lease in self._returned)
 
     def recover(self, out: list[Effect]) -> None:
         """Put this in order after a step was broken off: what was decided may not have been noted everywhere."""
@@ -123,9 +123,8 @@ class Returns:
 
     def _choose(self, channels: dict[bytes, list[Channel]]) -> None:
         """Have those leave that will be missed the least: not up yet, idle, then with the fewest calls."""
-        open_leases = [
-            lease for key, lease in self._leases.items() if key not in self._returned and key not in self._noticed
-        ]
+        noticed = self._leases.noticed
+        open_leases = [one for one in self._leases if one.lease not in self._returned and one.lease not in noticed]
         surplus = 0 if self._target is None else sum(lease.workers for lease in open_leases) - self._target
         chosen: dict[bytes, Lease] = {}
         if surplus > 0:

@@ -1,6 +1,7 @@
 """A client's core that a test steps by hand, with a clock of its own and what it asked for; no I/O."""
 
-from rfaas.client.core import RESULT, ClientCore
+from rfaas.client.answers import RESULT
+from rfaas.client.core import ClientCore
 from rfaas.client.effects import Dispatch
 from rfaas.client.events import (
     ChannelEnded,

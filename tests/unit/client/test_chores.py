@@ -2,9 +2,10 @@
 
 import pytest
 
+from rfaas.client.answers import ERROR, EXCEPTION, NOT_STARTED, RESULT, STALE
 from rfaas.client.channel_ends import ASK_WAIT_S
 from rfaas.client.chores import Chores
-from rfaas.client.core import ERROR, EXCEPTION, NOT_STARTED, RESULT, STALE, ClientCore
+from rfaas.client.core import ClientCore
 from rfaas.client.effects import (
     Broke,
     CloseChannel,

@@ -2,9 +2,10 @@
 
 from unit.client.played import IDEMPOTENT, Client, Frame, none, only
 
+from rfaas.client.answers import TAKEN
 from rfaas.client.behind import LONG_S, MOST_AT_ONCE
 from rfaas.client.chores import Chores
-from rfaas.client.core import TAKEN, ClientCore
+from rfaas.client.core import ClientCore
 from rfaas.client.effects import (
     Deliver,
     Dispatch,

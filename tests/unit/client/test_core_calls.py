@@ -2,7 +2,7 @@
 
 from unit.client.played import HELLO, Client, Frame, info, none, only
 
-from rfaas.client.core import ERROR
+from rfaas.client.answers import ERROR
 from rfaas.client.effects import Connect, Deliver, Dispatch, Fail, SendWant
 from rfaas.client.events import ChannelOpened, FrameArrived, SendFailed
 from rfaas_transport.errors import ChannelBroken, PayloadTooLarge, ProtocolError

@@ -3,9 +3,9 @@
 import pytest
 from unit.client.played import IDEMPOTENT, LEASE, Client, Frame, none, only
 
+from rfaas.client.answers import CHECKPOINT, EXCEPTION, NOT_STARTED
 from rfaas.client.call_book import INTERRUPT_WAIT_S
 from rfaas.client.channel_ends import ASK_WAIT_S, FAREWELL_WAIT_S
-from rfaas.client.core import CHECKPOINT, EXCEPTION, NOT_STARTED
 from rfaas.client.effects import Deliver, Dispatch, Examine, Fail, Requeued, SendInterrupt, Withdrawn
 from rfaas.client.events import (
     Cancel,

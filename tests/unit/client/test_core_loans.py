@@ -2,7 +2,6 @@
 
 from unit.client.played import Client, none, only
 
-from rfaas.client.core import LENT_IDS
 from rfaas.client.effects import (
     CloseChannel,
     Deliver,
@@ -15,6 +14,7 @@ from rfaas.client.effects import (
     Withdrawn,
 )
 from rfaas.client.events import Borrowed, Lend, Returned, Shutdown, Submit, Terminate
+from rfaas.client.loans import LENT_IDS
 from rfaas.client.records import Call
 from rfaas.config import CallSettings
 from rfaas_transport.errors import ExecutorBroken

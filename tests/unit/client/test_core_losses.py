@@ -3,8 +3,8 @@
 import pytest
 from unit.client.played import LEASE, none, only, run_on
 
+from rfaas.client.answers import NOT_STARTED, STALE
 from rfaas.client.channel_ends import END_WAIT_S, FAREWELL_WAIT_S, LOST_WAIT_S
-from rfaas.client.core import NOT_STARTED, STALE
 from rfaas.client.effects import CloseChannel, Deliver, Dispatch, Fail
 from rfaas.client.events import ChannelEnded, ChannelsCondemned
 from rfaas.client.records import Verdict

@@ -12,8 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from rfaas.client.answers import CHECKPOINT, EXCEPTION, NOT_STARTED, RESULT, TAKEN
 from rfaas.client.chores import Chores
-from rfaas.client.core import CHECKPOINT, EXCEPTION, NOT_STARTED, RESULT, TAKEN, ClientCore
+from rfaas.client.core import ClientCore
 from rfaas.client.effects import (
     Broke,
     CloseChannel,
@@ -612,11 +613,11 @@ class WorldThatResizes(World):
 
     @invariant()
     def idle_workers_beyond_the_target_are_given_back(self):
-        if self.target is None or self.core._closing:
+        if self.target is None or self.core._calls.closing:
             return
         capacity = self.core.capacity()
         returns = self.core._returns
-        kept = [lease for lease in self.core._leases if returns.takes(lease)]
+        kept = [one.lease for one in self.core._leases if returns.takes(one.lease)]
         if len(kept) > self.target:
             raise AssertionError(f"{len(kept)} leases take calls, {self.target} are wanted")
         for lease in returns.leaving:
