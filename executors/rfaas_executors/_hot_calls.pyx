@@ -1,7 +1,7 @@
 """Calls of one function that come one upon the other on one channel, served without a frame of Python's between them.
 
-Does what `worker.Worker` does for any call, in the same order (docs/spec/001-invocation.md section 5), and leaves to it
-whatever is not a plain call with a plain end. Must not hold policy. `_hot_calls.pyi` holds the types.
+Does what `running.Running` does for any call, in the same order (docs/spec/001-invocation.md section 5), and leaves to
+it whatever is not a plain call with a plain end. Must not hold policy. `_hot_calls.pyi` holds the types.
 """
 
 from libc.stdint cimport int64_t, uint64_t, uintptr_t

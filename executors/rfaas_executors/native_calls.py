@@ -1,7 +1,7 @@
 """Calls of one compiled function that come one upon the other on one channel, served without Python between them.
 
-Does what `worker.Worker` does for any call, in the same order (docs/spec/001-invocation.md section 5), and leaves to it
-whatever is not a plain call with a plain end. Must not hold policy. Loaded by workers that run compiled functions.
+Does what `running.Running` does for any call, in the same order (docs/spec/001-invocation.md section 5), and leaves to
+it whatever is not a plain call with a plain end. Must not hold policy. Loaded by workers that run compiled functions.
 """
 
 from __future__ import annotations

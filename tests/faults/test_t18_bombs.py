@@ -17,7 +17,7 @@ import rfaas
 from cluster.harvested import cores_up, event_log, rfaas_up
 from cluster.rig import HEAD
 from rfaas_executors.family import MOST_ZOMBIES
-from rfaas_executors.worker import REAP_EVERY_CALLS
+from rfaas_executors.tidying import REAP_EVERY_CALLS
 from support import hostile
 from support.invariants import assert_kept
 from support.leftovers import children
