@@ -68,8 +68,8 @@ def give_back_nodes(
         What was kept and what went. With nothing to give back nothing is asked of Slurm.
 
     Raises:
-        ConfigError: no job, one that does not run or is a part of a heterogeneous job, names that are not its nodes, or fewer nodes than must stay; Slurm
-            was asked for nothing.
+        ConfigError: no job, one that does not run or is a part of a heterogeneous job, a value of a wrong type, names
+            that are not its nodes, or fewer nodes than must stay; Slurm was asked for nothing.
         RfaasError: a command failed, or Slurm did not do it in time: `scontrol show job` says what holds.
     """
     keep = _checked(n_keep, keep, timeout_s)

@@ -6,6 +6,7 @@ It starts with the first call and ends after the last one. Must not decide anyth
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
