@@ -65,7 +65,7 @@ class Adaptive:
                 n_ended = statistics["answered"] + statistics["failed"]
                 target = self._steering.step(self.executor.capacity, n_ended, time.monotonic())
                 failing = False
-            except Exception:
+            except BaseException:  # sys.exit() of a policy would end this thread, and nobody would know
                 if not failing:  # once, not each time
                     _log.exception("the policy of an adaptive executor failed; it keeps %d workers", before)
                 failing = True
@@ -110,12 +110,16 @@ def adaptive(
     """
     if executor is not None and options:
         raise TypeError(f"options of a new executor ({', '.join(options)}) beside executor=: give them to that one")
+    if executor is not None and not isinstance(executor, Executor):
+        raise TypeError(f"executor must be an rfaas.Executor, not {executor!r}")
     if not callable(policy):
         raise TypeError(f"policy must be a function of an Observation, not {policy!r}")
     for bound in (minimum, maximum):
         check_resize(minimum if bound is None else bound, lease_workers)
     if maximum is not None and maximum < minimum:
         raise ConfigError(f"maximum={maximum} is below minimum={minimum}", hint="the first bound is the lower one")
+    if isinstance(every_s, bool) or not isinstance(every_s, int | float):
+        raise TypeError(f"every_s must be a number of seconds, not {every_s!r}")
     if not 0.0 < every_s <= 3600.0:
         raise ConfigError(f"every_s={every_s}", hint="seconds between two looks: above 0, at most 3600")
     owns = executor is None

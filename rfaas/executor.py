@@ -357,7 +357,8 @@ class Executor(Calls):
         `max_workers`; what is reclaimed is asked for again.
 
         Args:
-            workers: 0 to 65,535, or None: as many as calls need again, up to `max_workers`. With 0 calls wait.
+            workers: 0 to 65,535, or None: as many as calls need again, up to `max_workers`. With 0 calls wait, until
+                the next resize or `shutdown`, which ends them by as many workers as they need.
             lease_workers: workers that one lease may hold of those which come from now on; 0: as many as one slice has.
                 A lease is given back whole, so one that came before, with the first call of a large map maybe, may be
                 larger than what is too much, and stays: resize before the first call.

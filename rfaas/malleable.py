@@ -20,6 +20,7 @@ from typing import Final
 from rfaas_transport.errors import ConfigError, RfaasError
 
 COMMAND_S: Final = 30.0  # a busy slurmctld takes its time
+LONGEST_S: Final = 86_400.0
 POLL_S: Final = 0.1
 SCRIPT_STEPS: Final = ("batch", "extern", "interactive")  # the job's own, on its first node or on all
 _RUN: Final = re.compile(r"^(\d+)(?:\(x(\d+)\))?$")  # of Slurm's counts by node: "4(x2),2"
@@ -59,7 +60,7 @@ def give_back_nodes(
         n_keep: nodes to keep, at least 1; None: those of `keep`. Nodes in `keep` count first, then those with steps,
             then the job's order.
         keep: names of nodes that must stay.
-        job_id: None: SLURM_JOB_ID.
+        job_id: None: SLURM_JOB_ID. Of an array one task is meant, the one that has this id as its SLURM_JOB_ID.
         set_environment: put `Shrunk.environment` into `os.environ`, so that the next srun knows.
         timeout_s: of each command, and of the wait.
 
@@ -67,27 +68,44 @@ def give_back_nodes(
         What was kept and what went. With nothing to give back nothing is asked of Slurm.
 
     Raises:
-        ConfigError: no job, one that does not run, names that are not its nodes, or fewer nodes than must stay; Slurm
-            was asked for nothing.
+        ConfigError: no job, one that does not run or is a part of a heterogeneous job, a value of a wrong type, names
+            that are not its nodes, or fewer nodes than must stay; Slurm was asked for nothing.
         RfaasError: a command failed, or Slurm did not do it in time: `scontrol show job` says what holds.
     """
-    job = job_id or os.environ.get("SLURM_JOB_ID", "")
-    if not job.isdecimal():
+    keep = _checked(n_keep, keep, timeout_s)
+    job = str(job_id or os.environ.get("SLURM_JOB_ID", ""))
+    if not (job.isascii() and job.isdecimal()):
         raise ConfigError(f"{job!r} is no Slurm job", hint="call it inside of a job, or give job_id=")
     told = _job(job, timeout_s)
+    own = job == os.environ.get("SLURM_JOB_ID")
+    job = _alone(told)
     nodes = _hostnames(told["NodeList"], timeout_s)
-    must = _must_stay(nodes, tuple(keep), told, _steps(job, timeout_s))
-    chosen = _choose(nodes, must, n_keep, wished=tuple(keep))
+    must = _must_stay(nodes, keep, told, _steps(job, timeout_s))
+    chosen = _choose(nodes, must, n_keep, wished=keep)
     gone = tuple(node for node in nodes if node not in chosen)
     if not gone:
         return Shrunk(chosen, ())
     with tempfile.TemporaryDirectory() as scratch:  # scontrol writes a script for shells where it runs
         _run("scontrol", "update", f"JobId={job}", f"NodeList={','.join(chosen)}", timeout_s=timeout_s, cwd=scratch)
     _wait_for(job, chosen, timeout_s)
-    environment = _environment(nodes, chosen, os.environ) if job == os.environ.get("SLURM_JOB_ID") else {}
+    environment = _environment(nodes, chosen, os.environ) if own else {}
     if set_environment:
         os.environ.update(environment)
     return Shrunk(chosen, gone, environment)
+
+
+def _checked(n_keep: object, keep: object, timeout_s: object) -> tuple[str, ...]:
+    """What is to be kept, by name. Raises ConfigError: a value is of another kind; nothing was asked of Slurm."""
+    if n_keep is not None and (isinstance(n_keep, bool) or not isinstance(n_keep, int)):
+        raise ConfigError(f"n_keep={n_keep!r} is no number of nodes", hint="write a whole number, at least 1")
+    if isinstance(keep, str) or not isinstance(keep, Iterable):
+        raise ConfigError(f"keep={keep!r} is no list of names", hint='write keep=["n7", "n9"]')
+    names = tuple(keep)
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"keep={names!r}: names of nodes are texts", hint='write keep=["n7", "n9"]')
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s <= LONGEST_S:
+        raise ConfigError(f"timeout_s={timeout_s!r}", hint=f"seconds: above 0, at most {LONGEST_S:g}")
+    return names
 
 
 def _job(job: str, timeout_s: float) -> dict[str, str]:
@@ -96,12 +114,29 @@ def _job(job: str, timeout_s: float) -> dict[str, str]:
     Raises:
         ConfigError: it does not run.
     """
-    line = _run("scontrol", "show", "job", "-o", job, timeout_s=timeout_s)
-    told = dict(part.partition("=")[::2] for part in line.split())
+    lines = _run("scontrol", "show", "job", "-o", job, timeout_s=timeout_s).splitlines()
+    return _told(job, lines)
+
+
+def _told(job: str, lines: Iterable[str]) -> dict[str, str]:
+    """The line of this job among what scontrol printed: the id of an array's last task is that of the whole array."""
+    found = (dict(part.partition("=")[::2] for part in line.split()) for line in lines)
+    told = next((each for each in found if job in (each.get("JobId"), _alone(each))), {})
     if told.get("JobState") != "RUNNING":
         state = told.get("JobState", "unknown")
         raise ConfigError(f"job {job} is {state}", hint="only a running job has nodes to give back")
+    if "HetJobId" in told:
+        raise ConfigError(
+            f"job {job} is a part of the heterogeneous job {told['HetJobId']}",
+            hint="its parts can't be told apart safely here: run what shall shrink as a job of its own",
+        )
     return told
+
+
+def _alone(told: Mapping[str, str]) -> str:
+    """What names this job and no other: `scontrol update JobId=` with the id of an array changes all its tasks."""
+    task = told.get("ArrayTaskId", "")
+    return f"{told['ArrayJobId']}_{task}" if task.isdecimal() else told.get("JobId", "")
 
 
 def _steps(job: str, timeout_s: float) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ The record is `daemons.json` in the state directory. Standard library only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -92,12 +93,21 @@ def spawn(name: str, command: Sequence[str], state_dir: Path, environ: Mapping[s
 
 
 def save(state_dir: Path, daemons: Sequence[Daemon], settings: dict[str, object]) -> None:
-    """Write the record: what runs, on which host, with which settings."""
+    """Write the record: what runs, on which host, with which settings.
+
+    Raises:
+        ConfigError: it can't be written, as on a full disk; the record before, if any, is still there.
+    """
     record = {"host": socket.gethostname(), "daemons": [asdict(daemon) for daemon in daemons], "settings": settings}
     temporary = state_dir / (RECORD + ".new")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    temporary.chmod(0o600)
-    temporary.replace(state_dir / RECORD)
+    try:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+        temporary.chmod(0o600)
+        temporary.replace(state_dir / RECORD)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "make room there" if full else "is --state-dir writable for you?"
+        raise ConfigError(f"{state_dir / RECORD} can't be written: {error.strerror}", hint=hint) from error
 
 
 def load(state_dir: Path) -> tuple[list[Daemon], dict[str, object]] | None:

@@ -276,6 +276,8 @@ class ClientCore:
 
     def _on_shutdown(self, event: Shutdown, now_s: float, out: list[Effect]) -> None:
         self._calls.closing = True
+        if self._target.fixed == 0:  # nobody may be left to lift it, and calls that wait are to end
+            self._on_resize(Resize(None, self._target.lease_workers), now_s, out)
         if event.cancel_queued:
             self._cancels_queued = True
             self._calls.cancel_waiting(out)

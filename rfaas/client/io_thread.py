@@ -6,6 +6,7 @@ It starts with the first call and ends after the last one. Must not decide anyth
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -335,7 +336,8 @@ class IoThread(Books, ABC):
         try:
             channel = open_channel(event, descriptor, self._config)
         except (OSError, ValueError) as error:  # its calls will wait for another worker
-            _log.error("channel %d can't be used: %s", event.info.number, error)
+            ended = isinstance(error, ConnectionError)  # the worker left first, as after a `resize`: nothing is wrong
+            _log.log(logging.INFO if ended else logging.ERROR, "channel %d can't be used: %s", event.info.number, error)
             session_events.close_all([descriptor])
             if event.info.medium == "verbs":
                 self._unusable.append((event.info.lease, str(error)))

@@ -122,7 +122,7 @@ class Reclaims:
             for subscription in list(subscriptions):
                 try:
                     subscription.callback(about)
-                except Exception:
+                except BaseException:  # sys.exit() in one must not silence the others
                     _log.exception("a callback of on_reclaim or on_gain failed")
 
 

@@ -95,6 +95,33 @@ def test_a_job_gives_back_the_nodes_that_nothing_of_it_runs_on_and_others_get_th
     assert in_their_place.split() == ["n2"]
 
 
+ARRAY = """#!/usr/bin/env python3
+import json, os, pathlib, time
+from rfaas.malleable import give_back_nodes
+
+if os.environ["SLURM_JOB_ID"] == os.environ["SLURM_ARRAY_JOB_ID"]:  # the last task: its id is the whole array's
+    time.sleep(2)  # until the other one runs, too
+    shrunk = give_back_nodes(1)
+    pathlib.Path("array.json.part").write_text(json.dumps([shrunk.kept, shrunk.gone]))
+    os.rename("array.json.part", "array.json")
+time.sleep(60)
+"""
+
+
+def test_of_a_job_array_only_the_task_that_asks_gives_nodes_back(cluster, alice):
+    script = alice.put("array.py", ARRAY, mode=0o700)
+    options = ["--parsable", "-N2", "--exclusive", "--array=1-2", "-o", "array.%a"]
+    job = alice.run(HEAD, ["sbatch", *options, script], RUN_S).stdout.strip()
+    wait_until((alice.home / "array.json").exists, RUN_S, "the task to be one node")
+    command = ["squeue", "-h", "-r", "-j", job, "-o", "%D"]
+    sizes = sorted(alice.run(HEAD, command, RUN_S).stdout.split())
+    alice.run(HEAD, ["scancel", job], RUN_S)
+    wait_until(lambda: not alice.run(HEAD, ["squeue", "-h", "-j", job], RUN_S, check=False).stdout.strip(), RUN_S)
+    kept, gone = json.loads((alice.home / "array.json").read_text())
+    assert (len(kept), len(gone)) == (1, 1)
+    assert sizes == ["1", "2"]
+
+
 def test_ranks_of_an_mpi_code_borrow_idle_cores_for_their_heavy_steps(cluster, alice):
     script = alice.put(EXAMPLE.name, EXAMPLE.read_text())
     command = ["srun", "-N1", "-n2", "--exclusive", "--mpi=pmix", "python", script, "--steps=4", "--blocks=16"]

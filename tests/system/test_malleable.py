@@ -141,7 +141,7 @@ def test_what_was_given_back_is_not_used_again_when_the_session_process_dies_wit
 def test_gains_and_reclaims_are_told_and_a_callback_that_raises_harms_nothing(personal, caplog):
     with rfaas.Executor(allocator=personal.state_dir) as ex:
         told = []
-        ex.on_gain(lambda notice: 1 / 0)
+        ex.on_gain(lambda notice: sys.exit(3))
         ex.on_gain(lambda notice: told.append(("gain", notice.workers, notice.lease_id)))
         ex.on_reclaim(lambda notice: told.append(("reclaim", len(notice.cores), notice.lease_id)))
         ex.resize(2)
@@ -186,6 +186,33 @@ def test_an_adaptive_executor_that_is_left_does_its_last_calls_with_as_many_work
     with rfaas.adaptive(0, 3, every_s=0.05, allocator="embedded") as ex:
         futures = [ex.submit(lambda: (f.sleep(0.3), os.getpid())[1]) for _ in range(6)]
     assert len({future.result(0) for future in futures}) > 1
+
+
+def test_a_policy_that_exits_is_said_and_keeps_steering(caplog):
+    def policy(observation):
+        if not asked:
+            asked.append(observation)
+            sys.exit(3)
+        return 2
+
+    asked = []
+    with rfaas.adaptive(1, 3, policy, every_s=0.05, allocator="embedded") as ex:
+        await_ready(ex, 2)
+    assert "policy of an adaptive executor failed" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [{"every_s": "1"}, {"every_s": None}, {"every_s": True}, {"executor": 5}])
+def test_arguments_of_another_kind_start_no_adaptive_executor(wrong):
+    with pytest.raises(TypeError, match=f"{next(iter(wrong))} must be"):
+        rfaas.adaptive(1, 2, **wrong)
+
+
+def test_the_end_of_an_executor_that_wants_no_worker_ends_the_calls_that_wait():
+    with rfaas.Executor(allocator="embedded") as ex:
+        ex.resize(0)
+        waits = [ex.submit(f.add, n) for n in range(3)]
+        assert not waits[0].done()
+    assert [call.result(0) for call in waits] == [0, 1, 2]
 
 
 def test_nested_executors_are_not_concerned():

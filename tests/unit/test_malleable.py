@@ -2,7 +2,7 @@
 
 import pytest
 
-from rfaas.malleable import _choose, _environment, _must_stay, give_back_nodes
+from rfaas.malleable import _alone, _choose, _environment, _must_stay, _told, give_back_nodes
 from rfaas_transport.errors import ConfigError
 
 NODES = ["n1", "n2", "n3", "n4"]
@@ -71,3 +71,40 @@ def test_the_next_srun_is_told_of_what_is_left():
 @pytest.mark.parametrize("strange", ["", "4(x3)", "four", "4(x2),"])
 def test_counts_that_do_not_fit_the_nodes_are_left_alone(strange):
     assert _environment(NODES, ("n1",), {"SLURM_TASKS_PER_NODE": strange, "SLURM_NTASKS": "8"}) == {}
+
+
+ARRAY = [
+    "JobId=9 ArrayJobId=9 ArrayTaskId=2 JobName=x JobState=RUNNING NodeList=n[1-2] BatchHost=n1",
+    "JobId=10 ArrayJobId=9 ArrayTaskId=1 JobName=x JobState=RUNNING NodeList=n[3-4] BatchHost=n3",
+]
+
+
+@pytest.mark.parametrize(("job", "nodes", "name"), [("9", "n[1-2]", "9_2"), ("10", "n[3-4]", "9_1")])
+def test_of_an_array_one_task_is_meant_though_the_last_has_the_array_s_id(job, nodes, name):
+    told = _told(job, ARRAY)
+    assert (told["NodeList"], _alone(told)) == (nodes, name)
+    assert _told(name, ARRAY) == told  # as it is asked for while Slurm shrinks it
+
+
+def test_a_part_of_a_heterogeneous_job_is_refused():
+    with pytest.raises(ConfigError, match="part of the heterogeneous job 5"):
+        _told("5", ["JobId=5 HetJobId=5 HetJobOffset=0 JobState=RUNNING", "JobId=6 HetJobId=5 JobState=RUNNING"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"keep": "n3"}, "keep='n3' is no list"),
+        ({"keep": 3}, "keep=3 is no list"),
+        ({"keep": [3]}, "names of nodes are texts"),
+        ({"n_keep": 1.5}, "n_keep=1.5"),
+        ({"n_keep": "2"}, "n_keep='2'"),
+        ({"n_keep": True}, "n_keep=True"),
+        ({"n_keep": 1, "timeout_s": float("nan")}, "timeout_s=nan"),
+        ({"n_keep": 1, "timeout_s": -1}, "timeout_s=-1"),
+    ],
+)
+def test_values_of_another_kind_are_refused_before_slurm_is_asked(wrong, words, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ConfigError, match=words):
+        give_back_nodes(job_id="7", **wrong)

@@ -92,7 +92,8 @@ def install(
 
 
 def _refuse_wrong_words(partition: str, nodes: str, *paths: str) -> None:
-    if not partition.replace("-", "").replace("_", "").isalnum() or partition.upper() in ("DEFAULT", "ALL"):
+    bare = partition.replace("-", "").replace("_", "")
+    if not (bare.isascii() and bare.isalnum()) or partition.upper() in ("DEFAULT", "ALL"):
         raise ConfigError(f"--partition {partition!r} is no name for a partition", hint="letters, digits, - and _")
     try:
         expand(nodes)

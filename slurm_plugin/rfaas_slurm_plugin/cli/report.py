@@ -28,10 +28,10 @@ GIB_H: Final = float(1 << 30) * 3600
 @contextmanager
 def text_of(path: str) -> Iterator[IO[str]]:
     """A file, or standard input for "-"."""
-    if path == "-":
-        yield sys.stdin
-        return
     try:
+        if path == "-":
+            yield sys.stdin
+            return
         with Path(path).open() as file:
             yield file
     except (OSError, UnicodeDecodeError) as error:

@@ -7,6 +7,7 @@ Slurm's own drain means: nothing new, and what runs ends within its grace. Slurm
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -75,9 +76,9 @@ class DrainFile:
                     os.fsync(file.fileno())
                 os.replace(new, self._path)
         except OSError as error:
-            raise ConfigError(
-                f"{error.filename}: {error.strerror}", hint="is --state-dir that of the allocator, and yours?"
-            ) from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            hint = "make room there" if full else "is --state-dir that of the allocator, and yours?"
+            raise ConfigError(f"{error.filename or self._path}: {error.strerror}", hint=hint) from error
         return drains
 
     def applied_to(self, view: ClusterView) -> ClusterView:

@@ -182,7 +182,7 @@ class Harvester:
         self._read_boot_s, self._hosts = view.taken_boot_s, hosts_of(view)
         await self._report(view, self._book.read(view, time.time()))
         doomed = overdue(view, self.policy, self.overdue_s, time.time())
-        useless = self._book.useless(self.overdue_s, time.time())
+        useless = self._book.useless(self.overdue_s, _boot_s(), time.time())
         if doomed or useless:
             log.warning("cancelling victims that Slurm forgot=%s jobs that stay or wait too long=%s", doomed, useless)
             await job.cancel({*doomed, *useless}, self.environment)

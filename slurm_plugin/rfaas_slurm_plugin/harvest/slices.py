@@ -53,7 +53,7 @@ class SliceBook:
     user: str = ""
     known: dict[JobRef, Job] = field(default_factory=dict)  # alive at the last look
     unproven: dict[JobRef, tuple[tuple[str, ...], float]] = field(default_factory=dict)  # nodes; wall clock of the end
-    told_wall_s: dict[JobRef, float] = field(default_factory=dict)  # told to leave, for the first time then
+    told_boot_s: dict[JobRef, float] = field(default_factory=dict)  # told to leave, for the first time then
     sharing: dict[JobRef, Job] = field(default_factory=dict)  # the user's own jobs that ran at the last look
 
     @property
@@ -79,7 +79,7 @@ class SliceBook:
         over |= self._proven_by_boot(nodes)
         self.known = {ref: entry for ref, entry in ours.items() if not entry.ended}
         ending = tuple(self._ending(view, nodes, now_wall_s))
-        self.told_wall_s = {ref: since for ref, since in self.told_wall_s.items() if ref in self.known}
+        self.told_boot_s = {ref: since for ref, since in self.told_boot_s.items() if ref in self.known}
         return News(over, over_on, ending)
 
     def _read_sharing(self, view: ClusterView, nodes: Mapping[str, Node], now_wall_s: float) -> dict[JobRef, JobEnded]:
@@ -98,9 +98,12 @@ class SliceBook:
         self.sharing = {ref: entry for ref, entry in theirs.items() if entry.nodes and not entry.ended}
         return over
 
-    def useless(self, limit_s: float, now_wall_s: float) -> list[int]:
-        """Jobs to cancel: told to leave longer than `limit_s` ago and still there, or waiting for LONGEST_WAIT_S."""
-        deaf = [ref for ref, since_s in self.told_wall_s.items() if now_wall_s - since_s > limit_s]
+    def useless(self, limit_s: float, now_boot_s: float, now_wall_s: float) -> list[int]:
+        """Jobs to cancel: told to leave longer than `limit_s` ago and still there, or waiting for LONGEST_WAIT_S.
+
+        The grace of running calls hangs on the former, so a wall clock that is set forward doesn't shorten it.
+        """
+        deaf = [ref for ref, since_s in self.told_boot_s.items() if now_boot_s - since_s > limit_s]
         waiting = [
             ref
             for ref, entry in self.known.items()
@@ -137,7 +140,7 @@ class SliceBook:
                 continue
             here = [nodes[name] for name in entry.nodes if name in nodes]
             if any(node.leaving for node in here) or self._runs_into_reservation(entry, view, now_wall_s):
-                self.told_wall_s.setdefault(ref, now_wall_s)
+                self.told_boot_s.setdefault(ref, view.taken_boot_s)
                 ending.append(JobEnding(ref.job_id, ref.submit_time_s, ReasonCode.NODE_DRAIN))
         return ending
 

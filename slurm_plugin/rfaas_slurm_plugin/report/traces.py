@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -25,6 +25,8 @@ SACCT: Final = (
 
 FAR_S: Final = 253_402_300_800.0  # the year 10000; a time beyond it is a slip, and would be simulated cycle by cycle
 MOST_NODES: Final = 1_000_000
+MOST_CPUS: Final = 1_000_000_000  # of one job, and tasks: hardware threads of the largest machines are millions
+MOST_DIGITS: Final = 18  # of a size
 
 _NEEDED: Final = ("JobIDRaw", "Start", "End", "AllocCPUS", "NodeList")
 _TIME_COLUMNS: Final = ("time", "date", "timestamp")
@@ -63,8 +65,8 @@ def read_idle_series(lines: Iterable[str], name: str) -> list[Sample]:
     Raises:
         ConfigError: a column is missing or a line makes no sense; the text names it. Nothing was taken.
     """
-    rows = csv.reader(lines)
-    header = [cell.strip().lower() for cell in next(rows, [])]
+    rows = _rows(lines, name)
+    header = [cell.strip().lower() for cell in next(rows, (1, []))[1]]
     time_column = next((column for column in _TIME_COLUMNS if column in header), None)
     if time_column is None or "idle_nodes" not in header:
         raise ConfigError(
@@ -72,20 +74,38 @@ def read_idle_series(lines: Iterable[str], name: str) -> list[Sample]:
             hint="the first line names the columns: time,idle_nodes[,total_nodes]",
         )
     samples = []
-    for row in rows:
+    for number, row in rows:
         if not row:
             continue
         try:
-            cells = dict(zip(header, row, strict=True))
-            sample = Sample(
-                _moment_s(cells[time_column]), _count(cells["idle_nodes"]), _count(cells.get("total_nodes"))
-            )
+            samples.append(_sample(dict(zip(header, row, strict=True)), time_column))
         except ValueError as error:
-            raise _wrong(name, rows.line_num, error) from error
-        samples.append(sample)
+            raise _wrong(name, number, error) from error
     if len(samples) < 2:
         raise ConfigError(f"{name} has {len(samples)} samples", hint="a series needs at least two")
     return sorted(samples, key=lambda sample: sample.at_s)
+
+
+def _rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the numbers of their lines, the first without a byte order mark (spreadsheets write one)."""
+    rows = csv.reader(line.removeprefix("\ufeff") if i == 0 else line for i, line in enumerate(lines))
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise _wrong(name, rows.line_num, error) from error
+        if row is None:
+            return
+        yield rows.line_num, row
+
+
+def _sample(cells: Mapping[str, str], time_column: str) -> Sample:
+    if not cells["idle_nodes"].strip():  # 0 would be a statement
+        raise ValueError("idle_nodes is empty")
+    sample = Sample(_moment_s(cells[time_column]), _count(cells["idle_nodes"]), _count(cells.get("total_nodes")))
+    if 0 < sample.total_nodes < sample.idle_nodes:
+        raise ValueError(f"{sample.idle_nodes} nodes are idle of {sample.total_nodes}")
+    return sample
 
 
 def read_sacct(lines: Iterable[str], name: str) -> list[PastJob]:
@@ -126,7 +146,12 @@ def _allocation(job_id: str, cells: Mapping[str, str]) -> PastJob | None:
     ends = float("inf") if end in ("Unknown", "None", "") else _moment_s(end)
     tres = dict(pair.split("=", 1) for pair in cells.get("AllocTRES", "").split(",") if "=" in pair)
     job = PastJob(
-        job_id, hostlist.expand(nodes), _moment_s(start), ends, _count(cells["AllocCPUS"]), _size(tres.get("mem", "0"))
+        job_id,
+        hostlist.expand(nodes),
+        _moment_s(start),
+        ends,
+        _count(cells["AllocCPUS"], MOST_CPUS),
+        _size(tres.get("mem", "0")),
     )
     if job.end_s < job.start_s:
         raise ValueError("it ends before it starts")
@@ -136,7 +161,7 @@ def _allocation(job_id: str, cells: Mapping[str, str]) -> PastJob | None:
 def _take_step(used: dict[str, int], job_id: str, cells: Mapping[str, str]) -> None:
     """Steps of a job may run one after the other: the largest counts, its tasks taken to be alike."""
     if text := cells.get("MaxRSS"):
-        tasks = max(1, _count(cells.get("NTasks")))
+        tasks = max(1, _count(cells.get("NTasks"), MOST_CPUS))
         used[job_id] = max(used.get(job_id, 0), _size(text) * tasks)
 
 
@@ -177,19 +202,19 @@ def _seconds(text: str) -> float:
     raise ValueError(f"{text!r} is no time")
 
 
-def _count(text: str | None) -> int:
+def _count(text: str | None, most: int = MOST_NODES) -> int:
     if not text or not text.strip():
         return 0
     number = float(text)
-    if not number.is_integer() or not 0 <= number <= MOST_NODES:
+    if not number.is_integer() or not 0 <= number <= most:
         raise ValueError(f"{text!r} is no count")
     return int(number)
 
 
 def _size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise ValueError(f"{text!r} is no size")
+    if not match or len(match[1]) > MOST_DIGITS:
+        raise ValueError(f"{text[:60]!r} is no size")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import fcntl
 import os
 import shutil
@@ -117,19 +118,30 @@ def _alone(folders: set[Path]) -> Iterator[None]:
 
 def _write_all(changes: list[Change], *, keep_backup: bool) -> None:
     done: list[Change] = []
+    at = Path()
     try:
         for change in changes:
+            at = change.path
             if keep_backup and change.site is not None and (change.site == change.old or not change.backup.exists()):
                 _put(change.backup, change.site, like=change.path)
             _put(change.path, change.new, like=change.path)
             done.append(change)
     except OSError as error:
-        for change in reversed(done):
-            with contextlib.suppress(OSError):
-                _put(change.path, change.old, like=change.path)
-        raise ConfigError(
-            f"{error.filename}: {error.strerror}", hint="nothing was changed; run this as root"
-        ) from error
+        stay = _put_back(done)
+        hint = "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run this as root"
+        state = f"changed already, and can't be put back: {', '.join(stay)}" if stay else "nothing was changed"
+        raise ConfigError(f"{error.filename or at}: {error.strerror}", hint=f"{state}; {hint}") from error
+
+
+def _put_back(done: list[Change]) -> list[str]:
+    """Undo changes, the last first; returns the files of those that can't be undone."""
+    stay = []
+    for change in reversed(done):
+        try:
+            _put(change.path, change.old, like=change.path)
+        except OSError:  # a full file system may refuse that, too
+            stay.append(str(change.path))
+    return stay
 
 
 def _put(path: Path, data: bytes | None, *, like: Path) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 MAX_NAMES = 65_536
 """More names than any site has: a mistyped range must not fill the memory."""
 
-_NUMBERED = re.compile(r"([^\[\],\s]*?)(\d{1,18})")
-_RANGE = re.compile(r"^(\d+)(?:-(\d+))?$")
+_NUMBERED = re.compile(r"([^\[\],\s]*?)([0-9]{1,18})")
+_RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")  # Slurm knows no other digits than these
 
 
 def expand(hostlist: str) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ def _expand_one(part: str) -> Iterator[str]:
 
 def _numbers(inside: str) -> Iterator[str]:
     for piece in inside.split(","):
-        match = _RANGE.match(piece.strip())
+        match = _RANGE.fullmatch(piece.strip())
         if not match:
             raise ValueError(f"{piece!r} is not a number or a range of numbers")
         first, last = match[1], match[2] or match[1]

@@ -128,6 +128,13 @@ def test_growing_keeps_who_was_about_to_go(client):
     assert only(effects, Dispatch).channel == sent[0].channel
 
 
+def test_shutdown_lifts_a_target_of_none_for_the_calls_that_wait_and_no_other(client):
+    hold(client, 1)
+    client.step(Resize(0, 1))
+    client.submit()
+    assert only(client.step(Shutdown(False)), SendWant).workers == 1
+
+
 def test_a_lease_larger_than_what_is_too_much_stays(client):
     hold(client, 1, workers=3)
     none(client.step(Resize(1, 1)), GiveBack)

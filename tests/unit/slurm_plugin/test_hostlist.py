@@ -20,7 +20,9 @@ def test_hostlists_expand_in_the_order_written(text, names):
     assert expand(text) == names
 
 
-@pytest.mark.parametrize("text", ["n[1-3", "n1-3]", "n[3-1]", "n[a-b]", "n[[1]]", f"n[0-{MAX_NAMES}]", "n[]"])
+@pytest.mark.parametrize(
+    "text", ["n[1-3", "n1-3]", "n[3-1]", "n[a-b]", "n[[1]]", f"n[0-{MAX_NAMES}]", "n[]", "n[1-\u0663]", "n[\u00b2]"]
+)
 def test_malformed_hostlists_are_refused_with_the_part_named(text):
     with pytest.raises(ValueError, match=r"bracket|range|number|names"):
         expand(text)

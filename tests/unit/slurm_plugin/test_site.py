@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rfaas_slurm_plugin.site import block, conf, files, plan
 from rfaas_slurm_plugin.site.plan import Wanted
 from rfaas_transport.errors import ConfigError
+from support.namespace import SmallDisk
 
 PLAIN = """\
 ClusterName=site   # ours
@@ -22,6 +23,33 @@ NodeName=n[1-4] CPUs=4 \\
     RealMemory=8000
 PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE
 PartitionName="long" Nodes=n1
+"""
+
+
+FULL = """
+import contextlib, pathlib, sys
+from rfaas.cli import daemons
+from rfaas_slurm_plugin.harvest.drains import Drain, DrainFile
+from rfaas_slurm_plugin.site import files
+from rfaas_transport.errors import ConfigError
+
+folder = pathlib.Path(sys.argv[1])
+(folder / "slurm.conf").write_bytes(b"a=1\\n")
+(folder / "drains.lock").touch()
+with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as filler:
+    while True:
+        filler.write(bytes(4096))
+changes = [files.Change(folder / "slurm.conf", b"a=1\\n", b"a=2\\n", b"a=1\\n")]
+for attempt in (
+    lambda: files.write(changes, keep_backup=True),
+    lambda: DrainFile(folder).change({"n1": Drain("x", "root", 1)}),
+    lambda: daemons.save(folder, [], {}),
+):
+    try:
+        attempt()
+    except ConfigError as error:
+        print(error.message, error.hint, sep="\\n")
+assert (folder / "slurm.conf").read_bytes() == b"a=1\\n"
 """
 
 
@@ -176,6 +204,24 @@ def test_all_files_are_written_or_none(tmp_path):
     with pytest.raises(ConfigError, match="gone: No such file"):
         files.write([changes[0], gone], keep_backup=False)
     assert first.read_bytes() == b"a=1\n"
+
+
+def test_on_a_full_disk_the_file_is_named_and_what_could_not_be_put_back(tmp_path):
+    disk = SmallDisk(tmp_path, 16)
+    try:
+        done = subprocess.run(
+            disk.python("-c", FULL, tmp_path), capture_output=True, text=True, timeout=60, check=False
+        )
+    finally:
+        disk.close()
+    assert done.stdout.splitlines() == [
+        f"{tmp_path}/slurm.conf: No space left on device",
+        "nothing was changed; make room there",
+        f"{tmp_path}/drains.json: No space left on device",
+        "make room there",
+        f"{tmp_path}/daemons.json can't be written: No space left on device",
+        "make room there",
+    ], done.stderr
 
 
 def test_who_writes_waits_for_another_writer_and_then_sees_what_changed(tmp_path):

@@ -23,8 +23,8 @@ def book():
     return book
 
 
-def read(book, *jobs, node=NODE, reservations=(), now_s=NOW_S):
-    return book.read(ClusterView(0.0, (node,), jobs, tuple(reservations)), now_s)
+def read(book, *jobs, node=NODE, reservations=(), now_s=NOW_S, boot_s=0.0):
+    return book.read(ClusterView(boot_s, (node,), jobs, tuple(reservations)), now_s)
 
 
 def ended(state):
@@ -90,11 +90,20 @@ def test_a_harvester_that_starts_later_does_not_take_a_failed_node_for_proof():
 def test_slices_must_leave_a_node_that_an_administrator_waits_for(book, states):
     node = replace(NODE, states=frozenset(states))
     for later_s in (0, 5):
-        assert read(book, OURS, node=node, now_s=NOW_S + later_s).ending == (JobEnding("7", 500, 2),)
-    assert book.useless(4.0, NOW_S + 5) == [7]
-    assert book.useless(6.0, NOW_S + 5) == []
+        news = read(book, OURS, node=node, now_s=NOW_S + later_s, boot_s=100.0 + later_s)
+        assert news.ending == (JobEnding("7", 500, 2),)
+    assert book.useless(4.0, 105.0, NOW_S + 5) == [7]
+    assert book.useless(6.0, 105.0, NOW_S + 5) == []
     read(book, ended("COMPLETED"), node=node)
-    assert book.useless(4.0, NOW_S + 50) == []
+    assert book.useless(4.0, 150.0, NOW_S + 50) == []
+
+
+def test_a_wall_clock_that_is_set_forward_takes_no_grace_from_a_slice_that_leaves(book):
+    node = replace(NODE, states=frozenset({"DRAINING"}))
+    read(book, OURS, node=node, boot_s=100.0)
+    read(book, OURS, node=node, now_s=NOW_S + 3600, boot_s=101.0)
+    assert book.useless(4.0, 101.0, NOW_S + 3600) == []
+    assert book.useless(4.0, 105.0, NOW_S - 3600) == [7]
 
 
 def test_slices_leave_before_a_reservation_that_was_made_after_they_began(book):
@@ -112,8 +121,8 @@ def test_slices_leave_before_a_reservation_that_was_made_after_they_began(book):
 def test_a_job_of_ours_that_waits_too_long_is_useless(book):
     waiting = replace(OURS, state="PENDING", submit_time_s=int(NOW_S))
     read(book, waiting)
-    assert book.useless(5.0, NOW_S + LONGEST_WAIT_S - 1) == []
-    assert book.useless(5.0, NOW_S + LONGEST_WAIT_S + 1) == [7]
+    assert book.useless(5.0, 0.0, NOW_S + LONGEST_WAIT_S - 1) == []
+    assert book.useless(5.0, 0.0, NOW_S + LONGEST_WAIT_S + 1) == [7]
 
 
 ALICES = replace(JOB, job_id=9, user="alice", comment="mine", name="mpi", partition="rigid")
@@ -143,7 +152,7 @@ def test_the_end_of_such_a_job_is_told_once_and_leaves_its_node_open_to_harvest(
 def test_such_a_job_is_never_told_to_leave_nor_cancelled(sharing_book):
     node = replace(NODE, states=frozenset({"DRAINING"}))
     assert read(sharing_book, ALICES, node=node).ending == ()
-    assert sharing_book.useless(0.0, NOW_S + 10 * LONGEST_WAIT_S) == []
+    assert sharing_book.useless(0.0, 1e6, NOW_S + 10 * LONGEST_WAIT_S) == []
 
 
 def test_on_a_node_that_slurm_gave_up_its_end_is_no_proof(sharing_book):

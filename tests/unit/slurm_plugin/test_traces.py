@@ -43,6 +43,7 @@ def test_columns_may_stand_in_any_order_beside_others():
         (2, "17|COMPLETED|10|20|1|many||n1||", "many"),
         (2, "17|COMPLETED|10|20|1|8||n[1-||", "bracket"),
         (2, "17|COMPLETED|10|20|1|8|mem=much|n1||", "'much' is no size"),
+        (2, f"17|COMPLETED|10|20|1|8|mem={'9' * 400}G|n1||", "is no size"),
         (2, "17|COMPLETED|20|10|1|8||n1||", "ends before it starts"),
         (2, "17|COMPLETED|20", "not as many cells"),
     ],
@@ -51,6 +52,25 @@ def test_a_line_of_sacct_that_makes_no_sense_is_named(number, line, words):
     with pytest.raises(ConfigError, match=f"file, line {number}: ") as caught:
         read_sacct([HEADER, line], "file")
     assert words in caught.value.message
+
+
+def test_a_job_may_have_more_cpus_than_any_cluster_has_nodes():
+    (job,) = read_sacct([HEADER, "17|COMPLETED|10|20|9000|1200000||n[1-9000]|1200000|1K"], "x")
+    assert (job.cores, len(job.nodes)) == (1_200_000, 9000)
+
+
+def test_a_series_from_a_spreadsheet_may_begin_with_a_byte_order_mark():
+    assert read_idle_series(["\ufefftime,idle_nodes", "0,1", "9,2"], "x") == [Sample(0.0, 1), Sample(9.0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("5,", "idle_nodes is empty"), ("5,3,2", "3 nodes are idle of 2"), (f"5,{'9' * 200_000}", "field larger")],
+)
+def test_an_idle_series_says_how_many_and_never_more_than_there_are(line, words):
+    lines = ["time,idle_nodes,total_nodes" if line.count(",") == 2 else "time,idle_nodes", line, line]
+    with pytest.raises(ConfigError, match=f"file, line 2: {words}"):
+        read_idle_series(lines, "file")
 
 
 def test_a_missing_column_and_the_command_that_prints_it():
