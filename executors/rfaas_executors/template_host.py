@@ -292,8 +292,9 @@ class TemplateHost:
     def stop(self) -> None:
         """End the template; TemplateGone (or, if it never came up, TemplateFailed) follows.
 
-        By SIGKILL: it has no worker and nothing to save, and an owner may wait for these cores. Asked to leave, it has
-        to be scheduled first, behind everything else, and to load a module that a cold file system keeps it waiting for.
+        By SIGKILL: it has no worker and nothing to save, and an owner may wait for these cores. Asked to leave, it
+        would have to be scheduled first, behind everything else, and to load a module, from a file system that may be
+        cold.
         """
         self._end_limit()
         self.kill_template()
