@@ -38,7 +38,6 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 MARKER = "RFAAS_SLICE"  # in the environment of everything that runs here, so that a later agent can find leftovers
 MARKS = "RFAAS_GUARD_MARKS_DIR"  # a function that marks is no job beside the slice: its marks go nowhere
 START_LIMIT_S = 300.0  # a cold parallel file system takes minutes for a large environment; for ever is a hang
-STOP_LIMIT_S = 2.0  # for an idle template to leave by itself
 STDERR_KEPT_BYTES = 8192
 LEAST_STACK_BYTES = 1 << 20  # of a client's limit: an interpreter needs it
 EX_OSERR = os.EX_OSERR  # sysexits.h: what a worker that could not be made counts as having ended with
@@ -89,7 +88,7 @@ class TemplateHost:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = self._stderr_fd = -1
         self._said = b""  # the tail of its standard error while it starts
-        self._ready = self._stopping = self._given_up = False
+        self._ready = self._given_up = False
         self.started_boot_ns = self.ready_boot_ns = 0  # CLOCK_BOOTTIME, for the event log
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._waiting: list[on.StartWorker | on.CheckModules] = []  # for the template to be up
@@ -291,16 +290,14 @@ class TemplateHost:
         return False
 
     def stop(self) -> None:
-        """End the template; TemplateGone (or, if it never came up, TemplateFailed) follows."""
-        if self._stopping:
-            return
-        self._stopping = True
+        """End the template; TemplateGone (or, if it never came up, TemplateFailed) follows.
+
+        By SIGKILL: it has no worker and nothing to save, and an owner may wait for these cores. Asked to leave, it
+        would have to be scheduled first, behind everything else, and to load a module, from a file system that may be
+        cold.
+        """
         self._end_limit()
-        if not self._ready:
-            self.kill_template()
-            return
-        self._close_control()
-        self._limit = self._loop.call_later(STOP_LIMIT_S, self.kill_template)
+        self.kill_template()
 
     def kill_template(self) -> None:
         """SIGKILL; its workers get theirs from the kernel."""

@@ -3,6 +3,7 @@
 import random
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cluster.reclaiming import SIZES, Case, Part, Row
@@ -57,41 +58,69 @@ def by_workers(rows: Iterable[Row], time_s: Callable[[Row], float] = whole_s) ->
 
 
 def median_over_s(rows: Iterable[Row]) -> float:
-    """Of idle workers, over the floor."""
+    """Of idle workers, over the floor, among pairs."""
+    rows = [row for pairs in paired(rows).values() for pair in pairs for row in pair]
     return statistics.median(by_workers(rows)["idle"])
 
 
-def p99_over_s(rows: Iterable[Row]) -> float:
-    """Of idle workers, over the floor's own."""
-    over = by_workers(rows)
-    return percentile(over["idle"], 99) - percentile(over["floor"], 99)
+def paired(rows: Iterable[Row]) -> dict[Stratum, list[tuple[Row, Row]]]:
+    """Jobs beside the floor and beside idle workers that are alike and came at the same moment of slurmctld's turn."""
+    found: dict[Stratum, dict[int, dict[str, Row]]] = {}
+    for row in rows:
+        name = row.case.workers or row.case.load
+        if name in ("floor", "idle") and not row.failed:
+            found.setdefault(stratum(row.case), {}).setdefault(row.case.number, {})[name] = row
+    pairs = {key: [(r["floor"], r["idle"]) for r in numbers.values() if len(r) == 2] for key, numbers in found.items()}
+    return {key: some for key, some in pairs.items() if some}
+
+
+def p99_over_s(rows: Iterable[Row], time_s: Callable[[Row], float] = whole_s) -> float:
+    """Of idle workers, over the floor's own, among pairs.
+
+    Each is taken from the median of floor and idle workers together among jobs that are alike: the floor's own median
+    would lie nearer to the floor's few values than to others of the same kind.
+    """
+    floor: list[float] = []
+    idle: list[float] = []
+    for pairs in paired(rows).values():
+        middle_s = statistics.median(time_s(row) for pair in pairs for row in pair)
+        floor += [time_s(row) - middle_s for row, _ in pairs]
+        idle += [time_s(row) - middle_s for _, row in pairs]
+    return percentile(idle, 99) - percentile(floor, 99)
 
 
 def uncertainty(rows: Sequence[Row], value: Callable[[Sequence[Row]], float]) -> tuple[float, float]:
-    """Between which two values 95 of 100 repetitions would lie: bootstrap, drawn within jobs that are alike."""
+    """Between which two values 95 of 100 repetitions would lie: bootstrap, pairs drawn within jobs that are alike."""
     rng = random.Random(1)
-    alike: dict[tuple[Stratum, str, str], list[Row]] = {}
-    for row in (row for row in rows if not row.failed):
-        alike.setdefault((stratum(row.case), row.case.load, row.case.workers), []).append(row)
-    drawn = [[row for group in alike.values() for row in rng.choices(group, k=len(group))] for _ in range(RESAMPLES)]
-    values = [value(some) for some in drawn]
+    alike = list(paired(rows).values())
+    values = [value(_renumbered([rng.choices(pairs, k=len(pairs)) for pairs in alike])) for _ in range(RESAMPLES)]
     return percentile(values, 3), percentile(values, 97)
+
+
+def _renumbered(drawn: Iterable[Iterable[tuple[Row, Row]]]) -> list[Row]:
+    """The rows of pairs, each pair with a number of its own, also if it was drawn twice."""
+    return [
+        replace(row, case=replace(row.case, number=number))
+        for pairs in drawn
+        for number, pair in enumerate(pairs)
+        for row in pair
+    ]
 
 
 def goals(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """What was promised, what came of it, whether it was kept; only what has rows."""
-    over = by_workers(rows)
     found: list[dict[str, Any]] = []
 
     def goal(name: str, most: float, value: float, unit: str = "s") -> dict[str, Any]:
         found.append({"goal": name, "most": most, "value": round(value, 4), "unit": unit, "met": value <= most})
         return found[-1]
 
-    if "idle" in over:
+    if pairs := paired(rows):
         for name, most, value in (("median", 0.05, median_over_s), ("p99", 0.3, p99_over_s)):
             between = uncertainty(rows, value)
             of_floor = "" if name == "median" else "'s p99"
             goal(f"idle workers: {name} over the floor{of_floor}", most, value(rows))["between"] = between
+            found[-1]["pairs"] = sum(map(len, pairs.values()))
     for workers in ("busy", "stubborn"):
         late_s = [over_s - case.part.grace_of_calls_s for case, over_s in over_floor(rows) if case.workers == workers]
         if late_s:

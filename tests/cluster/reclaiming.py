@@ -19,6 +19,7 @@ from typing import IO, Protocol
 from cluster.delay import InstantHarvest, Probe
 from cluster.harvested import event_log, logged, rfaas_up
 from cluster.hook_rig import unwell_nodes
+from cluster.phases import PERIODS_S, share_of_turn, wait_for_phase
 from cluster.rig import HEAD, Cluster, CommandFailed, CommandTimeout, Settings, User
 
 LOADS = ("plain", "floor", "rfaas")
@@ -98,6 +99,7 @@ class Row:
     failed: str = ""
     unwell: str = ""
     told_s: float = 0.0  # from the submission to the last slice's SIGTERM
+    phase_s: float = 0.0  # of a batch job, from the last harvest job's start to the submission; 0 without one
 
     def as_json(self) -> str:
         """A line."""
@@ -114,7 +116,8 @@ class Row:
 def cases(part: Part, plain: int, idle: int, busy: int, stubborn: int) -> list[list[Case]]:
     """The blocks of a part: so many rounds of every kind of job for no harvest, and for workers by what they do.
 
-    The floor gets as many rounds as idle workers.
+    The floor gets as many rounds as idle workers, and each of its jobs comes at the same moment of slurmctld's turn
+    as that of the same number beside idle workers.
     """
     kinds = [(how, size) for size in SIZES[part.shape] for how in HOWS]
 
@@ -242,16 +245,20 @@ def loaded(load: str, part: Part, probe: Probe, alice: User) -> Iterator[Load]:
 
 def measured(case: Case, load: Load, probe: Probe, bob: User) -> Row:
     """Fill the cluster, submit one rigid job, and say how it went."""
-    options, _ = SIZES[case.part.shape][case.size]
+    sizes = SIZES[case.part.shape]
+    options, _ = sizes[case.size]
     load.fill(case.workers)
-    before = len(load.taken_ns())
+    before, phase_s = len(load.taken_ns()), 0.0
+    if case.how == "sbatch":
+        share = share_of_turn(case.number, list(sizes).index(case.size))
+        phase_s = wait_for_phase(probe.cluster, PERIODS_S[case.part.scheduler], share)
     try:
         start = probe.start_by(case.how, bob, options, RUN_S)
     except (CommandFailed, CommandTimeout, AssertionError) as error:
         return Row(case, failed=str(error)[-500:], unwell=unwell_nodes(probe.cluster))
     taken = load.taken_ns()[before:]
     told_s = (max(taken) - start.launched_ns) / 1e9 if taken else 0.0
-    return Row(case, start.delay_s, len(taken), unwell=unwell_nodes(probe.cluster), told_s=told_s)
+    return Row(case, start.delay_s, len(taken), "", unwell_nodes(probe.cluster), told_s, phase_s)
 
 
 def run_part(

@@ -341,6 +341,27 @@ def test_a_template_that_hangs_dies_soon_after_its_agent_with_its_workers(rig, t
     wait_until(lambda: not rig.family(), 1.0, "template and workers to be dead")
 
 
+def test_a_slice_goes_back_without_waiting_for_a_template_that_is_slow_to_leave(rig, tmp_path):
+    (tmp_path / "cold.py").write_text(  # a file system that takes seconds for each further module
+        "import sys, time\n"
+        "class Cold:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'rfaas_executors.placing':\n"
+        "            time.sleep(1.5)\n"
+        "sys.meta_path.insert(0, Cold())\n"
+    )
+    env = environment(preload=["cold"])
+    env["path"].insert(0, str(tmp_path))
+    _, [client] = rig.session().start(env=env)
+    assert client.run(lambda: 7) == 7
+    began_s = time.monotonic()
+    rig.process.send_signal(signal.SIGTERM)
+    assert rig.process.wait(10) == 0
+    took_s = time.monotonic() - began_s
+    print(f"gone {took_s * 1000:.0f} ms after SIGTERM")
+    assert took_s < 1.0
+
+
 def test_slurms_sigcont_is_harmless(rig):
     session = rig.session()
     _, [client] = session.start()
