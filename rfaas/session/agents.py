@@ -178,7 +178,7 @@ class AgentSide:
         log.warning("agent lost address=%s leases=%d why=%s", agent.address, len(agent.leases), hint)
         del self._agents[agent.address]
         for lease in list(agent.leases.values()):
-            # An agent that is killed after its notice had less time than its workers needed to die: the owner took them.
+            # One that died after its notice was killed before its workers were reaped: their owner took them.
             died = reason_code == ReasonCode.AGENT_LOST
             code = (lease.reclaimed_for or reason_code) if died else reason_code
             self.channels.say_lost(lease, lease.handed(), code, hint)

@@ -147,8 +147,8 @@ with rfaas.Executor(max_workers=2, acquire_timeout_s=60) as ex:
         time.sleep(1.5)  # both have begun, and the site's allocator has heard of the slice
         print("running", flush=True)
         error = once.exception(60)
-        print(json.dumps({"error": type(error).__name__, "phase": error.phase, "grace_s": error.grace_s,
-                          "reason": error.reason_code.text, "at_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME)}), flush=True)
+        told = {"error": type(error).__name__, "phase": error.phase, "grace_s": error.grace_s}
+        print(json.dumps({**told, "at_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME)}), flush=True)
         print(json.dumps({"attempt": twice.result(60), "waited": waits.result(60)}), flush=True)
 """
 HOOKS = """\
@@ -416,8 +416,9 @@ def test_an_eviction_tells_callers_before_the_agent_is_killed(cluster, site, ali
             others = json.loads(running.process.stdout.readline())
             told_ms.append(round((once["at_ns"] - begun_ns) / 1e6))
             print(answer, once, others)
-            assert (once["error"], once["phase"]) == ("Reclaimed", "STARTED")
-            assert once["grace_s"] == 0
+            assert once["error"] == "Reclaimed"
+            if int(answer.rpartition("=")[2]) < 50:  # the agent was done in its time; else its notice was its last word
+                assert (once["phase"], once["grace_s"]) == ("STARTED", 0)
             assert others["attempt"] > 0  # run again, of itself
             assert others["waited"] == "ran"
     print(f"from the hook's start to the error in the program: {told_ms} ms")
