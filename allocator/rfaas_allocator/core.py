@@ -55,7 +55,7 @@ class AllocatorCore:
         ttl_s: of the leases it makes, in seconds, at least 0.5.
         new_id: makes 16 bytes that were never made before.
         policy: quotas.
-        unix_offset_s: what to add to the clock of `step` for seconds since 1970; for people only.
+        unix_offset_s: what to add to the clock of `step` for seconds since 1970; for people and for the journal.
     """
 
     def __init__(

@@ -153,7 +153,40 @@ class HostsAre:
     hosts: HostList
 
 
-Record = CounterIs | SliceIs | SliceIsOver | SliceIsForgotten | LeaseIs | LeaseIsOver | AccountIs | HostsAre
+@dataclass(frozen=True, slots=True)
+class PairIs:
+    """One program and one kind of functions that a guard had to send away from it; kept until long after it counts.
+
+    `until_unix_s`: they are kept apart until then, by the wall clock: another life may be on another host.
+    """
+
+    host: str
+    kind: str
+    times: int
+    until_unix_s: float
+    slowdown: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairIsForgotten:
+    """So many others were learnt since that this one is dropped."""
+
+    host: str
+    kind: str
+
+
+Record = (
+    CounterIs
+    | SliceIs
+    | SliceIsOver
+    | SliceIsForgotten
+    | LeaseIs
+    | LeaseIsOver
+    | AccountIs
+    | HostsAre
+    | PairIs
+    | PairIsForgotten
+)
 
 
 @dataclass(slots=True)
@@ -166,6 +199,7 @@ class Recovered:
     leases: list[LeaseIs] = field(default_factory=list)
     accounts: list[Account] = field(default_factory=list)  # of leases that live, and those that ended last
     hosts: dict[str, HostList] = field(default_factory=dict)  # by source
+    pairs: list[PairIs] = field(default_factory=list)  # that time apart ends first, first
 
 
 # --- effects: what the core wants done -----------------------------------------------------------

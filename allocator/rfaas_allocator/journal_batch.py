@@ -18,12 +18,22 @@ from rfaas_allocator.events import (
     HostsAre,
     LeaseIs,
     LeaseIsOver,
+    PairIs,
+    PairIsForgotten,
     Record,
     SliceIs,
     SliceIsForgotten,
     SliceIsOver,
 )
-from rfaas_allocator.journal_records import checksum, pack_account, pack_hosts, pack_lease, pack_slice
+from rfaas_allocator.journal_records import (
+    checksum,
+    pack_account,
+    pack_hosts,
+    pack_lease,
+    pack_pair,
+    pack_slice,
+    pair_key,
+)
 
 SLICES_OVER_KEPT: Final = 10_000
 ACCOUNTS_KEPT: Final = 200_000  # leases proposed since: about 60 MB
@@ -33,6 +43,8 @@ PUT_SLICE: Final = "INSERT OR REPLACE INTO slices VALUES (?, ?, ?)"
 PUT_LEASE: Final = "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)"
 PUT_ACCOUNT: Final = "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?)"
 PUT_HOSTS: Final = "INSERT OR REPLACE INTO hosts VALUES (?, ?, ?)"
+PUT_PAIR: Final = "INSERT OR REPLACE INTO pairs VALUES (?, ?, ?)"
+DROP_PAIR: Final = "DELETE FROM pairs WHERE key = ?"
 DROP_LEASE: Final = "DELETE FROM leases WHERE seq = ? AND id = ?"
 DROP_ACCOUNTS: Final = "DELETE FROM accounts WHERE seq <= ? AND ended"
 
@@ -57,6 +69,7 @@ class Batch:
         self._leases: dict[bytes, LeaseIs | None] = {}
         self._accounts: dict[bytes, Account] = {}
         self._hosts: dict[str, HostList] = {}
+        self._pairs: dict[bytes, PairIs | None] = {}
         for record in records:
             self._take(record)
         self._before = {key: seq_of[key] for key in self._leases if key in seq_of}
@@ -81,6 +94,10 @@ class Batch:
                 self._slices[record.slice_id] = None
             case HostsAre():
                 self._hosts[record.source] = record.hosts
+            case PairIs():
+                self._pairs[pair_key(record.host, record.kind)] = record
+            case PairIsForgotten():
+                self._pairs[pair_key(record.host, record.kind)] = None
 
     def note(self, seq_of: dict[bytes, int]) -> None:
         """It is durable: the leases that are in the journal from now on."""
@@ -100,6 +117,12 @@ class Batch:
         for source, hosts in self._hosts.items():
             body = pack_hosts(hosts)
             db.execute(PUT_HOSTS, (source, body, checksum(source.encode(), body)))
+        for key, pair in self._pairs.items():
+            if pair is None:
+                db.execute(DROP_PAIR, (key,))
+            else:
+                body = pack_pair(pair)
+                db.execute(PUT_PAIR, (key, body, checksum(key, body)))
 
     def _write_slices(self, db: sqlite3.Connection) -> None:
         gone = [(key,) for key, record in self._slices.items() if record is None]

@@ -15,7 +15,7 @@ import msgpack
 
 from rfaas.control.hosts import HostList
 from rfaas.control.messages import Account, HeldLease, Host, LeaseTerms, Slice, Usage
-from rfaas_allocator.events import LeaseIs, SliceIs
+from rfaas_allocator.events import LeaseIs, PairIs, SliceIs
 
 
 def checksum(key: bytes, body: bytes) -> int:
@@ -31,6 +31,7 @@ _slice_values: Final = attrgetter(*_names(Slice))
 _terms_values: Final = attrgetter(*_names(LeaseTerms))
 _usage_values: Final = attrgetter(*_names(Usage))
 _host_values: Final = attrgetter(*_names(Host))
+_pair_values: Final = attrgetter(*_names(PairIs))
 _ACCOUNT: Final = _names(Account, "usage")
 _account_values: Final = attrgetter(*_ACCOUNT)
 
@@ -56,6 +57,16 @@ def pack_hosts(hosts: HostList) -> bytes:
     return _pack(([_host_values(host) for host in hosts.hosts], hosts.complete))
 
 
+def pack_pair(pair: PairIs) -> bytes:
+    """A program and functions that are kept apart from it."""
+    return _pack(_pair_values(pair))
+
+
+def pair_key(host: str, kind: str) -> bytes:
+    """The key of its row."""
+    return _pack((host, kind))
+
+
 def unpack_slice(body: bytes) -> SliceIs:
     """Raises: ValueError or TypeError, as all that follow: it is no such record."""
     about, instance, epoch = _unpack(body)
@@ -78,6 +89,11 @@ def unpack_hosts(body: bytes) -> HostList:
     """As `unpack_slice`."""
     hosts, complete = _unpack(body)
     return HostList(tuple(Host(*host) for host in hosts), complete)
+
+
+def unpack_pair(body: bytes) -> PairIs:
+    """As `unpack_slice`."""
+    return PairIs(*_unpack(body))
 
 
 def _pack(values: tuple[Any, ...]) -> bytes:

@@ -11,19 +11,28 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
 from rfaas.control.messages import Account, SliceId
-from rfaas_allocator.events import LeaseIs, Record, Recovered
+from rfaas_allocator.events import LeaseIs, PairIs, Record, Recovered
 from rfaas_allocator.journal import JournalFailed, JournalFull
 from rfaas_allocator.journal_batch import PUT_COUNTER, Batch, crc_of
-from rfaas_allocator.journal_records import checksum, unpack_account, unpack_hosts, unpack_lease, unpack_slice
+from rfaas_allocator.journal_records import (
+    checksum,
+    pair_key,
+    unpack_account,
+    unpack_hosts,
+    unpack_lease,
+    unpack_pair,
+    unpack_slice,
+)
 from rfaas_allocator.journal_upgrade import rewrite
 from rfaas_allocator.reserve import Reserve
 from rfaas_transport.errors import ConfigError
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 APPLICATION_ID: Final = 0x7266_6161  # "rfaa": so that another program's file is not taken for ours
 
 TABLES: Final = {
@@ -39,6 +48,7 @@ TABLES: Final = {
     "accounts": "CREATE TABLE accounts (seq INTEGER NOT NULL, id BLOB NOT NULL, ended INTEGER NOT NULL, "
     "body BLOB NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (seq, id)) WITHOUT ROWID",
     "hosts": "CREATE TABLE hosts (source TEXT PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
+    "pairs": "CREATE TABLE pairs (key BLOB PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
 }
 SCHEMA: Final = "; ".join(
     [f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA_VERSION}", *TABLES.values()]
@@ -164,6 +174,7 @@ class SqliteJournal:
                 leases=self._leases(),
                 accounts=self._recent_accounts(),
                 hosts={source: unpack_hosts(body) for source, body in self._bodies("hosts", "source")},
+                pairs=self._pairs(),
             )
         except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
             raise self._refusal(f"a record can't be read ({error})") from error
@@ -194,6 +205,16 @@ class SqliteJournal:
                 raise ValueError(f"checksum of {key!r} in leases")
             found.append(lease)
         return found
+
+    def _pairs(self) -> list[PairIs]:
+        """As the book would hold them: whose time apart ends last was learnt, or learnt again, last."""
+        found = []
+        for key, body in self._bodies("pairs", "key"):
+            pair = unpack_pair(body)
+            if pair_key(pair.host, pair.kind) != key:
+                raise ValueError(f"key {key!r} in pairs")
+            found.append(pair)
+        return sorted(found, key=attrgetter("until_unix_s"))
 
     def _recent_accounts(self) -> list[Account]:
         """Of leases that live, and of those that ended last."""

@@ -1,4 +1,4 @@
-"""Journals of schemas 1 and 2, whose records are JSON: read once, when this version first opens one, and rewritten.
+"""Journals of schemas 1 and 2, whose records are JSON, and 3, which has no pairs: rewritten when they are first opened.
 
 All of it is one transaction: a journal that can't be read whole stays as it is. Spec: docs/spec/002-lease.md section 7.
 """
@@ -22,7 +22,7 @@ def rewrite(db: sqlite3.Connection, version: int, tables: dict[str, str], latest
 
     Args:
         db: holds the lock, in autocommit mode.
-        version: 1 or 2.
+        version: 1 to 3.
         tables: statement that makes each table of the latest schema, by name.
         latest: its number.
     Raises:
@@ -30,7 +30,7 @@ def rewrite(db: sqlite3.Connection, version: int, tables: dict[str, str], latest
     """
     db.execute("BEGIN IMMEDIATE")
     try:
-        for name, rewritten in _REWRITTEN.items():
+        for name, rewritten in _REWRITTEN.items() if version < 3 else ():
             old = version > 1 or name in ("slices", "leases")
             if old:
                 db.execute(f"ALTER TABLE {name} RENAME TO old_{name}")
@@ -38,6 +38,7 @@ def rewrite(db: sqlite3.Connection, version: int, tables: dict[str, str], latest
             if old:
                 rewritten(db)
                 db.execute(f"DROP TABLE old_{name}")
+        db.execute(tables["pairs"])
         db.execute(f"PRAGMA user_version = {latest}")
         db.execute("COMMIT")
     except BaseException:

@@ -70,7 +70,7 @@ class Ledger:
         ttl_s: of new leases, in seconds.
         new_id: makes 16 random bytes.
         now_s: the time of the start.
-        unix_offset_s: what to add to that clock for seconds since 1970; for people.
+        unix_offset_s: what to add to that clock for seconds since 1970; for people and for the journal.
     """
 
     def __init__(
@@ -84,7 +84,6 @@ class Ledger:
     ) -> None:
         self.inventory = Inventory()
         self.history = History()
-        self.pairs = PairBook()
         self._guarded: set[SliceId] = set()  # slices whose guards have spoken
         self.ttl_s = ttl_s
         self.now_s = now_s  # of this step
@@ -97,6 +96,8 @@ class Ledger:
             lambda record: self.emit(Persist(record)),
             lambda: self.now_s + unix_offset_s,
         )
+        self._unix_offset_s = unix_offset_s
+        self.pairs = PairBook(recovered.pairs, lambda record: self.emit(Persist(record)), self._unix_s)
         self._restore(recovered, now_s)
 
     def _restore(self, recovered: Recovered, now_s: float) -> None:
@@ -111,6 +112,10 @@ class Ledger:
             inventory.add_lease(LeaseEntry(kept.held.terms, lease, kept.held.core_ids, since_s=now_s))
         for source, hosts in recovered.hosts.items():
             inventory.name_hosts(source, hosts)
+
+    @property
+    def _unix_s(self) -> float:
+        return self.now_s + self._unix_offset_s
 
     # --- effects ---------------------------------------------------------------------------------
 
@@ -278,6 +283,7 @@ class Ledger:
 
     def hear_guard(self, entry: SliceEntry, about: Neighbours, leases: tuple[LeaseId, ...]) -> None:
         """Take what the guard of a slice says, and learn which functions of these leases it sent away from what."""
+        first = entry.neighbours == Neighbours()  # a life of the allocator before may have heard it
         repeated = about.words == entry.neighbours.words and about.verdict == entry.neighbours.verdict
         entry.neighbours, entry.guarded_until_s = about, self.now_s + about.closed_for_s
         self._guarded.add(entry.slice_id)
@@ -286,14 +292,14 @@ class Ledger:
         self.changed = True
         if not repeated:  # said again after a registration: known already
             kinds = {self._kind_of(entry.leases[lease_id]) for lease_id in leases if lease_id in entry.leases}
-            self.pairs.hear(about, kinds - {""}, self.now_s)
+            self.pairs.hear(about, kinds - {""}, self._unix_s, may_repeat=first)
 
     def why_not_beside(self, want: WantEntry, entry: SliceEntry) -> str:
         """Why nothing of this request is placed on a slice because of the job beside it; empty if it may be."""
         if want.want.kind != MEMORY and self.now_s < entry.guarded_until_s:
             return f"on {entry.slice.node} {entry.neighbours.words}"
         holder = self.inventory.holders.get(want.want.holder)
-        return self.pairs.obstacle(want.want, holder.name if holder else "", entry.neighbours, self.now_s)
+        return self.pairs.obstacle(want.want, holder.name if holder else "", entry.neighbours, self._unix_s)
 
     def kind_where_guarded(self, want: WantEntry) -> str:
         """What the functions of a request are known by; empty as long as no guard has spoken: nobody asks then."""

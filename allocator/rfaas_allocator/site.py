@@ -130,11 +130,24 @@ async def _run(options: argparse.Namespace) -> int:
             hint = "give an address of this host and a port"
             raise ConfigError(f"--listen {options.listen}: {error}", hint=hint) from error
         log.info("serving listen=%s nodes=%d grants=%d", options.listen, len(book.nodes), len(book.grants))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, _change_key, service, options.key)
         await _until_stopped(service, options.look_s)
         server.close()
     finally:
         ledger.close()
     return 0
+
+
+def _change_key(service: SiteService, path: Path) -> None:
+    """Take the key from its file again; whatever is wrong with that, the one before goes on signing."""
+    try:
+        key = load_key(path)
+    except ConfigError as error:
+        log.error("the key stays as it was: %s", error)
+        return
+    service.sign_with(key)
+    log.info("signs with another key public=%s", key.public_key().public_bytes_raw().hex())
 
 
 async def _until_stopped(service: SiteService, look_s: float) -> None:

@@ -162,6 +162,10 @@ class SiteService:
         log.info("granted uid=%d node=%s cores=%d slice=%s", uid, node.name, grant.cores, grant.slice_id.hex())
         return {"m": "granted", "grant": grant.sign(self._key), "address": node.address}
 
+    def sign_with(self, key: Ed25519PrivateKey) -> None:
+        """Sign with another key from now on; what an older one has signed is as good as nodes say."""
+        self._key = key
+
     def _keep(self) -> None:
         """Make what has changed durable; what found no room is kept for the next time, but for a grant of now."""
         changes = self._book.taken_changes()

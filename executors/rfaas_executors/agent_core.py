@@ -69,6 +69,8 @@ class AgentCore:
         self._lonely_since_s = now_s
         self._busy_at_s = now_s  # when a lease was last there
         self._drain_until_s = 0.0
+        self.grace_s = config.slice.grace_s  # what a reclaim gives, or gave
+        self._reclaimed_s = now_s
         end_in_s = config.slice.end_in_s
         self.give_back_at_s = None if end_in_s is None else now_s + max(0.0, end_in_s - config.slice.grace_s)
         self._slice_end_s = None if end_in_s is None else now_s + end_in_s
@@ -145,7 +147,7 @@ class AgentCore:
             case on.Neighboured(about):
                 self.neighbours.hear(about)
             case on.ReclaimAsked(reason_code, at_once):
-                self.reclaim(reason_code)
+                self.reclaim(reason_code, at_once=at_once)
                 if at_once:
                     self._hurry()
             case on.Tick():
@@ -340,35 +342,37 @@ class AgentCore:
 
     # --- the way to the end ---------------------------------------------------------------------
 
-    def reclaim(self, reason_code: int) -> None:
-        """Begin to give the slice back; a second time it changes nothing (002 section 8)."""
+    def reclaim(self, reason_code: int, *, at_once: bool = False) -> None:
+        """Begin to give the slice back, `at_once` without a grace; a second time it changes nothing (002 section 8)."""
         if self.draining:
             return
         self.draining = True
-        self._drain_until_s = self._now_s + self.config.drain_s
-        grace_s = self.config.slice.grace_s
-        self.record("reclaim_sig", reason=ReasonCode(reason_code).text, grace_s=grace_s)
+        self._reclaimed_s = self._now_s
+        self._drain_until_s = self._now_s + (0.0 if at_once else self.config.drain_s)
+        if at_once:
+            self.grace_s = 0.0
+        self.record("reclaim_sig", reason=ReasonCode(reason_code).text, grace_s=self.grace_s)
         by_session: dict[int, list[bytes]] = {}
         for held in self.leases.values():
             if held.session is not None:
                 by_session.setdefault(held.session, []).append(held.terms.lease_id)
         for session, lease_ids in by_session.items():
             self.do(on.ToSession(session, self.notice(lease_ids, reason_code)))
-        self.do(on.ToAllocator(Ending(self.config.slice.slice_id, self.epoch, reason_code, grace_s)))
+        self.do(on.ToAllocator(Ending(self.config.slice.slice_id, self.epoch, reason_code, self.grace_s)))
         for held in list(self.leases.values()):
             self.end(held, LeaseEvent.RECLAIM, reason_code)
 
     def _hurry(self) -> None:
         """Give running calls no more time; what was told of the drain holds no longer."""
         self._drain_until_s = self._now_s
+        self.grace_s = min(self.grace_s, self._now_s - self._reclaimed_s)
         for held in self.leases.values():
             if held.kill_at_s is not None:
                 held.kill_at_s = self._now_s
 
     def notice(self, lease_ids: list[bytes], reason_code: int) -> dict[str, Any]:
         """The word to a session that its leases go back to their owner."""
-        grace_s = self.config.slice.grace_s
-        return {"m": "notice", "leases": lease_ids, "reason_code": reason_code, "grace_s": grace_s}
+        return {"m": "notice", "leases": lease_ids, "reason_code": reason_code, "grace_s": self.grace_s}
 
     def move(self, moved: list[Held], reason_code: int) -> None:
         """Give these leases' cores back with notice, as in a reclaim, and keep the slice."""

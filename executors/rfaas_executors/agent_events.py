@@ -238,7 +238,7 @@ class UsageRead:
 class ReclaimAsked:
     """The owner wants the slice back: Slurm's SIGTERM, the end of the slice, the allocator or the host program.
 
-    `at_once`: running calls get no time any more, also if they were promised some.
+    `at_once`: running calls get no time (any more), also if they were promised some.
     """
 
     reason_code: int

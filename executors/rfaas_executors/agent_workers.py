@@ -274,7 +274,7 @@ class WorkerBook:
             "signal": death.signal,
             "hint": worker.killed_because or death.hint or _describe(reason_code, death),
         }
-        grace_s = self._core.config.slice.grace_s if held.lease.reason == "reclaimed" else 0.0
+        grace_s = self._core.grace_s if held.lease.reason == "reclaimed" else 0.0
         for channel in worker.channels:
             started, done = death.calls.get(channel, (0, 0))
             calls = {"channel": channel, "last_started": started, "last_done": done, "grace_s": grace_s}

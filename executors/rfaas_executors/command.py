@@ -1,7 +1,7 @@
 """The command `python -m rfaas_executors`: one slice, from options and Slurm's variables, until SIGTERM.
 
 SIGTERM and SIGINT mean that the owner wants the slice back; a second one, at once, unless that comes from Slurm,
-which repeats itself. SIGCONT is harmless.
+which repeats itself. SIGQUIT means at once the first time: a node agent evicts. SIGCONT is harmless.
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ async def run_until_reclaimed(agent: Agent, *, shared: bool = False) -> int:
     """Run an agent as this process's one purpose: SIGTERM and SIGINT begin the reclaim, a second one ends the drain.
 
     Not within a job of Slurm's: slurmctld and srun may both pass on one and the same wish, and who can't wait there
-    has SIGKILL, after the grace that was promised.
+    has SIGKILL, after the grace that was promised. SIGQUIT leaves running calls no time at all (010 section 6).
     """
     from_slurm = bool(agent.core.config.slice.job_id)
     reason = ReasonCode.SLURM_PREEMPT if from_slurm and not shared else ReasonCode.OWNER_RELEASE
@@ -308,8 +308,10 @@ async def run_until_reclaimed(agent: Agent, *, shared: bool = False) -> int:
     def asked() -> None:
         agent.request_reclaim(reason, at_once=agent.core.draining and not repeated)
 
+    loop = asyncio.get_running_loop()
     for signo in signal.SIGTERM, signal.SIGINT:
-        asyncio.get_running_loop().add_signal_handler(signo, asked)
+        loop.add_signal_handler(signo, asked)
+    loop.add_signal_handler(signal.SIGQUIT, lambda: agent.request_reclaim(reason, at_once=True))
     return await agent.run()
 
 

@@ -178,7 +178,10 @@ class AgentSide:
         log.warning("agent lost address=%s leases=%d why=%s", agent.address, len(agent.leases), hint)
         del self._agents[agent.address]
         for lease in list(agent.leases.values()):
-            self.channels.say_lost(lease, lease.handed(), reason_code, hint)
+            # One that died after its notice was killed before its workers were reaped: their owner took them.
+            died = reason_code == ReasonCode.AGENT_LOST
+            code = (lease.reclaimed_for or reason_code) if died else reason_code
+            self.channels.say_lost(lease, lease.handed(), code, hint)
             self.channels.drop_all(lease)
             self._on_over(lease, "lost", reason_code, True)
 
@@ -274,6 +277,7 @@ class AgentSide:
 
     def _on_notice(self, lease: Lease, reason_code: int, grace_s: float) -> None:
         lease.closing = True
+        lease.reclaimed_for = reason_code
         self.channels.tell(
             lease,
             {

@@ -48,6 +48,7 @@ class Lease:
     core_ids: tuple[int, ...] = ()
     closing: bool = False  # draining or given back: no new channel, no renewal once given back
     released: bool = False
+    reclaimed_for: int = 0  # reason of the notice that it goes back to its owner
     living: dict[int, int] = field(default_factory=dict)  # slot -> generation of its worker
     ended: dict[int, int] = field(default_factory=dict)  # slot -> generation of the last that went, or never came
     channels: dict[int, Channel] = field(default_factory=dict)

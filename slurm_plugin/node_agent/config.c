@@ -93,6 +93,33 @@ static bool copied(const char *value, char *out, size_t room)
     return true;
 }
 
+static char *trimmed(char *text)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    for (char *end = text + strlen(text); end > text && isspace((unsigned char)end[-1]);)
+        *--end = '\0';
+    return text;
+}
+
+/* One key, or several with commas between. */
+static bool keys(struct config *config, const char *value)
+{
+    char list[MOST_KEYS * (2 * PUBLIC_KEY_BYTES + 16)], *left = list, *one;
+    if (strlen(value) >= sizeof list)
+        return false;
+    strcpy(list, value);
+    config->n_allocator_keys = 0;
+    while ((one = strsep(&left, ","))) {
+        one = trimmed(one);
+        if (config->n_allocator_keys == MOST_KEYS ||
+            !hexadecimal(one, config->allocator_keys[config->n_allocator_keys], PUBLIC_KEY_BYTES))
+            return false;
+        config->n_allocator_keys++;
+    }
+    return true;
+}
+
 #define IS(name) (strcmp(key, name) == 0)
 #define COPIED(field) copied(value, config->field, sizeof config->field)
 
@@ -119,7 +146,7 @@ static bool take(struct config *config, const char *key, const char *value)
     if (IS("agent_listen"))
         return COPIED(agent_listen);
     if (IS("allocator_key"))
-        return config->has_allocator_key = hexadecimal(value, config->allocator_key, PUBLIC_KEY_BYTES);
+        return keys(config, value);
     if (IS("cpus"))
         return config_cpu_list(value, &config->cpus);
     if (IS("memory"))
@@ -141,15 +168,6 @@ static bool take(struct config *config, const char *key, const char *value)
     if (IS("limits"))
         return yes_or_no(value, &config->limits);
     return false;
-}
-
-static char *trimmed(char *text)
-{
-    while (isspace((unsigned char)*text))
-        text++;
-    for (char *end = text + strlen(text); end > text && isspace((unsigned char)end[-1]);)
-        *--end = '\0';
-    return text;
 }
 
 /* Root's (or ours, who try it without root), and nobody else may write it. */
@@ -194,7 +212,7 @@ static const char *lacking(const struct config *config)
 {
     return !config->listen[0]           ? "listen"
            : !config->python[0]         ? "python"
-           : !config->has_allocator_key ? "allocator_key"
+           : !config->n_allocator_keys  ? "allocator_key"
            : !config->memory_bytes      ? "memory"
            : !CPU_COUNT(&config->cpus)  ? "cpus"
                                         : NULL;

@@ -8,7 +8,7 @@
 
 #include "wire.h"
 
-enum { TEXT_BYTES = 256, PUBLIC_KEY_BYTES = 32 };
+enum { TEXT_BYTES = 256, PUBLIC_KEY_BYTES = 32, MOST_KEYS = 4 };
 
 struct config {
     char node[NODE_NAME_BYTES];
@@ -21,8 +21,8 @@ struct config {
     char squeue[TEXT_BYTES];       /* to compare what is held with; empty: nothing is */
     uint64_t hold_check_ms;
     char agent_listen[TEXT_BYTES]; /* --listen of the agents; empty: this host only */
-    uint8_t allocator_key[PUBLIC_KEY_BYTES];
-    bool has_allocator_key;
+    uint8_t allocator_keys[MOST_KEYS][PUBLIC_KEY_BYTES]; /* each may have signed: while it is changed there are two */
+    unsigned n_allocator_keys;
     cpu_set_t cpus; /* the share */
     uint64_t memory_bytes;
     uint64_t grace_ms, evict_grace_ms;

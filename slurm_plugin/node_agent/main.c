@@ -25,6 +25,7 @@
 enum { MOST_POLLED = 4 + 2 * MOST_SLICES + MOST_VISITORS + MOST_CALLERS, EX_USAGE = 64, EX_CONFIG = 78 };
 enum { SWEEP_MS = 5000, MOST_FILES = 64 + 2 * MOST_VISITORS + 4 * MOST_SLICES + 2 * MOST_CALLERS };
 
+static const char *config_path = "/etc/rfaas/node.conf";
 static struct config config;
 static struct slices slices;
 static struct hooks hooks;
@@ -84,10 +85,42 @@ static void heard(int which, bool leaving)
     explicit_bzero(&visitor->told, sizeof visitor->told); /* a user's secret */
 }
 
-static bool signalled(int signals)
+/* Take the keys of the site's allocator from the configuration again; whatever is wrong with it, the old ones stay. */
+static void reload_keys(void)
+{
+    static struct config fresh;
+    char why[512] = "", names[MOST_KEYS * 9 + 1] = "";
+    if (!config_read(config_path, &fresh, why, sizeof why)) {
+        say("reload-failed keys=kept why=%s", why);
+        return;
+    }
+    memcpy(config.allocator_keys, fresh.allocator_keys, sizeof config.allocator_keys);
+    config.n_allocator_keys = fresh.n_allocator_keys;
+    for (unsigned i = 0; i < config.n_allocator_keys; i++) {
+        const uint8_t *key = config.allocator_keys[i];
+        sprintf(names + strlen(names), "%s%02x%02x%02x%02x", i ? "," : "", key[0], key[1], key[2], key[3]);
+    }
+    say("reloaded keys=%s", names);
+}
+
+static void end_all(void)
+{
+    cpu_set_t all;
+    memset(&all, 0xff, sizeof all);
+    slices_end(&slices, &all, config.grace_ms, "shutdown");
+}
+
+static void signalled(int signals, bool *leaving)
 {
     struct signalfd_siginfo info;
-    return read(signals, &info, sizeof info) == sizeof info;
+    if (read(signals, &info, sizeof info) != sizeof info)
+        return;
+    if (info.ssi_signo == SIGHUP) {
+        reload_keys();
+    } else if (!*leaving) {
+        *leaving = true;
+        end_all();
+    }
 }
 
 static void attend(const struct watched *watched, int signals, bool *leaving)
@@ -98,12 +131,7 @@ static void attend(const struct watched *watched, int signals, bool *leaving)
             continue;
         switch (watched->source[i]) {
         case SIGNALS:
-            if (signalled(signals) && !*leaving) {
-                cpu_set_t all;
-                memset(&all, 0xff, sizeof all);
-                *leaving = true;
-                slices_end(&slices, &all, config.grace_ms, "shutdown");
-            }
+            signalled(signals, leaving);
             break;
         case HOOKS:
             hooks_accept(&hooks);
@@ -165,6 +193,7 @@ static int block_signals(void)
     sigemptyset(&ours);
     sigaddset(&ours, SIGTERM);
     sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGHUP);
     sigprocmask(SIG_BLOCK, &ours, NULL);
     signal(SIGPIPE, SIG_IGN);
     return signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -195,11 +224,10 @@ static void protect(void)
 int main(int count, char **arguments)
 {
     char why[512] = "";
-    const char *path = "/etc/rfaas/node.conf";
     bool check = false;
     for (int option; (option = getopt(count, arguments, "c:t")) != -1;) {
         if (option == 'c')
-            path = optarg;
+            config_path = optarg;
         else if (option == 't')
             check = true;
         else {
@@ -208,10 +236,10 @@ int main(int count, char **arguments)
         }
     }
     protect();
-    if (!config_read(path, &config, why, sizeof why))
+    if (!config_read(config_path, &config, why, sizeof why))
         return refuse(why);
     if (check) {
-        printf("%s: right\n", path);
+        printf("%s: right\n", config_path);
         return 0;
     }
     if (geteuid() != 0)

@@ -73,20 +73,29 @@ bool proof_signature(const uint8_t key[PUBLIC_KEY_BYTES], const char *label, con
     return right;
 }
 
+/* Whether one of the keys that may sign has signed it. */
+static bool is_signed(const struct config *config, const char *label, const uint8_t *bytes, size_t size,
+                      const uint8_t signature[SIGNATURE_BYTES])
+{
+    for (unsigned i = 0; i < config->n_allocator_keys; i++)
+        if (proof_signature(config->allocator_keys[i], label, bytes, size, signature))
+            return true;
+    return false;
+}
+
 bool proof_check(const struct config *config, struct proof *proof)
 {
     proof->code[sizeof proof->code - 1] = proof->hint[sizeof proof->hint - 1] = '\0';
     if (proof->code[0])
         return false;
-    const uint8_t *key = config->allocator_key;
     const struct start_request *request = &proof->request;
     const struct node_query *query = &proof->query;
     bool asks = proof_is_query(proof);
     if (asks ? !wire_read_query(proof->payload, proof->size, &proof->query)
              : !wire_read_request(proof->payload, proof->size, &proof->request))
         refuse(proof, "bad-message", "no start request of this version");
-    else if (asks ? !proof_signature(key, QUERY_LABEL, query->signed_bytes, QUERY_SIGNED_BYTES, query->signature)
-                  : !proof_signature(key, GRANT_LABEL, request->signed_bytes, GRANT_SIGNED_BYTES, request->signature))
+    else if (asks ? !is_signed(config, QUERY_LABEL, query->signed_bytes, QUERY_SIGNED_BYTES, query->signature)
+                  : !is_signed(config, GRANT_LABEL, request->signed_bytes, GRANT_SIGNED_BYTES, request->signature))
         refuse(proof, "bad-grant", "the site's allocator did not sign it");
     return !proof->code[0];
 }
@@ -126,7 +135,7 @@ void proof_prepare(struct config *config)
     if (context)
         munge_ctx_destroy(context);
     static const uint8_t nothing[GRANT_SIGNED_BYTES];
-    proof_signature(config->allocator_key, GRANT_LABEL, nothing, sizeof nothing, nothing); /* what libcrypto opens and reads once, it opens and reads here */
+    proof_signature(config->allocator_keys[0], GRANT_LABEL, nothing, sizeof nothing, nothing); /* what libcrypto opens and reads once, it opens and reads here */
 }
 
 /* Seal this process into the directory of munged's socket. The socket's name there; NULL: `proof` says why not. */

@@ -214,8 +214,10 @@ static void notice(struct slices *slices, struct slice *slice, uint64_t grace_ms
     uint64_t kill_at_ms = boottime_ms() + grace_ms;
     if (slice->state == SLICE_NOTICED && slice->kill_at_ms <= kill_at_ms)
         return;
-    if (slice->state != SLICE_NOTICED && slice->pidfd >= 0)
-        syscall(SYS_pidfd_send_signal, slice->pidfd, SIGTERM, NULL, 0);
+    /* An agent counts on grace_ms from a SIGTERM. With less it must not wait for its calls: its farewells would die with it. */
+    int signo = grace_ms < slices->config->grace_ms ? SIGQUIT : SIGTERM;
+    if (slice->pidfd >= 0 && (slice->state != SLICE_NOTICED || signo == SIGQUIT))
+        syscall(SYS_pidfd_send_signal, slice->pidfd, signo, NULL, 0);
     slice->reason = reason;
     slice->state = SLICE_NOTICED;
     slice->kill_at_ms = kill_at_ms;

@@ -2,7 +2,7 @@
  *
  * One table of states:
  *   STARTING -> RUNNING   the agent was executed
- *   STARTING, RUNNING -> NOTICED   expiry, eviction or shutdown: SIGTERM, and a time for the kill
+ *   STARTING, RUNNING -> NOTICED   expiry, eviction or shutdown: SIGTERM (SIGQUIT with less than grace_ms), and a time for the kill
  *   any -> KILLING        the agent is gone, or its time is over: everything in the group is killed
  *   KILLING -> GONE       the group could be removed: the proof of death
  */

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,8 +121,35 @@ with rfaas.Executor(max_workers=1, acquire_timeout_s=60) as ex:
         try:
             ex.submit(beat, sys.argv[1]).result(90)
         except rfaas.RfaasError as error:
-            print("lost", type(error).__name__, flush=True)
+            print("lost", type(error).__name__, error.phase, flush=True)
         print("again on", ex.submit(where).result(60), flush=True)
+"""
+# A program whose node is evicted again and again: a call that may run once, one that may run twice, one that waits.
+EVICTED = """\
+import json, sys, time
+import rfaas
+
+def run_on():
+    if (attempt := rfaas.current().attempt) == 0:
+        while True:
+            pass
+    return attempt
+
+def short():
+    return "ran"
+
+with rfaas.Executor(max_workers=2, acquire_timeout_s=60) as ex:
+    for _ in range(int(sys.argv[1])):
+        once, twice = ex.submit(run_on), ex.options(idempotent=True).submit(run_on)
+        waits = ex.submit(short)
+        while not (once.running() and twice.running()):
+            time.sleep(0.01)
+        time.sleep(1.5)  # both have begun, and the site's allocator has heard of the slice
+        print("running", flush=True)
+        error = once.exception(60)
+        told = {"error": type(error).__name__, "phase": error.phase, "grace_s": error.grace_s}
+        print(json.dumps({**told, "at_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME)}), flush=True)
+        print(json.dumps({"attempt": twice.result(60), "waited": waits.result(60)}), flush=True)
 """
 HOOKS = """\
 Prolog={hook}
@@ -235,7 +263,7 @@ def site(cluster):
     (folder / "node.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
     (folder / "nodes").write_text(f"{NODE} {conf.address(NODE)}:{NODE_PORT} 2 2GiB\n")
     allocator = [python, "-m", "rfaas_allocator.site", "--listen", f"{conf.address(HEAD)}:{SITE_PORT}"]
-    allocator += ["--key", key, "--nodes", folder / "nodes", "--munge-socket", conf.MUNGE_SOCKET]
+    allocator += ["--key", key, "--nodes", folder / "nodes", "--munge-socket", conf.MUNGE_SOCKET, "--look-s", "0.5"]
     logs = [folder / f"{name}-{secrets.token_hex(4)}.log" for name in ("allocator", "node")]
     with (
         daemon(cluster.head, allocator, logs[0], "serving"),
@@ -367,9 +395,33 @@ def test_a_program_alone_is_lent_the_node_loses_it_to_a_job_in_time_and_gets_it_
         print(out)
         lines = out.splitlines()
         assert lines[0].startswith(f"first on {NODE} "), err
-        assert lines[1] in ("lost Reclaimed", "lost AgentLost"), err  # as far as the agent came in 50 ms
+        assert lines[1] == "lost Reclaimed STARTED", err  # within the 50 ms that the agent had
         assert lines[2] == f"again on {NODE}", err
     wait_until(lambda: "slices=0 jobs=0" in site.hook("rfaas-hook/1 status"), WAIT_S, "the end of what was lent")
+
+
+@pytest.mark.timeout(300)
+def test_an_eviction_tells_callers_before_the_agent_is_killed(cluster, site, alice):
+    rounds, job = 5, 77
+    path = alice.put("evicted.py", EVICTED)
+    told_ms = []
+    with alice.popen(HEAD, ["python", path, str(rounds)], env=site.environment) as running:
+        for _ in range(rounds):
+            assert running.process.stdout.readline() == "running\n", running.process.stderr.read()
+            begun_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            answer = site.hook(f"rfaas-hook/1 evict job={job} uid=0 node=n1")
+            assert answer.startswith("rfaas-hook/1 done evicted=")
+            once = json.loads(running.process.stdout.readline())
+            site.hook(f"rfaas-hook/1 free job={job}")
+            others = json.loads(running.process.stdout.readline())
+            told_ms.append(round((once["at_ns"] - begun_ns) / 1e6))
+            print(answer, once, others)
+            assert once["error"] == "Reclaimed"
+            if int(answer.rpartition("=")[2]) < 50:  # the agent was done in its time; else its notice was its last word
+                assert (once["phase"], once["grace_s"]) == ("STARTED", 0)
+            assert others["attempt"] > 0  # run again, of itself
+            assert others["waited"] == "ran"
+    print(f"from the hook's start to the error in the program: {told_ms} ms")
 
 
 @pytest.mark.timeout(300)

@@ -141,9 +141,9 @@ class PlayedHolder:
         self.link = await dial_holder(address)
         self.link.send(m.HolderHello(self.holder, 0, "test", tuple(self.granted)))
 
-    def want(self, workers, request=1):
+    def want(self, workers, request=1, **about):
         """Set the target of a request."""
-        self.link.send(m.Want(self.holder, request, workers, 1, MIB))
+        self.link.send(m.Want(self.holder, request, workers, 1, MIB, **about))
 
     async def hear(self):
         """Take the next message."""

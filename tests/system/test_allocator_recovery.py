@@ -70,6 +70,50 @@ def test_after_kill_and_restart_the_same_leases_hold(allocator):
     within(lives())
 
 
+def test_functions_stay_apart_from_a_job_that_they_slowed_after_a_kill(allocator):
+    address = allocator.start()
+    moved = m.Neighbours("lmp", "move", "marks 7", 0.4, 0.5, 0.1, 30.0, "lmp is slowed by 40.0%: its leases move")
+    beside = m.Neighbours(host="lmp", verdict="watch", words="lmp runs beside the slice")
+
+    async def learn():
+        agent, holder = PlayedAgent(), PlayedHolder()
+        await agent.connect(address)
+        await holder.connect(address)
+        holder.want(1, load="memory")
+        await agent.answer()
+        assert isinstance(await holder.hear(), m.Granted)
+        agent.link.send(m.NeighbourReport(agent.epoch, moved, tuple(agent.held)))
+        other = PlayedHolder()
+        await other.connect(address)
+        other.want(1, load="memory")
+        waiting = await other.hear()  # the verdict is durable before anything that follows from it is said
+        assert (type(waiting), waiting.code) == (m.Waiting, "neighbours")
+
+    within(learn())
+    allocator.process.kill()
+    allocator.process.communicate()
+    address = allocator.start()
+
+    async def ask():
+        agent, kept_apart, welcome = PlayedAgent(node="n2"), PlayedHolder(), PlayedHolder()
+        await agent.connect(address)
+        agent.link.send(m.NeighbourReport(agent.epoch, beside, ()))
+        async with AdminClient(address) as admin:
+            while not any(view.neighbours.host for view in (await admin.snapshot()).slices):
+                await asyncio.sleep(0.005)
+        await kept_apart.connect(address)
+        kept_apart.want(1, load="memory")
+        waiting = await kept_apart.hear()
+        assert (type(waiting), waiting.code) == (m.Waiting, "neighbours")
+        assert "memory have slowed lmp by 40.0%: apart for" in waiting.reason
+        await welcome.connect(address)
+        welcome.want(1, load="compute")
+        await agent.answer()
+        assert isinstance(await welcome.hear(), m.Granted)
+
+    within(ask())
+
+
 def test_a_lease_released_before_a_kill_is_ended_after_it(allocator):
     address = allocator.start()
 

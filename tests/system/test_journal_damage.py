@@ -8,7 +8,7 @@ import pytest
 from rfaas.control import messages as m
 from rfaas.control.hosts import HostList
 from rfaas_allocator import reserve
-from rfaas_allocator.events import AccountIs, CounterIs, HostsAre, LeaseIs, SliceIs
+from rfaas_allocator.events import AccountIs, CounterIs, HostsAre, LeaseIs, PairIs, SliceIs
 from rfaas_allocator.journal_sqlite import SqliteJournal
 from rfaas_transport.errors import ConfigError
 from support.leftovers import name_in_shared_memory
@@ -51,7 +51,9 @@ def commits():
         )
         hosts = HostList((m.Host("n1", 8, number, "file"),), True)
         slice_is = SliceIs(about, m.InstanceId(b"i" * 16), m.Epoch(1))
-        yield [CounterIs("lease_seq", number), slice_is, LeaseIs(held), AccountIs(account), HostsAre("file", hosts)]
+        pair = PairIs("lmp", "memory", number, 1e9, 0.1)
+        named = HostsAre("file", hosts)
+        yield [CounterIs("lease_seq", number), slice_is, LeaseIs(held), AccountIs(account), named, pair]
 
 
 def outcome(path):
@@ -73,6 +75,7 @@ def outcome(path):
     assert found.slices == [batch[1] for batch in batches][-1:]
     assert found.accounts == [batch[3].account for batch in batches]
     assert list(found.hosts.values()) == [batch[4].hosts for batch in batches][-1:]
+    assert found.pairs == [batch[5] for batch in batches][-1:]
     return count
 
 

@@ -191,6 +191,38 @@ def test_what_is_not_granted_is_refused(clean):
     assert clean.groups() == []
 
 
+def test_the_allocator_s_key_is_changed_while_slices_run(clean):
+    node = clean
+    old, new = node.key, Ed25519PrivateKey.generate()
+    public = [key.public_key().public_bytes_raw().hex() for key in (old, new)]
+
+    def reload(says, **changes):
+        known = len(node.said())
+        node.write_config(**changes)
+        node.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: says in node.said()[known:], 20, says)
+
+    running, waiting = node.grant(), node.grant()
+    node.ask(running)
+    refused("bad-grant", lambda: node.ask(node.grant(), key=new))
+    reload(f"reloaded keys={public[0][:8]},{public[1][:8]}", allocator_key=", ".join(public))
+    second = node.grant(BOB)
+    node.ask(second, key=new)
+    refused("no-room", lambda: node.ask(waiting))  # the old one is accepted as long as it is there: room comes after it
+    for wrong in ("", "3f0c", ",".join(public * 3), f"{public[1]},", f"{public[1]} {public[0]}"):
+        reload("reload-failed keys=kept why=", allocator_key=wrong)
+        assert "allocator_key" in node.said().splitlines()[-1]
+    with contextlib.suppress(FileNotFoundError):
+        node.config.unlink()
+    known = len(node.said())
+    node.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "reload-failed keys=kept why=" in node.said()[known:], 20)
+    reload(f"reloaded keys={public[1][:8]}\n", allocator_key=public[1])
+    refused("bad-grant", lambda: node.ask(waiting))
+    assert {one.slice_id.hex() for one in (running, second)} <= set(node.groups())  # started is started
+    reload(f"reloaded keys={public[0][:8]}\n", allocator_key=public[0])
+
+
 def test_a_grant_is_good_once_and_what_is_lent_is_not_lent_again(clean):
     grant = clean.grant(memory_bytes=400 * MIB)
     clean.ask(grant)

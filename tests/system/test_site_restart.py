@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rfaas.site.asking import GrantRefused, SiteAllocator
+from rfaas.site.grant import Grant
 from rfaas.site.query import NOTICE, ask_node
 from rfaas.site.starting import StartRefused, request, start
 from rfaas_transport.errors import AllocatorUnavailable
@@ -104,6 +105,31 @@ def refused(site, uid, *want):
     with site.of(uid) as asked, pytest.raises(GrantRefused) as error:
         asked.want(*want)
     return error.value
+
+
+def test_the_key_is_changed_while_the_allocator_serves_and_a_wrong_file_changes_nothing(site):
+    site.start()
+    path, new = site.node.directory / "site.key", Ed25519PrivateKey.generate()
+
+    def granted():
+        with site.of(ALICE) as asked:
+            return asked.want(1, MIB, 60).signed
+
+    def reload(text, mode, says):
+        known = len(site.said())
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").chmod(mode)
+        path.with_suffix(".new").replace(path)
+        site.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: says in site.said()[known:], WAIT_S, says)
+        return site.said()[known:]
+
+    Grant.unpack(granted(), site.node.key.public_key())
+    assert "holds no key" in reload("3f0c", 0o600, "the key stays as it was")
+    reload(new.private_bytes_raw().hex(), 0o644, "the key stays as it was")  # others may read it
+    public = new.public_key().public_bytes_raw().hex()
+    reload(new.private_bytes_raw().hex(), 0o600, f"signs with another key public={public}")
+    Grant.unpack(granted(), new.public_key())
 
 
 def test_grants_outlive_the_allocator_and_what_they_cost_outlives_them(site):

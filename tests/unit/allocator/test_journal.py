@@ -17,6 +17,8 @@ from rfaas_allocator.events import (
     HostsAre,
     LeaseIs,
     LeaseIsOver,
+    PairIs,
+    PairIsForgotten,
     Recovered,
     SliceIs,
     SliceIsForgotten,
@@ -81,6 +83,7 @@ def same(recovered, disk):
     assert {r.slice.slice_id: r for r in recovered.slices} == disk.slices
     assert {r.held.terms.lease_id: r for r in recovered.leases} == disk.leases
     assert recovered.slices_over == list(disk.over)
+    assert {(pair.host, pair.kind): pair for pair in recovered.pairs} == disk.pairs
 
 
 def test_a_new_journal_remembers_nothing_and_is_private(path):
@@ -93,8 +96,36 @@ def test_a_new_journal_remembers_nothing_and_is_private(path):
 
 def test_every_kind_of_record_comes_back_as_it_was(path):
     lease = a_lease(reason="released", reason_code=6)
-    written(path, [CounterIs("epoch", 7), a_slice(0), a_slice(1)], [lease, SliceIsOver(SLICES[1])])
-    assert reopened(path) == Recovered({"epoch": 7}, [a_slice(0)], [SLICES[1]], [lease])
+    pairs = [PairIs("lmp", "memory", 3, 1.7e9, 0.04), PairIs("lmp", "program a.py", 1, 1.8e9, 0.5)]
+    written(path, [CounterIs("epoch", 7), a_slice(0), a_slice(1)], [lease, SliceIsOver(SLICES[1]), *pairs[::-1]])
+    assert reopened(path) == Recovered({"epoch": 7}, [a_slice(0)], [SLICES[1]], [lease], pairs=pairs)
+
+
+def test_of_pairs_the_last_word_counts(path):
+    first, second = PairIs("lmp", "memory", 1, 100.5, 0.1), PairIs("lmp", "memory", 2, 200.5, 0.2)
+    other = PairIs("lmpm", "emory", 1, 50.0, 0.1)  # the same letters, another pair
+    written(path, [first, other], [second], [PairIsForgotten("lmpm", "emory"), PairIsForgotten("never", "was")])
+    assert reopened(path).pairs == [second]
+
+
+def test_a_pair_that_was_changed_behind_the_allocators_back_is_refused(path):
+    written(path, [PairIs("lmp", "memory", 1, 100.5, 0.1)])
+    db = sqlite3.connect(path)
+    db.execute("UPDATE pairs SET body = CAST(replace(body, 'lmp', 'lmq') AS BLOB)")
+    db.commit()
+    db.close()
+    with pytest.raises(ConfigError, match="checksum"):
+        reopened(path)
+
+
+def test_a_journal_of_the_schema_without_pairs_is_taken_over(path):
+    written(path, [CounterIs("epoch", 7), a_slice(0)], [a_lease()])
+    db = sqlite3.connect(path)
+    db.executescript("DROP TABLE pairs; PRAGMA user_version = 3;")
+    db.close()
+    assert reopened(path) == Recovered({"epoch": 7}, [a_slice(0)], [], [a_lease()])
+    written(path, [PairIs("lmp", "memory", 1, 100.5, 0.1)])
+    assert len(reopened(path).pairs) == 1
 
 
 def test_what_is_over_does_not_come_back(path):
@@ -125,6 +156,8 @@ RECORDS = st.one_of(
     st.builds(SliceIsOver, st.sampled_from(SLICES)),
     st.builds(a_lease, st.integers(0, 5), st.integers(1, 9), st.just(0), reason=st.sampled_from(["", "released"])),
     st.builds(LeaseIsOver, st.integers(0, 5).map(lambda number: m.LeaseId(bytes([number]) * 16))),
+    st.builds(PairIs, st.sampled_from("ab"), st.just("memory"), st.integers(1, 9), st.integers(1, 9), st.just(0.5)),
+    st.builds(PairIsForgotten, st.sampled_from("ab"), st.just("memory")),
 )
 
 

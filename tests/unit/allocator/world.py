@@ -21,6 +21,8 @@ from rfaas_allocator.events import (
     LeaseIs,
     LeaseIsOver,
     LinkId,
+    PairIs,
+    PairIsForgotten,
     Persist,
     Recovered,
     SliceIs,
@@ -50,7 +52,7 @@ class Disk:
 
     def __init__(self, counters_rise=True):
         self.counters, self.slices, self.leases, self.over = {}, {}, {}, {}
-        self.accounts, self.hosts = {}, {}
+        self.accounts, self.hosts, self.pairs = {}, {}, {}
         self.counters_rise = counters_rise
 
     def commit(self, records):
@@ -78,6 +80,10 @@ class Disk:
                     self.accounts[record.account.lease_id] = record.account
                 case HostsAre():
                     self.hosts[record.source] = record.hosts
+                case PairIs():
+                    self.pairs[record.host, record.kind] = record
+                case PairIsForgotten():
+                    self.pairs.pop((record.host, record.kind), None)
 
     def recovered(self):
         return Recovered(
@@ -87,6 +93,7 @@ class Disk:
             list(self.leases.values()),
             list(self.accounts.values()),
             dict(self.hosts),
+            sorted(self.pairs.values(), key=lambda pair: pair.until_unix_s),
         )
 
 

@@ -304,6 +304,7 @@ def test_who_can_wait_no_longer_ends_the_drain_at_once(shell):
     shell.step(on.ReclaimAsked(1, at_once=True))
     assert [effect for effect in shell.new if isinstance(effect, on.KillWorker)] == killed
     assert shell.state(active) == "FENCED"
+    assert shell.core.grace_s == pytest.approx(0.5)  # what they had in the end
     assert not shell.left
     for worker in sorted(shell.living):
         shell.die(worker)
@@ -311,11 +312,17 @@ def test_who_can_wait_no_longer_ends_the_drain_at_once(shell):
     assert shell.left
 
 
-def test_a_reclaim_at_once_drains_nothing(shell):
-    shell.lease()
+def test_a_reclaim_at_once_drains_nothing_and_says_that_there_was_no_grace(shell):
+    terms = shell.lease()
+    shell.step(on.DataOffered(900, terms.lease_id, 0, 1, 7))
     shell.step(on.ReclaimAsked(1, at_once=True))
-    assert [effect for effect in shell.new if isinstance(effect, on.KillWorker)]
-    assert len(shell.words("notice")) == 1
+    [killed] = [effect.worker for effect in shell.new if isinstance(effect, on.KillWorker)]
+    [notice] = shell.words("notice")
+    [ending] = shell.of(Ending)
+    assert (notice["grace_s"], ending.grace_s) == (0.0, 0.0)
+    shell.die(killed, calls={7: (3, 2)})
+    [farewell] = shell.words("farewell")
+    assert (farewell["reason_code"], farewell["grace_s"], farewell["last_started"]) == (1, 0.0, 3)
 
 
 def test_an_idle_slice_leaves_in_the_same_step(shell):

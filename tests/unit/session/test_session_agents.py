@@ -149,6 +149,13 @@ def test_an_agent_whose_listener_refuses_on_this_node_is_lost_at_once(h, channel
     assert to_allocator(effects) == [ReleaseLease(CLIENT, lease(1), 16)]
 
 
+def test_an_agent_that_dies_after_its_notice_took_its_workers_along_for_their_owner(h, channel):
+    h.agent_says("notice", None, leases=[lease(1)], reason_code=6, grace_s=0.0)
+    h.step(AgentDown(AGENT, "reset"))
+    h.step(AgentDown(AGENT, "refused", refused=True))
+    assert [(m["m"], m["reason_code"]) for m in h.said() if m["m"] == "lost"] == [("lost", 6)]
+
+
 def test_an_agent_that_never_answered_is_not_given_up_faster_than_it_can_be_granted_again(h):
     h.grant()
     h.step(AgentDown(AGENT, "refused", refused=True))
