@@ -23,7 +23,7 @@ TIMEOUT_S: Final = 30.0
 
 _OF_EXECUTOR: Final = (
     *("allocator", "max_workers", "cores", "memory", "transport", "placement", "hot_for_s"),
-    *("acquire_timeout_s", "call_timeout_s", "idempotent", "retries"),
+    *("acquire_timeout_s", "call_timeout_s", "idempotent", "retries", "load"),
 )
 
 
@@ -60,6 +60,7 @@ def _settings(config: ExecutorConfig) -> dict[str, Any]:
         "cores": config.cores,
         "memory_bytes": config.memory_bytes,
         "placement": config.placement,
+        "load": config.load,
         "transport": config.transport,
         "hot_for_s": config.hot_for_s,
         "acquire_timeout_s": config.acquire_timeout_s or 0.0,
@@ -78,6 +79,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--allocator")
     parser.add_argument("--transport")
     parser.add_argument("--placement")
+    parser.add_argument("--load")
     for name in ("--max-workers", "--cores", "--memory", "--retries"):
         parser.add_argument(name, type=int)
     for name in ("--hot-for-s", "--acquire-timeout-s", "--call-timeout-s"):

@@ -88,6 +88,12 @@ static int refuse_options(rfaas_error *error)
                      "these are no rfaas_call_options of any version");
 }
 
+static int refuse_retries(rfaas_error *error)
+{
+    return say_error(error, RFAAS_ERROR_ARGUMENT, "set idempotent to 1 if the function may run twice, or retries to 0",
+                     "retries need an idempotent call: one that may have run is only run again if that does no harm");
+}
+
 static int refuse_size(rfaas_error *error, uint64_t in_size)
 {
     return say_error(error, RFAAS_ERROR_PAYLOAD_TOO_LARGE, "send it in parts, or let the function read it from a file",
@@ -158,10 +164,10 @@ static call_settings settings_of(const rfaas_client *client, const rfaas_call_op
     call_settings settings = client->settings;
     if (options == NULL)
         return settings;
-    if (options->idempotent >= 0) {
+    if (options->idempotent >= 0)
         settings.idempotent = options->idempotent != 0;
+    if (options->idempotent >= 0 || options->retries > 0)
         settings.retries = options->retries;
-    }
     if (options->call_timeout_s >= 0)
         settings.timeout_ns = duration_ns(options->call_timeout_s);
     return settings;
@@ -182,6 +188,10 @@ int rfaas_submit(rfaas_client *client, const rfaas_function *function, const voi
         return refuse_size(error, in_size);
     entry_lock(client);
     call_settings settings = settings_of(client, options);
+    if (settings.retries > 0 && !settings.idempotent) {
+        entry_unlock(client);
+        return refuse_retries(error);
+    }
     *call = make_call(client, function, in, in_size, out, out_capacity, &settings);
     if (*call != NULL)
         submit(client, *call);
@@ -206,7 +216,7 @@ int rfaas_wait(rfaas_call **call, double timeout_s, uint64_t *out_size, rfaas_er
         *call = NULL;
     }
     entry_unlock(client);
-    return code;
+    return code == RFAAS_PENDING ? entry_pending(error) : code;
 }
 
 int rfaas_test(rfaas_call **call, uint64_t *out_size, rfaas_error *error)
@@ -251,7 +261,7 @@ int rfaas_wait_any(rfaas_call **calls, size_t n, double timeout_s, size_t *index
     }
     entry_unlock(client);
     *index = all.done;
-    return code;
+    return code == RFAAS_PENDING ? entry_pending(error) : code;
 }
 
 int rfaas_cancel(rfaas_call *call, int interrupt)

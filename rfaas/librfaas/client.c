@@ -2,6 +2,7 @@
 #include "client.h"
 
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -9,9 +10,11 @@
 
 #include "entries.h"
 
+enum { OPTIONS_BYTES_MAX = 4096 }; /* no version's struct is longer: somebody forgot to begin it */
+
 static const int64_t spin_default_ns = 100000;
 static const double connect_max_s = 1e6; /* what the helper waits by takes no more */
-static const int64_t connect_default_ns = 30000000000; /* a cold interpreter on a busy shared file system needs its time */
+const int64_t connect_default_ns = 120000000000; /* as rfaas.session.start: cold interpreters on a busy file system */
 
 /* ---- options ---- */
 
@@ -24,8 +27,20 @@ void rfaas_options_init(rfaas_options *options, size_t struct_size)
                                   .hot_for_s = -1,
                                   .spin_for_s = -1,
                                   .connect_timeout_s = -1};
-    if (options != NULL && struct_size >= sizeof options->struct_size)
-        memcpy(options, &as_set, struct_size < sizeof as_set ? struct_size : sizeof as_set);
+    if (options == NULL || struct_size < sizeof options->struct_size)
+        return;
+    memset(options, 0, struct_size); /* a newer header's, which has more: 0 is "as set" in all that came later */
+    memcpy(options, &as_set, struct_size < sizeof as_set ? struct_size : sizeof as_set);
+}
+
+/* Whether a newer header's struct says something that this library does not know. */
+static bool says_more(const rfaas_options *given)
+{
+    const char *bytes = (const char *)given;
+    for (size_t at = sizeof *given; at < given->struct_size; at++)
+        if (bytes[at] != 0)
+            return true;
+    return false;
 }
 
 /* The caller's options in a struct of this version; false: no such struct. */
@@ -35,7 +50,7 @@ static bool take_options(rfaas_options *taken, const rfaas_options *given)
     if (given == NULL)
         return true;
     uint32_t size_bytes = given->struct_size;
-    if (size_bytes < offsetof(rfaas_options, python) + sizeof given->python)
+    if (size_bytes < offsetof(rfaas_options, python) + sizeof given->python || size_bytes > OPTIONS_BYTES_MAX)
         return false;
     memcpy(taken, given, size_bytes < sizeof *taken ? size_bytes : sizeof *taken);
     if (!(taken->connect_timeout_s < connect_max_s)) /* nor is it a number */
@@ -140,6 +155,10 @@ int rfaas_connect(const rfaas_options *options, rfaas_client **client, rfaas_err
     if (!take_options(&taken, options))
         return say_error(error, RFAAS_ERROR_ARGUMENT, "call rfaas_options_init(&options, sizeof options) first",
                          "these are no rfaas_options of any version");
+    if (options != NULL && says_more(options))
+        return say_error(error, RFAAS_ERROR_ARGUMENT, "link the library that belongs to that rfaas.h, or leave the option out",
+                         "the options say more than this library knows: they are of a newer rfaas.h (this one: %d)",
+                         RFAAS_API_VERSION);
     rfaas_client *made = make_client(&taken, error);
     if (made == NULL)
         return error != NULL && error->struct_size >= 2 * sizeof(uint32_t) ? error->code : RFAAS_ERROR_NO_MEMORY;
@@ -211,7 +230,25 @@ void rfaas_disconnect(rfaas_client *client)
     free_client(client);
 }
 
-/* ---- statistics ---- */
+/* ---- what is known ---- */
+
+int rfaas_api_version(void)
+{
+    return RFAAS_API_VERSION;
+}
+
+int rfaas_why_waiting(rfaas_client *client, char *text, size_t size)
+{
+    if (client == NULL || text == NULL || size == 0)
+        return RFAAS_ERROR_ARGUMENT;
+    if (!entry_is_allowed(client))
+        return RFAAS_ERROR_FORKED;
+    entry_lock(client);
+    const client_core *core = &client->core;
+    snprintf(text, size, "%s%s%s", core->why_waiting, core->why_more[0] != '\0' ? ": " : "", core->why_more);
+    entry_unlock(client);
+    return RFAAS_SUCCESS;
+}
 
 int rfaas_get_statistics(rfaas_client *client, rfaas_client_statistics *statistics)
 {

@@ -93,7 +93,7 @@ struct rfaas_client {
     /* As the helper told them, for `want`. */
     uint64_t cores, memory_bytes;
     double hot_for_s;
-    char placement[16], transport[16];
+    char placement[16], transport[16], load[16];
     char no_verbs[512]; /* why no channel can go over RDMA; "" if they can; once `asked_verbs` */
     bool asked_verbs;
     int64_t tried_due_ns, away_since_ns; /* the first `tried_until_ns`; since when nobody drives, 0: somebody does */
@@ -168,6 +168,8 @@ int64_t join_due_ns(const rfaas_client *client);
 void join_abandon(rfaas_client *client);
 
 /* ---- launch.c ---- */
+
+extern const int64_t connect_default_ns; /* of rfaas_connect */
 
 /* The command that finds or starts a session process for these options; NULL: no memory. Freed by launch_free(). */
 char **launch_command(const rfaas_options *options, uint64_t start);

@@ -62,7 +62,7 @@ static void on_starved(client_core *core, int64_t now_ns)
         }
         bool known = core->why_waiting[0] != '\0';
         rfaas_error *failure = failure_of(call, RFAAS_ERROR_ACQUIRE_TIMEOUT, RFAAS_PHASE_QUEUED);
-        failure_says(failure, "wait longer, or ask for less: fewer cores or less memory a worker",
+        failure_says(failure, "wait longer, or ask for less: fewer cores or less memory a worker; see `rfaas explain`",
                      "no worker came within acquire_timeout_s=%g%s%s%s%s%s", (double)core->acquire_timeout_ns / 1e9,
                      known ? " (" : "", core->why_waiting, core->why_more[0] != '\0' ? ": " : "", core->why_more,
                      known ? ")" : "");

@@ -20,6 +20,14 @@ static inline int entry_succeeded(rfaas_error *error)
     return RFAAS_SUCCESS;
 }
 
+/* Nothing but the code: no error is there to tell. */
+static inline int entry_pending(rfaas_error *error)
+{
+    if (error != NULL && error->struct_size >= 2 * sizeof(uint32_t))
+        error->code = RFAAS_PENDING;
+    return RFAAS_PENDING;
+}
+
 /* drive.c: what a thread that waits does. */
 
 typedef bool (*await_test)(void *context);

@@ -253,6 +253,8 @@ static void take_settings(rfaas_client *client, const pack_value *answer)
     pack_copy_text(&text, client->placement, sizeof client->placement);
     text = pack_find(answer, "transport");
     pack_copy_text(&text, client->transport, sizeof client->transport);
+    text = pack_find(answer, "load");
+    pack_copy_text(&text, client->load, sizeof client->load);
 }
 
 /* Connects to the session process's abstract name; -1 with errno. */

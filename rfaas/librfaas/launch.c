@@ -74,9 +74,15 @@ static bool add(char **words, const char *word)
     return words[n] != NULL;
 }
 
+/* One word, as a value may begin with a dash. */
 static bool add_text(char **words, const char *name, const char *value)
 {
-    return value == NULL || (add(words, name) && add(words, value));
+    char *word = NULL;
+    if (value == NULL)
+        return true;
+    bool added = asprintf(&word, "%s=%s", name, value) >= 0 && add(words, word);
+    free(word);
+    return added;
 }
 
 static bool add_count(char **words, const char *name, uint64_t value)
@@ -99,16 +105,23 @@ static bool add_duration(char **words, const char *name, double value_s)
     return add_text(words, name, text);
 }
 
+/* Less than ours: it knows what it waited for, and says so while we still listen. */
+static double helper_time_s(const rfaas_options *options)
+{
+    return 0.9 * (options->connect_timeout_s < 0 ? (double)connect_default_ns / 1e9 : options->connect_timeout_s);
+}
+
 static bool add_options(char **words, const rfaas_options *options)
 {
     return add_text(words, "--allocator", options->allocator) && add_count(words, "--max-workers", options->max_workers) &&
            add_count(words, "--cores", options->cores) && add_count(words, "--memory", options->memory_bytes) &&
            add_text(words, "--transport", options->transport) && add_text(words, "--placement", options->placement) &&
+           add_text(words, "--load", options->load) &&
            add_duration(words, "--hot-for-s", options->hot_for_s) &&
            add_duration(words, "--acquire-timeout-s", options->acquire_timeout_s) &&
            add_duration(words, "--call-timeout-s", options->call_timeout_s) &&
            (options->idempotent < 0 || add_text(words, "--idempotent", options->idempotent ? "true" : "false")) &&
-           add_count(words, "--retries", options->retries) && add_duration(words, "--timeout-s", options->connect_timeout_s);
+           add_count(words, "--retries", options->retries) && add_duration(words, "--timeout-s", helper_time_s(options));
 }
 
 char **launch_command(const rfaas_options *options, uint64_t start)

@@ -62,7 +62,7 @@ module rfaas
         integer(c_int32_t) :: struct_size, max_workers, cores, idempotent, retries, show_output
         integer(c_int64_t) :: memory_bytes
         real(c_double) :: call_timeout_s, acquire_timeout_s, hot_for_s, spin_for_s, connect_timeout_s
-        type(c_ptr) :: allocator, python, transport, placement
+        type(c_ptr) :: allocator, python, transport, placement, load
     end type
 
     type, bind(c) :: c_call_options
@@ -71,7 +71,8 @@ module rfaas
     end type
 
     public :: rfaas_connect, rfaas_disconnect, rfaas_function_from_library, rfaas_invoke, rfaas_submit, rfaas_wait, &
-        rfaas_wait_any, rfaas_cancel, rfaas_progress, rfaas_get_statistics, rfaas_message, rfaas_is_pending
+        rfaas_wait_any, rfaas_cancel, rfaas_progress, rfaas_get_statistics, rfaas_why_waiting, rfaas_message, &
+        rfaas_is_pending, rfaas_api_version
 
     interface
         subroutine c_options_init(options, struct_size) bind(c, name="rfaas_options_init")
@@ -162,6 +163,17 @@ module rfaas
             type(rfaas_client_statistics), intent(in out) :: statistics
         end function
 
+        integer(c_int) function c_why_waiting(client, text, room) bind(c, name="rfaas_why_waiting")
+            import :: c_int, c_size_t, c_char, c_ptr
+            type(c_ptr), value :: client
+            character(kind=c_char), intent(out) :: text(*)
+            integer(c_size_t), value :: room
+        end function
+
+        integer(c_int) function rfaas_api_version() bind(c, name="rfaas_api_version")
+            import :: c_int
+        end function
+
         integer(c_size_t) function c_error_text(error, text, room) bind(c, name="rfaas_error_text")
             import :: c_size_t, c_char, rfaas_error
             type(rfaas_error), intent(in) :: error
@@ -176,16 +188,17 @@ contains
     ! not want to know what went wrong ignores it.
     integer(c_int) function rfaas_connect(client, error, &
         max_workers, cores, memory_bytes, idempotent, retries, show_output, call_timeout_s, acquire_timeout_s, hot_for_s, &
-        spin_for_s, connect_timeout_s, allocator, python, transport, placement) result(code)
+        spin_for_s, connect_timeout_s, allocator, python, transport, placement, load) result(code)
         type(rfaas_client), intent(out) :: client
         type(rfaas_error), intent(in out) :: error
         integer, intent(in), optional :: max_workers, cores, retries
         integer(c_int64_t), intent(in), optional :: memory_bytes
         logical, intent(in), optional :: idempotent, show_output
         real(c_double), intent(in), optional :: call_timeout_s, acquire_timeout_s, hot_for_s, spin_for_s, connect_timeout_s
-        character(*), intent(in), optional :: allocator, python, transport, placement
+        character(*), intent(in), optional :: allocator, python, transport, placement, load
         type(c_options) :: options
-        character(kind=c_char, len=:), allocatable, target :: allocator_text, python_text, transport_text, placement_text
+        character(kind=c_char, len=:), allocatable, target :: allocator_text, python_text, transport_text, &
+            placement_text, load_text
 
         call c_options_init(options, c_sizeof(options))
         if (present(max_workers)) options%max_workers = max_workers
@@ -203,6 +216,7 @@ contains
         call set_text(options%python, python_text, python)
         call set_text(options%transport, transport_text, transport)
         call set_text(options%placement, placement_text, placement)
+        call set_text(options%load, load_text, load)
         code = c_connect(options, client%handle, error)
     end function
 
@@ -319,6 +333,24 @@ contains
         type(rfaas_client), intent(in) :: client
         type(rfaas_client_statistics), intent(in out) :: statistics
         code = c_get_statistics(client%handle, statistics)
+    end function
+
+    ! Why calls wait, for people, with the remedy; empty if nobody said so.
+    function rfaas_why_waiting(client) result(text)
+        type(rfaas_client), intent(in) :: client
+        character(:), allocatable :: text
+        character(kind=c_char) :: room(520) ! RFAAS_WHY_BYTES
+        integer :: i, n
+        n = 0
+        if (c_why_waiting(client%handle, room, int(size(room), c_size_t)) == rfaas_success) then
+            do while (room(n + 1) /= c_null_char)
+                n = n + 1
+            end do
+        end if
+        allocate (character(n) :: text)
+        do i = 1, n
+            text(i:i) = room(i)
+        end do
     end function
 
     ! The text of an error, for people, with its remedy.

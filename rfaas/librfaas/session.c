@@ -87,7 +87,7 @@ void session_want(rfaas_client *client, uint64_t workers)
     if (!client->asked_verbs)
         rdma_why_not(client, client->no_verbs, sizeof client->no_verbs);
     client->asked_verbs = true;
-    pack_map(&message, 9);
+    pack_map(&message, 10);
     pack_text(&message, "m");
     pack_text(&message, "want");
     pack_text(&message, "executor");
@@ -100,6 +100,8 @@ void session_want(rfaas_client *client, uint64_t workers)
     pack_unsigned(&message, client->memory_bytes);
     pack_text(&message, "placement");
     pack_text(&message, client->placement);
+    pack_text(&message, "load");
+    pack_text(&message, client->load);
     pack_text(&message, "transport");
     pack_text(&message, client->transport);
     pack_text(&message, "no_verbs");

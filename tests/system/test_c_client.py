@@ -3,6 +3,7 @@
 Each runs with the library under the address and undefined-behaviour sanitizers, which also see what it leaves.
 """
 
+import asyncio
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from rfaas.control.address import AllocatorAddress
+from rfaas.control.dial import AdminClient
 from rfaas.librfaas import building
 from rfaas_transport import verbs
 from support import residue
@@ -146,6 +149,12 @@ def test_wrong_calls_get_clear_errors_and_lose_nothing(start):
         r"code=config .*the interpreter /no/such/python can't be started: No such file or directory",
         r"code=allocator-unavailable .*ended without an answer",
         r"code=config .*transport='pigeon'",
+        *(
+            rf"code=config .*load={load}.* memory"
+            for load in ("'heavy'", "''", "'--help'", r"'\\udcff'", "'memory,io'")
+        ),
+        r"code=argument .*the options say more than this library knows",
+        r"code=argument .*retries need an idempotent call",
     ):
         assert re.search(words, output), (words, output)
 
@@ -216,6 +225,10 @@ def session_of(pid):
     raise AssertionError("it has none")
 
 
+def test_a_program_of_the_header_before_load_is_served(start):
+    start("of-first-version").finish()
+
+
 # --- with an allocator --------------------------------------------------------------------------------------------
 
 
@@ -272,6 +285,34 @@ def test_without_workers_a_call_fails_in_time(start, personal):
     )
 
 
+def loads_wanted(personal):
+    """Loads of the functions that wait, as the allocator has them."""
+
+    async def ask():
+        async with AdminClient(AllocatorAddress.load(personal.state_dir)) as admin:
+            return [want.load for want in (await admin.snapshot()).wants]
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("named", "configured", "told"), [("memory", "io", "memory"), ("0", "io", "io"), ("unknown", "io", "")]
+)
+def test_the_allocator_knows_the_load_and_the_program_why_it_waits(
+    start, personal, monkeypatch, named, configured, told
+):
+    personal.agents[0].terminate()
+    personal.agents[0].wait(20)
+    monkeypatch.setenv("RFAAS_EXECUTOR_LOAD", configured)
+    running = start("why-waiting", named)
+    assert re.match("why=.+: 1 more asked for", running.line())
+    assert loads_wanted(personal) == [told]
+    for pid in personal.session_pids():  # the next one is told again
+        os.kill(pid, signal.SIGKILL)
+    personal.start_agent(cores=1)
+    running.finish()
+
+
 def test_a_client_that_is_killed_leaves_nothing(start_long, personal):
     running, worker = start_long(60_000)
     running.process.kill()
@@ -317,6 +358,20 @@ def test_a_channel_over_rdma_that_cannot_be_made_is_given_back_and_the_next_one_
         assert refused.recv(192) == b""
     echo_until_the_end(session.open(2, "tcp"))
     assert call_failing.line().startswith("code=success")
+
+
+@pytest.mark.parametrize("load", ["", "network"])
+def test_a_load_is_told_with_the_want_as_the_helper_says_it(tmp_path, monkeypatch, program, kernels, load):
+    session = SessionOfC(tmp_path, load=load)
+    monkeypatch.setenv("RFAAS_PYTHON", str(session.helper))
+    running = Running(program, kernels, "say-failure")
+    try:
+        session.welcome()
+        assert session.hear("want")["load"] == load
+    finally:
+        running.process.kill()
+        running.process.communicate()
+        session.close()
 
 
 # --- as it is installed -------------------------------------------------------------------------------------------

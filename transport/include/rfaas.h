@@ -16,8 +16,10 @@
  * What a compiled function looks like says rfaas_function.h. docs/c.md is the guide.
  *
  * Every entry that can fail returns RFAAS_SUCCESS (0), RFAAS_PENDING or the code of an error, never aborts, never raises a
- * signal, and goes on when a signal interrupts it. Sizes are bytes, durations are seconds; a negative duration means
- * without limit where nothing else is said.
+ * signal, and goes on when a signal interrupts it. Where it takes a rfaas_error, that one's `code` is what it returns; NULL
+ * is allowed, and then nobody says why. Whatever takes a client, function or call answers ARGUMENT or FORKED to one that
+ * it can't take, and has changed nothing then. Sizes are bytes, durations are seconds; a negative duration means without limit
+ * where nothing else is said.
  *
  * Progress: the library starts no thread. Calls move on while some thread is in one of its entries; what was sent runs
  * meanwhile, whether the program computes or waits. Heartbeats are a helper process's, so a program that computes for an
@@ -30,8 +32,17 @@
  * Fork: a client belongs to the process that connected. In a forked child every entry on it answers RFAAS_ERROR_FORKED,
  * and rfaas_disconnect frees the child's copy without a word to anybody. A child may connect by itself.
  *
+ * Ownership: what a caller passes stays the caller's, and is borrowed until the entry returns, but for the buffers of
+ * rfaas_submit. Handles are the library's: nobody frees them, rfaas_disconnect ends all that a client has.
+ *
+ * Which cores: those of the allocator that `rfaas.Executor()` would find, by the same settings, through the same session
+ * process. Where a site lends (`site.allocator` is set; docs/site.md) nothing has to be started before and nothing stopped
+ * after: the session process starts the user's own allocator where there is none, and asks the site with the user's munge
+ * credential while calls wait.
+ *
  * Versions: structs that a caller makes begin with their size, which the initializers below fill in. A program that was
- * compiled with an older rfaas.h runs with a newer library.
+ * compiled with an older rfaas.h runs with a newer library. One compiled with a newer rfaas.h finds no entry that the older
+ * library lacks (the linker says so), and is refused an option that it does not know; rfaas_api_version tells beforehand.
  */
 #ifndef RFAAS_H
 #define RFAAS_H
@@ -43,7 +54,9 @@
 extern "C" {
 #endif
 
-#define RFAAS_API_VERSION 1
+/* Of this header; greater wherever an entry or a field was added. 2: rfaas_options.load, rfaas_why_waiting,
+ * rfaas_api_version. */
+#define RFAAS_API_VERSION 2
 
 #if defined(__GNUC__)
 #define RFAAS_API __attribute__((visibility("default")))
@@ -54,6 +67,9 @@ extern "C" {
 typedef struct rfaas_client rfaas_client;     /* a connection to the session process, and the workers it brings */
 typedef struct rfaas_function rfaas_function; /* a function that the client has made known; lives as long as it */
 typedef struct rfaas_call rfaas_call;         /* one invocation that was submitted and not yet waited for */
+
+/* The RFAAS_API_VERSION that the library was built with. */
+RFAAS_API int rfaas_api_version(void);
 
 /* ---- errors: those of docs/spec/001-invocation.md section 6, and a few of this library's own ---- */
 
@@ -144,20 +160,29 @@ typedef struct rfaas_options {
     double acquire_timeout_s; /* how long a call waits while there is no worker at all; 0: no limit */
     double hot_for_s;         /* how long a worker polls after a call before it sleeps */
     double spin_for_s;        /* how long a wait polls before it sleeps; negative: 100 us, less where CPUs are few */
-    double connect_timeout_s; /* of rfaas_connect; negative: 30 s */
-    const char *allocator;    /* a state directory, or "embedded" */
+    double connect_timeout_s; /* of rfaas_connect, and of joining again when the session process ended; negative: 120 s */
+    const char *allocator;    /* a state directory, or "embedded"; NULL: as `rfaas.Executor()` finds it, the site's included */
     const char *python;       /* interpreter that has rfaas. NULL: $RFAAS_PYTHON, else the one this library belongs to */
     const char *transport;    /* "auto", "shm", "verbs", "tcp" */
     const char *placement;    /* "pack", "spread" */
+    const char *load;         /* what the functions mostly use: "compute", "memory", "io", "network", or "unknown". A hint: they
+                                 are kept from jobs that functions of this kind have slowed (docs/neighbours.md) */
 } rfaas_options;
 
-/* Sets every option to "as set elsewhere". `struct_size`: sizeof(rfaas_options). */
+/* Sets every option to "as set elsewhere". `struct_size`: sizeof(rfaas_options). Never fails. */
 RFAAS_API void rfaas_options_init(rfaas_options *options, size_t struct_size);
 
 /* Starts the session process of this program, or joins the one that serves it. Blocks, at most connect_timeout_s.
- * Workers are asked for when there are calls. `options` may be NULL.
- * On failure `*client` is NULL and nothing is left behind: CONFIG, ALLOCATOR_UNAVAILABLE, VERSION_MISMATCH,
- * AUTHENTICATION_FAILED, SYSTEM, NO_MEMORY. */
+ * Workers are asked for when there are calls: from the site too, so what it refuses is known then (rfaas_why_waiting).
+ * `options` may be NULL. On failure `*client` is NULL and nothing of the client is left behind; an allocator or session
+ * process that was started meanwhile leaves by itself:
+ *   CONFIG                 an option or a setting is wrong (the message names it), RFAAS_PYTHON is no interpreter
+ *   ALLOCATOR_UNAVAILABLE  nothing serves, or the session process could not start; the hint names its log
+ *   VERSION_MISMATCH, AUTHENTICATION_FAILED
+ *   ARGUMENT               `client` is NULL, or `options` are of no version or say what this library does not know
+ *   SYSTEM, NO_MEMORY
+ * When the session process ends later, entries join another one by themselves: with an allocator calls go on, embedded
+ * those that ran fail as AGENT_LOST. */
 RFAAS_API int rfaas_connect(const rfaas_options *options, rfaas_client **client, rfaas_error *error);
 
 /* Gives everything back and frees the client, its functions and its calls. Calls that are not done end: what waits is
@@ -179,15 +204,16 @@ RFAAS_API int rfaas_function_from_library(rfaas_client *client, const char *path
 
 /* Calls and waits: the shortest way there is. `*out_size`: the room at `out` before, the bytes written after. Without a
  * free worker it waits for one. The buffers are the library's until it returns; what lies in `out` after an error is
- * undefined. Errors: any of a call's; `error->may_have_run` says whether the function can have been executed. */
+ * undefined. `out_size` may be NULL: there is no room then. Errors: any of a call's; `error->may_have_run` says whether the
+ * function can have been executed. The client can be used after all of them. */
 RFAAS_API int rfaas_invoke(rfaas_client *client, const rfaas_function *function, const void *in, uint64_t in_size,
                            void *out, uint64_t *out_size, rfaas_error *error);
 
 /* How one call is treated, if not as the client's options say. */
 typedef struct rfaas_call_options {
     uint32_t struct_size;
-    int32_t idempotent; /* -1: as the client's */
-    uint32_t retries;
+    int32_t idempotent; /* 1, 0 as in rfaas_options; -1: as the client's */
+    uint32_t retries;   /* of an idempotent call. 0: none; with idempotent = -1: as the client's */
     double call_timeout_s; /* negative: as the client's; 0: no limit */
 } rfaas_call_options;
 
@@ -195,31 +221,35 @@ typedef struct rfaas_call_options {
 
 /* Submits a call and returns at once; it goes to a worker now or in a later entry. `in` and `out` are the library's until
  * the call is done. `options` may be NULL. On failure (ARGUMENT, PAYLOAD_TOO_LARGE, NO_MEMORY, FORKED) nothing was
- * submitted and `*call` is NULL; every other failure is the call's own, and rfaas_wait tells it. */
+ * submitted and `*call` is NULL; every other failure is the call's own, and rfaas_wait tells it. ARGUMENT too: retries of a
+ * call that is not idempotent. */
 RFAAS_API int rfaas_submit(rfaas_client *client, const rfaas_function *function, const void *in, uint64_t in_size,
                            void *out, uint64_t out_capacity, const rfaas_call_options *options, rfaas_call **call,
                            rfaas_error *error);
 
-/* Waits for a call. RFAAS_PENDING: `timeout_s` passed, the call goes on and `*call` stays. Everything else is the call's
- * end: `*call` is NULL then, as in MPI_Wait. `out_size` (NULL is allowed) gets the bytes written to `out`. */
+/* Waits for a call. RFAAS_PENDING: `timeout_s` passed, the call goes on and `*call` stays, as it does with ARGUMENT and FORKED.
+ * Everything else is the call's end: `*call` is NULL then, as in MPI_Wait. `out_size` (NULL is allowed) gets the bytes
+ * written to `out`, at the call's end only. */
 RFAAS_API int rfaas_wait(rfaas_call **call, double timeout_s, uint64_t *out_size, rfaas_error *error);
 
 /* rfaas_wait that does not wait: makes what progress is possible, and answers. */
 RFAAS_API int rfaas_test(rfaas_call **call, uint64_t *out_size, rfaas_error *error);
 
 /* Waits until one of `n` calls is done, any of which may be NULL; all are of one client. `*index` says which; its place is
- * NULL then and the answer is that call's. RFAAS_PENDING: the time is over, `*index` is n. ARGUMENT: all are NULL. */
+ * NULL then and the answer is that call's. RFAAS_PENDING: the time is over, `*index` is n. ARGUMENT: all are NULL, or not of one
+ * client; ARGUMENT and FORKED leave `*index` as it was. */
 RFAAS_API int rfaas_wait_any(rfaas_call **calls, size_t n, double timeout_s, size_t *index, uint64_t *out_size,
                              rfaas_error *error);
 
 /* Asks for the end of a call, which has to be waited for all the same and ends as CANCELLED, unless its result is
  * quicker. A call that waits for a worker is taken back; one that was sent is ended with `interrupt` = 1 only, at the
  * cost of its worker, and `may_have_run` says what became of it. RFAAS_SUCCESS: it will end. RFAAS_PENDING: it goes on,
- * since it was sent and `interrupt` is 0. */
+ * since it was sent and `interrupt` is 0. ARGUMENT, FORKED: nothing was asked. Never blocks. */
 RFAAS_API int rfaas_cancel(rfaas_call *call, int interrupt);
 
 /* Makes progress for up to `timeout_s` (0: only what needs no waiting; negative: until no call is outstanding): reads
- * results and notices, sends what waits. RFAAS_PENDING: calls are outstanding; RFAAS_SUCCESS: none is. */
+ * results and notices, sends what waits. RFAAS_PENDING: calls are outstanding; RFAAS_SUCCESS: none is. ARGUMENT, FORKED. How
+ * calls ended is for rfaas_wait to say: no call's failure is an answer of this one. */
 RFAAS_API int rfaas_progress(rfaas_client *client, double timeout_s);
 
 /* ---- what is going on ---- */
@@ -246,6 +276,15 @@ typedef struct rfaas_client_statistics {
 
 /* Counts so far; makes no progress. ARGUMENT, FORKED: nothing was written. */
 RFAAS_API int rfaas_get_statistics(rfaas_client *client, rfaas_client_statistics *statistics);
+
+/* Room that every text of rfaas_why_waiting fits into, the zero at its end included. */
+#define RFAAS_WHY_BYTES 520
+
+/* Why there are fewer workers than calls need, as the allocator or the site said last, with the remedy: UTF-8 text for people,
+ * cut at `size` bytes, a zero at its end included. Empty: nobody said so, or workers came since. With acquire_timeout_s = 0,
+ * where calls wait for ever, this alone tells. Makes no progress: what was said since the last entry is not heard.
+ * ARGUMENT (`text` is NULL, `size` 0), FORKED: nothing was written. */
+RFAAS_API int rfaas_why_waiting(rfaas_client *client, char *text, size_t size);
 
 #ifdef __cplusplus
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <locale.h>
 #include <math.h>
+#include <stddef.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -219,6 +220,42 @@ static int wrong_things(void)
     bad.transport = "pigeon";
     REQUIRE(rfaas_connect(&bad, &none, &error) == RFAAS_ERROR_CONFIG);
     tell(&error);
+    static const char *const no_loads[] = {"heavy", "", "--help", "\xff", "memory,io"};
+    for (size_t i = 0; i < sizeof no_loads / sizeof *no_loads; i++) {
+        rfaas_options_init(&bad, sizeof bad);
+        bad.load = no_loads[i];
+        none = client;
+        REQUIRE(rfaas_connect(&bad, &none, &error) == RFAAS_ERROR_CONFIG && none == NULL);
+        tell(&error);
+    }
+
+    REQUIRE(rfaas_why_waiting(NULL, text, sizeof text) == RFAAS_ERROR_ARGUMENT);
+    REQUIRE(rfaas_why_waiting(client, NULL, 8) == RFAAS_ERROR_ARGUMENT);
+    REQUIRE(rfaas_why_waiting(client, text, 0) == RFAAS_ERROR_ARGUMENT);
+    REQUIRE(rfaas_why_waiting(client, text, 1) == RFAAS_SUCCESS && text[0] == '\0');
+    REQUIRE(rfaas_api_version() == RFAAS_API_VERSION);
+
+    /* a newer program's is longer: served while it says nothing that this library does not know */
+    struct {
+        rfaas_options options;
+        uint64_t behind;
+    } newer;
+    memset(&newer, 'x', sizeof newer);
+    rfaas_options_init(&newer.options, sizeof newer);
+    REQUIRE(newer.behind == 0);
+    REQUIRE(rfaas_connect(&newer.options, &none, &error) == RFAAS_SUCCESS);
+    rfaas_disconnect(none);
+    newer.behind = 1;
+    REQUIRE(rfaas_connect(&newer.options, &none, &error) == RFAAS_ERROR_ARGUMENT && none == NULL);
+    tell(&error);
+
+    rfaas_call_options twice = RFAAS_CALL_OPTIONS_INIT;
+    rfaas_call *unmade = (rfaas_call *)&twice;
+    for (twice.idempotent = -1, twice.retries = 3; twice.idempotent <= 0; twice.idempotent++) {
+        REQUIRE(rfaas_submit(client, echo, "x", 1, out, 8, &twice, &unmade, &error) == RFAAS_ERROR_ARGUMENT);
+        REQUIRE(unmade == NULL);
+        tell(&error);
+    }
 
     /* an older program's struct is shorter */
     struct {
@@ -288,6 +325,7 @@ static int time_outs(void)
     options.call_timeout_s = 0.3;
     REQUIRE(rfaas_submit(client, doze, &ms, 8, out, 8, &options, &running, &error) == RFAAS_SUCCESS);
     REQUIRE(rfaas_wait(&running, 0.01, &size, &error) == RFAAS_PENDING && running != NULL);
+    REQUIRE(error.code == RFAAS_PENDING);
     REQUIRE(rfaas_wait(&running, -1, &size, &error) == RFAAS_ERROR_DEADLINE_EXCEEDED && running == NULL);
     tell(&error);
 
@@ -462,6 +500,41 @@ static int unread(void)
     return 0;
 }
 
+/* A program of the first version, whose options end where `load` begins. */
+static int of_first_version(void)
+{
+    rfaas_options options;
+    memset(&options, 'x', sizeof options);
+    rfaas_options_init(&options, offsetof(rfaas_options, load));
+    options.max_workers = 1;
+    call_with(&options);
+    return 0;
+}
+
+/* Waits for a worker without a limit; says why, each time that it hears another reason. */
+static int why_waiting(const char *load)
+{
+    char why[RFAAS_WHY_BYTES] = "", before[RFAAS_WHY_BYTES] = "";
+    rfaas_error error = RFAAS_ERROR_INIT;
+    rfaas_options options;
+    rfaas_call *call;
+    rfaas_options_init(&options, sizeof options);
+    options.load = strcmp(load, "0") == 0 ? NULL : load;
+    if (rfaas_connect(&options, &client, &error) != RFAAS_SUCCESS)
+        tell(&error);
+    REQUIRE(client != NULL);
+    REQUIRE(rfaas_submit(client, function("echo"), "x", 0, NULL, 0, NULL, &call, &error) == RFAAS_SUCCESS);
+    while (rfaas_wait(&call, 0.05, NULL, &error) == RFAAS_PENDING) {
+        REQUIRE(rfaas_why_waiting(client, why, sizeof why) == RFAAS_SUCCESS);
+        if (why[0] != '\0' && strcmp(why, before) != 0)
+            printf("why=%s\n", strcpy(before, why));
+        fflush(stdout);
+    }
+    REQUIRE(error.code == RFAAS_SUCCESS);
+    REQUIRE(rfaas_why_waiting(client, why, sizeof why) == RFAAS_SUCCESS && why[0] == '\0');
+    return 0;
+}
+
 /* Computes, as far as the library can tell, for longer than a lease lives without renewal. */
 static int away(unsigned seconds)
 {
@@ -590,6 +663,10 @@ static int run(int argc, char **argv)
         return come_and_go(strtoull(argument, NULL, 10));
     if (strcmp(command, "pause-between") == 0)
         return pause_between((unsigned)atoi(argument));
+    if (strcmp(command, "of-first-version") == 0)
+        return of_first_version();
+    if (strcmp(command, "why-waiting") == 0)
+        return why_waiting(argument);
     if (strcmp(command, "no-workers") == 0)
         return no_workers();
     return 2;
