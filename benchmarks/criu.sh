@@ -1,10 +1,12 @@
 #!/bin/bash
 # Can CRIU save programs that don't save themselves? Dumps and restores a few here, and says what came of each.
 #
-# usage: benchmarks/criu.sh [PYTHON]     root, criu; where the kernel is too new for it, in the guest of the RDMA tests:
-#        tests/rdma/rig/guest -q -t 400 -c "benchmarks/criu.sh $PWD/.venv/bin/python"
+# usage: benchmarks/criu.sh [PYTHON [CASES]]     root, criu; CASES: a part of their names, e.g. rfaas
+# Where the kernel is too new for it, in the guest of the RDMA tests (emulated: some minutes):
+#        tests/rdma/rig/guest -q -t 600 -c "benchmarks/criu.sh $PWD/.venv/bin/python"
 set -u
 python=${1:-python3}
+cases=${2:-}
 project=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d /tmp/criu.XXXXXX)
 trap 'rm -rf "$work"' EXIT
@@ -71,18 +73,19 @@ progress() { # which is empty while it is written
 }
 end() { # the session that `try` began, by its number
     pkill -9 -s "$1"
-    { wait "$1"; } 2>/dev/null # where bash would say that it was killed
 }
 
 # NAME OPTIONS [worker] COMMAND...: dump the process and its children, or its worker alone; restore them once they are gone
 try() {
     local name=$1 options=$2 only='' image pid target begin_ns dumped_ns restored_ns saved
     shift 2
+    [[ $name == *"$cases"* ]] || return
     [[ $1 == worker ]] && { only=1; shift; }
     image=$(mktemp -d "$work/image.XXXXXX")
     rm -f progress
     setsid "$@" </dev/null >"$image.out" 2>&1 &
     pid=$!
+    disown # or bash tells each time that it was killed
     wait_for . 90
     sleep 1
     target=$pid
@@ -96,7 +99,7 @@ try() {
         return
     fi
     dumped_ns=$(date +%s%N)
-    [[ -n $only ]] || wait $pid 2>/dev/null
+    [[ -n $only ]] || while kill -0 $pid 2>/dev/null; do sleep 0.05; done
     saved=$(progress)
     # shellcheck disable=SC2086
     if ! timeout 60 criu restore -d -D "$image" -o restore.log -v2 $options 2>"$image.err"; then
