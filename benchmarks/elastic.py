@@ -1,6 +1,7 @@
 """An MPI program that loses its nodes again and again, on a real slurmctld: `make bench-elastic` (root).
 
-Usage: python benchmarks/elastic.py [--into DIRECTORY] [--quick] [--losses N] [--part losses|ways] [--mode M] [--seconds S]
+Usage: python benchmarks/elastic.py [--into DIRECTORY] [--quick] [--losses N] [--part losses|ways] [--mode M]
+    [--seconds S]
 
 losses: example 09 is preempted 20 times, goes on with 1 to 4 ranks, and is killed twice without notice: one rank of
 four, and all four at once. It must end with the hash of a run that nothing disturbed; no notice may cost an iteration,
