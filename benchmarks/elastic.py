@@ -1,10 +1,12 @@
 """An MPI program that loses its nodes again and again, on a real slurmctld: `make bench-elastic` (root).
 
-Usage: python benchmarks/elastic.py [--into DIRECTORY] [--quick] [--losses N] [--part losses|ways] [--seconds S]
+Usage: python benchmarks/elastic.py [--into DIRECTORY] [--quick] [--losses N] [--part losses|ways] [--mode M]
+    [--seconds S]
 
-losses: example 09 is preempted 20 times, goes on with 1 to 4 ranks, and is killed once without notice. It must end with
-the hash of a run that nothing disturbed; no notice may cost an iteration, and the kill no more than the interval of
-checkpoints. ways: how it comes back, by PreemptMode, GraceTime and who asks Slurm. Results: elastic.jsonl, elastic.md.
+losses: example 09 is preempted 20 times, goes on with 1 to 4 ranks, and is killed twice without notice: one rank of
+four, and all four at once. It must end with the hash of a run that nothing disturbed; no notice may cost an iteration,
+and no kill more than the interval of checkpoints. ways: how it comes back, by PreemptMode, GraceTime and who asks
+Slurm. Results: elastic.jsonl, elastic.md.
 """
 
 from __future__ import annotations
@@ -70,15 +72,19 @@ def add(kept: list[dict[str, Any]], row: dict[str, Any]) -> None:
 
 
 def losses(cluster: Cluster, n_losses: int, found: Found) -> None:
-    """Lose the nodes so often, and once without notice; what came of it."""
-    n_sweeps = SWEEPS_A_LOSS * (n_losses + 2)
+    """Lose the nodes so often, and twice without notice; what came of it."""
+    n_sweeps = SWEEPS_A_LOSS * (n_losses + 3)
+    kills = {min(12, n_losses): "kill", min(16, n_losses + 1): "kill all"}  # with four ranks each, of 20
     program = Program(cluster, by="resubmit", every=EVERY, n_sweeps=n_sweeps, pause_s=PAUSE_S)
     expected = program.undisturbed_hash()
     program.submit()
     program.wait_begun(1)
-    for number in range(n_losses + 1):
+    for number in range(n_losses + 2):
         program.wait_sweeps(EVERY // 2)
-        loss = program.kill() if number == min(12, n_losses) else program.preempt(CYCLE[number % len(CYCLE)])
+        if number in kills:
+            loss = program.kill(everybody=kills[number] == "kill all")
+        else:
+            loss = program.preempt(CYCLE[number % len(CYCLE)])
         add(found.losses, {"loss": number, **asdict(loss)})
     ended_with = program.wait_hash(600)
     costs = [event for word in ("stopped", "done") for event in program.events(word)]
@@ -141,17 +147,17 @@ def of_losses(rows: list[dict[str, Any]], end: dict[str, Any]) -> list[str]:
     if not end:
         return [f"## After {len(rows)} losses the program did not end", "", *table(rows), ""]
     notices = [row for row in rows if row["how"] == "notice"]
-    kills = [row for row in rows if row["how"] == "kill"]
+    kills = [row for row in rows if row["how"] != "notice"]
     same = "the same as" if end["same"] else "NOT"
     share = end["agreeing_s"] / end["iterating_s"]
     per_iteration_us = 1e6 * end["agreeing_s"] / max(1, end["iterations"])
-    lost = ", ".join(str(row["lost_iterations"]) for row in kills)
+    lost = ", ".join(f"{row['lost_iterations']} ({row['how']}, {row['ranks_before']} ranks)" for row in kills)
     return [
         "## Losses",
         "",
-        f"{len(notices)} preemptions and {len(kills)} SIGKILL of a rank without notice; hash of the grid"
-        f" {end['hash']}, {same} that of one undisturbed process ({end['expected']}).",
-        f"Iterations lost: {sum(row['lost_iterations'] for row in notices)} by notices, {lost} by the kill; a"
+        f"{len(notices)} preemptions and {len(kills)} times SIGKILL without notice, of one rank or all; hash of the"
+        f" grid {end['hash']}, {same} that of one undisturbed process ({end['expected']}).",
+        f"Iterations lost: {sum(row['lost_iterations'] for row in notices)} by notices; {lost} by SIGKILL; a"
         f" checkpoint each {end['interval']}.",
         "",
         *table(rows),
@@ -178,7 +184,7 @@ def of_ways(tried: list[dict[str, Any]]) -> list[str]:
     for row in tried:
         head = f"| {row['mode']} | {row['grace_s']} | {row['by']} |"
         if "why" in row:
-            lines.append(f"{head} does not come back | | | |")
+            lines.append(f"{head} did not come back | | | |")
             continue
         durable_s = row["notice_s"] + row["checkpoint_s"]
         lines.append(
@@ -209,6 +215,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="does it work? no figure to quote")
     parser.add_argument("--losses", type=int, default=20)
     parser.add_argument("--part", choices=("losses", "ways"))
+    parser.add_argument("--mode", choices=("CANCEL", "REQUEUE"), help="only the ways with this PreemptMode")
     parser.add_argument("--seconds", type=float, default=600.0, help="begin no further way after that [600]")
     asked = parser.parse_args()
     until_s = time.monotonic() + asked.seconds
@@ -223,7 +230,8 @@ def main() -> None:
             losses(cluster, 2 if asked.quick else asked.losses, found)
             cluster.remove_users_things()
         if asked.part != "losses":
-            ways(cluster, WAYS[:2] if asked.quick else WAYS, until_s, found)
+            chosen = [way for way in WAYS if asked.mode in (None, way[0])]
+            ways(cluster, chosen[:2] if asked.quick else chosen, until_s, found)
     finally:
         cluster.stop()
         about = records.about("make bench-elastic")

@@ -19,4 +19,5 @@ step=$!
 while wait $step; kill -0 $step 2>/dev/null; do :; done # a signal ends `wait`, not the step
 wait $step
 status=$?
+trap '' TERM # inherited by what asks for the job to come again: a signal must not end that
 exec python -m rfaas.elastic again --by "${ELASTIC_BY:-auto}" $status "$here/09_elastic_jacobi.sh" "$@"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+import time
 
 from rfaas.elastic.ending import AGAIN
 from rfaas.elastic.errors import CheckpointError
@@ -17,6 +19,7 @@ from rfaas_transport.errors import ConfigError
 RESTARTS = "RFAAS_ELASTIC_RESTARTS"
 KILLED = 128  # a shell's, and srun's, status of what a signal ended is this and the signal's number
 SLURM_TIMEOUT_S = 60.0
+STAY_S = 120.0
 
 
 def comes_again(status: int) -> bool:
@@ -35,7 +38,7 @@ def without_job(environment: dict[str, str]) -> dict[str, str]:
     return {k: v for k, v in environment.items() if k in kept or not k.startswith(("SLURM_", "SLURMD_"))}
 
 
-def again(status: int, script: list[str], how: str, most: int) -> int:
+def again(status: int, script: list[str], how: str, most: int, stay_s: float = STAY_S) -> int:
     """Have the job come again if its status says so; returns what the batch script shall end with."""
     environment = dict(os.environ)
     if not comes_again(status):
@@ -45,6 +48,11 @@ def again(status: int, script: list[str], how: str, most: int) -> int:
         print(f"rfaas.elastic: ended with {status} after {restarts} restarts: that is enough", file=sys.stderr)
         return status
     if how == "slurm":
+        # a script that ends within GraceTime ends the job, and Slurm has nothing left that it could requeue
+        print(f"rfaas.elastic: status {status}: stays up to {stay_s:.0f} s, for Slurm to requeue the job", flush=True)
+        time.sleep(stay_s)
+        message = "Slurm did not take the job: is PreemptMode=REQUEUE, and was it preempted?"
+        print(f"rfaas.elastic: {message}", file=sys.stderr)
         return status
     job = environment.get("SLURM_JOB_ID", "")
     tries = {"requeue": [_requeue], "resubmit": [_resubmit], "auto": [_requeue, _resubmit]}[how]
@@ -111,6 +119,7 @@ def main() -> int:
         help="[auto: requeue, else resubmit]; slurm: leave it to PreemptMode=REQUEUE",
     )
     comes.add_argument("--most", type=int, default=1000, help="restarts of the same work [1000]")
+    comes.add_argument("--stay-s", type=float, default=STAY_S, help="with --by slurm: at least GraceTime [120]")
     comes.add_argument("status", type=int)
     comes.add_argument("script", nargs=argparse.REMAINDER, help="to submit again, with its arguments")
     lists = commands.add_parser("show", help="list checkpoints, all verified")
@@ -118,7 +127,10 @@ def main() -> int:
     lists.add_argument("name")
     asked = parser.parse_args()
     if asked.command == "again":
-        return again(asked.status, asked.script, asked.by, asked.most)
+        # at GraceTime's end Slurm signals the batch script too: it would end before it has asked for the job; where it
+        # does not ask, that is the end it waits for
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if asked.by == "slurm" else signal.SIG_IGN)
+        return again(asked.status, asked.script, asked.by, asked.most, asked.stay_s)
     try:
         return show(asked.directory, asked.name)
     except (ConfigError, OSError) as error:

@@ -7,6 +7,7 @@ afterwards. It only notes the time; what follows is decided at the next boundary
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable
 from types import FrameType
@@ -60,10 +61,12 @@ class Notice:
         """Let no further signal end this process: it has nothing more to lose, and its status is to be told.
 
         For good, so that also ends what comes after: Python gives handlers up while it ends, ignored signals it leaves.
+        In another thread than the main one nothing can be done about signals, and nothing is.
         """
-        for number in self._before:
-            signal.signal(number, signal.SIG_IGN)
-        self._before.clear()
+        if threading.current_thread() is threading.main_thread():
+            for number in self._signals:
+                signal.signal(number, signal.SIG_IGN)
+            self._before.clear()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.heard(signal.Signals(number).name)

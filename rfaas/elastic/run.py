@@ -108,6 +108,7 @@ class Run:
             time.monotonic(), look_every_s=look_every_s, every=every, interval_s=interval_s, mtbf_s=mtbf_s
         )
         self._sequence: int | None = None  # of the next checkpoint; None before `restore`
+        self._is_done = False  # the loop has come to its end
         self._asked_s = 0.0  # when the reduction under way was begun
         self._timeline = Timeline(
             Path(directory) / f"{name}.timeline.jsonl", writes=self._ranks.rank == 0, attempt=self._store.attempt
@@ -247,6 +248,7 @@ class Run:
             if self.iteration < until:
                 self._boundary()
         self._settle()
+        self._is_done = True
         self._timeline.add("done", iteration=self.iteration, ranks=self._ranks.size, **self._costs())
 
     def _boundary(self) -> None:
@@ -364,10 +366,14 @@ class Run:
     def discard(self) -> None:
         """Remove all checkpoints of this name, once the result is safe: the next start begins anew.
 
+        After the loop, notices' signals are ignored from then on: ended by one, the job would come again for nothing.
+
         Raises:
             CheckpointFailed: a file could not be removed.
         """
         self._at_first_rank(self._store.discard)
+        if self._is_done:
+            self._notice.ignore_from_now()
 
     # --- notices --------------------------------------------------------------------------------------------------
 

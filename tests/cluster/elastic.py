@@ -30,7 +30,7 @@ RIGID = 'read up rest < /proc/uptime; echo "$up" >> "$1"; while [ ! -e "$2" ]; d
 class Loss:
     """One time that the program lost its nodes, and went on. Seconds; None: did not happen or could not be seen."""
 
-    how: str  # "notice" or "kill"
+    how: str  # "notice", "kill" (of one rank) or "kill all"
     ranks_before: int
     ranks_after: int
     lost_iterations: int
@@ -154,17 +154,18 @@ class Program:
             waited_for_nodes=all_taken,
         )
 
-    def kill(self) -> Loss:
-        """SIGKILL to one rank, without a word before."""
+    def kill(self, *, everybody: bool = False) -> Loss:
+        """SIGKILL to the last rank, or to all at once as if their power failed, without a word before."""
         before, number = self.events("begun")[-1], len(self.events("begun"))
         ranks = [process.pid for name in self.nodes() for process in self._ranks_on(name)]
         killed_s = _now_s()
-        os.kill(ranks[-1], signal.SIGKILL)
+        for pid in ranks if everybody else ranks[-1:]:
+            os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks), BEGIN_S, "the other ranks' end")
         reached = self.done_sweeps()  # before the next attempt has begun
         begun = self.wait_begun(number + 1)
         return Loss(
-            how="kill",
+            how="kill all" if everybody else "kill",
             ranks_before=before["ranks"],
             ranks_after=begun["ranks"],
             lost_iterations=reached - begun["iteration"],

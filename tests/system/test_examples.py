@@ -201,6 +201,39 @@ def test_elastic_jacobi_stopped_on_three_ranks_ends_on_one_with_the_hash_of_an_u
     assert "600 sweeps, hash " in alone.stdout
 
 
+FIRST_LEAVES = """# a slow disk keeps the last rank writing while the first has nothing left to do
+import time
+from mpi4py import MPI
+from rfaas import elastic
+from rfaas.elastic.store import Store
+comm, write = MPI.COMM_WORLD, Store.write_part
+def slow(*words):
+    time.sleep(1.0 if comm.rank == comm.size - 1 else 0.0)
+    return write(*words)
+Store.write_part = slow
+with elastic.Run("app", "checkpoints", comm=comm, look_every_s=0.0) as run:
+    field = run.array("field", (60, 4))
+    run.restore()
+    for iteration in run.iterations(until=100_000):
+        if iteration == 3 and comm.rank == 0:
+            run.notify()
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize("starter", [[], ["-m", "mpi4py"]], ids=["plain", "aborting"])
+def test_no_rank_that_still_writes_is_ended_because_another_one_has_left(tmp_path, starter):
+    (tmp_path / "first_leaves.py").write_text(FIRST_LEAVES)
+    mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", 3]
+    quiet = {"OMPI_MCA_mpi_yield_when_idle": "1"}
+    stopped = run(*mpirun, sys.executable, *starter, "first_leaves.py", cwd=tmp_path, **quiet)
+    assert stopped.returncode == 75, f"{stopped.stdout}\n{stopped.stderr}"
+    shown = run(sys.executable, "-m", "rfaas.elastic", "show", "checkpoints", "app", cwd=tmp_path)
+    assert_succeeded(shown)
+    assert ", 3 ranks, " in shown.stdout
+    assert "1  iteration " in shown.stdout
+
+
 @needs_mpi
 def test_ranks_that_resize_their_executors(tmp_path):
     mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", 2]

@@ -1,6 +1,7 @@
 """Which ends of a program ask for more, and what a job that is submitted anew may inherit."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -36,6 +37,36 @@ def cli(*words, **environment):
 def test_an_end_that_asks_for_nothing_is_passed_on():
     assert cli("again", "3", "job.sh").returncode == 3
     assert cli("again", "0", "job.sh").returncode == 0
+
+
+STARTED_SO = """
+import signal, sys
+from rfaas.elastic.__main__ import main
+signal.signal(signal.SIGTERM, {before})
+sys.argv[1:] = ["again", "--by", "{by}", "0"]
+main()
+print(signal.getsignal(signal.SIGTERM).name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("by", "before", "after"), [("auto", "signal.SIG_DFL", "SIG_IGN"), ("slurm", "signal.SIG_IGN", "SIG_DFL")]
+)
+def test_no_signal_ends_what_asks_for_the_job_but_what_waits_for_it(by, before, after):
+    program = STARTED_SO.format(by=by, before=before)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == after, done.stderr
+
+
+def test_who_leaves_it_to_slurm_stays_until_it_is_signalled(tmp_path):
+    command = [sys.executable, "-m", "rfaas.elastic", "again", "--by", "slurm", "75", "job.sh"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as waiting:
+        assert "stays up to 120 s" in waiting.stdout.readline()
+        waiting.terminate()
+        assert waiting.wait(30) == -signal.SIGTERM
+    given_up = cli("again", "--by", "slurm", "--stay-s", "0.1", "75", "job.sh")
+    assert given_up.returncode == 75
+    assert "Slurm did not take the job" in given_up.stderr
 
 
 def test_a_program_that_was_restarted_often_enough_is_not_restarted_again():

@@ -113,6 +113,54 @@ def test_a_signal_that_comes_once_all_is_saved_does_not_change_the_status(tmp_pa
     assert timeline(tmp_path)[-1]["ev"] == "stopped"
 
 
+SIGNALLED = """
+import atexit, os, signal, sys
+from rfaas.elastic import Run
+def term(): os.kill(os.getpid(), signal.SIGTERM)
+when = sys.argv[2]
+if when == "last": atexit.register(term)  # as late as MPI's own end
+if when == "first": term()
+run = Run("app", sys.argv[1], look_every_s=0.0)
+if when == "made": term()
+with run:
+    if when == "entered": term()
+    run.restore()
+    for iteration in run.iterations(until=10):
+        if when == "twice" and iteration == 3:
+            term(), term()
+    if when == "done": term()
+    if not when == "kept":
+        run.discard()
+    if when == "discarded": term()
+if when in ("left", "kept"): term()
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "status"),
+    [
+        ("first", -signal.SIGTERM),  # nothing is listening yet, and nothing is lost: it is started again
+        ("made", -signal.SIGTERM),
+        ("entered", AGAIN),
+        ("twice", AGAIN),
+        ("done", 0),
+        ("discarded", 0),  # ended by the signal it would begin anew, though all is done
+        ("left", 0),
+        ("last", 0),
+        ("kept", -signal.SIGTERM),  # its checkpoints are there
+    ],
+)
+def test_a_signal_at_any_time_is_a_notice_or_ends_what_loses_nothing(tmp_path, when, status):
+    ended = subprocess.run([sys.executable, "-c", SIGNALLED, tmp_path, when], check=False, timeout=60)
+    assert ended.returncode == status
+
+
+def test_discarding_old_checkpoints_at_first_leaves_signals_what_they_were(tmp_path):
+    with Run("app", tmp_path, look_every_s=0.0) as run:
+        run.discard()
+        assert callable(signal.getsignal(signal.SIGTERM))
+
+
 def test_a_kill_costs_no_more_than_the_interval(tmp_path, expected):
     def killed(run, iteration):
         if iteration == 29:
