@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -70,6 +71,7 @@ def main() -> int:
 def _measure(cells: list[str], path: Path, until_s: float, *, quick: bool) -> int:
     """Measure cells on one cluster while there is time; how many failed."""
     failed = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cluster goes, too
     with site() as cluster:
         for cell in cells:
             code, load, arm = cell.split()

@@ -142,7 +142,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
             words.append(f"{missed}{row[key]:+.1%}{missed} ({low:+.1%} to {high:+.1%})")
         lines.append(
             f"| {NAMES[code]} | {load} | {arm} | {n_between} / {n_beside} | {row['alone_ms']:.2f} "
-            f"| {' | '.join(words)} | {row['p99_alone_over_median']:.2f} | {row['mean_slowdown']:+.1%} | {row['functions_lose']:+.0%} "
+            f"| {' | '.join(words)} | {row['p99_alone_over_median']:.2f} "
+            f"| {row['mean_slowdown']:+.1%} | {row['functions_lose']:+.0%} "
             f"| {row['verdicts'][-1] if row['verdicts'] else '-'} |"
         )
     return "\n".join(lines) + "\n\nBold: beyond the goal."

