@@ -15,7 +15,7 @@ RESAMPLED = 500
 NAMES = {
     "jacobi": "Jacobi, 642 x 642",
     "lammps": "LAMMPS, Lennard-Jones, 6912 atoms",
-    "hpcc": "HPCC, all parts at N = 600",
+    "hpcc": "HPCC, all parts at N = 400",
     "numpy": "dense products, 160 x 160",
 }
 Lengths = list[npt.NDArray[np.float64]]

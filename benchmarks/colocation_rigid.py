@@ -29,7 +29,7 @@ SIZE = 640  # points a side: 2 x 3.3 MB, more than a core's own cache
 KEPT = 1_000_000
 RUNNING_AT = 10
 HPCC_INPUT = Path("/usr/share/doc/hpcc/examples/_hpccinf.txt")
-HPCC_LINES = {5: "600 Ns", 7: "80 NBs", 10: "1 Ps", 11: "1 Qs"}  # of its own input, for one rank
+HPCC_LINES = {5: "400 Ns", 7: "80 NBs", 10: "1 Ps", 11: "1 Qs"}  # of its own input, for one rank
 COMMANDS = {
     "lammps": ["lmp", "-in", "in.melt", "-log", "none"],
     "hpcc": ["sh", "-c", "while rm -f hpccoutf.txt && hpcc > /dev/null; do echo 1 0; done"],
