@@ -111,10 +111,11 @@ bench-reclaim:  ## what rigid jobs wait for harvested nodes, beside the least th
 	@tools/apt-install.sh
 	$(PYTHON) benchmarks/reclaim.py $(if $(QUICK),--quick) $(if $(SECONDS),--seconds $(SECONDS))
 
-bench-colocation:  ## rigid codes beside functions, one core each, with the neighbour guard and without: a quarter of an hour; SECONDS=230: a part
+bench-colocation:  ## rigid codes beside functions, one core each, on a real Slurm, with the neighbour guard and without (root, 20 minutes); SECONDS=230: a part; ONLY="lammps on": such cells
 	@tools/setup.sh dev
+	@tools/apt-install.sh
 	@tools/apt-install.sh tools/apt-packages-colocation.txt
-	$(PYTHON) benchmarks/colocation.py $(if $(QUICK),--quick) $(if $(SECONDS),--seconds $(SECONDS))
+	$(PYTHON) benchmarks/colocation.py $(if $(QUICK),--quick) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only "$(ONLY)")
 
 ##@ A real Slurm by hand (root)
 cluster-up:  ## start one on this machine and say how to use it

@@ -88,15 +88,17 @@ def with_grace(text: str, grace_s: int) -> str:
     return "\n".join(changed) + "\n"
 
 
-CGROUP_CONF = """\
+def cgroup_conf(settings: Settings) -> str:
+    """cgroup.conf; cores cannot be constrained to CPUs that the machine does not have, so only who asks is bound."""
+    return f"""\
 CgroupPlugin=cgroup/v1
 CgroupMountpoint=/sys/fs/cgroup
 CgroupAutomount=no
-# cores cannot be constrained to CPUs that the machine does not have
-ConstrainCores=no
+ConstrainCores={"yes" if settings.bound else "no"}
 ConstrainRAMSpace=yes
 ConstrainDevices=no
 """
+
 
 # Slurm since 23.02 wants a file system of cgroup v2, whatever is tracked by it; 22.05 does not know the word
 NO_CGROUPS = "CgroupPlugin=disabled\n"
@@ -109,7 +111,7 @@ def write(layout: Layout, settings: Settings) -> None:
         # PMIx would keep its sockets in /tmp by job and step alone: nodes that share a /tmp collide there
         "mpi.conf": "PMIxCliTmpDirBase=/var/lib/slurm/slurmd\n",
         "plugstack.conf": "",  # in place of the distribution's
-        "cgroup.conf": CGROUP_CONF if settings.cgroups else NO_CGROUPS if settings.root else "",
+        "cgroup.conf": cgroup_conf(settings) if settings.cgroups else NO_CGROUPS if settings.root else "",
         "hosts": _hosts(settings),
         "passwd": Path("/etc/passwd").read_text() + "".join(_passwd_line(account) for account in USERS),
         "group": Path("/etc/group").read_text() + "".join(f"{a.name}:x:{a.uid}:\n" for a in USERS),

@@ -56,6 +56,7 @@ class Settings:
         kill_wait_s: Slurm's KillWait, from SIGTERM to SIGKILL.
         scheduler: SchedulerParameters. The default makes slurmctld look again at once instead of every some seconds.
         cgroups: Slurm tracks processes and enforces memory by cgroup v1, each node in a sub-tree of its own.
+        bound: jobs are kept to their own cores by cpusets; with `cgroups`, and no more `cpus` than the machine has.
         slurmd_timeout_s: SlurmdTimeout, after which slurmctld gives a silent node up.
         jwt: slurmctld believes JSON web tokens too; `scontrol token` makes them.
         extra_conf: lines for the end of slurm.conf.
@@ -73,6 +74,7 @@ class Settings:
         "preempt_send_user_signal,permit_job_expansion"
     )
     cgroups: bool = False
+    bound: bool = False
     slurmd_timeout_s: int = 30
     jwt: bool = False
     extra_conf: str = ""
