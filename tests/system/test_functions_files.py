@@ -125,6 +125,8 @@ def test_a_killed_session_process_leaves_files_until_the_next_ones_come(files):
         assert ex.submit(use_module, 1).result(TIMEOUT_S)[0] == 2
         killed = ex._engine.session_pid
         os.kill(killed, 9)  # its worker may answer once more
-        wait_until(lambda: ex.submit(f.nothing).exception(TIMEOUT_S) is None and ex._engine.session_pid != killed, TIMEOUT_S)
+        wait_until(
+            lambda: ex.submit(f.nothing).exception(TIMEOUT_S) is None and ex._engine.session_pid != killed, TIMEOUT_S
+        )
         assert ex.submit(use_module, 1).result(TIMEOUT_S)[0] == 2
     wait_until(lambda: homes() <= before, TIMEOUT_S, "the files to be gone")
