@@ -4,16 +4,19 @@ usage: python tools/rings.py [RING...]     default: all of `RINGS` in their orde
 
 Within a ring every test runs, also after one failed; after a ring that failed the others do not begin. Tests of a ring
 run beside each other in pytest-xdist's workers, each of which takes a stretch of them, and from another what is left at
-the end; those marked `serial` have a ring of their own, in which one runs at a time. Must run on
-the standard library alone.
+the end; those marked `serial` have a ring of their own, in which one runs at a time. A test that only missed a deadline
+while others ran beside it (tests/support/deadlines.py) runs again alone, which decides: a process without a CPU keeps
+no promise. Must run on the standard library alone.
 """
 
 import argparse
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +60,10 @@ class Ran:
         return f"{'passed' if self.status == 0 else 'FAILED'}  {minutes:2} min {seconds:02} s  {self.last_line}"
 
 
-def run(command: tuple[str, ...]) -> Ran:
-    """Run one ring to its end, showing what it prints."""
+def run(command: tuple[str, ...], **settings: str) -> Ran:
+    """Run one command of a ring to its end, with these environment variables too, showing what it prints."""
     began_s, last_line = time.monotonic(), ""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **settings}
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -82,6 +85,28 @@ def run(command: tuple[str, ...]) -> Ran:
     return Ran(process.returncode, last_line, time.monotonic() - began_s)
 
 
+def run_ring(command: tuple[str, ...]) -> Ran:
+    """Run one ring, and again alone what only came too late while other tests ran beside it."""
+    with tempfile.TemporaryDirectory(prefix="rfaas-rings-") as directory:
+        told = Path(directory, "late.json")
+        together = run(command, RFAAS_TEST_LATE=str(told))
+        late = only_late(told) if together.status == 1 and "-n" in command else []
+    if not late:
+        return together
+    print(f"\n== again, alone: {len(late)} of them missed a deadline beside others, and nothing else", flush=True)
+    alone = run((*PYTEST, *late))
+    last_line = f"{together.last_line}; again alone: {alone.last_line}"
+    return Ran(alone.status, last_line, together.seconds + alone.seconds)
+
+
+def only_late(told: Path) -> list[str]:
+    """Names of the tests that missed a deadline; none if any test failed in something else."""
+    if not told.exists():
+        return []
+    failed = json.loads(told.read_text())
+    return [] if failed["failed"] else list(failed["late"])
+
+
 def main() -> int:
     """Run the rings that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,7 +118,7 @@ def main() -> int:
     ran: dict[str, Ran] = {}
     for name in asked:
         print(f"\n== ring {name}", flush=True)
-        ran[name] = run(RINGS[name])
+        ran[name] = run_ring(RINGS[name])
         if ran[name].status != 0:
             break
     print("\n== rings")

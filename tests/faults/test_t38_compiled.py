@@ -9,6 +9,7 @@ import pytest
 import rfaas
 from rfaas import ReasonCode
 from support import functions as f
+from support.deadlines import SLACK, wait_in_time
 from support.invariants import assert_kept
 from support.kernels import kernels
 from support.residue import Residue, descriptors
@@ -19,7 +20,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.figures, pytest.mark.timeout(100)]
 WORKERS = 2
 TIMEOUT_S = 30
 GOAL_S = 1.0
-SLACK = 3  # asserted deadline over goal
 CRASHED, EXITED = ReasonCode.WORKER_CRASHED, ReasonCode.WORKER_EXITED
 
 DEADLY = [
@@ -66,11 +66,11 @@ class Pool:
 
     def assert_whole(self, name, how):
         began_s = time.monotonic()
-        wait_until(lambda: self.ex.statistics()["workers"] == WORKERS, SLACK * GOAL_S, "the pool to be whole")
+        wait_in_time(lambda: self.ex.statistics()["workers"] == WORKERS, SLACK * GOAL_S, "the pool to be whole")
         print(f"\n{name}: {how}; whole after {(time.monotonic() - began_s) * 1000:.0f} ms")
         assert self.ex.invoke(self.native("echo"), b"right") == b"right"
         self.fill()
-        wait_until(lambda: self.counts() <= self.before, SLACK * GOAL_S, "descriptors to be closed")
+        wait_in_time(lambda: self.counts() <= self.before, SLACK * GOAL_S, "descriptors to be closed")
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ import pytest
 
 from rfaas_transport import verbs
 from support import c_client
+from support.deadlines import SLACK
 from support.leftovers import children
 from support.over_rdma import TIMEOUT_S, address, explained
 from support.rdma_limits import with_locked_memory, without_library
 from support.session_of_c import SessionOfC, answer_of_helper, echo_until_the_end, helper_that_answers
-from support.soak import SLACK, scaled
+from support.soak import scaled
 from support.verbs_objects import kernel_objects
 
 pytestmark = pytest.mark.rdma

@@ -14,10 +14,11 @@ import pytest
 import rfaas
 from rfaas_transport import verbs
 from support import functions as f
+from support.deadlines import SLACK
 from support.kernels import kernels
 from support.over_rdma import TIMEOUT_S, address, explained
 from support.rdma_limits import with_locked_memory, without_library
-from support.soak import SLACK, scaled, timeout_s
+from support.soak import scaled, timeout_s
 from support.verbs_objects import kernel_objects
 from support.waiting import wait_until
 

@@ -14,8 +14,9 @@ from rfaas_transport import verbs
 from rfaas_transport._core import Channel
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ConfigError
 from rfaas_transport.frame import Kind
+from support.deadlines import SLACK
 from support.media import drain, grant, read_exactly, receive, receive_while_flushing
-from support.soak import SLACK, scaled, timeout_s
+from support.soak import scaled, timeout_s
 from support.verbs_messages import (
     ADDRESS,
     CONNECTED,

@@ -17,8 +17,8 @@ from rfaas_transport import verbs
 from rfaas_transport._core import Channel
 from rfaas_transport.errors import ChannelBroken
 from support import functions as f
+from support.deadlines import SLACK
 from support.media import drain, read_exactly
-from support.soak import SLACK
 from support.verbs_messages import CONNECTED, MESSAGE_BYTES, address_message, address_of, encode, kind_of
 from support.waiting import wait_until
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import rfaas
+from support.deadlines import SLACK
 from support.invariants import _promises_are_kept as _promises_are_kept  # a fixture, of this module's one event log
 from support.lenders import has_gone, lenders
-from support.soak import SLACK
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.rdma

@@ -13,8 +13,9 @@ import pytest
 from rfaas_transport._core import Channel
 from rfaas_transport.errors import ChannelBroken, ChannelClosed
 from rfaas_transport.frame import Decoder, Header, Kind, encode
+from support.deadlines import SLACK
 from support.media import drain, receive
-from support.soak import SLACK, scaled, timeout_s
+from support.soak import scaled, timeout_s
 from support.vectors import load, raw
 from support.verbs_messages import (
     LEND_BYTES,

@@ -13,9 +13,9 @@ import pytest
 
 import rfaas
 from support import functions as f
+from support.deadlines import SLACK
 from support.network_cuts import BOTH, FROM_HERE, FROM_THERE, Cut
 from support.personal import outliving_tests
-from support.soak import SLACK
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.rdma, pytest.mark.two_hosts]

@@ -22,6 +22,7 @@ import pytest
 import rfaas
 from rfaas.control.address import AllocatorAddress
 from rfaas.control.dial import AdminClient
+from support.deadlines import wait_in_time
 from support.invariants import note_kill
 from support.leftovers import alive, children, parent
 from support.personal import Personal
@@ -244,7 +245,7 @@ class Ring(Personal):
 
 def wait_dead(pids, timeout_s, what):
     """Wait until none of these processes runs."""
-    wait_until(lambda: not [pid for pid in pids if alive(pid)], timeout_s, f"the end of {what}")
+    wait_in_time(lambda: not [pid for pid in pids if alive(pid)], timeout_s, f"the end of {what}")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ class SkipsAreFailures:
 
     def __init__(self, allowed_reasons: tuple[str, ...] = ALLOWED_REASONS) -> None:
         self._allowed = [re.compile(pattern) for pattern in allowed_reasons]
-        self._refused: list[str] = []
+        self.refused: list[str] = []
 
     def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
         if not report.skipped or hasattr(report, "wasxfail"):
@@ -29,7 +29,7 @@ class SkipsAreFailures:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         reason = reason.removeprefix("Skipped: ")
         if not any(pattern.search(reason) for pattern in self._allowed):
-            self._refused.append(f"{report.nodeid}: {reason}")
+            self.refused.append(f"{report.nodeid}: {reason}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._note(report)
@@ -39,11 +39,11 @@ class SkipsAreFailures:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self._refused and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        if self.refused and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._refused:
+        if self.refused:
             terminalreporter.section("skipped, which CI counts as failed", red=True)
-            for line in self._refused:
+            for line in self.refused:
                 terminalreporter.line(line)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rfaas import RfaasError
+from support.deadlines import wait_in_time
 from support.waiting import wait_until
 from support.witness import Witness, answer, witnessed
 
@@ -114,7 +115,7 @@ class Stream:
 
     def settle(self, calls, since_s, timeout_s):
         """Wait until these calls are resolved; returns how long after `since_s` the last one was."""
-        wait_until(lambda: all(call.resolved_s for call in calls), timeout_s, "calls to resolve")
+        wait_in_time(lambda: all(call.resolved_s for call in calls), timeout_s, "calls to resolve")
         return max((call.resolved_s - since_s for call in calls), default=0.0)
 
     def finish(self, timeout_s=30.0):

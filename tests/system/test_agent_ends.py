@@ -13,6 +13,7 @@ from rfaas.control.messages import Ending, SliceEmpty
 from rfaas_transport.errors import ChannelBroken, ChannelClosed, ReasonCode
 from rfaas_transport.frame import Kind
 from support.agent_rig import AgentRig, environment, marked
+from support.deadlines import assert_in_time
 from support.leftovers import name_in_shared_memory
 from support.waiting import wait_until
 
@@ -187,7 +188,7 @@ def test_a_worker_that_ends_in_a_call_says_farewell_and_is_replaced(rig, functio
     took_s = time.monotonic() - began_s
     assert (farewell["last_started"], farewell["last_done"]) == (call_id, call_id - 1)
     assert (farewell["reason_code"], farewell["exit_status"], farewell["signal"]) == (reason, exit_status, signo)
-    assert took_s < 1.0
+    assert_in_time(took_s, 1.0)
     assert session.dial(terms, again).run(lambda: 5) == 5
     assert wait_until(lambda: channel_ended(client), 1)
 
@@ -275,7 +276,8 @@ def test_a_call_past_its_deadline_is_killed_with_its_worker(rig):
     took_s = time.monotonic() - began_s
     assert farewell["reason_code"] == ReasonCode.CALL_TIMEOUT
     assert (farewell["last_started"], farewell["last_done"]) == (call_id, call_id - 1)
-    assert 0.2 <= took_s < 1.0
+    assert took_s >= 0.2
+    assert_in_time(took_s, 1.0)
     up = session.wait_for("worker-up", 2, lambda words: words["generation"] == 2)
     assert session.dial(terms, up).run(lambda: 1) == 1
 
@@ -359,7 +361,7 @@ def test_a_slice_goes_back_without_waiting_for_a_template_that_is_slow_to_leave(
     assert rig.process.wait(10) == 0
     took_s = time.monotonic() - began_s
     print(f"gone {took_s * 1000:.0f} ms after SIGTERM")
-    assert took_s < 1.0
+    assert_in_time(took_s, 1.0)
 
 
 def test_slurms_sigcont_is_harmless(rig):
@@ -400,7 +402,7 @@ def test_an_idle_agent_is_gone_within_milliseconds_of_sigterm():
             took_s.append(time.monotonic() - began_s)
             assert not rig.family()
     print(f"gone after {[round(s * 1000) for s in took_s]} ms")
-    assert min(took_s) < 0.25  # some 20 ms; a busy machine may spoil two of the three
+    assert_in_time(min(took_s), 0.25)  # some 20 ms; a busy machine may spoil two of the three
 
 
 def test_a_reclaim_lets_short_calls_end_and_kills_long_ones_at_drain_s(tmp_path):
@@ -422,7 +424,8 @@ def test_a_reclaim_lets_short_calls_end_and_kills_long_ones_at_drain_s(tmp_path)
         assert (said[long]["last_started"], said[long]["last_done"]) == (1, 0)
         assert (said[idle]["last_started"], said[idle]["last_done"]) == (0, 0)
         assert said[long]["grace_s"] == 2.0
-        assert 0.5 < took_s < 1.5
+        assert took_s > 0.5
+        assert_in_time(took_s, 1.5)
         assert rig.process.wait(5) == 0
 
 

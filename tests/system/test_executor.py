@@ -13,6 +13,7 @@ import pytest
 
 import rfaas
 from support import functions as f
+from support.deadlines import assert_in_time
 from support.invariants import _promises_are_kept as _promises_are_kept  # one event log for all tests here
 from support.waiting import wait_until
 
@@ -252,7 +253,7 @@ def test_a_short_call_does_not_wait_behind_a_long_one(ex, tmp_path):
         gate.touch()
         long_call.result(TIMEOUT_S)
     print(f"100 no-ops beside a long call: {[round(s * 1e3, 1) for s in longest_s]} ms")
-    assert sorted(longest_s)[1] <= 3 * 0.1  # the promise is 0.1 s; a busy machine may spoil one of the three
+    assert_in_time(sorted(longest_s)[1], 3 * 0.1)  # the promise is 0.1 s; a busy machine may spoil one of the three
 
 
 def test_a_call_that_waits_can_be_cancelled(ex, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import rfaas
 from support import functions as f
 from support.allocator import AllocatorProcess
+from support.deadlines import assert_in_time
 from support.leftovers import abstract_sockets, alive, children, shared_memory
 from support.waiting import wait_until
 
@@ -77,7 +78,7 @@ def test_a_worker_s_death_is_known_within_a_second_and_it_is_replaced(ex, tmp_pa
     wait_until(lambda: f.runs(tmp_path / "witness"), TIMEOUT_S)
     began_s = time.monotonic()
     error = lost.exception(TIMEOUT_S)
-    assert time.monotonic() - began_s <= 1.0
+    assert_in_time(time.monotonic() - began_s, 1.0)
     assert (type(error), error.may_have_run, error.phase) == (rfaas.WorkerLost, True, "STARTED")
     assert error.reason_code is rfaas.ReasonCode.WORKER_CRASHED
     assert ex.submit(f.add, 1).result(TIMEOUT_S) == 1
@@ -90,7 +91,7 @@ def test_a_worker_killed_from_outside_is_replaced_and_both_serve_again(ex, tmp_p
     os.kill(int((tmp_path / "witness").read_text().split()[1]), signal.SIGKILL)
     began_s = time.monotonic()
     assert type(running.exception(TIMEOUT_S)) is rfaas.WorkerLost
-    assert time.monotonic() - began_s <= 1.0
+    assert_in_time(time.monotonic() - began_s, 1.0)
     pids = set(ex.map(lambda s: (time.sleep(s), os.getpid())[1], [0.3] * 4))
     assert len(pids) == 2
 
@@ -126,7 +127,8 @@ def test_a_call_that_takes_too_long_is_killed_with_its_worker(ex, tmp_path):
     began_s = time.monotonic()
     hurried = ex.options(call_timeout_s=0.5)
     error = hurried.submit(f.witness_then_wait, tmp_path / "witness", tmp_path / "never").exception(TIMEOUT_S)
-    assert 0.5 <= time.monotonic() - began_s <= 1.5
+    assert time.monotonic() - began_s >= 0.5
+    assert_in_time(time.monotonic() - began_s, 1.5)
     assert (type(error), error.phase, error.may_have_run) == (rfaas.DeadlineExceeded, "STARTED", True)
     pid = int((tmp_path / "witness").read_text().split()[1])
     wait_until(lambda: not alive(pid), 2.0, "the worker to be gone")
@@ -162,7 +164,7 @@ def test_when_the_session_process_is_killed_futures_resolve_and_the_next_call_wo
     os.kill(session_pid(ex), signal.SIGKILL)
     began_s = time.monotonic()
     error = running.exception(TIMEOUT_S)
-    assert time.monotonic() - began_s <= 2.0
+    assert_in_time(time.monotonic() - began_s, 2.0)
     assert (type(error), error.may_have_run) == (rfaas.AgentLost, True)
     assert ex.submit(f.add, 1).result(TIMEOUT_S) == 1
     wait_until(lambda: not alive(worker_pid), 2.0, "the old worker to be gone")

@@ -75,12 +75,13 @@ def test_ends_of_files_and_lines_are_tidied_once(tmp_path):
 
 @pytest.fixture
 def rings(monkeypatch, capfd):
-    """Runs `tools/rings.py` on rings of one small program each; returns exit status and output."""
+    """Runs `tools/rings.py` on rings of one small program each, or a command; returns exit status and output."""
     monkeypatch.syspath_prepend(TOOLS)
     module = importlib.import_module("rings")
 
     def run(programs, *asked):
-        monkeypatch.setattr(module, "RINGS", {name: (sys.executable, "-c", text) for name, text in programs.items()})
+        commands = {n: p if isinstance(p, tuple) else (sys.executable, "-c", p) for n, p in programs.items()}
+        monkeypatch.setattr(module, "RINGS", commands)
         monkeypatch.setattr(sys, "argv", ["rings.py", *asked])
         return module.main(), capfd.readouterr().out
 
@@ -116,3 +117,33 @@ def test_rings_can_be_asked_for_by_name(rings):
     assert (status, "one" in output.rpartition("== rings\n")[2]) == (0, False)
     with pytest.raises(SystemExit):
         rings({"one": GOOD}, "four")
+
+
+LATE_TEST = """
+import os
+from support.deadlines import assert_in_time
+
+def test_one(): pass
+def test_busy(): assert_in_time(2.0 if {when} else 0.5, 1.0)
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "more", "status", "again"),
+    [
+        ("'PYTEST_XDIST_WORKER' in os.environ", "", 0, "1 failed, 1 passed; again alone: 1 passed"),
+        ("True", "", 1, "1 failed, 1 passed; again alone: 1 failed"),
+        ("'PYTEST_XDIST_WORKER' in os.environ", "def test_two(): assert False", 1, "2 failed, 1 passed"),
+    ],
+)
+def test_what_was_late_beside_others_is_run_again_alone(rings, monkeypatch, tmp_path, when, more, status, again):
+    (tmp_path / "conftest.py").write_text((TOOLS.parent / "tests/conftest.py").read_text())
+    (tmp_path / "test_it.py").write_text(LATE_TEST.format(when=when, more=more))
+    module = importlib.import_module("rings")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(TOOLS.parent / "tests"))
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    found, output = rings({"one": (*module.PYTEST, "-p", "no:cacheprovider", "-n", "2", ".")})
+    assert found == status, output
+    assert output.splitlines()[-1].endswith(again)
