@@ -66,24 +66,24 @@ class Running:
         command = [*map(str, words)]
         self._timeout_s = timeout_s
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        # Unbuffered: what readline() had read beyond its line, communicate() would not return.
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
 
     def go_on(self) -> None:
         """Let it go on after what it waits for."""
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        self.process.stdin.write(b"\n")
 
     def line(self) -> str:
         """The next line that it prints."""
         assert self.process.stdout is not None
         text = self.process.stdout.readline()
-        assert text, self.process.communicate(timeout=self._timeout_s)[1]
-        return text.strip()
+        assert text, self.process.communicate(timeout=self._timeout_s)[1].decode()
+        return text.decode().strip()
 
     def finish(self) -> str:
         """Wait for its end, which must be a good one; returns what else it printed."""
-        output, errors = self.process.communicate(timeout=self._timeout_s)
+        output, errors = (text.decode() for text in self.process.communicate(timeout=self._timeout_s))
         assert (self.process.returncode, errors) == (0, ""), f"{output}{errors}"
         return output
 
@@ -91,7 +91,7 @@ class Running:
 @contextlib.contextmanager
 def ended_after() -> Iterator[Callable[[Running], Running]]:
     """Yields a function to which programs are given that run; they are ended, and nothing of them is left open."""
-    processes: list[subprocess.Popen[str]] = []
+    processes: list[subprocess.Popen[bytes]] = []
 
     def keep(running: Running) -> Running:
         processes.append(running.process)

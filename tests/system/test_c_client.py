@@ -198,7 +198,7 @@ def test_a_program_whose_numbers_have_a_decimal_comma(start, tmp_path, monkeypat
 def test_output_that_nobody_reads_ends_no_program(start):
     running = start("unread")
     running.process.stdout.close()
-    assert (running.process.wait(TIMEOUT_S), running.process.stderr.read()) == (0, "")
+    assert (running.process.wait(TIMEOUT_S), running.process.stderr.read()) == (0, b"")
 
 
 def test_the_embedded_session_process_is_killed_in_a_call(start_long):
