@@ -50,9 +50,12 @@ The first packet is JSON, since msgpack comes with the path.
 NEVER_PRELOADED = frozenset({"cupy", "jax", "mpi4py", "tensorflow", "torch"})
 """MPI and CUDA don't survive a fork: a function that needs them imports them in its worker."""
 
-TRACKER_GRACE_S = 0.5
-"""What multiprocessing's resource tracker gets to unlink the shared memory of a dead worker; it needs some 20 ms. Other
-processes that a worker leaves behind are killed at once."""
+TRACKER_GRACE_S = 1.0
+"""What multiprocessing's resource tracker gets to unlink the shared memory of a dead worker; it needs some 20 ms, and
+its own start where the worker died soon. Other processes that a worker leaves behind are killed at once."""
+
+ALL_TRACKERS_S = 5.0
+"""What is left of a worker that died so long ago is killed whatever it is: a command line can be forged for ever."""
 
 ORPHAN_S = 0.2  # for workers whose agent is gone to give calls back and leave; they are killed then
 LAST_MS = 700  # for a template whose agent died to end all it has; then the kernel does it
@@ -205,6 +208,7 @@ class Template:
         self._children: dict[int, Child] = {}  # by pidfd
         self._poll = select.poll()
         self._kill_at_s: float | None = None  # set when the agent is gone
+        self._trackers: dict[int, float] = {}  # resource trackers that dead workers left: pid, seen since
         self._checked: dict[tuple[tuple[str, str], ...], list[tuple[str, str, str | None]]] = {}
 
     def run(self) -> int:
@@ -357,13 +361,21 @@ class Template:
             return
         strays = family.children() - {child.pid for child in self._children.values()}
         strays = {pid for pid in strays if family.reap(pid) is None}
-        patience_s = time.monotonic() - TRACKER_GRACE_S
-        late = any(child.ended_s <= patience_s for child in dying)
-        n_found = family.kill_trees(strays, spare_trackers=not late)
+        late = self._late_trackers(strays, min(child.ended_s for child in dying))
+        n_found = family.kill_trees(strays - late, spare_trackers=True) + family.kill_trees(late)
         for child in dying:
             child.leftovers = max(child.leftovers, len(strays), n_found)
             if not strays:
                 self._report(child)
+
+    def _late_trackers(self, strays: set[int], first_end_s: float) -> set[int]:
+        """Those that had their time, each since it was first seen: others may have died long before its worker."""
+        now_s = time.monotonic()
+        trackers = filter(family.is_resource_tracker, strays)
+        self._trackers = {pid: self._trackers.get(pid, now_s) for pid in trackers}
+        if first_end_s <= now_s - ALL_TRACKERS_S:
+            return strays
+        return {pid for pid, seen_s in self._trackers.items() if seen_s <= now_s - TRACKER_GRACE_S}
 
     def _report(self, child: Child) -> None:
         """Reap the worker; say that it is dead once its group is empty, else look again."""

@@ -16,6 +16,7 @@ import pytest
 import rfaas
 from rfaas import ReasonCode
 from rfaas.session import environment
+from rfaas_executors.template import TRACKER_GRACE_S
 from support import hostile
 from support.deadlines import SLACK, assert_in_time, wait_in_time
 from support.invariants import assert_kept
@@ -95,7 +96,7 @@ class Pool:
             return {name: (count, now[name]) for name, count in self.before.items() if now[name] > count}
 
         wait_in_time(lambda: not grown(), SLACK * GOAL_S, "descriptors to be closed")
-        assert not shared_memory() - self.shared
+        wait_until(lambda: not shared_memory() - self.shared, TIMEOUT_S, "shared memory to be unlinked, others' too")
         assert not list(self.temporary.iterdir())
 
 
@@ -287,6 +288,19 @@ def test_all_of_them_at_once_harm_no_other_call(pool):
     kinds = [type(future.exception(2 * TIMEOUT_S)) for future in futures]
     assert kinds == [rfaas.WorkerLost, type(None), type(None), type(None)] * len(acts)
     assert_whole_again(pool, "all at once", f"{len(acts)} lost, {3 * len(acts)} answered")
+
+
+def test_each_tracker_of_shared_memory_has_its_time_whoever_died_before(pool, tmp_path):
+    """They unlink what their worker had made, and have to start first; what only looks like one has as long."""
+    paths = [tmp_path / "first", tmp_path / "second"]
+    for path in paths:
+        assert type(pool.ex.submit(hostile.leave_a_tracker, path).exception(TIMEOUT_S)) is rfaas.WorkerLost
+        wait_until(lambda path=path: path.exists() and path.read_text(), TIMEOUT_S, "the tracker to begin")
+        wait_until(lambda: float(paths[0].read_text() or 0) > 0.6, TIMEOUT_S, "time to pass")
+    pool.assert_as_before()
+    lived_s = [float(path.read_text()) for path in paths]
+    print("lived", lived_s)
+    assert min(lived_s) > 0.9 * TRACKER_GRACE_S
 
 
 KILLS_ITS_AGENT = """

@@ -370,6 +370,25 @@ def leave_files():
         os._exit(6)
 
 
+TRACKER = """
+import sys, time
+began_s = float(sys.argv[1])
+with open(sys.argv[2], "w") as file:
+    while True:
+        file.seek(0)
+        file.write(f"{time.monotonic() - began_s:09.3f}")
+        file.flush()
+        time.sleep(0.01)
+"""
+
+
+def leave_a_tracker(path):
+    """What looks like multiprocessing's, and never ends; it writes for how many seconds it has outlived its worker."""
+    command = [sys.executable, "-c", TRACKER, str(time.monotonic()), str(path), "multiprocessing.resource_tracker"]
+    subprocess.Popen(command)
+    os._exit(7)
+
+
 # --- bombs ------------------------------------------------------------------------------------------------
 
 

@@ -309,7 +309,7 @@ def test_nothing_is_left_of_a_program_however_it_ends(tmp_path, ending):
     assert len(pids) >= 3, done.stderr
     wait_until(lambda: not any(alive(pid) for pid in pids), 10, "every process to be gone")
     assert not abstract_sockets(socket)
-    assert shared_memory() <= memory
+    wait_until(lambda: shared_memory() <= memory, 10, "shared memory to be unlinked, that of others too")
     assert list(temporary.iterdir()) == []
 
 

@@ -223,10 +223,21 @@ def test_as_completed_yields_each_once_and_times_out(pool):
 
 
 def test_cancelling_races_with_running_and_no_call_is_lost_or_run_in_spite(pool, tmp_path):
-    """From three threads, at random moments: each call either ran once and tells it, or is cancelled and never ran."""
+    """From three threads, at random moments: each call either ran once and tells it, or is cancelled and never ran.
+
+    Which threads have a CPU first is not ours to say, so it is tried until some calls came before and some after.
+    """
+    for n_try in range(20):
+        n_results = race_of_cancelling(pool, tmp_path / f"ran-{n_try}")
+        if 0 < n_results < 300:
+            return
+    raise AssertionError(f"no race: {n_results} of 300 calls ran")
+
+
+def race_of_cancelling(pool, path):
+    """Submit 300 calls, cancel up to 300 of them; returns how many ran, each once."""
     seed = random.randrange(1 << 32)
     print("seed", seed)
-    path = tmp_path / "ran"
     futures = [pool.submit(p.note_and_return, path, n) for n in range(300)]
 
     def cancel_some(rng):
@@ -241,7 +252,7 @@ def test_cancelling_races_with_running_and_no_call_is_lost_or_run_in_spite(pool,
     assert wait(futures, TIMEOUT_S).not_done == set()
     results = [future.result() for future in futures if not future.cancelled()]
     assert sorted(map(int, p.lines(path))) == sorted(results)
-    assert len(results) < 300
+    return len(results)
 
 
 # --- map ---------------------------------------------------------------------------------------------
