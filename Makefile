@@ -96,10 +96,10 @@ bench-scale:  ## a harvester's cycle and an allocator's decisions at 10, 1000 an
 	@tools/setup.sh dev
 	$(PYTHON) benchmarks/scale.py $(if $(QUICK),--quick)
 
-bench-replay:  ## a day of a cluster, compressed, on a real slurmctld: what is recovered, how long batch jobs wait (root, three hours, resumable; SECONDS=900: a part)
+bench-replay:  ## a day of a cluster, compressed, on a real slurmctld: what is recovered, how long batch jobs wait (root, three hours, resumable; SECONDS=900: a part; CLUSTERS=2: two at a time)
 	@tools/apt-install.sh
 	@tools/setup.sh dev
-	$(PYTHON) benchmarks/replay.py $(if $(QUICK),--quick) $(if $(SECONDS),--seconds $(SECONDS))
+	$(PYTHON) benchmarks/replay.py $(if $(QUICK),--quick) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CLUSTERS),--clusters $(CLUSTERS))
 
 bench-elastic:  ## an MPI program that loses its nodes 20 times, on a real slurmctld: time by phase, same hash (root, eight minutes)
 	@tools/setup.sh dev

@@ -1,6 +1,7 @@
 """A day of a cluster, compressed, on the real slurmctld of tests/cluster/rig: `make bench-replay` (root).
 
 Usage: python benchmarks/replay.py [--into DIRECTORY] [--quick] [--hours H] [--compression N] [--seed N] [--seconds S]
+                                   [--clusters N]
 
 The same plan of rigid jobs three times: on the cluster alone, beside ordinary jobs of a low-priority partition, beside
 rfaas with every worker busy. The day is cut into parts of some hours, each with a plan of its own, and a part is
@@ -8,14 +9,17 @@ replayed by all three before the next. Goals: of the idle core-seconds in gaps o
 or more serve functions; batch jobs are delayed no more than beside the plain partition.
 
 Resumable: each part by each fill is a line of replay.jsonl, measured ones are left out; `--seconds` begins none that
-would go beyond. replay.md is written anew from all lines.
+would go beyond. replay.md is written anew from all lines. Jobs and calls sleep, so that what a replay takes of a CPU is
+Slurm's and rfaas's own; `--clusters` replays so many parts at a time, each on a cluster of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -38,7 +42,7 @@ HEAD = """\
 {compression:g} times compressed, as {parts} part(s), on the real slurmctld of `tests/cluster/rig`. Gaps and rigid jobs
 have log-normal lengths with the published median of gaps of a large machine (300 s, nine of ten under 20 minutes), cut
 to compressed time; what Slurm and rfaas need to start and to leave is not compressed, so a second of theirs stands for
-{compression:g} of the day that is replayed. Seconds below are as measured.
+{compression:g} of the day that is replayed. Seconds below are as measured.{beside}
 
 | beside the rigid jobs | jobs | delay: median, s | p90 | worst | of idle core-s served | in gaps ≥ {long:g} s |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -56,6 +60,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1, help="of the first part; the next have the next numbers [1]")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing that would end later")
+    parser.add_argument("--clusters", type=int, default=1, help="so many parts at a time [1]")
+    parser.add_argument("--number", type=int, help="the cluster of this process, among them")
     return parser.parse_args()
 
 
@@ -65,11 +71,12 @@ def replay_parts(asked: argparse.Namespace, part_s: float, n_parts: int, path: P
     from cluster.rig import Cluster, Settings  # type: ignore[import-not-found]
 
     done = records.load(path, "fill")
-    missing = [(part, fill) for part in range(n_parts) for fill in FILLS if (part, fill) not in done]
+    ours = range(asked.number or 0, n_parts, asked.clusters)
+    missing = [(part, fill) for part in ours for fill in FILLS if (part, fill) not in done]
     until_s = time.monotonic() + asked.seconds
     if not missing or part_s + AROUND_S > asked.seconds:
         return
-    cluster = Cluster("replay")
+    cluster = Cluster(f"replay-{asked.number or 0}")
     cluster.start(Settings(nodes=asked.nodes, cpus=1, memory_mib=4000), with_starter=True)
     try:
         cluster.install_wheel()
@@ -81,12 +88,25 @@ def replay_parts(asked: argparse.Namespace, part_s: float, n_parts: int, path: P
             alice, bob = cluster.user("alice"), cluster.user("bob")
             outcome = replayed(cluster, alice, bob, fill, plan, part_s, LONG_S / asked.compression)
             row = {"round": part, "fill": fill, "span_s": part_s, "compression": asked.compression}
+            row["clusters"] = asked.clusters
             row |= outcome.numbers() | {"took_s": round(time.monotonic() - began_s, 1)}
             print(f"part {part}, {fill}: {outcome.about()}", flush=True)
             records.add(path, row)
             cluster.remove_users_things()
     finally:
         cluster.stop()
+
+
+def replay_in_clusters(asked: argparse.Namespace, into: Path) -> None:
+    """Have each cluster's parts replayed by a process of its own, with users of its own."""
+    processes = []
+    for number in range(asked.clusters):
+        environment = {**os.environ, "PYTEST_XDIST_WORKER": f"gw{number}"}  # tests/cluster/rig has its uids from it
+        command = [sys.executable, *sys.argv, "--into", str(into), "--number", str(number)]
+        processes.append(subprocess.Popen(command, env=environment))
+    failed = [process.pid for process in processes if process.wait() != 0]
+    if failed:
+        print(f"not replayed to the end: processes {failed}", file=sys.stderr)
 
 
 def table_line(fill: str, rows: list[Row]) -> str:
@@ -103,6 +123,12 @@ def table_line(fill: str, rows: list[Row]) -> str:
         shares,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def beside(rows: list[Row]) -> str:
+    """How many clusters shared the machine, for people."""
+    most = max(row.get("clusters", 1) for row in rows)
+    return "" if most == 1 else f"\nUp to {most} clusters replayed parts at a time on this machine."
 
 
 def report(path: Path, nodes: int) -> str:
@@ -122,6 +148,7 @@ def report(path: Path, nodes: int) -> str:
         compression=one["compression"],
         parts=len(whole),
         long=60.0,
+        beside=beside([row for row in rows if row["round"] in whole]),
     )
     by_fill = {fill: [row for row in rows if row["fill"] == fill and row["round"] in whole] for fill in fills}
     ours = by_fill.get("rfaas", [])
@@ -138,7 +165,12 @@ def main() -> None:
     part_s = QUICK_S if asked.quick else 3600 * min(asked.part_hours, asked.hours) / asked.compression
     n_parts = 1 if asked.quick else max(1, round(asked.hours / asked.part_hours))
     path = into / "replay.jsonl"
-    replay_parts(asked, part_s, n_parts, path)
+    if asked.clusters > 1 and asked.number is None:
+        replay_in_clusters(asked, into)
+    else:
+        replay_parts(asked, part_s, n_parts, path)
+    if asked.number is not None:
+        return
     page = report(path, asked.nodes)
     (into / "replay.md").write_text(page)
     about = records.about("make bench-replay") | {"nodes": asked.nodes, "seed": asked.seed}
