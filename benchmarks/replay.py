@@ -152,8 +152,8 @@ def report(path: Path, nodes: int) -> str:
     )
     by_fill = {fill: [row for row in rows if row["fill"] == fill and row["round"] in whole] for fill in fills}
     ours = by_fill.get("rfaas", [])
-    share = sum(row["recovered_long_core_s"] for row in ours) / max(1e-9, sum(row["long_core_s"] for row in ours))
-    met = "met" if share >= GOAL_SHARE else "**missed**"
+    got, long = (sum(row[name] for row in ours) for name in ("recovered_long_core_s", "long_core_s"))
+    met = "met" if long and got >= GOAL_SHARE * long else "**missed**" if long else "not to be said, there were none"
     table = "\n".join(table_line(fill, rows) for fill, rows in by_fill.items())
     return f"{head}{table}\n\nGoal: {GOAL_SHARE:.0%} in gaps of a minute and more: {met}.\n"
 
