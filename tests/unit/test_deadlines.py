@@ -1,16 +1,11 @@
 """A test that only missed a deadline is told apart from one that failed, also where pytest-xdist's workers ran it."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from support.deadlines import Late, assert_in_time, wait_in_time
-
-TESTS = Path(__file__).parent.parent
+from support.inner_pytest import inner_pytest
 
 CONFTEST = """
 from support import deadlines, skips
@@ -54,14 +49,7 @@ def test_a_deadline_is_kept_or_missed():
 def test_only_late_tests_are_told_as_late(tmp_path, beside):
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(SESSION)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *beside, "."],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = inner_pytest(tmp_path, *beside)
     assert done.returncode == 1, done.stdout
     told = json.loads((tmp_path / "told.json").read_text())
     assert sorted(told["late"]) == ["test_it.py::test_late[1.0]", "test_it.py::test_still_waiting"]

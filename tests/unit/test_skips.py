@@ -1,13 +1,8 @@
 """A skipped test fails the session in CI unless its reason is allowed."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-TESTS = Path(__file__).parent.parent
+from support.inner_pytest import inner_pytest
 
 CONFTEST = """
 from support.skips import SkipsAreFailures
@@ -24,14 +19,7 @@ def session(tmp_path):
     def run(tests, *options):
         (tmp_path / "conftest.py").write_text(CONFTEST)
         (tmp_path / "test_it.py").write_text(f"import pytest\n{tests}\ndef test_that_passes(): pass\n")
-        return subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, "."],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return inner_pytest(tmp_path, *options)
 
     return run
 
