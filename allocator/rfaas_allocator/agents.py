@@ -66,7 +66,9 @@ class AgentDesk:
             case SliceEmpty():
                 reason = "reclaimed" if entry.ending else "lost"
                 code = entry.ending_code if entry.ending else ReasonCode.AGENT_LOST
-                self._ledger.end_slice(entry, reason, code, proof="slice-empty", for_good=bool(entry.slice.job_id))
+                # A job that shares takes back what its tasks need, and shares again when they have left it.
+                for_good = bool(entry.slice.job_id) and entry.slice.shared_by is None
+                self._ledger.end_slice(entry, reason, code, proof="slice-empty", for_good=for_good)
             case NeighbourReport():
                 self._ledger.hear_guard(entry, message.about, message.leases)
             case UsageReport():

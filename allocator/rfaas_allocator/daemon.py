@@ -43,6 +43,7 @@ SECRET_NAME: Final = "secret"
 UNIX_PATH_LIMIT: Final = 107  # bytes that the kernel takes
 STOP_GRACE_S: Final = 0.2
 ALONE_LOOK_S: Final = 1.0
+SLICES_LOOK_S: Final = 0.02
 SLICES_LEAVE_S: Final = 10.0  # for agents that are told to end when it leaves by itself
 
 
@@ -142,17 +143,34 @@ class AllocatorDaemon:
 
     async def _leave_when_alone(self, engine: Engine) -> None:
         """Nobody started this allocator by hand, so nobody stops it: it goes after its last session process."""
-        after_s = self._config.leave_after_s
-        if after_s <= 0:
+        if self._config.leave_after_s <= 0:
             return
+        while True:
+            await self._until_alone(engine)
+            logger.info("leaving: no session process for %.1f s", self._config.leave_after_s)
+            await engine.end_slices(ReasonCode.OWNER_RELEASE, for_good=False)
+            if await self._slices_left(engine):
+                await engine.end_slices(ReasonCode.OWNER_RELEASE, for_good=True)  # one that came meanwhile
+                self.stop()
+                return
+            logger.info("not leaving: a session process came")
+
+    async def _until_alone(self, engine: Engine) -> None:
+        after_s = self._config.leave_after_s
         since_s = boot_time_ns() / 1e9
         while (alone_s := boot_time_ns() / 1e9 - since_s) < after_s:
             await asyncio.sleep(min(ALONE_LOOK_S, after_s - alone_s))
             if engine.n_holder_links:
                 since_s = boot_time_ns() / 1e9
-        logger.info("leaving: no session process for %.1f s", after_s)
-        await engine.end_slices(ReasonCode.OWNER_RELEASE, for_good=True)
-        self.stop(SLICES_LEAVE_S)
+
+    async def _slices_left(self, engine: Engine) -> bool:
+        """Wait for agents that were told to end; False as soon as a session process is there, which needs it."""
+        deadline_s = boot_time_ns() / 1e9 + SLICES_LEAVE_S
+        while not engine.n_holder_links:
+            if _nobody_reachable(engine.snapshot()) or boot_time_ns() / 1e9 > deadline_s:
+                return True
+            await asyncio.sleep(SLICES_LOOK_S)
+        return False
 
     async def _wait_to_leave(self, engine: Engine) -> None:
         await self._leave.wait()

@@ -40,10 +40,10 @@ from rfaas_executors.guard import GuardSetup
 from rfaas_executors.guard_core import GuardConfig
 from rfaas_executors.guard_watch import MARKS_DIR
 from rfaas_executors.leftovers import sweep
+from rfaas_executors.starter import take_standard_input, told_secret, when_it_ends
 from rfaas_executors.template_host import Surroundings
 from rfaas_transport import tls
 from rfaas_transport.errors import ConfigError, ReasonCode, RfaasError
-from rfaas_transport.handshake_machine import SECRET_BYTES
 
 EX_UNAVAILABLE, EX_CONFIG = 69, 78
 
@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; return the exit status: 0 when the slice went back, 69 or 78 when it could not begin."""
     occupy_standard_descriptors()
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # who waits for signals blocks them, and its children inherit that
     options = _parser().parse_args(arguments)
     try:
         level = (Settings.load().value("log") or "warning").upper()
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--by-hand", action="store_true", help="a lasting name for this host's slice; one agent a label")
     add("--local", action="store_true", help="likewise, for the one agent that `rfaas up` starts beside its allocator")
     add("--secret-stdin", action="store_true", help="read the allocator's secret from standard input, not --state-dir")
+    add("--end-with-stdin", action="store_true", help="leave when standard input ends: whoever started it is gone")
     add("--label", default="", help="with --by-hand: tells apart agents of one host")
     add("--allocator", metavar="HOST:PORT", help="where it is, if --state-dir holds no more than its credentials")
     add("--abandoned-after-s", type=float, default=60.0, help="leave after so long without allocator and lease")
@@ -106,6 +108,7 @@ def _ports(text: str) -> range:
 async def _serve(options: argparse.Namespace) -> int:
     adopt_orphans()
     soft_limit = raise_limit()
+    starter = take_standard_input() if options.end_with_stdin else None
     secret = told_secret() if options.secret_stdin else read_secret(options.state_dir)
     where_is = _finder(options, secret)
     name = _Name.of(options, secret)
@@ -134,7 +137,7 @@ async def _serve(options: argparse.Namespace) -> int:
         on_leaving=lambda about: rests.leave(name.node, about, time.time()),
     )
     log.info("agent serves node=%s cores=%d address=%s", name.node, options.cores, address)
-    status = await run_until_reclaimed(agent, shared=options.shared)
+    status = await run_until_reclaimed(agent, shared=options.shared, starter=starter)
     if words is not None:
         words.left()
     if claimed is not None:
@@ -295,11 +298,16 @@ def _about(offered: Slice) -> dict[str, object]:
     }
 
 
-async def run_until_reclaimed(agent: Agent, *, shared: bool = False) -> int:
+async def run_until_reclaimed(agent: Agent, *, shared: bool = False, starter: int | None = None) -> int:
     """Run an agent as this process's one purpose: SIGTERM and SIGINT begin the reclaim, a second one ends the drain.
 
     Not within a job of Slurm's: slurmctld and srun may both pass on one and the same wish, and who can't wait there
     has SIGKILL, after the grace that was promised. SIGQUIT leaves running calls no time at all (010 section 6).
+
+    Args:
+        agent: to run; not yet running.
+        shared: by the owner of the job.
+        starter: a descriptor at whose end the slice goes back, too; None: there is none.
     """
     from_slurm = bool(agent.core.config.slice.job_id)
     reason = ReasonCode.SLURM_PREEMPT if from_slurm and not shared else ReasonCode.OWNER_RELEASE
@@ -312,6 +320,8 @@ async def run_until_reclaimed(agent: Agent, *, shared: bool = False) -> int:
     for signo in signal.SIGTERM, signal.SIGINT:
         loop.add_signal_handler(signo, asked)
     loop.add_signal_handler(signal.SIGQUIT, lambda: agent.request_reclaim(reason, at_once=True))
+    if starter is not None:
+        when_it_ends(starter, lambda: agent.request_reclaim(reason))
     return await agent.run()
 
 
@@ -327,24 +337,6 @@ def read_secret(state_dir: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error}", hint="`rfaas up` makes it") from error
-
-
-def told_secret() -> bytes:
-    """The secret, from standard input, which is nothing afterwards: what starts an agent for somebody else tells it so.
-
-    Raises:
-        ConfigError: standard input ended before it.
-    """
-    secret = b""
-    while len(secret) < SECRET_BYTES:
-        more = os.read(0, SECRET_BYTES - len(secret))
-        if not more:
-            raise ConfigError(f"standard input ended after {len(secret)} of the secret's {SECRET_BYTES} bytes")
-        secret += more
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    return secret
 
 
 def slice_key(incarnation: str, job_id: str, submit_time_s: int) -> str:

@@ -1,7 +1,8 @@
 """The command `python -m rfaas_executors.share`: lend a part of this job, as long as its tasks leave it.
 
 Keeps one agent on CPUs that no bound task may use. When a later step takes some of them the agent gives everything
-back, with its grace, and another begins elsewhere, or none while there is no room. SIGTERM ends both.
+back, with its grace, and another begins elsewhere, or none while there is no room. SIGTERM ends both; the agent also
+goes when this process dies: it holds the only other end of the agent's standard input.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Lender:
     def _begin(self, cpus: frozenset[int]) -> None:
         os.sched_setaffinity(0, cpus)  # the agent inherits it
         try:
-            self._agent = subprocess.Popen(_agent(self._options), stdin=subprocess.DEVNULL)
+            self._agent = subprocess.Popen(_agent(self._options), stdin=subprocess.PIPE)
         finally:
             os.sched_setaffinity(0, self._allowed)
         self._cpus, self._told_full = cpus, False
@@ -90,7 +91,9 @@ class Lender:
         agent, self._agent = self._agent, None
         if agent is None:
             return 0
+        assert agent.stdin is not None
         agent.send_signal(signal.SIGTERM)
+        agent.stdin.close()
         try:
             return agent.wait(self._options.grace_s + SLACK_S)
         except subprocess.TimeoutExpired:
@@ -100,7 +103,7 @@ class Lender:
 
 def _agent(options: argparse.Namespace) -> list[str]:
     agent = [sys.executable, "-m", "rfaas_executors", "--from-slurm", "--shared", "--sched", "idle", "--listen", "auto"]
-    agent += ["--state-dir", str(options.state_dir), "--cores", str(options.cores), "--say", "text"]
+    agent += ["--end-with-stdin", "--state-dir", str(options.state_dir), "--cores", str(options.cores), "--say", "text"]
     return [*agent, "--memory-bytes", str(options.memory_bytes), "--grace-s", f"{options.grace_s:g}"]
 
 

@@ -28,6 +28,9 @@ from rfaas_transport.munge import Munge
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S: Final = 15.0
+LAST_LEAVES_S: Final = 15.0  # as long as it may wait for its agents, and some time to close
+LOOK_S: Final = 0.02
+ALLOCATOR: Final = "allocator"
 LOCK: Final = "site.lock"
 
 
@@ -71,7 +74,9 @@ def ensure_allocator(state_dir: Path, site: SiteSettings) -> None:
     with _lock(state_dir / LOCK):
         if _is_served(state_dir):
             return
-        _check_record(state_dir)
+        _await_last(state_dir)
+        if _is_served(state_dir):
+            return
         host = site.allocator.rpartition(":")[0].strip("[]")
         try:
             listen = site.listen or own_address_towards(host)
@@ -81,7 +86,7 @@ def ensure_allocator(state_dir: Path, site: SiteSettings) -> None:
             ) from error
         options = ["--state-dir", str(state_dir), "--listen", listen, "--leave-after-s", f"{site.keep_s:g}"]
         command = [sys.executable, "-P", "-m", "rfaas_allocator", *options]
-        daemon = daemons.spawn("allocator", command, state_dir)
+        daemon = daemons.spawn(ALLOCATOR, command, state_dir)
         settings: dict[str, object] = {"slurm": None, "alloc_id": "", "daemon_python": sys.executable}
         daemons.save(state_dir, [daemon], settings | {"commands": {"allocator": command}, "exported": {}})
         _wait(state_dir, daemon)
@@ -107,22 +112,36 @@ def _is_served(state_dir: Path) -> bool:
         return False
 
 
-def _check_record(state_dir: Path) -> None:
-    """Daemons of `rfaas up` that live belong to that: it knows how they were started.
+def _await_last(state_dir: Path) -> None:
+    """Wait until an allocator that lives and does not serve, since it comes or goes, does either.
+
+    Daemons of `rfaas up` that live belong to that: it knows how they were started.
 
     Raises:
-        AllocatorUnavailable: there are some, and their allocator is gone.
+        AllocatorUnavailable: agents live, and their allocator is gone; or an allocator neither serves nor ends.
     """
     try:
         found = daemons.load(state_dir)
     except ConfigError:  # of another host, where nothing may run any more: the journal's lock decides
         return
-    alive = [daemon.name for daemon in found[0] if daemon.alive] if found else []
-    if alive:
+    alive = [daemon for daemon in found[0] if daemon.alive] if found else []
+    others = [daemon.name for daemon in alive if daemon.name != ALLOCATOR]
+    if others:
         raise AllocatorUnavailable(
-            f"the allocator of {state_dir} has ended, its {' and '.join(alive)} lives",
+            f"the allocator of {state_dir} has ended, its {' and '.join(others)} lives",
             hint="`rfaas up` starts it again as it was",
         )
+    deadline_s = time.monotonic() + LAST_LEAVES_S
+    for last in alive:
+        while _still_runs(last):
+            if _is_served(state_dir):
+                return
+            if time.monotonic() > deadline_s:
+                raise AllocatorUnavailable(
+                    f"the allocator of {state_dir}, process {last.pid}, neither serves nor ends",
+                    hint=f"see {state_dir / 'log' / 'allocator.log'}, and end it with SIGTERM",
+                )
+            time.sleep(LOOK_S)
 
 
 def _wait(state_dir: Path, daemon: daemons.Daemon) -> None:
@@ -132,7 +151,7 @@ def _wait(state_dir: Path, daemon: daemons.Daemon) -> None:
             return
         if not _still_runs(daemon):
             break
-        time.sleep(0.02)
+        time.sleep(LOOK_S)
     log_file = state_dir / "log" / "allocator.log"
     said = log_file.read_bytes()[daemon.log_offset :].decode(errors="replace").strip().splitlines()[-2:]
     why = " ".join(said) or "it said nothing"

@@ -19,16 +19,29 @@ def test_the_last_word_of_an_agent_ends_its_slice(world):
     assert m.Ended(holder.holder, lease_id, "reclaimed", 1) in holder.heard
 
 
-@pytest.mark.parametrize("job_id", ["17", ""])
-def test_a_host_without_a_job_may_be_lent_again_after_the_last_word_of_its_agent(world, job_id):
-    agent = world.agent(cores=1, job_id=job_id)
+@pytest.mark.parametrize(
+    ("about", "may"),
+    [({"job_id": "17"}, False), ({"job_id": "17", "shared_by": 1000}, True), ({"job_id": ""}, True)],
+    ids=["harvest job", "job that shares", "no job"],
+)
+def test_what_no_job_is_for_alone_may_be_lent_again_after_the_last_word_of_its_agent(world, about, may):
+    agent = world.agent(cores=1, **about)
     agent.empty()
     world.settle()
-    again = world.agent(cores=1, job_id=job_id, slice_id=agent.slice.slice_id)
-    assert bool(again.told_to_leave) is bool(job_id)
-    assert [view.slice.slice_id for view in world.snapshot().slices] == ([] if job_id else [agent.slice.slice_id])
-    if not job_id:
+    again = world.agent(cores=1, slice_id=agent.slice.slice_id, **about)
+    assert bool(again.told_to_leave) is not may
+    assert [view.slice.slice_id for view in world.snapshot().slices] == ([agent.slice.slice_id] if may else [])
+    if may:
         assert again.epoch > agent.epoch
+
+
+def test_a_job_that_has_ended_shares_nothing_more(world):
+    agent = world.agent(cores=1, job_id="17", shared_by=1000)
+    world.cut(agent)
+    world.step(m.JobsReport(ended=(m.JobEnded("17", 0, "COMPLETED"),)))
+    world.settle()
+    again = world.agent(cores=1, job_id="17", shared_by=1000, slice_id=agent.slice.slice_id)
+    assert again.told_to_leave
 
 
 @pytest.mark.parametrize(
