@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import cluster.fixtures
+import cluster.site_rig
 from support import deadlines, order
 from support.figures import FiguresAreShown, ResultsAreWritten
 from support.nothing_left import _nothing_is_left_running as _nothing_is_left_running  # autouse, in every ring
@@ -13,6 +14,7 @@ from support.skips import SkipsAreFailures
 
 def pytest_configure(config):
     config.pluginmanager.register(cluster.fixtures, "cluster-fixtures")
+    config.pluginmanager.register(cluster.site_rig, "cluster-site-rig")
     config.pluginmanager.register(order, "order")
     config.pluginmanager.register(deadlines, "deadlines")
     if hasattr(config, "workerinput"):

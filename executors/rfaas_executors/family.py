@@ -31,11 +31,11 @@ __all__ = [
     "die_with_parent",
     "group_is_empty",
     "install_quiet_signals",
-    "is_resource_tracker",
     "kill_trees",
     "limit_descriptors",
     "lower",
     "making_worker",
+    "may_be_resource_tracker",
     "n_threads",
     "name_process",
     "outlive_parent",
@@ -239,7 +239,7 @@ def _stop_new(roots: Collection[int], stopped: dict[int, int], spared: set[int],
     while waiting:
         pid, parent = waiting.pop()
         if pid not in stopped and pid not in spared:
-            if spare_trackers and is_resource_tracker(pid):
+            if spare_trackers and may_be_resource_tracker(pid):
                 spared.add(pid)
                 continue
             pidfd = _pidfd_of_child(pid, parent)
@@ -305,13 +305,23 @@ def cpu_ns(pid: int) -> int:
     return sum(map(int, fields[11:15])) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
 
 
-def is_resource_tracker(pid: int) -> bool:
-    """True for the helper of multiprocessing that unlinks shared memory and semaphores once its users are gone."""
+def may_be_resource_tracker(pid: int) -> bool:
+    """True for the helper of multiprocessing that unlinks shared memory and semaphores once its users are gone.
+
+    And for any process in the midst of exec, whose command line is empty for some 0.1 ms: the kernel lets its parent go
+    on before it has written the new one, so a worker may end by then (97 of 100 times that is what is seen, 2026-11).
+    """
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as command:
-            return b"multiprocessing.resource_tracker" in command.read()
+            words = command.read()
     except OSError:
         return False
+    return b"multiprocessing.resource_tracker" in words or (not words and not _is_zombie(pid))
+
+
+def _is_zombie(pid: int) -> bool:
+    fields = _stat(pid)
+    return not fields or fields[0] in (b"Z", b"X")
 
 
 def group_is_empty(group: int) -> bool:

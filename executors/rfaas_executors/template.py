@@ -371,7 +371,7 @@ class Template:
     def _late_trackers(self, strays: set[int], first_end_s: float) -> set[int]:
         """Those that had their time, each since it was first seen: others may have died long before its worker."""
         now_s = time.monotonic()
-        trackers = filter(family.is_resource_tracker, strays)
+        trackers = filter(family.may_be_resource_tracker, strays)
         self._trackers = {pid: self._trackers.get(pid, now_s) for pid in trackers}
         if first_end_s <= now_s - ALL_TRACKERS_S:
             return strays

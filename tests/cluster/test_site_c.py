@@ -10,34 +10,33 @@ import pytest
 
 from cluster.rig import conf
 from cluster.rig.settings import HEAD
-
-# The fixtures are site mode's own: hooks, the site's allocator on the head, root's node agent on one node.
-from cluster.test_site_mode import NODE, SITE_PORT, WAIT_S, cluster, page, site, site_cluster, up  # noqa: F401
+from cluster.site_rig import NODE, SITE_PORT, WAIT_S, up
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "tests/system/c_client/program"
 CALL_MS = 6000
+
+
+@pytest.fixture
+def cluster(site_ground):
+    return site_ground
 
 
 @pytest.fixture
 def program(alice):
     """The client's test program, built as alice would, and its functions; called with a command of it."""
-    sources = {
-        "program.c": "tests/system/c_client",
-        "functions.c": "tests/system/c_client",
-        "kernels.c": "tests/support/kernels",
-    }
-    for name, folder in sources.items():
-        alice.put(f"c/{name}", (ROOT / folder / name).read_text())
+    sources = [*PROGRAM.glob("*.[ch]"), PROGRAM.parent / "functions.c", ROOT / "tests/support/kernels/kernels.c"]
+    for source in sources:
+        alice.put(f"c/{source.parent.name}/{source.name}", source.read_text())
     folder = f"{alice.account.home}/c"
-    build = "cc -D_GNU_SOURCE -o program program.c -pthread $(rfaas config --cflags --libs)"
-    build += (
-        " && cc -D_GNU_SOURCE -fPIC -shared -o libkernels.so kernels.c functions.c $(rfaas config --cflags) -pthread"
-    )
+    compile_ = "cc -D_GNU_SOURCE -pthread $(rfaas config --cflags)"
+    build = f"{compile_} -o test-program program/*.c $(rfaas config --libs)"
+    build += f" && {compile_} -fPIC -shared -o libkernels.so kernels/kernels.c c_client/functions.c"
     alice.run(HEAD, ["sh", "-c", f"cd {folder} && {build}"], WAIT_S)
-    return lambda *words: [f"{folder}/program", f"{folder}/libkernels.so", *map(str, words)]
+    return lambda *words: [f"{folder}/test-program", f"{folder}/libkernels.so", *map(str, words)]
 
 
 def sessions_of(user):
@@ -59,7 +58,7 @@ def nothing_runs(user):
 
 
 @pytest.mark.timeout(300)
-def test_a_program_in_c_is_lent_a_node_and_its_session_process_is_killed(site, alice, page, program):  # noqa: F811
+def test_a_program_in_c_is_lent_a_node_and_its_session_process_is_killed(site, alice, page, program):
     assert nothing_runs(alice)
     begun_s = time.monotonic()
     with alice.popen(HEAD, program("long", CALL_MS, page), env=site.environment) as running:
@@ -80,7 +79,7 @@ def test_a_program_in_c_is_lent_a_node_and_its_session_process_is_killed(site, a
 
 
 @pytest.mark.timeout(300)
-def test_a_program_in_c_is_told_what_is_wrong_and_what_helps(site, alice, program):  # noqa: F811
+def test_a_program_in_c_is_told_what_is_wrong_and_what_helps(site, alice, program):
     def says(command="say-failure", **environment):
         given = {**site.environment, "RFAAS_EXECUTOR_ACQUIRE_TIMEOUT_S": "3", **environment}
         done = alice.run(HEAD, program(command), WAIT_S, env=given, check=False)
@@ -102,7 +101,7 @@ def test_a_program_in_c_is_told_what_is_wrong_and_what_helps(site, alice, progra
 
 
 @pytest.mark.timeout(300)
-def test_a_program_in_c_that_waits_without_a_limit_knows_why(site, alice, program):  # noqa: F811
+def test_a_program_in_c_that_waits_without_a_limit_knows_why(site, alice, program):
     away = {**site.environment, "RFAAS_SITE_ALLOCATOR": f"{conf.address(HEAD)}:{SITE_PORT + 50}"}
     words = program("why-waiting", "memory")
     with alice.popen(HEAD, words, env=away) as running:

@@ -1,35 +1,23 @@
-"""Site mode on a real cluster whose Slurm runs our hooks: users' slices on a node, and the jobs that take it back.
-
-The head has the site's allocator, one node root's node agent; the other node has none, as rfaas is not everywhere.
-"""
+"""Site mode on a real cluster whose Slurm runs our hooks: users' slices on a node, and the jobs that take it back."""
 
 import contextlib
 import json
-import os
 import secrets
-import shutil
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from cluster.delay import build_probe
-from cluster.fixtures import checked
 from cluster.harvested import snapshot
-from cluster.hook_rig import CONF, LOG, build_hook, node_log, unwell_nodes
-from cluster.rig import Settings, commands, conf
+from cluster.hook_rig import node_log
+from cluster.rig import conf
 from cluster.rig.settings import HEAD
+from cluster.site_rig import NODE, WAIT_S, WATCH, daemon, up
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.figures]
-
-NODE = "n1"
-WAIT_S = 90.0
-SITE_PORT, NODE_PORT = 7411, 7410
-WATCH = "@site-watch"  # who hears PrologSlurmctld, if anybody does
 
 # What a user's function tells of where it runs, and what it can do to somebody else's.
 PROGRAM = """\
@@ -151,138 +139,11 @@ with rfaas.Executor(max_workers=2, acquire_timeout_s=60) as ex:
         print(json.dumps({**told, "at_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME)}), flush=True)
         print(json.dumps({"attempt": twice.result(60), "waited": waits.result(60)}), flush=True)
 """
-HOOKS = """\
-Prolog={hook}
-Epilog={hook}
-PrologSlurmctld={hook}
-PrologFlags=Alloc
-"""
-
-
-@pytest.fixture(scope="module")
-def site_cluster(start_cluster):
-    """Two nodes whose Slurm runs the hooks, and an environment with the wheel."""
-    folder = Path(f"/var/tmp/rfaas-site-hooks-{os.getpid()}")
-    folder.mkdir()
-    folder.chmod(0o755)
-    hook = build_hook(folder / "rfaas-hook", CONF)
-    yield start_cluster(Settings(nodes=2, cpus=2, extra_conf=HOOKS.format(hook=hook)))
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
-def cluster(site_cluster):
-    hooks_conf = site_cluster.layout.etc / Path(CONF).name
-    hooks_conf.write_text(
-        f"log_file = {LOG}\ncgroup = rfaas-{site_cluster.layout.instance}\nallocator_socket = {WATCH}\n"
-    )
-    hooks_conf.chmod(0o644)
-    with checked(site_cluster) as clean:
-        yield clean
-        assert unwell_nodes(clean) == ""  # no hook drained a node, whatever it met
-
-
-@dataclass(frozen=True)
-class Site:
-    """The site's allocator on the head and root's agent on one node."""
-
-    cluster: object
-    folder: Path
-    cgroup: str
-    node_agent: subprocess.Popen
-
-    @property
-    def environment(self):
-        """What a site says to its users in /etc/rfaas/rfaas.toml."""
-        return {
-            "RFAAS_SITE_ALLOCATOR": f"{conf.address(HEAD)}:{SITE_PORT}",
-            "RFAAS_SITE_MUNGE_SOCKET": conf.MUNGE_SOCKET,
-            "RFAAS_SITE_KEEP_S": "1",
-            "RFAAS_SESSION_LINGER_S": "0.5",
-        }
-
-    def kill_node_agent(self):
-        commands.kill_group(self.node_agent.pid)
-        self.node_agent.wait(20)
-
-    def lend(self, user, **changes):
-        """Have an agent of the user's started, as the user would."""
-        options = {"cores": "1", "memory": "1GiB", "for": "10m", **changes}
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        where = ["--allocator", f"{conf.address(HEAD)}:{SITE_PORT}", "--munge-socket", conf.MUNGE_SOCKET]
-        return user.run(HEAD, ["rfaas", "site", "start", *where, *words], WAIT_S, check=False)
-
-    def hook(self, packet):
-        """What root's hook hears on the node."""
-        code = (
-            "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET);"
-            "s.connect('/run/rfaas/node.sock'); s.send(sys.argv[1].encode()); print(s.recv(4096).decode())"
-        )
-        return self.cluster.node(NODE).run_as_root("/usr/bin/python3", "-c", code, packet).strip()
-
-
-@contextlib.contextmanager
-def daemon(node, argv, log, ready):
-    """A daemon of root's on a node, from when its log says that it is ready."""
-    with log.open("ab") as out:
-        process = commands.start([*node.way_in, *map(str, argv)], stdout=out, stderr=out)
-    try:
-        wait_until(lambda: ready in log.read_text() or process.poll() is not None, WAIT_S, ready)
-        assert process.poll() is None, log.read_text()
-        yield process
-    finally:
-        if process.poll() is None:
-            commands.kill_group(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            commands.kill_group(process.pid)
-            process.wait(20)
-
-
-@pytest.fixture
-def site(cluster):
-    folder = cluster.layout.root / "site"
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o755)
-    python, node = cluster.layout.venv / "bin/python", cluster.node(NODE)
-    key = folder / f"key-{secrets.token_hex(4)}"
-    public = cluster.head.run_as_root(str(cluster.layout.venv / "bin/rfaas"), "site", "key", str(key)).strip()
-    (agent,) = cluster.layout.venv.glob("lib/python3*/site-packages/rfaas_slurm_plugin/bin/rfaas-node-agent")
-    cgroup = f"rfaas-{cluster.layout.instance}"
-    settings = {
-        "node": NODE,
-        "listen": f"{conf.address(NODE)}:{NODE_PORT}",
-        "allocator_key": public,
-        "python": python,
-        "cpus": "0-1",
-        "memory": "2G",
-        "munge_socket": conf.MUNGE_SOCKET,
-        "cgroup": cgroup,
-    }
-    (folder / "node.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-    (folder / "nodes").write_text(f"{NODE} {conf.address(NODE)}:{NODE_PORT} 2 2GiB\n")
-    allocator = [python, "-m", "rfaas_allocator.site", "--listen", f"{conf.address(HEAD)}:{SITE_PORT}"]
-    allocator += ["--key", key, "--nodes", folder / "nodes", "--munge-socket", conf.MUNGE_SOCKET, "--look-s", "0.5"]
-    logs = [folder / f"{name}-{secrets.token_hex(4)}.log" for name in ("allocator", "node")]
-    with (
-        daemon(cluster.head, allocator, logs[0], "serving"),
-        daemon(node, [agent, "-c", folder / "node.conf"], logs[1], "serving") as node_agent,
-    ):
-        wait_until(lambda: "lending jobs=0" in logs[1].read_text(), WAIT_S, "Slurm's word on the node's jobs")
-        node.run_as_root("sleep", "1.1")  # grants of the second in which the node agent began are refused
-        yield Site(cluster, folder, cgroup, node_agent)
-    print("\n".join(log.read_text() for log in logs))
-    wait_until(lambda: removed(cgroup), WAIT_S, "the end of what was lent")
-
-
-def removed(cgroup):
-    """Whether the control groups are gone: the node agent gives its slices their grace, and may be gone itself."""
-    mounts = Path("/sys/fs/cgroup")
-    for path in [*mounts.glob(f"*/{cgroup}/*/"), *mounts.glob(f"*/{cgroup}")]:
-        with contextlib.suppress(OSError):
-            path.rmdir()
-    return not list(mounts.glob(f"*/{cgroup}"))
+def cluster(site_ground):
+    return site_ground
 
 
 @contextlib.contextmanager
@@ -295,10 +156,6 @@ def allocator_of(user):
         yield state_dir
         running.signal(signal.SIGTERM)
         running.wait(WAIT_S)
-
-
-def up(user):
-    return [entry for entry in snapshot(user)["slices"] if entry["state"] == "up"]
 
 
 def run(user, program, **given):
@@ -365,16 +222,6 @@ def program(cluster, user, site, *, page=None):
         yield running
     state = user.home / ".local/state/rfaas"
     wait_until(lambda: not (state / "allocator.json").exists(), WAIT_S, "the end of the user's allocator")
-
-
-@pytest.fixture
-def page(cluster):
-    """A file at the same path on the machine and on every node, that any user may write."""
-    folder = cluster.layout.share / "pages"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    folder.chmod(0o777)
-    return folder / "page"
 
 
 @pytest.mark.timeout(300)

@@ -38,6 +38,11 @@ def client_sources() -> list[Path]:
     return [*CLIENT.glob("*.c"), *core_sources()]
 
 
+def program_sources() -> list[Path]:
+    """The test program, a file for each kind of its commands."""
+    return sorted((PARTS / "program").glob("*.c"))
+
+
 def ssl() -> list[str]:
     """What the core needs beyond the C library, as its build has it."""
     return ["-lssl", "-lcrypto"] if "OpenSSL" in (ROOT / "CMakeLists.txt").read_text() else []
@@ -45,7 +50,7 @@ def ssl() -> list[str]:
 
 def compile_program(output: Path, flags: Iterable[object]) -> Path:
     """The test program with all of the client in it."""
-    return compile_c(output, *STRICT, *flags, *INCLUDES, PARTS / "program.c", *client_sources(), *ssl(), "-ldl")
+    return compile_c(output, *STRICT, *flags, *INCLUDES, *program_sources(), *client_sources(), *ssl(), "-ldl")
 
 
 def compile_kernels(library: Path) -> Path:
@@ -122,8 +127,19 @@ def over_rdma() -> tuple[Path, Path]:
     if "RFAAS_RDMA_GUEST" in os.environ:
         return program, kernels
     verbs = sorted((CORE / "ibverbs").glob("*.c"))
-    sources = [*client_sources(), *verbs, *PARTS.glob("*.c"), ROOT / "tests/support/kernels/kernels.c", Path(__file__)]
-    headers = [*CLIENT.glob("*.h"), *CORE.glob("**/*.h"), *(ROOT / "transport/include").glob("*.h")]
+    sources = [
+        *client_sources(),
+        *verbs,
+        *PARTS.glob("**/*.c"),
+        ROOT / "tests/support/kernels/kernels.c",
+        Path(__file__),
+    ]
+    headers = [
+        *CLIENT.glob("*.h"),
+        *PARTS.glob("**/*.h"),
+        *CORE.glob("**/*.h"),
+        *(ROOT / "transport/include").glob("*.h"),
+    ]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted([*sources, *headers]))).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:
         FOR_RDMA.mkdir(parents=True, exist_ok=True)

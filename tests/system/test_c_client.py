@@ -32,6 +32,7 @@ from support.c_client import (
     compile_program,
     ended_after,
     in_a_long_call,
+    program_sources,
 )
 from support.leftovers import alive, children
 from support.personal import Personal
@@ -380,9 +381,7 @@ def test_a_load_is_told_with_the_want_as_the_helper_says_it(tmp_path, monkeypatc
 def test_the_installed_library_is_found_by_compilers(tmp_path, kernels, monkeypatch):
     monkeypatch.delenv("RFAAS_PYTHON", raising=False)  # it knows the interpreter that it was installed with
     words = building.words(cflags=True, libs=True)
-    place = compile_c(
-        tmp_path / "program", *STRICT, "-Wpedantic", "-O2", HERE / "c_client/program.c", "-pthread", *words
-    )
+    place = compile_c(tmp_path / "program", *STRICT, "-Wpedantic", "-O2", *program_sources(), "-pthread", *words)
     done = subprocess.run([place, kernels, "invoke", "100"], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -1,4 +1,4 @@
-/* functions.c - a function for program.c: says that it runs, by a file, and takes its time. */
+/* functions.c - a function for the test program: says that it runs, by a file, and takes its time. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from multiprocessing import util
 from pathlib import Path
 
 import pytest
@@ -244,7 +245,7 @@ def test_a_tree_is_killed_whole_and_a_tracker_is_spared():
     family_of_tree = wait_until(
         lambda: (f := proc_usage.family(tree.pid, 1000).resident.keys()) and len(f) == 40 and list(f), 30, "the tree"
     )
-    wait_until(lambda: family.is_resource_tracker(tracker.pid), 5)
+    wait_until(lambda: family.may_be_resource_tracker(tracker.pid), 5)
     assert family.kill_trees({tree.pid, tracker.pid}, spare_trackers=True) == 40
     wait_until(lambda: not any(map(alive, family_of_tree)), 5, "the end of the tree")
     assert alive(tracker.pid)
@@ -253,6 +254,17 @@ def test_a_tree_is_killed_whole_and_a_tracker_is_spared():
         with contextlib.suppress(ChildProcessError):  # whoever killed it may have reaped it too
             os.waitpid(process.pid, 0)
         process.returncode = -9
+
+
+def test_a_tracker_is_spared_from_the_moment_on_at_which_its_parent_may_end():
+    sleeps = [os.fsencode(sys.executable), b"-c", b"import time; time.sleep(60)"]
+    found = 0
+    for _ in range(50):
+        with open("/dev/null", "rb") as nothing:  # as multiprocessing does
+            pid = util.spawnv_passfds(sleeps[0], [*sleeps, b"multiprocessing.resource_tracker"], (nothing.fileno(),))
+        found += family.kill_trees({pid}, spare_trackers=True)
+        wait_until(lambda pid=pid: (family.kill_trees({pid}), family.reap(pid) is not None)[1], 5, "its end")
+    assert found == 0
 
 
 FEW = """
