@@ -157,16 +157,13 @@ class AllocatorDaemon:
 
     async def _until_alone(self, engine: Engine) -> None:
         after_s = self._config.leave_after_s
-        since_s = boot_time_ns() / 1e9
-        while (alone_s := boot_time_ns() / 1e9 - since_s) < after_s:
+        while (alone_s := engine.alone_s or 0.0) < after_s:
             await asyncio.sleep(min(ALONE_LOOK_S, after_s - alone_s))
-            if engine.n_holder_links:
-                since_s = boot_time_ns() / 1e9
 
     async def _slices_left(self, engine: Engine) -> bool:
         """Wait for agents that were told to end; False as soon as a session process is there, which needs it."""
         deadline_s = boot_time_ns() / 1e9 + SLICES_LEAVE_S
-        while not engine.n_holder_links:
+        while engine.alone_s is not None:
             if _nobody_reachable(engine.snapshot()) or boot_time_ns() / 1e9 > deadline_s:
                 return True
             await asyncio.sleep(SLICES_LOOK_S)

@@ -100,8 +100,8 @@ class Engine:
         self._journal_lock = asyncio.Lock()  # one thread at a time
         self._core = make_core(journal.load(), now_s=now_s(), unix_offset_s=time.time() - now_s())
         self._links: dict[LinkId, Link[Any, Any]] = {}
-        self.n_holder_links = 0
-        """Session processes that are connected."""
+        self._n_holder_links = 0
+        self._alone_since_s = now_s()
         self._link_ids = (LinkId(number) for number in itertools.count(1))
         self._queue: asyncio.Queue[_Job | None] = asyncio.Queue()
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
@@ -263,14 +263,15 @@ class Engine:
     async def attend_holder(self, link: Link[AllocatorToHolder, HolderMessage]) -> None:
         """Serve a session process's link until it breaks."""
         link_id = self._add(link)
-        self.n_holder_links += 1
+        self._n_holder_links += 1
         try:
             while True:
                 self._queue.put_nowait(_Job(HolderSaid(link_id, await link.receive())))
         except LinkBroken as error:
             logger.info("holder's link broke link=%d why=%s", link_id, error)
         finally:
-            self.n_holder_links -= 1
+            self._n_holder_links -= 1
+            self._alone_since_s = now_s()
             self._remove(link_id, HolderLinkBroke(link_id))
 
     def _add(self, link: Link[Any, Any]) -> LinkId:
@@ -283,6 +284,11 @@ class Engine:
         self._queue.put_nowait(_Job(event))
 
     # --- questions -------------------------------------------------------------------------------
+
+    @property
+    def alone_s(self) -> float | None:
+        """How long no session process has been connected; None while one is."""
+        return None if self._n_holder_links else now_s() - self._alone_since_s
 
     @property
     def alloc_epoch(self) -> int:
