@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -48,6 +49,19 @@ def harvest() -> Iterator[None]:
         yield
     finally:
         subprocess.run(["rfaas", "down"], check=True, timeout=180)
+
+
+@contextmanager
+def events_folder() -> Iterator[Path]:
+    """A folder in the working directory, where the nodes see it too; removed after the block, whatever happened."""
+    folder = Path(tempfile.mkdtemp(dir=Path.cwd(), prefix="side-by-side-"))
+    try:
+        yield folder
+    finally:
+        os.environ.pop("RFAAS_EVENT_LOG", None)
+        deadline_s = now_s() + 10.0
+        while folder.exists() and now_s() < deadline_s:  # processes that leave still write into it
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_for_nodes(outcome: Outcome, nodes: set[str], timeout_s: float) -> None:
@@ -175,13 +189,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/timeline.svg"), help="picture (default: %(default)s)")
     args = parser.parse_args()
 
-    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="side-by-side-") as folder:  # where the nodes see it too
-        os.environ["RFAAS_EVENT_LOG"] = folder  # from here on all processes of rfaas say what they do
+    with events_folder() as folder:
+        os.environ["RFAAS_EVENT_LOG"] = str(folder)  # from here on all processes of rfaas say what they do
         if args.local or not rigid.is_there():
             print("this machine alone" if args.local else "no Slurm answers here: the interactive half alone")
-            report = on_this_machine(args, Path(folder))
+            report = on_this_machine(args, folder)
         else:
-            report = on_slurm(args, Path(folder))
+            report = on_slurm(args, folder)
 
     print(summary(report.outcome))
     for problem in report.outcome.problems:
