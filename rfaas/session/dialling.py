@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from rfaas.control.route import own_address
+from rfaas.session.agent_socket import AgentSocket
 from rfaas.session.events import AgentDown, AgentSaid, AgentThere, AgentUp, DataDown, DataUp, DialData, Event
 from rfaas_transport import tls
 from rfaas_transport.errors import AuthenticationFailed, NotFound, ProtocolError, RfaasError, VersionMismatch
@@ -61,7 +62,7 @@ class AgentConnections:
         self._interface = interface
         self._post = post
         self._tasks: dict[str | int, asyncio.Task[None]] = {}  # by address, or by channel
-        self._writers: dict[str, asyncio.StreamWriter] = {}
+        self._sockets: dict[str, AgentSocket] = {}
         self._data: dict[int, tuple[socket.socket, bytes]] = {}  # open, not taken yet; with the key of those to encrypt
 
     def dial(self, address: str) -> None:
@@ -70,9 +71,9 @@ class AgentConnections:
 
     def send(self, address: str, message: Message) -> None:
         """Send on a session connection; dropped if it has just broken, which is reported."""
-        writer = self._writers.get(address)
-        if writer is not None:
-            writer.write(pack(message))
+        connection = self._sockets.get(address)
+        if connection is not None:
+            connection.send(pack(message))
 
     def hang_up(self, address: str) -> None:
         """Close the session connection or stop dialling; not reported."""
@@ -100,9 +101,9 @@ class AgentConnections:
 
     async def close(self) -> None:
         """Close everything, after what was sent has left this process."""
-        for writer in list(self._writers.values()):
-            with contextlib.suppress(OSError, TimeoutError):
-                await asyncio.wait_for(writer.drain(), 0.1)
+        for connection in list(self._sockets.values()):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(connection.flush(), 0.1)
         for key in list(self._tasks):
             self._cancel(key)
         for channel in list(self._data):
@@ -115,14 +116,13 @@ class AgentConnections:
         refused, retry, silent, why = False, True, False, "the agent closed the connection"
         try:
             sock, _ = await self._open(address, "session", {})
-            reader, writer = await asyncio.open_connection(sock=sock)
-            self._writers[address] = writer
+            connection = self._sockets[address] = AgentSocket(sock)
             try:
                 self._post(AgentUp(address))
-                await self._read(address, reader)
+                await self._read(address, connection)
             finally:
-                del self._writers[address]
-                writer.close()
+                del self._sockets[address]
+                connection.close()
         except ConnectionRefusedError as error:
             refused, why = _is_here(address), str(error)
         except (TimeoutError, OSError) as error:
@@ -133,9 +133,9 @@ class AgentConnections:
         self._tasks.pop(address, None)
         self._post(AgentDown(address, why, refused, retry, silent))
 
-    async def _read(self, address: str, reader: asyncio.StreamReader) -> None:
+    async def _read(self, address: str, connection: AgentSocket) -> None:
         messages = MessageReader()
-        while data := await reader.read(_READ_BYTES):
+        while data := await connection.receive(_READ_BYTES):
             for message in messages.feed(data):
                 self._post(AgentSaid(address, message))
 
